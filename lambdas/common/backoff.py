@@ -1,0 +1,39 @@
+"""How long to wait before the next try. Delays are tuples of seconds; the last one repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from lambdas.common.clock import Clock
+from lambdas.common.errors import RetryableError
+
+T = TypeVar("T")
+
+# s. A notice gives 120 s in all: start fast, and never wait so long that a try is lost.
+DELAYS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.0)
+# s. Servers like to say "Retry-After: 10"; ten seconds are 8 % of the notice.
+LONGEST_RETRY_AFTER = 3.0
+
+
+def delay(attempt: int, *, retry_after: float | None = None) -> float:
+    """Seconds to wait after try number `attempt` (from 0); the server's wish counts, up to a cap."""
+    own = DELAYS[min(attempt, len(DELAYS) - 1)]
+    return own if retry_after is None else max(own, min(retry_after, LONGEST_RETRY_AFTER))
+
+
+def call(action: Callable[[], T], *, until: float, clock: Clock) -> T:
+    """Call `action` until it answers or `until` (epoch seconds) leaves no time for another try.
+
+    Raises whatever `action` raises; a RetryableError only once the time is used up.
+    """
+    attempt = 0
+    while True:
+        try:
+            return action()
+        except RetryableError as error:
+            wait = delay(attempt, retry_after=error.retry_after)
+            if clock.now() + wait >= until:
+                raise
+            clock.sleep(wait)
+            attempt += 1

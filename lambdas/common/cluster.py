@@ -1,0 +1,110 @@
+"""An EKS cluster as AWS describes it, and the key to its Kubernetes API."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lambdas.common import aws, eks_token
+from lambdas.common.clock import SYSTEM, Clock
+from lambdas.common.errors import PermanentError
+
+if TYPE_CHECKING:
+    from mypy_boto3_eks import EKSClient
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What DescribeCluster says of a cluster; `ca_pem` is its certificate authority in PEM."""
+
+    name: str
+    endpoint: str
+    ca_pem: str
+    region: str
+    arn: str = ""
+    status: str = ""
+    vpc_id: str = ""
+    authentication_mode: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def describe(eks: EKSClient, name: str, *, region: str) -> Cluster:
+    """One DescribeCluster.
+
+    Raises AwsUnavailableError or AwsRefusedError (code ResourceNotFoundException: no such cluster),
+    and PermanentError where the cluster has no endpoint or no readable certificate yet.
+    """
+    with aws.explained("eks:DescribeCluster"):
+        answer: Mapping[str, Any] = eks.describe_cluster(name=name)["cluster"]
+    endpoint = answer.get("endpoint", "")
+    status = answer.get("status", "")
+    if not endpoint:
+        raise PermanentError(
+            f"Wait until cluster {name} has an endpoint: it is {status or 'unknown'} now"
+        )
+    return Cluster(
+        name=name,
+        endpoint=endpoint,
+        ca_pem=_pem(name, answer.get("certificateAuthority", {}).get("data", "")),
+        region=region,
+        arn=answer.get("arn", ""),
+        status=status,
+        vpc_id=answer.get("resourcesVpcConfig", {}).get("vpcId", ""),
+        authentication_mode=answer.get("accessConfig", {}).get("authenticationMode", ""),
+        tags=answer.get("tags", {}),
+    )
+
+
+def _pem(name: str, data: str) -> str:
+    try:
+        pem = base64.b64decode(data, validate=True).decode("ascii")
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise PermanentError(f"DescribeCluster gave no readable CA for {name}: {error}") from error
+    if "BEGIN CERTIFICATE" not in pem:
+        raise PermanentError(f"DescribeCluster gave no certificate authority for cluster {name}")
+    return pem
+
+
+class Token:
+    """The token for one cluster, signed when it is first needed and again before it ends."""
+
+    def __init__(self, sign: Callable[[], str], *, clock: Clock = SYSTEM) -> None:
+        self._sign = sign
+        self._clock = clock
+        self._token = ""
+        self._renew_at = 0.0
+
+    def get(self, *, fresh: bool = False) -> str:
+        """The current token; `fresh` signs a new one whatever its age (after a 401)."""
+        now = self._clock.now()
+        if fresh or now >= self._renew_at:
+            self._token = self._sign()
+            self._renew_at = now + eks_token.LIFETIME
+        return self._token
+
+    def __repr__(self) -> str:
+        return "Token(…)"  # it is a secret
+
+
+def token_for(cluster: Cluster, *, clock: Clock = SYSTEM) -> Token:
+    """The token of this process's own AWS identity for `cluster`.
+
+    Raises AwsRefusedError where there are no credentials.
+    """
+
+    def sign() -> str:
+        with aws.explained("sts:GetCallerIdentity (presigned)"):
+            credentials = aws.session().get_credentials()
+            if credentials is None:
+                raise PermanentError("Give this process AWS credentials: the SDK finds none")
+            return eks_token.sign(
+                credentials,
+                region=cluster.region,
+                dns_suffix=aws.dns_suffix(cluster.region),
+                cluster=cluster.name,
+            )
+
+    return Token(sign, clock=clock)

@@ -1,0 +1,79 @@
+"""The error tree. What a caller may do about an error is its type, never its text.
+
+CastaiError
+├── SettingsError          an environment variable is wrong: every fault in one message
+├── RetryableError         may go away by itself: try again within the deadline, then let it rise
+│   ├── AwsUnavailableError        AWS throttles, fails (5xx) or does not answer
+│   └── ClusterUnavailableError    the Kubernetes API throttles, fails or does not answer
+└── PermanentError         stays until a person changes something
+    ├── AwsRefusedError            AWS refuses the call: missing permission, bad argument
+    ├── ClusterUnauthorizedError   the Kubernetes API does not accept who we are (401)
+    ├── ClusterForbiddenError      the Kubernetes API does not let us do it (403)
+    └── ClusterRefusedError        the Kubernetes API refuses the request for another reason
+"""
+
+from __future__ import annotations
+
+
+class CastaiError(Exception):
+    """Root of every error that this project raises on purpose. Its first line says what to do."""
+
+
+class SettingsError(CastaiError):
+    """A setting is missing or wrong. The message lists every fault and what is allowed."""
+
+
+class RetryableError(CastaiError):
+    """The same call may succeed later.
+
+    `retry_after` is what the other side asked for, in seconds, or None where it said nothing.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class PermanentError(CastaiError):
+    """The same call will fail again until a person changes something."""
+
+
+class AwsUnavailableError(RetryableError):
+    """AWS throttled the call, answered 5xx or did not answer."""
+
+
+class AwsRefusedError(PermanentError):
+    """AWS refused the call. `code` is the AWS error code, for instance AccessDeniedException."""
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ClusterUnavailableError(RetryableError):
+    """The Kubernetes API did not answer, answered 5xx, or asked to be left alone for a while (429).
+
+    `unreachable` tells that no connection came about: the endpoint itself may have changed.
+    """
+
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, unreachable: bool = False
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.unreachable = unreachable
+
+
+class ClusterUnauthorizedError(PermanentError):
+    """401, also with a token that was just signed: the cluster does not know our role."""
+
+
+class ClusterForbiddenError(PermanentError):
+    """403: the cluster knows our role and does not let it do this."""
+
+
+class ClusterRefusedError(PermanentError):
+    """Any other 4xx. `code` is the HTTP status."""
+
+    def __init__(self, message: str, *, code: int) -> None:
+        super().__init__(message)
+        self.code = code

@@ -1,0 +1,155 @@
+"""The sandbox's own door into the emulator: what no AWS API offers, behind a token.
+
+    POST /_sandbox/events            publish as an AWS service (PutEvents refuses ``aws.*``)
+    PUT  /_sandbox/clusters/{name}   where DescribeCluster says that this cluster is
+    GET  /_sandbox/deliveries        asynchronous invocations, their attempts and ends
+    GET  /_sandbox/workers           processes that run functions
+
+Requests carry the token that the launcher was given in ``X-Sandbox-Token``.
+"""
+
+import base64
+import contextvars
+import json
+import re
+import secrets
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+import guard
+from asynchronous import AsyncInvocations
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Message, Receive, Send], Awaitable[None]]
+
+PREFIX = "/_sandbox/"
+_CLUSTER = re.compile(r"/_sandbox/clusters/([A-Za-z0-9_-]+)")
+
+
+class RefusedError(Exception):
+    """The request cannot be served: status and a sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class Door:
+    """ASGI application in front of the emulator's."""
+
+    def __init__(
+        self,
+        inner: Application,
+        *,
+        token: str,
+        account: str,
+        region: str,
+        endpoint: str,
+        invocations: AsyncInvocations,
+    ) -> None:
+        self._inner = inner
+        self._token = token
+        self._account = account
+        self._region = region
+        self._endpoint = endpoint
+        self._invocations = invocations
+        self._responses = guard.module("ministack.core.responses")
+        self._events = guard.module("ministack.services.eventbridge")
+        self._eks = guard.module("ministack.services.eks")
+        self._runtime = guard.module("ministack.core.lambda_runtime")
+        guard.function(self._events, "_pattern_event_view", "event")
+        guard.function(self._events, "_dispatch_event", "event", "view")
+        guard.function(self._eks, "_authenticate_token_review", "cluster_name", "account_id")
+        guard.value(self._runtime, "_workers", dict)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve our paths, pass on all else."""
+        if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
+            await self._inner(scope, receive, send)
+            return
+        try:
+            self._authenticate(scope)
+            body = await _body(receive)
+            # In a context of its own: account and region must not leak into other requests.
+            answer = contextvars.copy_context().run(self._route, scope, body)
+            status = 200
+        except RefusedError as refused:
+            status, answer = refused.status, {"error": str(refused)}
+        payload = json.dumps(answer).encode()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(payload)),
+        ]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": payload})
+
+    def _authenticate(self, scope: Message) -> None:
+        given = dict(scope["headers"]).get(b"x-sandbox-token", b"")
+        if not secrets.compare_digest(given, self._token.encode()):
+            raise RefusedError(401, "send the sandbox's token in X-Sandbox-Token")
+
+    def _route(self, scope: Message, body: bytes) -> Any:
+        with self._responses.request_scope(self._account, self._region):
+            match scope["method"], scope["path"]:
+                case "POST", "/_sandbox/events":
+                    return self._publish(json.loads(body))
+                case "GET", "/_sandbox/deliveries":
+                    return {"deliveries": self._invocations.deliveries()}
+                case "GET", "/_sandbox/workers":
+                    return {"workers": self._workers()}
+                case "PUT", path if match := _CLUSTER.fullmatch(path):
+                    return self._place_cluster(match.group(1), json.loads(body))
+        raise RefusedError(404, f"no {scope['method']} {scope['path']}")
+
+    def _publish(self, event: dict[str, Any]) -> dict[str, str]:
+        """Onto the default bus, as the service that ``source`` names; answers the event's id."""
+        event_id = event.get("id") or str(uuid.uuid4())
+        record = {
+            "EventId": event_id,
+            "Source": event["source"],
+            "DetailType": event["detail-type"],
+            "Detail": json.dumps(event["detail"]),
+            "EventBusName": "default",
+            "Time": int(datetime.fromisoformat(event["time"]).timestamp()),
+            "Resources": event.get("resources", []),
+            "Account": self._account,
+            "Region": self._region,
+        }
+        self._events._dispatch_event(record, self._events._pattern_event_view(record))
+        return {"id": event_id}
+
+    def _place_cluster(self, name: str, place: dict[str, str]) -> dict[str, str]:
+        """Endpoint and CA of DescribeCluster; answers where tokens of the cluster are reviewed."""
+        cluster = self._eks._clusters.get(name)
+        if cluster is None:
+            raise RefusedError(404, f"the emulator has no EKS cluster {name}")
+        cluster["endpoint"] = place["endpoint"]
+        cluster["certificateAuthority"] = {
+            "data": base64.b64encode(place["certificate_authority"].encode()).decode()
+        }
+        secret = cluster.get("_auth_token")
+        if not secret:
+            raise RefusedError(500, "the emulator keeps no TokenReview secret any more")
+        path = f"/_ministack/eks-auth/{self._account}/{self._region}/{name}/{secret}"
+        return {"token_review_url": self._endpoint + path}
+
+    def _workers(self) -> list[dict[str, Any]]:
+        return [
+            {"function": worker.func_name, "pid": worker._proc.pid, "busy": worker.in_use}
+            for workers in list(self._runtime._workers.values())
+            for worker in workers
+            if worker._proc is not None
+        ]
+
+
+async def _body(receive: Receive) -> bytes:
+    parts = []
+    while True:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)

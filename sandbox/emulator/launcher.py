@@ -1,0 +1,111 @@
+"""Start the AWS emulator for the sandbox: loopback, TLS, IAM enforced, our gaps filled.
+
+Runs in the emulator's own environment, where nothing of this project is importable: functions
+share that interpreter's packages, and a dependency missing from a zip must fail.
+Configuration comes as one JSON object on standard input; when the server listens, one JSON line
+with its endpoint goes to standard output. SIGTERM ends it with all function processes.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT."""
+    config = json.load(sys.stdin)
+    listener = socket.create_server(("127.0.0.1", config.get("port", 0)), backlog=256)
+    port = listener.getsockname()[1]
+    endpoint = f"https://localhost:{port}"
+    _environment(config, port, endpoint)
+
+    # Only now: the emulator reads its settings while it is imported.
+    import access_entry  # noqa: PLC0415
+    import guard  # noqa: PLC0415
+    import role_logs  # noqa: PLC0415
+    from asynchronous import AsyncInvocations  # noqa: PLC0415
+    from door import Door  # noqa: PLC0415
+    from permissions import Permissions  # noqa: PLC0415
+    from rule_targets import RuleTargets  # noqa: PLC0415
+
+    try:
+        application = guard.module("ministack.app")
+        runtime = guard.module("ministack.core.lambda_runtime")
+        guard.function(application, "app", "scope", "receive", "send")
+        guard.function(runtime, "reset")
+        permissions = Permissions()
+        invocations = AsyncInvocations(config["concurrency"], config["retry_pause"], endpoint)
+        invocations.install()
+        RuleTargets(invocations, permissions).install()
+        role_logs.install(permissions)
+        access_entry.install()
+        door = Door(
+            application.app,
+            token=config["token"],
+            account=config["account"],
+            region=config["region"],
+            endpoint=endpoint,
+            invocations=invocations,
+        )
+    except guard.EmulatorChangedError as error:
+        sys.exit(str(error))
+    try:
+        asyncio.run(_serve(door, config, listener, endpoint))
+    finally:
+        invocations.close()
+        runtime.reset()
+
+
+def _environment(config: dict[str, str], port: int, endpoint: str) -> None:
+    """The emulator's settings, and what the functions inherit."""
+    tmp = Path(config["tmp"])
+    tmp.mkdir(parents=True, exist_ok=True)
+    os.environ.update(
+        {
+            "TMPDIR": str(tmp),
+            "GATEWAY_PORT": str(port),
+            "MINISTACK_ACCOUNT_ID": config["account"],
+            "MINISTACK_REGION": config["region"],
+            # The account's root: whoever knows the secret may do all.
+            "AWS_ACCESS_KEY_ID": config["root_key"],
+            "AWS_SECRET_ACCESS_KEY": config["root_secret"],
+            "AUTH": "true",
+            "USE_SSL": "1",
+            "MINISTACK_SSL_CERT": config["certificate"],
+            "MINISTACK_SSL_KEY": config["key"],
+            "IOT_MTLS_ENABLED": "0",
+            "SFTP_ENABLED": "0",
+            # Functions find the emulator as they find AWS: by the SDK's standard settings.
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_CA_BUNDLE": config["ca"],
+            "NODE_EXTRA_CA_CERTS": config["ca"],
+        }
+    )
+
+
+async def _serve(
+    door: object, config: dict[str, str], listener: socket.socket, endpoint: str
+) -> None:
+    from hypercorn.asyncio import serve  # noqa: PLC0415
+    from hypercorn.config import Config  # noqa: PLC0415
+
+    settings = Config()
+    settings.bind = [f"fd://{listener.fileno()}"]
+    settings.certfile, settings.keyfile = config["certificate"], config["key"]
+    settings.keep_alive_timeout = 75
+    settings.graceful_timeout = 1
+    settings.loglevel = "WARNING"
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    print(json.dumps({"endpoint": endpoint}), flush=True)
+    await serve(door, settings, shutdown_trigger=stop.wait)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,541 @@
+"""Every IAM document of the onboarding: who may do what, as plain dicts.
+
+The actions of `Permissions.SEEDS` are those that CAST AI's onboarding grants and its product
+names; where its script says `*` and CAST AI works without, the resource is narrowed here.
+docs/permissions.md lists each narrowing, and what stays account-wide by nature.
+
+Pure: no network, no clock. No partition is assumed: ARNs begin with the scope's own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from lambdas.common.errors import PermanentError
+from lambdas.onboarding import names
+
+Document = dict[str, Any]
+Tags = dict[str, str | list[str]]
+Condition = Mapping[str, Mapping[str, str | list[str]]]
+
+VERSION: Final = "2012-10-17"
+MANAGED_LIMIT: Final = 6144  # characters without white space, IAM quotas
+USER_INLINE_LIMIT: Final = 2048  # all inline policies of a user together, IAM quotas
+ROLE_INLINE_LIMIT: Final = 10240  # all inline policies of a role together, IAM quotas
+
+NODE_ACCESS_GROUPS: Final = ("system:bootstrappers", "system:nodes")
+ADMIN_ACCESS_POLICY: Final = "AmazonEKSClusterAdminPolicy"
+
+
+class Permissions(StrEnum):
+    """How much CAST AI may do."""
+
+    SEEDS = "seeds"
+    """Every permission group that CAST AI's product names, the nodes' role included."""
+    CURRENT = "current"
+    """What CAST AI asks for today: it no longer makes roles, profiles or security groups."""
+    TIGHT = "tight"
+    """As current, and every write bound to the tags of this one cluster."""
+
+
+class Mode(StrEnum):
+    """What CAST AI acts as."""
+
+    USER = "user"
+    ROLE = "cross-account-role"
+
+
+class DocumentTooLargeError(PermanentError):
+    """A policy document is larger than IAM takes, found before anything was made."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The one cluster that a document is about, and the ARNs that follow from it.
+
+    `cluster_id` and `vpc_id` may be empty where nothing is known of them yet (the documents for
+    the administrator and for the onboarding's own role): the ARNs then hold IAM wildcards.
+    """
+
+    partition: str
+    region: str
+    account: str
+    cluster: str
+    cluster_id: str
+    vpc_id: str
+    path: str = "/"
+
+    def __post_init__(self) -> None:
+        names.checked_cluster(self.cluster)
+        names.checked_path(self.path)
+        names.short_id(self.cluster_id)
+
+    @property
+    def cluster_arn(self) -> str:
+        return self.regional("eks", f"cluster/{self.cluster}")
+
+    @property
+    def user_arn(self) -> str:
+        return self.iam(f"user{self.path}{names.user_name(self.cluster)}")
+
+    @property
+    def role_arn(self) -> str:
+        return self.iam(f"role{self.path}{names.role_name(self.cluster, self.cluster_id)}")
+
+    @property
+    def node_role_arn(self) -> str:
+        return self.iam(f"role{self.path}{self._node_role}")
+
+    @property
+    def instance_profile_arn(self) -> str:
+        return self.iam(f"instance-profile{self.path}{self._node_role}")
+
+    @property
+    def spot_role_arn(self) -> str:
+        return self.iam(f"role/{names.SPOT_ROLE}")
+
+    @property
+    def vpc_arn(self) -> str:
+        return self.ec2(f"vpc/{self.vpc_id or '*'}")
+
+    @property
+    def cluster_tag(self) -> str:
+        """The tag by which EKS and CAST AI know what belongs to the cluster."""
+        return f"kubernetes.io/cluster/{self.cluster}"
+
+    @property
+    def _node_role(self) -> str:
+        return names.node_role_name(self.cluster, self.cluster_id)
+
+    def policy_arn(self, *, account_wide: bool) -> str:
+        name = names.policy_name(self.cluster, account_wide=account_wide)
+        return self.iam(f"policy{self.path}{name}")
+
+    def iam(self, resource: str) -> str:
+        return f"arn:{self.partition}:iam::{self.account}:{resource}"
+
+    def ec2(self, resource: str) -> str:
+        return self.regional("ec2", resource)
+
+    def regional(self, service: str, resource: str) -> str:
+        return f"arn:{self.partition}:{service}:{self.region}:{self.account}:{resource}"
+
+
+# What CAST AI may do ------------------------------------------------------------------------------
+
+
+def cast_eks_policy(
+    scope: Scope,
+    permissions: Permissions,
+    *,
+    manage_spot_lambda: bool,
+    boundary: str | None,
+    account_wide: bool = False,
+) -> Document:
+    """The managed policy of CAST AI's identity.
+
+    `manage_spot_lambda` adds what CAST AI's own spot function needs: one function of one name.
+    `boundary` (an ARN) has every role that CAST AI makes carry this permissions boundary.
+    `account_wide`: all clusters of the account share the document, so it names none of them.
+
+    Raises:
+        DocumentTooLargeError: IAM would not take it as a managed policy.
+        PermanentError: a shared policy cannot be bound to one cluster's tags.
+    """
+    _known(scope)
+    if account_wide and permissions is Permissions.TIGHT:
+        raise PermanentError(
+            "Use a policy per cluster with Permissions tight: the account-wide CastEKSPolicy is "
+            "shared by all clusters and cannot be bound to the tags of one."
+        )
+    where = _everywhere(scope) if account_wide else _here(scope)
+    seeds = permissions is Permissions.SEEDS
+    statements = [
+        _allow(
+            "PassRoleEC2",
+            ["iam:PassRole"],
+            [where.node_role],
+            {"StringEquals": {"iam:PassedToService": _ec2_services(scope.partition)}},
+        ),
+        *(_node_role_statements(scope, where, boundary) if seeds else ()),
+        _service_linked_role(scope, permissions),
+        *(_security_group_statements(scope, where) if seeds else ()),
+        *_key_pair_statements(scope, permissions),
+        _allow(
+            "TagOnLaunching",
+            ["ec2:CreateTags"],
+            [scope.ec2("instance/*"), scope.ec2("volume/*"), scope.ec2("network-interface/*")],
+            {"StringEquals": {"ec2:CreateAction": "RunInstances"}},
+        ),
+        *_run_instances_statements(scope, where),
+        *(() if account_wide else _cluster_statements(scope)),
+        *(_spot_lambda_statements(scope) if manage_spot_lambda else ()),
+    ]
+    return checked(_document(statements), MANAGED_LIMIT, "CastEKSPolicy")
+
+
+def restricted_access(
+    scope: Scope,
+    permissions: Permissions,
+    *,
+    mode: Mode = Mode.USER,
+    account_wide: bool = False,
+) -> Document:
+    """The inline policy of CAST AI's identity: instances and network of the one cluster.
+
+    A user's inline policies may have 2,048 characters together. So what is about the cluster's
+    node groups and Auto Scaling groups sits in the cluster's managed policy, which leaves room
+    here for every name that user mode can have; with an account-wide managed policy it has to be
+    here, and user mode then takes shorter cluster names only.
+
+    Raises:
+        DocumentTooLargeError: IAM would not take it as an inline policy.
+    """
+    _known(scope)
+    launch: Tags = {f"aws:RequestTag/{scope.cluster_tag}": "owned"}
+    instance: Tags = {f"ec2:ResourceTag/{scope.cluster_tag}": ["owned", "shared"]}
+    network: dict[str, Tags] = {"ArnEquals": {"ec2:Vpc": scope.vpc_arn}}
+    if permissions is Permissions.TIGHT:
+        launch |= _own_tag("aws:RequestTag", scope)
+        instance |= _own_tag("ec2:ResourceTag", scope)
+        network["StringEquals"] = _own_tag("ec2:ResourceTag", scope)
+    statements = [
+        _allow(
+            "RunInstancesTagRestriction",
+            ["ec2:RunInstances"],
+            [scope.ec2("instance/*")],
+            {"StringEquals": launch},
+        ),
+        _allow(
+            "RunInstancesVpcRestriction",
+            ["ec2:RunInstances"],
+            [scope.ec2("subnet/*")],
+            {"ArnEquals": {"ec2:Vpc": scope.vpc_arn}},
+        ),
+        _allow(
+            "InstanceActionsTagRestriction",
+            ["ec2:TerminateInstances", "ec2:StartInstances", "ec2:StopInstances", "ec2:CreateTags"],
+            [scope.ec2("instance/*")],
+            {"StringEquals": instance},
+        ),
+        _allow(
+            "VpcRestrictedActions",
+            [
+                "ec2:*SecurityGroupIngress",  # Authorize and Revoke; there is no other
+                "ec2:*SecurityGroupEgress",
+                "ec2:DeleteSecurityGroup",
+                "ec2:DeleteNetworkInterface",
+            ],
+            [scope.ec2("security-group/*"), scope.ec2("network-interface/*")],
+            network,
+        ),
+        *(_cluster_statements(scope) if account_wide else ()),
+    ]
+    limit = USER_INLINE_LIMIT if mode is Mode.USER else ROLE_INLINE_LIMIT
+    return checked(_document(statements), limit, names.INLINE_POLICY)
+
+
+def _cluster_statements(scope: Scope) -> list[Document]:
+    """The cluster's Auto Scaling groups and node groups, known by tag and by name."""
+    return [
+        _allow(
+            "AutoscalingActionsTagRestriction",
+            [
+                "autoscaling:UpdateAutoScalingGroup",
+                "autoscaling:SuspendProcesses",
+                "autoscaling:ResumeProcesses",
+                "autoscaling:TerminateInstanceInAutoScalingGroup",
+            ],
+            [scope.regional("autoscaling", "autoScalingGroup:*:autoScalingGroupName/*")],
+            {
+                "StringEquals": {
+                    f"autoscaling:ResourceTag/{scope.cluster_tag}": ["owned", "shared"],
+                }
+            },
+        ),
+        _allow(
+            "EKS",
+            [
+                "eks:Describe*",
+                "eks:List*",
+                "eks:UpdateNodegroupConfig",
+                "eks:DeleteNodegroup",
+                "eks:TagResource",
+                "eks:UntagResource",
+            ],
+            [scope.cluster_arn, scope.regional("eks", f"nodegroup/{scope.cluster}/*/*")],
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class _Where:
+    """The ARNs that tell a policy of one cluster from one that all clusters share."""
+
+    node_role: str
+    instance_profile: str
+    vpc: str
+
+
+def _here(scope: Scope) -> _Where:
+    return _Where(scope.node_role_arn, scope.instance_profile_arn, scope.vpc_arn)
+
+
+def _everywhere(scope: Scope) -> _Where:
+    any_node_role = f"cast-*-eks-{names.UNKNOWN_ID}"
+    return _Where(
+        scope.iam(f"role{scope.path}{any_node_role}"),
+        scope.iam(f"instance-profile{scope.path}{any_node_role}"),
+        scope.ec2("vpc/*"),
+    )
+
+
+def _node_role_statements(scope: Scope, where: _Where, boundary: str | None) -> list[Document]:
+    bounded = {"ArnEquals": {"iam:PermissionsBoundary": boundary}} if boundary else None
+    allowed = list(node_managed_policies(scope.partition, ssm=True, ebs_csi=True))
+    return [
+        _allow("CreateNodeRole", ["iam:CreateRole"], [where.node_role], bounded),
+        _allow("DeleteNodeRole", ["iam:DeleteRole"], [where.node_role]),
+        _allow(
+            "NodeRolePolicies",
+            ["iam:AttachRolePolicy", "iam:DetachRolePolicy"],
+            [where.node_role],
+            {"ArnEquals": {"iam:PolicyARN": allowed}},
+        ),
+        _allow(
+            "NodeInstanceProfile",
+            [
+                "iam:CreateInstanceProfile",
+                "iam:DeleteInstanceProfile",
+                "iam:AddRoleToInstanceProfile",
+                "iam:RemoveRoleFromInstanceProfile",
+            ],
+            [where.instance_profile],
+        ),
+    ]
+
+
+def _service_linked_role(scope: Scope, permissions: Permissions) -> Document:
+    # The one that EC2 needs for spot instances; its ARN names both service and role.
+    actions = ["iam:CreateServiceLinkedRole"]
+    if permissions is Permissions.SEEDS:
+        actions.append("iam:DeleteServiceLinkedRole")
+    role = "role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"
+    return _allow("SpotServiceLinkedRole", actions, [scope.iam(role)])
+
+
+def _security_group_statements(scope: Scope, where: _Where) -> list[Document]:
+    return [
+        _allow(
+            "CreateSecurityGroup",
+            ["ec2:CreateSecurityGroup"],
+            [scope.ec2("security-group/*"), where.vpc],
+        ),
+        _allow(
+            "TagSecurityGroups",
+            ["ec2:CreateTags"],
+            [scope.ec2("security-group/*")],
+            {"StringEquals": {"ec2:CreateAction": "CreateSecurityGroup"}},
+        ),
+    ]
+
+
+def _key_pair_statements(scope: Scope, permissions: Permissions) -> list[Document]:
+    create, delete = ["ec2:CreateKeyPair", "ec2:ImportKeyPair"], ["ec2:DeleteKeyPair"]
+    keys = [scope.ec2("key-pair/*")]
+    tag = _allow(
+        "TagKeyPairs",
+        ["ec2:CreateTags"],
+        keys,
+        {"StringEquals": {"ec2:CreateAction": ["CreateKeyPair", "ImportKeyPair"]}},
+    )
+    if permissions is not Permissions.TIGHT:
+        return [_allow("KeyPairs", [*create, *delete], keys), tag]
+    return [
+        _allow("CreateKeyPairs", create, keys, {"StringEquals": _own_tag("aws:RequestTag", scope)}),
+        _allow(
+            "DeleteKeyPairs", delete, keys, {"StringEquals": _own_tag("ec2:ResourceTag", scope)}
+        ),
+        tag,
+    ]
+
+
+def _run_instances_statements(scope: Scope, where: _Where) -> list[Document]:
+    """What a launch uses besides the instance and the subnet, which the inline policy binds."""
+    return [
+        _allow(
+            "RunInstancesPermissions",
+            ["ec2:RunInstances"],
+            [
+                scope.ec2("volume/*"),
+                scope.ec2("key-pair/*"),
+                f"arn:{scope.partition}:ec2:{scope.region}::image/*",
+            ],
+        ),
+        _allow(
+            "RunInstancesNetwork",
+            ["ec2:RunInstances"],
+            [scope.ec2("network-interface/*"), scope.ec2("security-group/*")],
+            # IfExists: what exists already always has a VPC; an interface that the launch itself
+            # makes takes the VPC of its subnet, which the inline policy binds.
+            {"ArnLikeIfExists": {"ec2:Vpc": where.vpc}},
+        ),
+    ]
+
+
+def _spot_lambda_statements(scope: Scope) -> list[Document]:
+    return [
+        _allow(
+            "PassRoleLambda",
+            ["iam:PassRole"],
+            [scope.spot_role_arn],
+            {"StringEquals": {"iam:PassedToService": "lambda.amazonaws.com"}},
+        ),
+        _allow(
+            "SpotFunction",
+            [
+                "lambda:CreateFunction",
+                "lambda:DeleteFunction",
+                "lambda:UpdateFunctionCode",
+                "lambda:AddPermission",
+            ],
+            [scope.regional("lambda", f"function:{names.SPOT_FUNCTION}")],
+        ),
+        _allow(
+            "SpotRule",
+            ["events:PutRule", "events:DeleteRule", "events:PutTargets", "events:RemoveTargets"],
+            [scope.regional("events", "rule/cast-*")],
+        ),
+    ]
+
+
+# Trust and managed policies -----------------------------------------------------------------------
+
+
+def cross_account_trust(principal_arn: str, external_id: str) -> Document:
+    """Who may act as the cross-account role: CAST AI's principal for this one cluster.
+
+    The external id, CAST AI's id of the cluster, keeps CAST AI from being led into this account
+    by another of its customers.
+    """
+    return _document(
+        [
+            {
+                "Effect": "Allow",
+                "Principal": {"AWS": principal_arn},
+                "Action": "sts:AssumeRole",
+                "Condition": {"StringEquals": {"sts:ExternalId": external_id}},
+            }
+        ]
+    )
+
+
+def node_trust(partition: str) -> Document:
+    """EC2 may give the node role to an instance."""
+    china = partition == "aws-cn"
+    return _service_trust("ec2.amazonaws.com.cn" if china else "ec2.amazonaws.com")
+
+
+def lambda_trust(partition: str) -> Document:  # noqa: ARG001 - one name in every partition
+    """Lambda may run a function as the role; it needs no other service."""
+    return _service_trust("lambda.amazonaws.com")
+
+
+def identity_managed_policies(partition: str, permissions: Permissions) -> tuple[str, ...]:
+    """AWS's policies for CAST AI's identity. The tight variant reads no IAM."""
+    read_iam = () if permissions is Permissions.TIGHT else ("IAMReadOnlyAccess",)
+    return _aws_managed(partition, ("AmazonEC2ReadOnlyAccess", *read_iam))
+
+
+def node_managed_policies(partition: str, *, ssm: bool, ebs_csi: bool) -> tuple[str, ...]:
+    """AWS's policies for the node role; Session Manager and the EBS driver on request."""
+    return _aws_managed(
+        partition,
+        (
+            "AmazonEKSWorkerNodePolicy",
+            "AmazonEC2ContainerRegistryReadOnly",
+            "AmazonEKS_CNI_Policy",
+            *(("AmazonSSMManagedInstanceCore",) if ssm else ()),
+            *(("service-role/AmazonEBSCSIDriverPolicy",) if ebs_csi else ()),
+        ),
+    )
+
+
+def spot_managed_policies(partition: str) -> tuple[str, ...]:
+    """AWS's policies for the spot handler's role."""
+    return _aws_managed(
+        partition,
+        ("CloudWatchLogsFullAccess", "service-role/AWSLambdaRole", "AmazonEC2ReadOnlyAccess"),
+    )
+
+
+def _service_trust(service: str) -> Document:
+    return _document(
+        [{"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}]
+    )
+
+
+def _aws_managed(partition: str, policies: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"arn:{partition}:iam::aws:policy/{policy}" for policy in policies)
+
+
+def _ec2_services(partition: str) -> str | list[str]:
+    if partition in {"aws", "aws-us-gov"}:
+        return "ec2.amazonaws.com"
+    return ["ec2.amazonaws.com", "ec2.amazonaws.com.cn"]
+
+
+# Size and shape -----------------------------------------------------------------------------------
+
+
+def size(document: Document) -> int:
+    """Characters as IAM counts them: without white space."""
+    return len(json.dumps(document, separators=(",", ":")))
+
+
+def checked(document: Document, limit: int, name: str) -> Document:
+    """The document as it came.
+
+    Raises:
+        DocumentTooLargeError: more than `limit` characters.
+    """
+    characters = size(document)
+    if characters > limit:
+        raise DocumentTooLargeError(
+            f"Use a shorter cluster name or path: policy {name} has {characters} characters; "
+            f"IAM allows {limit}."
+        )
+    return document
+
+
+def _known(scope: Scope) -> None:
+    """CAST AI's own documents never hold a wildcard where an id belongs."""
+    if not (scope.cluster_id and scope.vpc_id):
+        raise ValueError("CAST AI's id of the cluster and the VPC must be known for this document")
+
+
+def _document(statements: Iterable[Document]) -> Document:
+    return {"Version": VERSION, "Statement": list(statements)}
+
+
+def _allow(
+    sid: str, actions: list[str], resources: list[str], condition: Condition | None = None
+) -> Document:
+    statement: Document = {
+        "Sid": sid,
+        "Effect": "Allow",
+        "Action": actions,
+        "Resource": resources,
+    }
+    if condition:
+        statement["Condition"] = {operator: dict(values) for operator, values in condition.items()}
+    return statement
+
+
+def _own_tag(prefix: str, scope: Scope) -> Tags:
+    """The tag that is on CAST AI's own things only, with this cluster's id."""
+    return {f"{prefix}/{names.CLUSTER_ID_TAG}": scope.cluster_id}

@@ -10,7 +10,7 @@ Pure: no network, no clock. No partition is assumed: ARNs begin with the scope's
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -26,6 +26,7 @@ VERSION: Final = "2012-10-17"
 MANAGED_LIMIT: Final = 6144  # characters without white space, IAM quotas
 USER_INLINE_LIMIT: Final = 2048  # all inline policies of a user together, IAM quotas
 ROLE_INLINE_LIMIT: Final = 10240  # all inline policies of a role together, IAM quotas
+USER_CLUSTER_CHARACTERS: Final = names.USER_LIMIT.characters - len("cast-eks-")
 
 NODE_ACCESS_GROUPS: Final = ("system:bootstrappers", "system:nodes")
 ADMIN_ACCESS_POLICY: Final = "AmazonEKSClusterAdminPolicy"
@@ -120,6 +121,10 @@ class Scope:
 
     def ec2(self, resource: str) -> str:
         return self.regional("ec2", resource)
+
+    def secret(self, name: str) -> str:
+        """A secret's ARN; Secrets Manager adds a hyphen and six characters to the name."""
+        return self.regional("secretsmanager", f"secret:{name}-??????")
 
     def regional(self, service: str, resource: str) -> str:
         return f"arn:{self.partition}:{service}:{self.region}:{self.account}:{resource}"
@@ -413,6 +418,366 @@ def _spot_lambda_statements(scope: Scope) -> list[Document]:
     ]
 
 
+# Who onboards -------------------------------------------------------------------------------------
+
+
+def administrator(
+    scope: Scope,
+    *,
+    modes: Collection[Mode] = tuple(Mode),
+    account_wide: bool = False,
+    boundary: str | None = None,
+    api_key_secret: str | None = None,
+    kms_key_arns: Sequence[str] = (),
+) -> dict[str, Document]:
+    """All that a person needs who onboards the cluster from a terminal or by hand, and undoes it.
+
+    Two managed policies by name, because one would be larger than IAM takes: IAM itself, and the
+    rest. Whoever deploys with CDK needs `cdk_deployer` instead: the onboarding's function does
+    the work then.
+
+    Raises:
+        DocumentTooLargeError: IAM would not take one of them as a managed policy.
+    """
+    documents = {
+        "castai-eks-admin-iam": [
+            _allow("FindPolicies", ["iam:ListPolicies"], ["*"]),  # knows no resources
+            *_identity_statements(scope, modes, boundary, account_wide=account_wide),
+        ],
+        "castai-eks-admin-cluster": [
+            # Neither of the two knows resources.
+            _allow("LookAround", ["sts:GetCallerIdentity", "ec2:DescribeSecurityGroups"], ["*"]),
+            *_own_security_group_statements(scope),
+            *_cluster_access_statements(scope, modes, own_role_arn=None),
+            *_secret_statements(scope, api_key_secret, kms_key_arns),
+        ],
+    }
+    return {
+        name: checked(_document(statements), MANAGED_LIMIT, name)
+        for name, statements in documents.items()
+    }
+
+
+def onboarding_lambda(
+    scope: Scope,
+    *,
+    own_role_arn: str,
+    account_wide: bool = False,
+    boundary: str | None = None,
+    api_key_secret: str | None = None,
+    kms_key_arns: Sequence[str] = (),
+) -> Document:
+    """All that the custom resource's function needs for one cluster, besides its own log group.
+
+    It covers both modes, wherever the names allow: an update may switch from one to the other,
+    and its rollback back again. `own_role_arn` is the function's role, which maps itself in the
+    cluster while it works. `api_key_secret` is a name or an ARN.
+
+    Raises:
+        DocumentTooLargeError: IAM would not take it as an inline policy.
+    """
+    user_fits = len(scope.cluster) <= USER_CLUSTER_CHARACTERS
+    modes = tuple(Mode) if user_fits else (Mode.ROLE,)
+    statements = [
+        _allow("ReadSecurityGroups", ["ec2:DescribeSecurityGroups"], ["*"]),
+        *_identity_statements(scope, modes, boundary, account_wide=account_wide),
+        *_own_security_group_statements(scope),
+        *_cluster_access_statements(scope, modes, own_role_arn=own_role_arn),
+        *_secret_statements(scope, api_key_secret, kms_key_arns),
+    ]
+    return checked(_document(statements), ROLE_INLINE_LIMIT, "castai-eks-onboarding")
+
+
+def cdk_deployer(
+    partition: str, account: str, region: str, *, qualifier: str = "hnb659fds"
+) -> Document:
+    """All that a person needs for `cdk deploy` in a bootstrapped account: to act as its roles."""
+    roles = ("deploy", "file-publishing", "lookup")
+    return _document(
+        [
+            _allow(
+                "ActAsTheRolesOfTheBootstrapStack",
+                ["sts:AssumeRole"],
+                [
+                    f"arn:{partition}:iam::{account}:role/"
+                    f"cdk-{qualifier}-{role}-role-{account}-{region}"
+                    for role in roles
+                ],
+            )
+        ]
+    )
+
+
+def _identity_statements(
+    scope: Scope, modes: Collection[Mode], boundary: str | None, *, account_wide: bool
+) -> list[Document]:
+    policy_arns = [scope.policy_arn(account_wide=False)]
+    if account_wide:
+        policy_arns.append(scope.policy_arn(account_wide=True))
+    identity = [
+        *policy_arns,
+        *identity_managed_policies(scope.partition, Permissions.SEEDS),
+    ]
+    return [
+        _allow(
+            "Policy",
+            [
+                "iam:CreatePolicy",
+                "iam:CreatePolicyVersion",
+                "iam:DeletePolicy",
+                "iam:DeletePolicyVersion",
+                "iam:GetPolicy",
+                "iam:GetPolicyVersion",
+                "iam:ListEntitiesForPolicy",
+                "iam:ListPolicyVersions",
+                "iam:SetDefaultPolicyVersion",
+                "iam:TagPolicy",
+                "iam:UntagPolicy",
+            ],
+            policy_arns,
+        ),
+        *(_user_statements(scope, identity, boundary) if Mode.USER in modes else ()),
+        *_role_statements(scope, modes, identity, boundary),
+        *_instance_profile_statements(scope),
+    ]
+
+
+def _user_statements(scope: Scope, attachable: list[str], boundary: str | None) -> list[Document]:
+    user = [scope.user_arn]
+    return [
+        _allow(
+            "User",
+            [
+                "iam:CreateAccessKey",
+                "iam:DeleteAccessKey",
+                "iam:DeleteUser",
+                "iam:DeleteUserPolicy",
+                "iam:DetachUserPolicy",
+                "iam:GetUser",
+                "iam:GetUserPolicy",
+                "iam:ListAccessKeys",
+                "iam:ListAttachedUserPolicies",
+                "iam:ListUserPolicies",
+                "iam:TagUser",
+                "iam:UntagUser",
+                "iam:UpdateAccessKey",
+            ],
+            user,
+        ),
+        _allow(
+            "UserWithinBoundary",
+            ["iam:CreateUser", "iam:PutUserPolicy", *_put_boundary("User", boundary)],
+            user,
+            _bounded(boundary),
+        ),
+        _allow("UserPolicies", ["iam:AttachUserPolicy"], user, _bounded(boundary, attachable)),
+    ]
+
+
+def _role_statements(
+    scope: Scope, modes: Collection[Mode], attachable: list[str], boundary: str | None
+) -> list[Document]:
+    identity = [scope.role_arn] if Mode.ROLE in modes else []
+    roles = [*identity, scope.node_role_arn]
+    node_policies = list(node_managed_policies(scope.partition, ssm=True, ebs_csi=True))
+    statements = [
+        _allow(
+            "Roles",
+            [
+                "iam:DeleteRole",
+                "iam:DeleteRolePolicy",
+                "iam:DetachRolePolicy",
+                "iam:GetRole",
+                "iam:GetRolePolicy",
+                "iam:ListAttachedRolePolicies",
+                "iam:ListInstanceProfilesForRole",
+                "iam:ListRolePolicies",
+                "iam:TagRole",
+                "iam:UntagRole",
+                "iam:UpdateAssumeRolePolicy",
+            ],
+            roles,
+        ),
+        _allow(
+            "RolesWithinBoundary",
+            ["iam:CreateRole", *_put_boundary("Role", boundary)],
+            roles,
+            _bounded(boundary),
+        ),
+        _allow(
+            "NodeRolePolicies",
+            ["iam:AttachRolePolicy"],
+            [scope.node_role_arn],
+            _bounded(boundary, node_policies),
+        ),
+    ]
+    if identity:
+        statements += [
+            _allow("RoleInlinePolicy", ["iam:PutRolePolicy"], identity, _bounded(boundary)),
+            _allow(
+                "RolePolicies",
+                ["iam:AttachRolePolicy"],
+                identity,
+                _bounded(boundary, attachable),
+            ),
+        ]
+    return statements
+
+
+def _instance_profile_statements(scope: Scope) -> list[Document]:
+    return [
+        _allow(
+            "InstanceProfile",
+            [
+                "iam:AddRoleToInstanceProfile",
+                "iam:CreateInstanceProfile",
+                "iam:DeleteInstanceProfile",
+                "iam:GetInstanceProfile",
+                "iam:RemoveRoleFromInstanceProfile",
+                "iam:TagInstanceProfile",
+                "iam:UntagInstanceProfile",
+            ],
+            [scope.instance_profile_arn],
+        ),
+        _allow(
+            "PassNodeRole",
+            ["iam:PassRole"],
+            [scope.node_role_arn],
+            {"StringEquals": {"iam:PassedToService": _ec2_services(scope.partition)}},
+        ),
+    ]
+
+
+def _own_security_group_statements(scope: Scope) -> list[Document]:
+    groups = scope.ec2("security-group/*")
+    return [
+        _allow("CreateSecurityGroup", ["ec2:CreateSecurityGroup"], [groups, scope.vpc_arn]),
+        _allow(
+            "TagSecurityGroup",
+            ["ec2:CreateTags"],
+            [groups],
+            {"StringEquals": {"ec2:CreateAction": "CreateSecurityGroup"}},
+        ),
+        _allow(
+            "SecurityGroup",
+            [
+                "ec2:AuthorizeSecurityGroupEgress",
+                "ec2:AuthorizeSecurityGroupIngress",
+                "ec2:CreateTags",
+                "ec2:DeleteSecurityGroup",
+                "ec2:DeleteTags",
+                "ec2:RevokeSecurityGroupEgress",
+                "ec2:RevokeSecurityGroupIngress",
+            ],
+            [groups],
+            {
+                "ArnLike": {"ec2:Vpc": scope.vpc_arn},
+                "StringLike": {f"ec2:ResourceTag/{names.CLUSTER_ID_TAG}": scope.cluster_id or "*"},
+            },
+        ),
+    ]
+
+
+def _cluster_access_statements(
+    scope: Scope, modes: Collection[Mode], *, own_role_arn: str | None
+) -> list[Document]:
+    """Access entries for those whom the onboarding maps, for nobody else."""
+    admins = [scope.user_arn] if Mode.USER in modes else []
+    if own_role_arn:
+        admins.append(own_role_arn)
+    principals = [scope.node_role_arn, scope.spot_role_arn, *admins]
+    statements = [
+        _allow("Cluster", ["eks:DescribeCluster", "eks:ListAccessEntries"], [scope.cluster_arn]),
+        _allow(
+            "CreateAccessEntries",
+            ["eks:CreateAccessEntry"],
+            [scope.cluster_arn],
+            {"ArnLike": {"eks:principalArn": principals}},
+        ),
+        _allow(
+            "AccessEntries",
+            [
+                "eks:DeleteAccessEntry",
+                "eks:DescribeAccessEntry",
+                "eks:ListAssociatedAccessPolicies",
+                "eks:TagResource",
+                "eks:UntagResource",
+                "eks:UpdateAccessEntry",
+            ],
+            [_access_entry(scope, principal) for principal in principals],
+        ),
+    ]
+    if admins:
+        policy = f"arn:{scope.partition}:eks::aws:cluster-access-policy/{ADMIN_ACCESS_POLICY}"
+        statements.append(
+            _allow(
+                "ClusterAdmins",
+                ["eks:AssociateAccessPolicy", "eks:DisassociateAccessPolicy"],
+                [_access_entry(scope, principal) for principal in admins],
+                {"ArnEquals": {"eks:policyArn": policy}},
+            )
+        )
+    return statements
+
+
+def _access_entry(scope: Scope, principal_arn: str) -> str:
+    """The ARN of a principal's access entry; it ends in an id that EKS makes up."""
+    kind, _, name = principal_arn.rpartition(":")[2].partition("/")
+    entry = f"access-entry/{scope.cluster}/{kind}/{scope.account}/{name.rpartition('/')[2]}/*"
+    return scope.regional("eks", entry)
+
+
+def _secret_statements(
+    scope: Scope, api_key_secret: str | None, kms_key_arns: Sequence[str]
+) -> list[Document]:
+    secret = names.credentials_secret_name(scope.cluster)
+    statements = [
+        _allow(
+            "CredentialsSecret",
+            [
+                "secretsmanager:CreateSecret",
+                "secretsmanager:DeleteSecret",
+                "secretsmanager:DescribeSecret",
+                "secretsmanager:GetSecretValue",
+                "secretsmanager:PutSecretValue",
+                "secretsmanager:RestoreSecret",
+                "secretsmanager:TagResource",
+                "secretsmanager:UntagResource",
+                "secretsmanager:UpdateSecret",
+            ],
+            [scope.secret(secret)],
+        )
+    ]
+    if api_key_secret:
+        known = api_key_secret.startswith("arn:")
+        arn = api_key_secret if known else scope.secret(api_key_secret)
+        statements.append(_allow("ApiKeySecret", ["secretsmanager:GetSecretValue"], [arn]))
+    if kms_key_arns:
+        service = "secretsmanager." + scope.region + _dns_suffix(scope.partition)
+        statements.append(
+            _allow(
+                "SecretKeys",
+                ["kms:Decrypt", "kms:GenerateDataKey"],
+                list(kms_key_arns),
+                {"StringEquals": {"kms:ViaService": service}},
+            )
+        )
+    return statements
+
+
+def _bounded(boundary: str | None, attachable: list[str] | None = None) -> Condition | None:
+    arns: Tags = {}
+    if attachable:
+        arns["iam:PolicyARN"] = attachable
+    if boundary:
+        arns["iam:PermissionsBoundary"] = boundary
+    return {"ArnEquals": arns} if arns else None
+
+
+def _put_boundary(kind: str, boundary: str | None) -> list[str]:
+    return [f"iam:Put{kind}PermissionsBoundary"] if boundary else []
+
+
 # Trust and managed policies -----------------------------------------------------------------------
 
 
@@ -481,6 +846,10 @@ def _service_trust(service: str) -> Document:
 
 def _aws_managed(partition: str, policies: Iterable[str]) -> tuple[str, ...]:
     return tuple(f"arn:{partition}:iam::aws:policy/{policy}" for policy in policies)
+
+
+def _dns_suffix(partition: str) -> str:
+    return ".amazonaws.com.cn" if partition == "aws-cn" else ".amazonaws.com"
 
 
 def _ec2_services(partition: str) -> str | list[str]:

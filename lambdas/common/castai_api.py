@@ -1,0 +1,469 @@
+"""CAST AI's API: what is asked, how the answers read, and a patient synchronous client.
+
+Three layers, so that the asyncio spot handler and the synchronous custom resources share them:
+
+* calls: pure functions that return a :class:`Call` (method, path, body);
+* answers: :func:`failure` turns a status code and a body into one of the errors below, in words
+  that say what to do;
+* :class:`CastaiApi`: sends a call, repeats it while that can help, never beyond its deadline.
+
+Errors::
+
+    CastaiError
+      PermanentError
+        KeyRefusedError       401, 403: the key is wrong, or may not do this
+        UnknownClusterError   404
+        RequestRefusedError   400 and the other 4xx: asking again changes nothing
+        BadAnswerError        not JSON, or a field is missing: is this CAST AI at all?
+      RetryableError
+        UnavailableError      429, 5xx, time-out, no connection
+        NotYetError           400 where time helps: IAM propagates, the agent disconnects
+
+The API key, and the access key that user mode hands over, are in no repr, log or exception.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeVar
+from urllib.parse import quote, urlsplit
+
+import httpx2
+import msgspec
+
+from lambdas.common.clock import SYSTEM, Clock
+from lambdas.common.errors import PermanentError, RetryableError
+
+DEFAULT_URL = "https://api.cast.ai"
+CLUSTERS = "/v1/kubernetes/external-clusters"
+INTERRUPTED = "interrupted"
+REBALANCE = "rebalanceRecommendation"
+
+BACKOFF = (0.5, 1.0, 2.0, 4.0, 8.0)  # s between tries; the last repeats
+RETRY_AFTER_CAP = 15.0  # s: a longer wait asked for by the server would eat the Lambda's time
+REQUEST_TIMEOUT = 10.0  # s for one answer
+PATIENCE = 30.0  # s for one call, tries and waits together
+PROPAGATION_PATIENCE = 90.0  # s: IAM usually propagates in 10-20 s, rarely beyond a minute
+MESSAGE_LENGTH = 200  # characters of a server's message that go into an error
+
+_PRINCIPAL = re.compile(r"arn:[a-z-]+:iam::\d{12}:(user|role)/[\w+=,.@/-]+")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_SUCCESS, _REDIRECT, _BAD_REQUEST, _SERVER_FAULT = 200, 300, 400, 500
+_REPEATABLE = (408, 425, 429)
+
+
+class KeyRefusedError(PermanentError):
+    """401 or 403: CAST AI does not accept the API key, or the key may not do this."""
+
+
+class UnknownClusterError(PermanentError):
+    """404: CAST AI has no such cluster in the organization of the key."""
+
+
+class RequestRefusedError(PermanentError):
+    """CAST AI understood the request and refused it; the same request is refused again."""
+
+
+class BadAnswerError(PermanentError):
+    """The answer is not what CAST AI's API gives: wrong URL, or something in between."""
+
+
+class UnavailableError(RetryableError):
+    """No answer, or one that says to try again: 429, 5xx, time-out, no connection."""
+
+
+class NotYetError(RetryableError):
+    """Refused for a reason that passes: IAM has not propagated, the agent is still leaving."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request to CAST AI. `body` may hold an access key, so it is in no repr."""
+
+    method: str
+    path: str
+    what: str
+    """What is being done, for errors: `registering cluster prod`."""
+    body: Mapping[str, Any] | None = field(default=None, repr=False)
+    wait_for: str | None = None
+    """Set where a 400 passes with time: what is being waited for."""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """Strings of the body that must never be shown, should the server repeat them."""
+
+
+class Registration(msgspec.Struct, frozen=True):
+    """The answer to registering; other fields are of no interest here."""
+
+    id: str
+
+
+class ExternalCluster(msgspec.Struct, frozen=True, rename="camel"):
+    """A cluster as CAST AI sees it.
+
+    `status`: connecting, ready, warning, failed, deleting, deleted, ...
+    `agent_status`: waiting-connection, online, non-responding, disconnected, disconnecting.
+    """
+
+    id: str
+    status: str
+    agent_status: str = "waiting-connection"
+    name: str = ""
+    organization_id: str = ""
+
+
+class _Principal(msgspec.Struct, frozen=True):
+    arn: str = ""
+
+
+# Calls
+
+
+def register_call(name: str, region: str, account: str) -> Call:
+    """Make the cluster known; the same cluster gets the same id again."""
+    eks = {"clusterName": name, "region": region, "accountId": account}
+    return Call("POST", CLUSTERS, f"registering cluster {name}", {"name": name, "eks": eks})
+
+
+def get_call(cluster_id: str) -> Call:
+    """Read status and agentStatus."""
+    return Call("GET", _path(cluster_id), f"reading cluster {cluster_id}")
+
+
+def principal_call(cluster_id: str, method: str = "GET") -> Call:
+    """Read (GET), create (POST) or remove (DELETE) the principal that assumes the role."""
+    what = f"asking for the principal that assumes the role of cluster {cluster_id}"
+    return Call(method, _path(cluster_id, "assume-role-principal"), what)
+
+
+def role_call(cluster_id: str, role_arn: str) -> Call:
+    """Hand the cross-account role over."""
+    return Call(
+        "POST",
+        _path(cluster_id),
+        f"handing role {role_arn} over",
+        {"eks": {"assumeRoleArn": role_arn}},
+        wait_for="IAM to make the role usable everywhere; else check its trust policy and policies",
+    )
+
+
+def key_call(cluster_id: str, access_key_id: str, secret_access_key: str) -> Call:
+    """Hand the user's access key over: a JSON document inside the JSON."""
+    credentials = {"accessKeyId": access_key_id, "secretAccessKey": secret_access_key}
+    return Call(
+        "POST",
+        _path(cluster_id),
+        f"handing access key {access_key_id} over",
+        {"credentials": msgspec.json.encode(credentials).decode()},
+        wait_for="IAM to make the access key usable everywhere; else check the user's policies",
+        secrets=(secret_access_key,),
+    )
+
+
+def event_call(cluster_id: str, event_type: str, node_id: str, provider_id: str) -> Call:
+    """Tell CAST AI what happens to a node.
+
+    `node_id` is the node's label `provisioner.cast.ai/node-id`, empty for a node that is not
+    CAST AI's own; `provider_id` its `spec.providerID`.
+    """
+    body = {"event_type": event_type, "node_id": node_id, "provider_id": provider_id}
+    return Call("POST", _path(cluster_id, "events"), f"reporting {event_type} {provider_id}", body)
+
+
+def disconnect_call(cluster_id: str) -> Call:
+    """Let go of the cluster: nodes stay as they are, and so does what runs in Kubernetes."""
+    body = {"deleteProvisionedNodes": False, "keepKubernetesResources": True}
+    return Call("POST", _path(cluster_id, "disconnect"), f"disconnecting {cluster_id}", body)
+
+
+def delete_call(cluster_id: str) -> Call:
+    """Remove a disconnected cluster from CAST AI."""
+    waiting = "CAST AI to finish disconnecting the cluster"
+    return Call("DELETE", _path(cluster_id), f"deleting {cluster_id}", wait_for=waiting)
+
+
+def manifest_call() -> Call:
+    """CAST AI's own manifest of the agent, with the API key rendered in."""
+    return Call("GET", "/v1/agent.yaml?provider=eks", "fetching the agent's manifest")
+
+
+def headers(call: Call, api_key: str) -> dict[str, str]:
+    """What authenticates a call; the agent's manifest is traditionally asked for with a token."""
+    if call == manifest_call():
+        return {"X-API-Key": api_key, "Authorization": f"Token {api_key}"}
+    return {"X-API-Key": api_key}
+
+
+def _path(cluster_id: str, *more: str) -> str:
+    return "/".join((CLUSTERS, quote(cluster_id, safe=""), *more))
+
+
+# Answers
+
+_ADVICE: dict[int, tuple[type[PermanentError], str]] = {
+    401: (
+        KeyRefusedError,
+        "Give a valid CAST AI API key (current, complete, of this organization and API URL)",
+    ),
+    403: (KeyRefusedError, "Give an API key with full access, this one may not do it"),
+    404: (
+        UnknownClusterError,
+        "Check the CAST AI cluster id, and the API URL (each region of CAST AI has its own)",
+    ),
+}
+
+
+def failure(call: Call, status: int, text: str) -> PermanentError | RetryableError | None:
+    """What an answer means: None for success, else the error to raise.
+
+    Asynchronous callers use this on their own response; `text` is the body. The server's own
+    message is quoted (shortened, without the call's secrets) because it often names the cause.
+    """
+    if _SUCCESS <= status < _REDIRECT:
+        return None
+    answered = f"{call.what} was answered with {status}{_said(call, text)}"
+    if status in _ADVICE:
+        kind, advice = _ADVICE[status]
+        return kind(f"{advice}: {answered}.")
+    if status == _BAD_REQUEST and call.wait_for:
+        return NotYetError(f"Wait for {call.wait_for}: {answered}.")
+    if status >= _SERVER_FAULT or status in _REPEATABLE:
+        return UnavailableError(f"Try again later, CAST AI's API is not well: {answered}.")
+    return RequestRefusedError(f"Correct what CAST AI names: {answered}.")
+
+
+def _said(call: Call, text: str) -> str:
+    """The server's message, as ` (message)`, or nothing where there is none."""
+    try:
+        answer = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return ""  # an HTML page of some proxy: its words help nobody
+    message = answer.get("message") if isinstance(answer, dict) else None
+    if not isinstance(message, str) or not message:
+        return ""
+    for secret in call.secrets:
+        message = message.replace(secret, "***")
+    return f" ({message[:MESSAGE_LENGTH]})"
+
+
+def unreachable(call: Call, url: str, error: Exception) -> UnavailableError:
+    """The error for a request that got no answer at all."""
+    kind = "did not answer in time" if isinstance(error, httpx2.TimeoutException) else "failed"
+    return UnavailableError(
+        f"Check that {urlsplit(url).netloc} can be reached (VPC, NAT, proxy): "
+        f"{call.what} {kind} ({type(error).__name__})."
+    )
+
+
+def checked_url(url: str) -> str:
+    """The API's URL without its trailing slash.
+
+    Raises PermanentError for one that is no URL or would send the key unencrypted to another
+    machine.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise PermanentError(f"Give the API's URL as {DEFAULT_URL}: {url!r} is none.")
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        raise PermanentError(
+            f"Use https: with {parts.scheme}://{parts.hostname} the API key could be read underway."
+        )
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise PermanentError(f"Give the API's URL as {DEFAULT_URL}, without user, query, fragment.")
+    return url.rstrip("/")
+
+
+# The client
+
+_Answer = TypeVar("_Answer")
+
+
+class CastaiApi:
+    """Sends calls and repeats them while that can help.
+
+    `deadline` (epoch seconds) is the end of the caller's time, usually that of the Lambda
+    invocation: no call is tried or waited for beyond it. Each call also has a patience of its
+    own. All calls are safe to repeat: registering gives the same id, the others set a state.
+    """
+
+    def __init__(
+        self,
+        api_key: str,
+        url: str = DEFAULT_URL,
+        *,
+        deadline: float = float("inf"),
+        clock: Clock = SYSTEM,
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        """Take the key and the URL; connects on first use.
+
+        Raises PermanentError for an empty or impossible key and for a bad URL.
+        """
+        key = api_key.strip()
+        if not key or not key.isascii() or not key.isprintable() or " " in key:
+            raise PermanentError(
+                "Put CAST AI's API key, and nothing else, into the secret: "
+                f"{'it is empty' if not key else 'what is there has spaces or odd characters'}."
+            )
+        self.url = checked_url(url)
+        self._key = key
+        self._deadline = deadline
+        self._clock = clock
+        self._http = httpx2.Client(timeout=REQUEST_TIMEOUT, transport=transport)
+
+    def __repr__(self) -> str:
+        """Without the key."""
+        return f"{type(self).__name__}(url={self.url!r})"
+
+    def __enter__(self) -> Self:
+        """Use as a context manager to close connections."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close connections."""
+        self.close()
+
+    def close(self) -> None:
+        """Close connections."""
+        self._http.close()
+
+    def register(self, name: str, region: str, account: str) -> str:
+        """Make the cluster known and return CAST AI's id of it; the same one when known before."""
+        call = register_call(name, region, account)
+        cluster_id = self._decoded(call, Registration).id
+        if not cluster_id:
+            raise BadAnswerError(f"{_NOT_CASTAI} {call.what} gave an empty id.")
+        return cluster_id
+
+    def get(self, cluster_id: str) -> ExternalCluster:
+        """The cluster's status and its agent's, as CAST AI sees them."""
+        return self._decoded(get_call(cluster_id), ExternalCluster)
+
+    def assume_role_principal(self, cluster_id: str) -> str:
+        """ARN of the principal in CAST AI's account that may assume the role; made when missing.
+
+        Raises BadAnswerError for anything but an IAM user's or role's ARN: it goes into a trust
+        policy, where `*` would open the account.
+        """
+        try:
+            arn = self._decoded(principal_call(cluster_id), _Principal).arn
+        except UnknownClusterError:
+            arn = ""  # none made yet; if the cluster itself is unknown, POST says so
+        if not arn:
+            arn = self._decoded(principal_call(cluster_id, "POST"), _Principal).arn
+        if not _PRINCIPAL.fullmatch(arn):
+            raise BadAnswerError(
+                f"{_NOT_CASTAI} the principal of {cluster_id} is not the ARN of an IAM user or "
+                f"role: {arn[:MESSAGE_LENGTH]!r}."
+            )
+        return arn
+
+    def delete_principal(self, cluster_id: str) -> None:
+        """Remove the principal that assume_role_principal made; nothing there is fine."""
+        self._gone(principal_call(cluster_id, "DELETE"))
+
+    def hand_over_role(
+        self, cluster_id: str, role_arn: str, *, patience: float = PROPAGATION_PATIENCE
+    ) -> None:
+        """Give CAST AI the cross-account role, waiting while IAM propagates."""
+        self.send(role_call(cluster_id, role_arn), patience=patience)
+
+    def hand_over_key(
+        self,
+        cluster_id: str,
+        access_key_id: str,
+        secret_access_key: str,
+        *,
+        patience: float = PROPAGATION_PATIENCE,
+    ) -> None:
+        """Give CAST AI the user's access key, waiting while IAM propagates."""
+        self.send(key_call(cluster_id, access_key_id, secret_access_key), patience=patience)
+
+    def post_event(self, cluster_id: str, event_type: str, node_id: str, provider_id: str) -> None:
+        """Report INTERRUPTED or REBALANCE of a node; see :func:`event_call`."""
+        self.send(event_call(cluster_id, event_type, node_id, provider_id))
+
+    def disconnect(self, cluster_id: str) -> None:
+        """Let go of the cluster; one that CAST AI does not know is let go already."""
+        self._gone(disconnect_call(cluster_id))
+
+    def delete(self, cluster_id: str) -> None:
+        """Remove the disconnected cluster from CAST AI; nothing there is fine."""
+        self._gone(delete_call(cluster_id), patience=PROPAGATION_PATIENCE)
+
+    def agent_manifest(self) -> str:
+        """CAST AI's manifest of the agent, YAML. It contains the API key: never show it."""
+        return self.send(manifest_call()).text
+
+    def send(self, call: Call, *, patience: float = PATIENCE) -> httpx2.Response:
+        """Send one call, repeated while that can help; returns the successful answer.
+
+        Raises the errors of this module; the last one, when patience or deadline end the tries.
+        """
+        end = min(self._clock.now() + patience, self._deadline)
+        for pause in _pauses():
+            try:
+                return self._once(call, end)
+            except RetryableError as error:
+                wait = max(pause, min(error.retry_after or 0.0, RETRY_AFTER_CAP))
+                if self._clock.now() + wait >= end:
+                    raise
+                self._clock.sleep(wait)
+        raise AssertionError("the pauses never end")
+
+    def _once(self, call: Call, end: float) -> httpx2.Response:
+        left = end - self._clock.now()
+        try:
+            response = self._http.request(
+                call.method,
+                self.url + call.path,
+                json=call.body,
+                headers=headers(call, self._key),
+                timeout=max(0.1, min(REQUEST_TIMEOUT, left)),
+            )
+        except httpx2.TransportError as error:
+            raise unreachable(call, self.url, error) from error
+        failed = failure(self._guarded(call), response.status_code, response.text)
+        if isinstance(failed, RetryableError):
+            failed.retry_after = _seconds(response.headers.get("retry-after", ""))
+        if failed is not None:
+            raise failed
+        return response
+
+    def _guarded(self, call: Call) -> Call:
+        """The call with the API key among the words that an error must not repeat."""
+        return Call(
+            call.method,
+            call.path,
+            call.what,
+            wait_for=call.wait_for,
+            secrets=(*call.secrets, self._key),
+        )
+
+    def _decoded(self, call: Call, kind: type[_Answer]) -> _Answer:
+        response = self.send(call)
+        try:
+            return msgspec.json.decode(response.content, type=kind)
+        except msgspec.DecodeError as error:
+            raise BadAnswerError(f"{_NOT_CASTAI} {call.what}: {error}.") from error
+
+    def _gone(self, call: Call, *, patience: float = PATIENCE) -> None:
+        try:
+            self.send(call, patience=patience)
+        except UnknownClusterError:
+            return
+
+
+_NOT_CASTAI = "Check the API's URL and any proxy before it: the answer is not CAST AI's."
+
+
+def _pauses() -> Iterator[float]:
+    yield from BACKOFF
+    while True:
+        yield BACKOFF[-1]
+
+
+def _seconds(retry_after: str) -> float | None:
+    """What a Retry-After header asks for; None where it says nothing (or a date)."""
+    return float(retry_after) if retry_after.isdigit() else None

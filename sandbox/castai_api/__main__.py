@@ -1,0 +1,71 @@
+"""`python -m sandbox.castai_api --state-file FILE`: the simulated CAST AI as a process.
+
+The API key is that of the environment variable CASTAI_API_KEY, else a new one. Once it answers,
+the file holds `{"url", "pid", "api_key"}`, readable by its owner only; it goes when the process
+ends (SIGTERM or SIGINT).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import signal
+import sys
+from pathlib import Path
+
+from sandbox.castai_api.app import App
+from sandbox.castai_api.server import Tls, listen, server, url_of
+from sandbox.castai_api.state import State
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    options = _options()
+    key = os.environ.get("CASTAI_API_KEY") or secrets.token_hex(32)
+    state = State(key, propagation=options.propagation)
+    tls = Tls(options.certificate, options.key) if options.certificate else None
+    # The server raises the signal again once it has closed; the file has to go even so.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    with listen(options.port) as sock:
+        known = {"url": url_of(sock, tls), "pid": os.getpid(), "api_key": key}
+
+        def ready() -> None:
+            _write(options.state_file, json.dumps(known))
+
+        try:
+            server(App(state), ready, tls).run(sockets=[sock])
+        finally:
+            options.state_file.unlink(missing_ok=True)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m sandbox.castai_api", description="CAST AI's API, simulated on loopback."
+    )
+    parser.add_argument("--state-file", type=Path, required=True, help="where URL and key are put")
+    parser.add_argument("--port", type=int, default=0, help="default: a free one")
+    parser.add_argument(
+        "--propagation", type=int, default=1, help="how often new credentials get a 400 first"
+    )
+    parser.add_argument("--certificate", help="PEM file; with --key, the API speaks https")
+    parser.add_argument("--key", help="PEM file of the certificate's private key")
+    options = parser.parse_args()
+    if bool(options.certificate) != bool(options.key):
+        parser.error("--certificate and --key belong together")
+    return options
+
+
+def _write(file: Path, text: str) -> None:
+    """Write as one step, for the owner's eyes: nobody reads half a file, or somebody's key."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f"{file.name}.{os.getpid()}")
+    draft.touch(mode=0o600)
+    draft.write_text(text)
+    draft.replace(file)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""What the simulated CAST AI knows: clusters, what it was given, and a log of every call.
+
+Plain data and transitions, no network. Secrets are kept only as fingerprints, so that nothing
+that is shown, logged or dumped can contain one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+CASTAI_ACCOUNT = "809060229965"  # CAST AI's own AWS account
+_IDS = uuid.UUID("5f0c1f5e-6d0a-4c53-9d1e-2f7f6f1f3a11")  # namespace of the generated ids
+_EVENT_TYPES = ("interrupted", "rebalanceRecommendation")
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not a fault of the simulation
+    """An answer other than 200: its status code and its words."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+def fingerprint(secret: str) -> str:
+    """Enough to see that two secrets are the same, too little to use."""
+    return "sha256:" + hashlib.sha256(secret.encode()).hexdigest()[:12]
+
+
+@dataclass
+class Cluster:
+    """One external cluster, as the API would describe it, and what was handed over."""
+
+    id: str
+    name: str
+    region: str
+    account: str
+    status: str = "connecting"
+    agent_status: str = "waiting-connection"
+    principal: str = ""
+    credentials: dict[str, str] = field(default_factory=dict)
+    refusals: int = 0
+    events: list[dict[str, Any]] = field(default_factory=list)
+    disconnecting: int = 0
+    """Reads for which a disconnect is still under way."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One call that arrived: when (epoch seconds), what, and how it was answered."""
+
+    time: float
+    method: str
+    path: str
+    status: int
+    what: str
+    body: Any
+
+
+@dataclass
+class State:
+    """All of it. `propagation` is how often credentials are refused before they work.
+
+    On AWS a new role or key is not usable everywhere at once, and CAST AI answers 400 until it
+    is. `disconnect_reads` is how often a cluster reads as disconnecting before it is let go.
+    """
+
+    api_key: str = field(repr=False)
+    propagation: int = 1
+    disconnect_reads: int = 1
+    outage: int = 0
+    """So many of the next calls are answered with 503."""
+    now: Callable[[], float] = time.time
+    clusters: dict[str, Cluster] = field(default_factory=dict)
+    log: list[Entry] = field(default_factory=list)
+    deleted: int = 0
+
+    def register(self, body: dict[str, Any]) -> Cluster:
+        """Find the cluster by account, region and name, or make it."""
+        eks = body.get("eks")
+        if not isinstance(eks, dict):
+            raise Refusal(400, "eks: must be set")
+        values = []
+        for key in ("accountId", "region", "clusterName"):
+            value = eks.get(key)
+            if not isinstance(value, str) or not value:
+                raise Refusal(400, f"eks.{key}: must be a non-empty string")
+            values.append(value)
+        account, region, name = values
+        for cluster in self.clusters.values():
+            if (cluster.account, cluster.region, cluster.name) == (account, region, name):
+                return cluster
+        cluster_id = str(uuid.uuid5(_IDS, f"{account}/{region}/{name}/{self.deleted}"))
+        cluster = Cluster(cluster_id, name, region, account)
+        self.clusters[cluster_id] = cluster
+        return cluster
+
+    def cluster(self, cluster_id: str) -> Cluster:
+        """The cluster, or the 404 that CAST AI gives."""
+        try:
+            return self.clusters[cluster_id]
+        except KeyError:
+            raise Refusal(404, f"cluster {cluster_id} not found") from None
+
+    def read(self, cluster_id: str) -> Cluster:
+        """The cluster; a disconnect under way comes one step nearer to its end."""
+        cluster = self.cluster(cluster_id)
+        if cluster.disconnecting:
+            cluster.disconnecting -= 1
+            if not cluster.disconnecting:
+                cluster.agent_status = "disconnected"
+        return cluster
+
+    def hand_over(self, cluster_id: str, body: dict[str, Any]) -> Cluster:
+        """Take a role ARN or an access key; refuses until IAM has propagated."""
+        cluster = self.cluster(cluster_id)
+        given = _credentials(cluster, body)
+        if cluster.credentials.get("fingerprint") == given["fingerprint"]:
+            return cluster
+        if cluster.refusals < self.propagation:
+            cluster.refusals += 1
+            raise Refusal(400, "credentials are not valid: AccessDenied or InvalidClientTokenId")
+        cluster.refusals = 0
+        cluster.credentials = given
+        cluster.status = "ready"
+        return cluster
+
+    def event(self, cluster_id: str, body: dict[str, Any]) -> None:
+        """Take an interruption or a rebalance recommendation of a node."""
+        cluster = self.cluster(cluster_id)
+        if body.get("event_type") not in _EVENT_TYPES:
+            raise Refusal(400, f"event_type: must be one of {', '.join(_EVENT_TYPES)}")
+        if not isinstance(body.get("provider_id"), str) or not body["provider_id"]:
+            raise Refusal(400, "provider_id: must be a non-empty string")
+        if not isinstance(body.get("node_id"), str):
+            raise Refusal(400, "node_id: must be a string")
+        cluster.events.append({**body, "time": self.now()})
+
+    def principal(self, cluster_id: str, *, create: bool) -> str:
+        """The user in CAST AI's account that assumes this cluster's role."""
+        cluster = self.cluster(cluster_id)
+        if not cluster.principal and not create:
+            raise Refusal(404, f"assume role principal of cluster {cluster_id} not found")
+        user = f"user/cast-crossrole-{cluster_id}"
+        cluster.principal = f"arn:{_partition(cluster.region)}:iam::{CASTAI_ACCOUNT}:{user}"
+        return cluster.principal
+
+    def drop_principal(self, cluster_id: str) -> None:
+        """Remove that user."""
+        self.cluster(cluster_id).principal = ""
+
+    def agent(self, cluster_id: str, status: str) -> Cluster:
+        """The agent reports, or stops to: what CAST AI then shows."""
+        cluster = self.cluster(cluster_id)
+        cluster.agent_status = status
+        return cluster
+
+    def disconnect(self, cluster_id: str) -> Cluster:
+        """Begin to let go: an agent that was online takes a moment."""
+        cluster = self.cluster(cluster_id)
+        cluster.credentials = {}
+        if cluster.agent_status == "disconnected":
+            return cluster
+        cluster.status = "deleting"
+        if cluster.agent_status == "online" and self.disconnect_reads:
+            cluster.agent_status = "disconnecting"
+            cluster.disconnecting = self.disconnect_reads
+        else:
+            cluster.agent_status = "disconnected"
+        return cluster
+
+    def delete(self, cluster_id: str) -> None:
+        """Forget a disconnected cluster; the next registration gives another id."""
+        cluster = self.read(cluster_id)
+        if cluster.agent_status != "disconnected":
+            raise Refusal(400, f"cluster must be disconnected first, is {cluster.agent_status}")
+        del self.clusters[cluster_id]
+        self.deleted += 1
+
+    def record(self, method: str, path: str, status: int, what: str, body: object) -> None:
+        """Keep a call in the log, its secrets replaced by fingerprints."""
+        self.log.append(Entry(self.now(), method, path, status, what, redacted(body)))
+
+    def shown(self) -> dict[str, Any]:
+        """Everything that may be shown, as plain data."""
+        return {
+            "clusters": [asdict(cluster) for cluster in self.clusters.values()],
+            "calls": [asdict(entry) for entry in self.log],
+        }
+
+
+def redacted(body: object) -> object:
+    """A request body as it may be shown: the access key inside `credentials` as a fingerprint."""
+    if not isinstance(body, dict) or "credentials" not in body:
+        return body
+    return {**body, "credentials": fingerprint(str(body["credentials"]))}
+
+
+def api_cluster(cluster: Cluster) -> dict[str, Any]:
+    """The cluster as the API writes it."""
+    return {
+        "id": cluster.id,
+        "name": cluster.name,
+        "organizationId": str(uuid.uuid5(_IDS, "organization")),
+        "status": cluster.status,
+        "agentStatus": cluster.agent_status,
+        "providerType": "eks",
+        "eks": {
+            "clusterName": cluster.name,
+            "region": cluster.region,
+            "accountId": cluster.account,
+            "assumeRoleArn": cluster.credentials.get("role", ""),
+        },
+    }
+
+
+def _partition(region: str) -> str:
+    """AWS partition of a region, for the ARN of the principal."""
+    if region.startswith("cn-"):
+        return "aws-cn"
+    return "aws-us-gov" if region.startswith("us-gov-") else "aws"
+
+
+def _credentials(cluster: Cluster, body: dict[str, Any]) -> dict[str, str]:
+    """What was handed over, without its secret; a 400 for a body that holds neither form."""
+    eks = body.get("eks")
+    if isinstance(eks, dict) and isinstance(eks.get("assumeRoleArn"), str):
+        if not cluster.principal:
+            raise Refusal(400, "assume role principal must be created before the role is set")
+        arn = eks["assumeRoleArn"]
+        return {"kind": "role", "role": arn, "fingerprint": fingerprint(arn)}
+    try:
+        key = json.loads(body["credentials"])
+        key_id, secret = key["accessKeyId"], key["secretAccessKey"]
+    except (KeyError, TypeError, ValueError):
+        raise Refusal(
+            400, "set eks.assumeRoleArn, or credentials as a JSON string with both key fields"
+        ) from None
+    return {"kind": "key", "accessKeyId": key_id, "fingerprint": fingerprint(f"{key_id}{secret}")}

@@ -1,0 +1,284 @@
+"""The client against the simulated API, and against answers that CAST AI should never give."""
+
+from __future__ import annotations
+
+import json
+import traceback
+
+import httpx2
+import pytest
+
+from lambdas.common import castai_api
+from lambdas.common.castai_api import (
+    BadAnswerError,
+    CastaiApi,
+    KeyRefusedError,
+    NotYetError,
+    RequestRefusedError,
+    UnavailableError,
+    UnknownClusterError,
+)
+from lambdas.common.errors import PermanentError, RetryableError
+from sandbox.castai_api.state import State
+from tests.unit.castai_api.conftest import KEY, START, Answering, Time
+
+ACCOUNT = "123456789012"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/cast-eks-prod-cluster-role-0a1b2c3d"
+SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+
+
+@pytest.fixture
+def cluster_id(api: CastaiApi) -> str:
+    return api.register("prod", "eu-central-1", ACCOUNT)
+
+
+class TestTheLifeOfACluster:
+    def test_the_same_cluster_has_the_same_id(self, api: CastaiApi, cluster_id: str) -> None:
+        assert api.register("prod", "eu-central-1", ACCOUNT) == cluster_id
+        assert api.register("prod", "eu-west-1", ACCOUNT) != cluster_id
+        assert api.register("prod", "eu-central-1", "210987654321") != cluster_id
+
+    def test_it_begins_connecting_without_an_agent(self, api: CastaiApi, cluster_id: str) -> None:
+        cluster = api.get(cluster_id)
+        assert (cluster.status, cluster.agent_status) == ("connecting", "waiting-connection")
+
+    def test_the_principal_is_made_once_and_read_after(
+        self, api: CastaiApi, cluster_id: str, state: State
+    ) -> None:
+        arn = api.assume_role_principal(cluster_id)
+        assert arn == f"arn:aws:iam::809060229965:user/cast-crossrole-{cluster_id}"
+        assert api.assume_role_principal(cluster_id) == arn
+        calls = [entry.method for entry in state.log if "principal" in entry.path]
+        assert calls == ["GET", "POST", "GET"]
+
+    def test_the_principal_goes_when_told(
+        self, api: CastaiApi, cluster_id: str, state: State
+    ) -> None:
+        api.assume_role_principal(cluster_id)
+        api.delete_principal(cluster_id)
+        assert state.clusters[cluster_id].principal == ""
+        api.delete_principal("7e0e6b0c-0000-0000-0000-000000000000")
+
+    def test_the_role_is_handed_over_once_iam_has_propagated(
+        self, api: CastaiApi, cluster_id: str, state: State, time: Time
+    ) -> None:
+        state.propagation = 3
+        api.assume_role_principal(cluster_id)
+        api.hand_over_role(cluster_id, ROLE)
+        assert state.clusters[cluster_id].credentials["role"] == ROLE
+        assert time.slept == list(castai_api.BACKOFF[:3])
+        assert api.get(cluster_id).status == "ready"
+
+    def test_the_key_is_handed_over_as_json_inside_json(
+        self, api: CastaiApi, cluster_id: str, state: State
+    ) -> None:
+        api.hand_over_key(cluster_id, "AKIAEXAMPLE", SECRET)
+        assert state.clusters[cluster_id].credentials["accessKeyId"] == "AKIAEXAMPLE"
+        body = castai_api.key_call(cluster_id, "AKIAEXAMPLE", SECRET).body
+        assert body is not None
+        assert json.loads(body["credentials"]) == {
+            "accessKeyId": "AKIAEXAMPLE",
+            "secretAccessKey": SECRET,
+        }
+
+    def test_credentials_that_never_work_end_with_what_to_check(
+        self, api: CastaiApi, cluster_id: str, state: State, time: Time
+    ) -> None:
+        state.propagation = 1000
+        api.assume_role_principal(cluster_id)
+        with pytest.raises(NotYetError, match="check its trust policy"):
+            api.hand_over_role(cluster_id, ROLE, patience=20)
+        assert time.now <= START + 20
+
+    def test_an_interruption_is_reported(
+        self, api: CastaiApi, cluster_id: str, state: State
+    ) -> None:
+        provider_id = "aws:///eu-central-1a/i-0123456789abcdef0"
+        api.post_event(cluster_id, castai_api.INTERRUPTED, "", provider_id)
+        (event,) = state.clusters[cluster_id].events
+        assert (event["event_type"], event["node_id"]) == ("interrupted", "")
+        assert event["provider_id"] == provider_id
+
+    def test_it_is_disconnected_and_deleted_and_both_can_be_repeated(
+        self, api: CastaiApi, cluster_id: str, state: State
+    ) -> None:
+        state.agent(cluster_id, "online")
+        state.disconnect_reads = 3
+        api.disconnect(cluster_id)
+        assert state.clusters[cluster_id].agent_status == "disconnecting"
+        api.delete(cluster_id)
+        assert state.clusters == {}
+        api.disconnect(cluster_id)
+        api.delete(cluster_id)
+        assert api.register("prod", "eu-central-1", ACCOUNT) != cluster_id
+
+    def test_disconnecting_keeps_nodes_and_kubernetes(self) -> None:
+        assert castai_api.disconnect_call("id").body == {
+            "deleteProvisionedNodes": False,
+            "keepKubernetesResources": True,
+        }
+
+    def test_an_unknown_cluster_is_named(self, api: CastaiApi) -> None:
+        with pytest.raises(UnknownClusterError, match=r"Check the CAST AI cluster id.*no-such"):
+            api.get("no-such")
+
+    def test_an_id_cannot_leave_its_place_in_the_path(self, api: CastaiApi) -> None:
+        with pytest.raises(UnknownClusterError):
+            api.get("x/../../../agent.yaml")
+        assert castai_api.get_call("a/b").path.endswith("/a%2Fb")
+
+
+class TestTheKey:
+    def test_a_wrong_key_is_said_so_at_once(self, state: State, api: CastaiApi, time: Time) -> None:
+        state.api_key = "another"
+        with pytest.raises(KeyRefusedError, match="Give a valid CAST AI API key"):
+            api.register("prod", "eu-central-1", ACCOUNT)
+        assert time.slept == []
+
+    def test_a_key_without_rights_is_another_matter(self, answering: Answering) -> None:
+        with pytest.raises(KeyRefusedError, match="full access"):
+            answering(httpx2.Response(403)).get("id")
+
+    @pytest.mark.parametrize("key", ["", "  \n", "two words", "schlüssel", "a\x00b"])
+    def test_what_cannot_be_a_key_never_leaves(self, key: str) -> None:
+        with pytest.raises(PermanentError, match="Put CAST AI's API key") as caught:
+            CastaiApi(key)
+        if key.strip():
+            assert key not in str(caught.value)
+
+    def test_a_newline_at_its_end_is_forgiven(self) -> None:
+        assert CastaiApi(f"{KEY}\n")._key == KEY
+
+    def test_it_authenticates_by_header_and_the_manifest_by_token_too(self) -> None:
+        assert castai_api.headers(castai_api.get_call("id"), KEY) == {"X-API-Key": KEY}
+        manifest = castai_api.headers(castai_api.manifest_call(), KEY)
+        assert manifest["Authorization"] == f"Token {KEY}"
+
+    def test_no_secret_is_shown(self, answering: Answering) -> None:
+        echo = httpx2.Response(422, json={"message": f"bad {SECRET} for {KEY}"})
+        api = answering(echo)
+        call = castai_api.key_call("id", "AKIAEXAMPLE", SECRET)
+        try:
+            api.send(call)
+        except RequestRefusedError as error:
+            shown = "".join(traceback.format_exception(error)) + repr(error)
+        for text in (shown, repr(api), repr(call), repr(api._guarded(call))):
+            assert SECRET not in text
+            assert KEY not in text
+        assert "bad *** for ***" in shown
+
+    @pytest.mark.parametrize(
+        "url", ["http://api.cast.ai", "api.cast.ai", "https://u:p@api.cast.ai", "ftp://x", "https:"]
+    )
+    def test_it_is_never_sent_to_a_doubtful_url(self, url: str) -> None:
+        with pytest.raises(PermanentError):
+            CastaiApi(KEY, url)
+
+    def test_loopback_may_do_without_tls(self) -> None:
+        assert CastaiApi(KEY, "http://127.0.0.1:8080/").url == "http://127.0.0.1:8080"
+
+
+class TestPatience:
+    @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+    def test_what_passes_is_tried_again(
+        self, answering: Answering, time: Time, status: int
+    ) -> None:
+        api = answering(httpx2.Response(status), httpx2.Response(200, json={"id": "x"}))
+        assert api.register("prod", "eu-central-1", ACCOUNT) == "x"
+        assert time.slept == [castai_api.BACKOFF[0]]
+
+    @pytest.mark.parametrize(
+        "error", [httpx2.ConnectError("refused"), httpx2.ReadTimeout("slow"), httpx2.ReadError("x")]
+    )
+    def test_silence_is_tried_again_and_then_explained(
+        self, answering: Answering, time: Time, error: Exception
+    ) -> None:
+        with pytest.raises(UnavailableError, match=r"Check that api\.test can be reached"):
+            answering(error).get("id")
+        assert START + 20 < time.now <= START + castai_api.PATIENCE
+
+    def test_the_deadline_ends_it_before_patience_does(
+        self, answering: Answering, time: Time
+    ) -> None:
+        with pytest.raises(UnavailableError):
+            answering(httpx2.Response(503), deadline=START + 2).get("id")
+        assert time.slept == [0.5, 1.0]
+
+    def test_a_request_gets_no_more_time_than_is_left(self, time: Time) -> None:
+        limits = []
+
+        def handle(request: httpx2.Request) -> httpx2.Response:
+            limits.append(request.extensions["timeout"]["read"])
+            return httpx2.Response(200, json={"id": "x"})
+
+        transport = httpx2.MockTransport(handle)
+        for deadline in (START + 3, float("inf")):
+            CastaiApi(KEY, deadline=deadline, clock=time.clock, transport=transport).register(
+                "prod", "eu-central-1", ACCOUNT
+            )
+        assert limits == [3.0, castai_api.REQUEST_TIMEOUT]
+
+    @pytest.mark.parametrize(("asked", "waited"), [("3", 3.0), ("600", 15.0), ("soon", 0.5)])
+    def test_the_server_may_ask_for_a_pause_but_not_for_all_the_time(
+        self, answering: Answering, time: Time, asked: str, waited: float
+    ) -> None:
+        busy = httpx2.Response(429, headers={"retry-after": asked})
+        answering(busy, httpx2.Response(200, json={"id": "x"})).register("p", "r", ACCOUNT)
+        assert time.slept == [waited]
+
+    def test_a_400_is_final_where_time_does_not_help(
+        self, api: CastaiApi, cluster_id: str, time: Time
+    ) -> None:
+        with pytest.raises(RequestRefusedError, match="must be one of interrupted"):
+            api.post_event(cluster_id, "exploded", "", "aws:///a/i-0")
+        assert time.slept == []
+
+
+class TestAnswersThatCastaiNeverGives:
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            httpx2.Response(200, text="<html>Sign in to the proxy</html>"),
+            httpx2.Response(200, json={"organizationId": "x"}),
+            httpx2.Response(200, json={"id": 7}),
+            httpx2.Response(200, json={"id": ""}),
+            httpx2.Response(200, json=[]),
+            httpx2.Response(200, text=""),
+        ],
+    )
+    def test_they_point_at_the_url_and_the_proxy(
+        self, answering: Answering, answer: httpx2.Response
+    ) -> None:
+        with pytest.raises(BadAnswerError, match="Check the API's URL and any proxy"):
+            answering(answer).register("prod", "eu-central-1", ACCOUNT)
+
+    @pytest.mark.parametrize("arn", ["*", "", "arn:aws:iam::*:root", "arn:aws:s3:::x", f"{ROLE}\n"])
+    def test_nothing_but_an_iam_arn_comes_near_a_trust_policy(
+        self, answering: Answering, arn: str
+    ) -> None:
+        with pytest.raises(BadAnswerError, match="not the ARN of an IAM user or role"):
+            answering(httpx2.Response(200, json={"arn": arn})).assume_role_principal("id")
+
+    def test_a_redirect_is_not_followed_with_the_key(self, answering: Answering) -> None:
+        moved = httpx2.Response(302, headers={"location": "https://elsewhere.test/"})
+        with pytest.raises(RequestRefusedError, match="302"):
+            answering(moved).get("id")
+
+    def test_an_error_page_is_not_quoted(self, answering: Answering) -> None:
+        page = httpx2.Response(502, text="<html>" + "x" * 10_000)
+        with pytest.raises(UnavailableError) as caught:
+            answering(page).get("id")
+        assert len(str(caught.value)) < 300
+
+    def test_a_long_message_is_shortened(self, answering: Answering) -> None:
+        with pytest.raises(RequestRefusedError) as caught:
+            answering(httpx2.Response(400, json={"message": "y" * 10_000})).get("id")
+        assert len(str(caught.value)) < 400
+
+
+def test_failure_is_for_asynchronous_callers_too() -> None:
+    call = castai_api.event_call("id", castai_api.INTERRUPTED, "", "aws:///a/i-0")
+    assert castai_api.failure(call, 200, "") is None
+    assert castai_api.failure(call, 204, "") is None
+    assert isinstance(castai_api.failure(call, 503, ""), RetryableError)
+    assert isinstance(castai_api.failure(call, 401, "{}"), PermanentError)

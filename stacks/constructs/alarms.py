@@ -1,0 +1,106 @@
+"""CloudWatch alarms of the spot handler: whatever means that a node may not have been drained."""
+
+from __future__ import annotations
+
+from aws_cdk import (
+    Duration,
+)
+from aws_cdk import (
+    aws_cloudwatch as cloudwatch,
+)
+from aws_cdk import (
+    aws_cloudwatch_actions as actions,
+)
+from aws_cdk import (
+    aws_lambda as lambda_,
+)
+from aws_cdk import (
+    aws_sns as sns,
+)
+from aws_cdk import (
+    aws_sns_subscriptions as subscriptions,
+)
+from aws_cdk import (
+    aws_sqs as sqs,
+)
+from constructs import Construct
+
+from stacks.settings import SpotHandlerSettings
+
+METRICS_NAMESPACE = "CastAI/SpotHandler"
+SERVICE = "spot-handler"
+
+
+class SpotAlarms(Construct):
+    """Errors, throttles, dead letters and pods left; each at the first occurrence in a minute."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        id: str,  # noqa: A002 - CDK's own name for it
+        *,
+        name: str,
+        settings: SpotHandlerSettings,
+        function: lambda_.IFunction,
+        failures: sqs.IQueue,
+    ) -> None:
+        super().__init__(scope, id)
+        minute = Duration.minutes(1)
+        topic = _topic(self, settings, f"{name}-alarms")
+        # An alarm reads one combination of dimensions and cannot search: the handler emits
+        # PodsLeft under its service alone too, besides cluster and outcome.
+        pods_left = cloudwatch.Metric(
+            namespace=METRICS_NAMESPACE,
+            metric_name="PodsLeft",
+            dimensions_map={"service": SERVICE},
+            statistic="Sum",
+            period=minute,
+        )
+        for alarm_id, metric, description in (
+            (
+                "Errors",
+                function.metric_errors(period=minute),
+                "The spot handler failed: a node may not have been drained. Look at its log.",
+            ),
+            (
+                "Throttles",
+                function.metric_throttles(period=minute),
+                "Notices waited for an execution: raise the account's or reserved concurrency.",
+            ),
+            (
+                "DeadLetters",
+                failures.metric_approximate_number_of_messages_visible(
+                    period=minute, statistic="Maximum"
+                ),
+                "Notices were given up: they wait in the failure queue, with the reason.",
+            ),
+            (
+                "PodsLeft",
+                pods_left,
+                "Pods were still on a node when its instance went. The log names them.",
+            ),
+        ):
+            alarm = metric.create_alarm(
+                self,
+                alarm_id,
+                alarm_name=f"{name}-{alarm_id}",
+                alarm_description=description,
+                threshold=1,
+                evaluation_periods=1,
+                comparison_operator=(
+                    cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD
+                ),
+                treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+            )
+            if topic:
+                alarm.add_alarm_action(actions.SnsAction(topic))
+
+
+def _topic(scope: Construct, settings: SpotHandlerSettings, name: str) -> sns.ITopic | None:
+    if settings.alarm_topic_arn:
+        return sns.Topic.from_topic_arn(scope, "Topic", settings.alarm_topic_arn)
+    if settings.alarm_email:
+        topic = sns.Topic(scope, "Topic", topic_name=name, enforce_ssl=True)
+        topic.add_subscription(subscriptions.EmailSubscription(settings.alarm_email))
+        return topic
+    return None

@@ -1,0 +1,82 @@
+"""EventBridge rules on the default bus: which events reach the spot handler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from aws_cdk import (
+    Duration,
+)
+from aws_cdk import (
+    aws_events as events,
+)
+from aws_cdk import (
+    aws_events_targets as targets,
+)
+from aws_cdk import (
+    aws_lambda as lambda_,
+)
+from aws_cdk import (
+    aws_sqs as sqs,
+)
+from constructs import Construct
+
+
+class EventKind(NamedTuple):
+    """A kind of event that the handler has a parser for (lambdas/spot_handler/notices.py)."""
+
+    id: str
+    source: str
+    detail_type: str
+    description: str
+
+
+EVENT_KINDS = (
+    EventKind(
+        "SpotInterruption",
+        "aws.ec2",
+        "EC2 Spot Instance Interruption Warning",
+        "Spot interruption notices, two minutes before the instance goes",
+    ),
+)
+
+# Retried as often as fits into the age: a delivery that fails is throttled, not wrong.
+DELIVERY_ATTEMPTS = 185
+
+
+class SpotRules(Construct):
+    """A rule for each kind of event; undeliverable ones go to the queue.
+
+    drill_sources: further sources whose events of the same detail-types are handled as well.
+    max_age: how old an event may become before its delivery is given up.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        id: str,  # noqa: A002 - CDK's own name for it
+        *,
+        target: lambda_.IFunction,
+        drill_sources: Sequence[str],
+        undelivered: sqs.IQueue,
+        max_age: Duration,
+    ) -> None:
+        super().__init__(scope, id)
+        for kind in EVENT_KINDS:
+            events.Rule(
+                self,
+                kind.id,
+                description=kind.description,
+                event_pattern=events.EventPattern(
+                    source=[kind.source, *drill_sources], detail_type=[kind.detail_type]
+                ),
+                targets=[
+                    targets.LambdaFunction(
+                        target,
+                        dead_letter_queue=undelivered,
+                        max_event_age=max_age,
+                        retry_attempts=DELIVERY_ATTEMPTS,
+                    )
+                ],
+            )

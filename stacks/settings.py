@@ -1,0 +1,387 @@
+"""CDK context with the prefix `castai:` → typed settings, or one error that names every fault.
+
+A field is a setting: its name in camelCase is the context key, its type is what is allowed and its
+description is the documentation. `python3 -m stacks.settings` prints the table for the README.
+
+Values come as JSON from cdk.json and as text from `cdk -c castai:key=value`; both forms are taken.
+Another stack's settings are another Group and a field of Settings. Pure: no CDK, no network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, inspect
+
+PREFIX = "castai:"
+
+# Chosen by measurement: docs/benchmarks.md.
+SPOT_MEMORY_MB = 512
+
+# IAM: a role name has at most 64 characters of this set.
+RoleName = Annotated[
+    str, Meta(pattern=r"^[\w+=,.@-]{1,64}$", title="an IAM role name (up to 64 characters)")
+]
+ClusterName = Annotated[
+    str, Meta(pattern=r"^[0-9A-Za-z][A-Za-z0-9_-]{0,99}$", title="an EKS cluster name")
+]
+# A source that begins with "aws." cannot be published by anyone but AWS: it would be no drill.
+DrillSource = Annotated[
+    str,
+    Meta(pattern=r"^(?!aws\.)[\w./-]{1,256}$", title='an event source that is not "aws.…"'),
+]
+SubnetId = Annotated[str, Meta(pattern=r"^subnet-[0-9a-f]+$", title="a subnet id")]
+SecurityGroupId = Annotated[str, Meta(pattern=r"^sg-[0-9a-f]+$", title="a security group id")]
+Region = Annotated[str, Meta(pattern=r"^[a-z]{2,}(-[a-z]+)+-\d+$", title="an AWS region")]
+TopicArn = Annotated[
+    str, Meta(pattern=r"^arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:.+$", title="the ARN of an SNS topic")
+]
+Email = Annotated[str, Meta(pattern=r"^[^@\s,]+@[^@\s,]+$", title="an e-mail address")]
+Boundary = Annotated[
+    str,
+    Meta(
+        pattern=r"^(arn:[a-z-]+:iam::(\d{12}|aws):policy/.+|[\w+=,.@/-]{1,128})$",
+        title="the name or ARN of a managed policy",
+    ),
+]
+Prefix = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z][A-Za-z0-9-]{0,31}$",
+        title="up to 32 letters, digits and hyphens, a letter first",
+    ),
+]
+# CloudWatch Logs takes these numbers of days and no others.
+RetentionDays = Literal[
+    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922,
+    3288, 3653,
+]  # fmt: skip
+
+
+class SettingsError(ValueError):
+    """The context is wrong. The message names every fault, what is allowed and where to look."""
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Settings that belong together: a heading in the documentation, an argument of a stack."""
+
+    def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Pairs of (context keys without prefix, what is wrong) that no single value shows."""
+        return iter(())
+
+
+class AppSettings(Group, frozen=True, kw_only=True):
+    """Every stack"""
+
+    name_prefix: Annotated[
+        Prefix, Meta(description="First part of the names of stacks, functions, queues and rules.")
+    ] = "castai"
+    permissions_boundary: Annotated[
+        Boundary | None,
+        Meta(description="Managed policy that bounds every role the stacks create."),
+    ] = None
+    tags: Annotated[
+        dict[str, str],
+        Meta(description="Tags of everything that is created: JSON, or `team=a,stage=b`."),
+    ] = {}
+    bundling: Annotated[
+        Literal["lambda", "local"],
+        Meta(
+            description="What the functions' zips are built for: AWS Lambda (arm64), or this "
+            "machine's own processor and Python, for the sandbox."
+        ),
+    ] = "lambda"
+
+
+class SpotHandlerSettings(Group, frozen=True, kw_only=True):
+    """Spot handler"""
+
+    clusters: Annotated[
+        tuple[ClusterName, ...],
+        Meta(
+            description="EKS clusters whose nodes are drained. Empty: every cluster of the account "
+            "and region that lets the role in."
+        ),
+    ] = ()
+    cluster_access: Annotated[
+        bool,
+        Meta(
+            description="Create an access entry for the role in each listed cluster. Needs the "
+            "cluster's authentication mode `API` or `API_AND_CONFIG_MAP`; false: map the role to "
+            "the group `castai:spot-handler` yourself."
+        ),
+    ] = True
+    mode: Annotated[
+        Literal["drain", "cordon", "dry-run"],
+        Meta(description="How far to go: drain, cordon only, or plan and write nothing."),
+    ] = "drain"
+    on_deadline: Annotated[
+        Literal["force", "leave"],
+        Meta(
+            description="A pod that a PodDisruptionBudget still blocks when its grace would no "
+            "longer fit: delete it past the budget, or leave and report it."
+        ),
+    ] = "force"
+    concurrency: Annotated[
+        int, Meta(ge=1, le=500, description="Evictions in flight at a time, per node.")
+    ] = 50
+    margin_seconds: Annotated[
+        float, Meta(ge=0, le=60, description="Seconds kept free before the instance goes.")
+    ] = 5.0
+    spot_role: Annotated[
+        Literal["create", "import"],
+        Meta(
+            description="The role's name is account-wide: create it in one region, import it in "
+            "the others. An imported role is not changed."
+        ),
+    ] = "create"
+    spot_role_name: Annotated[RoleName, Meta(description="Name of the function's role.")] = (
+        "CastLambdaRoleForSpot"
+    )
+    spot_role_regions: Annotated[
+        tuple[Region, ...],
+        Meta(
+            description="Regions whose spot handlers share the created role. Empty: the stack's "
+            "own region only."
+        ),
+    ] = ()
+    role_policies: Annotated[
+        Literal["managed", "least-privilege"],
+        Meta(
+            description="The three AWS managed policies CAST AI documents for this role, or "
+            "exactly what the function uses."
+        ),
+    ] = "managed"
+    drill_sources: Annotated[
+        tuple[DrillSource, ...],
+        Meta(
+            description="Event sources of your own whose events are handled like those of AWS: "
+            "nobody may publish as `aws.ec2`, so a drill needs one."
+        ),
+    ] = ()
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+        Meta(description="Least severity that the function logs."),
+    ] = "INFO"
+    log_retention_days: Annotated[
+        RetentionDays, Meta(description="Days that the function's log is kept.")
+    ] = 30
+    memory_mb: Annotated[
+        int, Meta(ge=128, le=10240, description="Memory of the function, in MB; CPU follows it.")
+    ] = SPOT_MEMORY_MB
+    snap_start: Annotated[
+        bool,
+        Meta(description="Start from a snapshot (SnapStart): shorter cold starts, has a price."),
+    ] = False
+    tracing: Annotated[bool, Meta(description="Trace invocations with X-Ray.")] = False
+    reserved_concurrency: Annotated[
+        int | None,
+        Meta(
+            description="Executions kept for, and at most given to, the function. A notice is one."
+        ),
+    ] = None
+    subnet_ids: Annotated[
+        tuple[SubnetId, ...],
+        Meta(
+            description="Private subnets with a way to the EKS, EC2 and STS endpoints, for clusters "
+            "whose endpoint is private. Empty: no VPC."
+        ),
+    ] = ()
+    security_group_ids: Annotated[
+        tuple[SecurityGroupId, ...],
+        Meta(description="Security groups of the function in those subnets."),
+    ] = ()
+    alarm_topic_arn: Annotated[
+        TopicArn | None, Meta(description="SNS topic that is told of alarms.")
+    ] = None
+    alarm_email: Annotated[
+        Email | None, Meta(description="Or: an address; a topic is created for it.")
+    ] = None
+
+    def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        if bool(self.subnet_ids) != bool(self.security_group_ids):
+            yield (
+                ("subnetIds", "securityGroupIds"),
+                "a function in a VPC needs both, one outside neither",
+            )
+        if self.alarm_topic_arn and self.alarm_email:
+            yield ("alarmTopicArn", "alarmEmail"), "give one: the topic may have the subscription"
+        if self.spot_role == "import" and self.spot_role_regions:
+            yield (
+                ("spotRole", "spotRoleRegions"),
+                "regions belong to the stack that creates the role, not to one that imports it",
+            )
+        if self.reserved_concurrency is not None and self.reserved_concurrency < 1:
+            yield ("reservedConcurrency",), "at least 1, or every notice is throttled"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All settings of the app. A key belongs to one group."""
+
+    app: AppSettings = AppSettings()
+    spot_handler: SpotHandlerSettings = SpotHandlerSettings()
+
+    @classmethod
+    def from_context(cls, context: Mapping[str, object]) -> Settings:
+        """Read every key of the CDK context that begins with `castai:`.
+
+        Raises SettingsError with all faults.
+        """
+        given = {
+            key.removeprefix(PREFIX): value
+            for key, value in context.items()
+            if key.startswith(PREFIX)
+        }
+        faults = _unknown(given)
+        settings = cls(**{name: _read(group, given, faults) for name, group in groups().items()})
+        faults += [
+            (" and ".join(PREFIX + key for key in keys), what)
+            for name in groups()
+            for keys, what in getattr(settings, name).contradictions()
+            if not {PREFIX + key for key in keys} & {key for key, _ in faults}
+        ]
+        if faults:
+            raise SettingsError(_message(faults))
+        return settings
+
+
+Fault = tuple[str, str]  # the key or keys, what is wrong with them
+G = TypeVar("G", bound=Group)
+
+
+def groups() -> dict[str, type[Group]]:
+    """The groups by their field in Settings, in the order of the documentation."""
+    return {field.name: field.type for field in msgspec.structs.fields(Settings)}
+
+
+def _read(group: type[G], given: Mapping[str, object], faults: list[Fault]) -> G:
+    """A group from the values given; a faulty value keeps its default and adds a fault."""
+    values: dict[str, object] = {}
+    for field in msgspec.structs.fields(group):
+        if field.encode_name not in given:
+            continue
+        raw = given[field.encode_name]
+        kind = _bare(inspect.type_info(field.type))
+        try:
+            value = msgspec.convert(_untext(raw, kind), field.type, strict=False)
+            if isinstance(value, tuple) and len(set(value)) < len(value):
+                raise msgspec.ValidationError("has an entry twice")
+        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+            faults.append((PREFIX + field.encode_name, _explain(raw, kind, str(error))))
+        else:
+            values[field.name] = value
+    return group(**values)
+
+
+def _untext(raw: object, kind: inspect.Type) -> object:
+    """Text from the command line as the JSON value that it stands for; anything else as it is."""
+    if not isinstance(raw, str):
+        return raw
+    text = raw.strip()
+    match kind:
+        case inspect.UnionType() if not text:
+            return None
+        case inspect.VarTupleType() | inspect.DictType() | inspect.StructType() if text[:1] in (
+            "[", "{",
+        ):  # fmt: skip
+            return msgspec.json.decode(text)
+        case inspect.VarTupleType():
+            return [item.strip() for item in text.split(",") if item.strip()]
+        case inspect.DictType():
+            pairs = (item.partition("=") for item in text.split(",") if item.strip())
+            return {key.strip(): value.strip() for key, _, value in pairs}
+        case _:
+            return text
+
+
+def _bare(kind: inspect.Type) -> inspect.Type:
+    """A type without its description."""
+    if isinstance(kind, inspect.Metadata) and "title" not in (kind.extra_json_schema or {}):
+        return _bare(kind.type)
+    return kind
+
+
+def _allowed(kind: inspect.Type) -> str:
+    """What may be given, in words."""
+    match kind:
+        case inspect.Metadata(extra_json_schema={"title": str(title)}):
+            return title
+        case inspect.Metadata(type=inner):
+            return _allowed(inner)
+        case inspect.LiteralType(values=values):
+            return ", ".join(str(value) for value in values)
+        case inspect.BoolType():
+            return "true, false"
+        case inspect.IntType(ge=low, le=high) | inspect.FloatType(ge=low, le=high):
+            number = "a whole number" if isinstance(kind, inspect.IntType) else "a number"
+            return number if low is None else f"{number} from {low} to {high}"
+        case inspect.VarTupleType(item_type=item):
+            return f"a list; each entry {_allowed(item)}"
+        case inspect.DictType():
+            return "names with text values"
+        case inspect.UnionType(types=types):
+            return _allowed(next(t for t in types if not isinstance(t, inspect.NoneType)))
+        case _:
+            return "text"
+
+
+def _explain(raw: object, kind: inspect.Type, error: str) -> str:
+    place = f" ({error.rpartition(' - at ')[2]})" if " - at " in error else ""
+    if error == "has an entry twice":
+        return f"{raw!r}: {error}"
+    choices = [str(v) for v in kind.values] if isinstance(kind, inspect.LiteralType) else []
+    return f"{raw!r}{place}: expected {_allowed(kind)}{_did_you_mean(str(raw), choices)}"
+
+
+def _unknown(given: Mapping[str, object]) -> list[Fault]:
+    known = [f.encode_name for g in groups().values() for f in msgspec.structs.fields(g)]
+    return [
+        (PREFIX + key, f"no such setting{_did_you_mean(key, known)}")
+        for key in given
+        if key not in known
+    ]
+
+
+def _did_you_mean(word: str, known: list[str]) -> str:
+    lower = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower(), lower, n=1)
+    return f"; did you mean {lower[close[0]]}?" if close else ""
+
+
+def _message(faults: list[Fault]) -> str:
+    return "\n".join(
+        [
+            "Correct these settings (context in cdk.json, or cdk -c key=value):",
+            *(f"  {key}: {what}" for key, what in faults),
+            "All settings: python3 -m stacks.settings",
+        ]
+    )
+
+
+def table() -> str:
+    """All settings as Markdown: a heading and a table for each group."""
+    lines: list[str] = []
+    for group in groups().values():
+        lines += [f"### {group.__doc__}", "", "| context key | default | allowed | what it does |"]
+        lines += ["|---|---|---|---|"]
+        lines += [_row(field) for field in msgspec.structs.fields(group)]
+        lines += [""]
+    return "\n".join(lines)
+
+
+def _row(field: msgspec.structs.FieldInfo) -> str:
+    info = inspect.type_info(field.type)
+    schema: dict[str, Any] = getattr(info, "extra_json_schema", None) or {}
+    default = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+    shown = f"`{msgspec.json.encode(default).decode()}`" if default not in (None, (), {}) else "–"
+    return (
+        f"| `{PREFIX}{field.encode_name}` | {shown} | {_allowed(_bare(info))} "
+        f"| {schema['description']} |"
+    )
+
+
+if __name__ == "__main__":
+    print(table())

@@ -1,0 +1,168 @@
+"""The spot handler: notice → rule → function → drained node; failures → queue → alarm."""
+
+from __future__ import annotations
+
+from aws_cdk import (
+    CfnOutput,
+    Duration,
+    Environment,
+)
+from aws_cdk import (
+    aws_eks as eks,
+)
+from aws_cdk import (
+    aws_iam as iam,
+)
+from aws_cdk import (
+    aws_lambda as lambda_,
+)
+from aws_cdk import (
+    aws_lambda_destinations as destinations,
+)
+from aws_cdk import (
+    aws_sqs as sqs,
+)
+from constructs import Construct
+
+from stacks.castai_stack import CastaiStack
+from stacks.constructs.alarms import METRICS_NAMESPACE, SERVICE, SpotAlarms
+from stacks.constructs.bundling import ROOT
+from stacks.constructs.failure_queue import FailureQueue
+from stacks.constructs.python_function import PythonFunction
+from stacks.constructs.spot_role import SpotRole
+from stacks.constructs.spot_rules import SpotRules
+from stacks.settings import Settings
+
+# From the notice to the interruption. Nothing older is worth running: the handler would only find
+# that the instance is gone.
+NOTICE = Duration.seconds(120)
+
+# The handler stops at the notice's deadline by itself; the rest covers its start and its report.
+TIMEOUT = Duration.seconds(150)
+
+# Lambda repeats a failed invocation after one minute, then after two more. The first still has a
+# minute to drain in, the second would come after the interruption.
+INVOCATION_RETRIES = 1
+
+# manifests/spot-handler-rbac.yaml binds the group to what it may do.
+KUBERNETES_GROUP = "castai:spot-handler"
+
+
+class SpotHandlerStack(CastaiStack):
+    """Role, function, rules, cluster access, failure queue, alarms, outputs."""
+
+    PART = "spot-handler"
+    DESCRIPTION = "CAST AI on EKS: drains the nodes of interrupted spot instances"
+
+    def __init__(
+        self, scope: Construct, settings: Settings, *, env: Environment | None = None
+    ) -> None:
+        super().__init__(scope, settings, env=env)
+        self.settings = settings
+        self.spot = settings.spot_handler
+
+        failures_name = f"{self.prefix}-failures"
+        failures = FailureQueue(self, "Failures", name=failures_name)
+        role = SpotRole(
+            self,
+            "Role",
+            settings=self.spot,
+            function_name=self.prefix,
+            failure_queue_name=failures_name,
+        ).role
+        function = self._function(role)
+        target = self._asynchronously_invoked(function, failures)
+        SpotRules(
+            self,
+            "Rules",
+            target=target,
+            drill_sources=self.spot.drill_sources,
+            undelivered=failures,
+            max_age=NOTICE,
+        )
+        self._cluster_access(role)
+        SpotAlarms(
+            self,
+            "Alarms",
+            name=self.prefix,
+            settings=self.spot,
+            function=function,
+            failures=failures,
+        )
+        self._outputs(role, function, failures)
+
+    def _function(self, role: iam.IRole) -> PythonFunction:
+        return PythonFunction(
+            self,
+            "Handler",
+            package="spot_handler",
+            requirements=ROOT / "lambdas" / "requirements.txt",
+            name=self.prefix,
+            role=role,
+            description="Cordons and drains the node of an interrupted spot instance",
+            bundling=self.settings.app.bundling,
+            memory_mb=self.spot.memory_mb,
+            timeout=TIMEOUT,
+            log_level=self.spot.log_level,
+            log_retention_days=self.spot.log_retention_days,
+            tracing=self.spot.tracing,
+            snap_start=self.spot.snap_start,
+            reserved_concurrency=self.spot.reserved_concurrency,
+            subnet_ids=self.spot.subnet_ids,
+            security_group_ids=self.spot.security_group_ids,
+            environment={
+                "MODE": self.spot.mode,
+                "ON_DEADLINE": self.spot.on_deadline,
+                "CONCURRENCY": str(self.spot.concurrency),
+                "MARGIN_SECONDS": f"{self.spot.margin_seconds:g}",
+                "CLUSTERS": ",".join(self.spot.clusters),
+                "LOG_LEVEL": self.spot.log_level,
+                "POWERTOOLS_SERVICE_NAME": SERVICE,
+                "POWERTOOLS_METRICS_NAMESPACE": METRICS_NAMESPACE,
+            },
+        )
+
+    def _asynchronously_invoked(
+        self, function: lambda_.Function, failures: sqs.IQueue
+    ) -> lambda_.IFunction:
+        """What the rules call: the function, or with SnapStart an alias of its newest version."""
+        alias = (
+            lambda_.Alias(self, "Live", alias_name="live", version=function.current_version)
+            if self.spot.snap_start
+            else None
+        )
+        lambda_.EventInvokeConfig(
+            self,
+            "Invocation",
+            function=function,
+            qualifier=alias.alias_name if alias else None,
+            max_event_age=NOTICE,
+            retry_attempts=INVOCATION_RETRIES,
+            on_failure=destinations.SqsDestination(failures),
+        )
+        return alias or function
+
+    def _cluster_access(self, role: iam.IRole) -> None:
+        """Let the role into each listed cluster, as a member of the group and no more."""
+        for cluster in self.spot.clusters if self.spot.cluster_access else ():
+            eks.CfnAccessEntry(
+                self,
+                f"Access-{cluster}",
+                cluster_name=cluster,
+                principal_arn=role.role_arn,
+                type="STANDARD",
+                kubernetes_groups=[KUBERNETES_GROUP],
+            )
+
+    def _outputs(self, role: iam.IRole, function: PythonFunction, failures: sqs.IQueue) -> None:
+        for name, value, description in (
+            ("FunctionName", function.function_name, "The spot handler"),
+            (
+                "RoleArn",
+                role.role_arn,
+                f"Its role; clusters that are not listed map it to the group {KUBERNETES_GROUP}",
+            ),
+            ("LogGroupName", function.own_log_group.log_group_name, "Its log"),
+            ("FailureQueueUrl", failures.queue_url, "Notices that were given up, with the reason"),
+        ):
+            CfnOutput(self, name, value=value, description=description)

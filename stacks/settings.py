@@ -23,7 +23,7 @@ SPOT_MEMORY_MB = 512
 
 # IAM: a role name has at most 64 characters of this set.
 RoleName = Annotated[
-    str, Meta(pattern=r"^[\w+=,.@-]{1,64}$", title="an IAM role name (up to 64 characters)")
+    str, Meta(pattern=r"^[A-Za-z0-9_+=,.@-]{1,64}$", title="an IAM role name (up to 64 characters)")
 ]
 ClusterName = Annotated[
     str, Meta(pattern=r"^[0-9A-Za-z][A-Za-z0-9_-]{0,99}$", title="an EKS cluster name")
@@ -31,10 +31,12 @@ ClusterName = Annotated[
 # A source that begins with "aws." cannot be published by anyone but AWS: it would be no drill.
 DrillSource = Annotated[
     str,
-    Meta(pattern=r"^(?!aws\.)[\w./-]{1,256}$", title='an event source that is not "aws.…"'),
+    Meta(pattern=r"^(?!aws\.)[A-Za-z0-9_./-]{1,256}$", title='an event source that is not "aws.…"'),
 ]
-SubnetId = Annotated[str, Meta(pattern=r"^subnet-[0-9a-f]+$", title="a subnet id")]
-SecurityGroupId = Annotated[str, Meta(pattern=r"^sg-[0-9a-f]+$", title="a security group id")]
+SubnetId = Annotated[str, Meta(pattern=r"^subnet-([0-9a-f]{8}|[0-9a-f]{17})$", title="a subnet id")]
+SecurityGroupId = Annotated[
+    str, Meta(pattern=r"^sg-([0-9a-f]{8}|[0-9a-f]{17})$", title="a security group id")
+]
 Region = Annotated[str, Meta(pattern=r"^[a-z]{2,}(-[a-z]+)+-\d+$", title="an AWS region")]
 TopicArn = Annotated[
     str, Meta(pattern=r"^arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:.+$", title="the ARN of an SNS topic")
@@ -43,7 +45,7 @@ Email = Annotated[str, Meta(pattern=r"^[^@\s,]+@[^@\s,]+$", title="an e-mail add
 Boundary = Annotated[
     str,
     Meta(
-        pattern=r"^(arn:[a-z-]+:iam::(\d{12}|aws):policy/.+|[\w+=,.@/-]{1,128})$",
+        pattern=r"^(arn:[a-z-]+:iam::(\d{12}|aws):policy/.+|[A-Za-z0-9_+=,.@/-]{1,128})$",
         title="the name or ARN of a managed policy",
     ),
 ]
@@ -54,6 +56,13 @@ Prefix = Annotated[
         title="up to 32 letters, digits and hyphens, a letter first",
     ),
 ]
+# https://docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html
+TagKey = Annotated[
+    str,
+    Meta(pattern=r"^(?!aws:)[\w\s.:/=+@-]{1,128}$", title="a tag key"),
+]
+TagValue = Annotated[str, Meta(pattern=r"^[\w\s.:/=+@-]{0,256}$", title="a tag value")]
+AtLeastOne = Annotated[int, Meta(ge=1, title="a whole number from 1")]
 # CloudWatch Logs takes these numbers of days and no others.
 RetentionDays = Literal[
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922,
@@ -84,7 +93,7 @@ class AppSettings(Group, frozen=True, kw_only=True):
         Meta(description="Managed policy that bounds every role the stacks create."),
     ] = None
     tags: Annotated[
-        dict[str, str],
+        dict[TagKey, TagValue],
         Meta(description="Tags of everything that is created: JSON, or `team=a,stage=b`."),
     ] = {}
     bundling: Annotated[
@@ -178,7 +187,7 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
     ] = False
     tracing: Annotated[bool, Meta(description="Trace invocations with X-Ray.")] = False
     reserved_concurrency: Annotated[
-        int | None,
+        AtLeastOne | None,
         Meta(
             description="Executions kept for, and at most given to, the function. A notice is one."
         ),
@@ -186,7 +195,7 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
     subnet_ids: Annotated[
         tuple[SubnetId, ...],
         Meta(
-            description="Private subnets with a way to the EKS, EC2 and STS endpoints, for clusters "
+            description="Private subnets with a way to the endpoints of EKS and EC2, for clusters "
             "whose endpoint is private. Empty: no VPC."
         ),
     ] = ()
@@ -214,8 +223,6 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
                 ("spotRole", "spotRoleRegions"),
                 "regions belong to the stack that creates the role, not to one that imports it",
             )
-        if self.reserved_concurrency is not None and self.reserved_concurrency < 1:
-            yield ("reservedConcurrency",), "at least 1, or every notice is throttled"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -236,7 +243,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if key.startswith(PREFIX)
         }
         faults = _unknown(given)
-        settings = cls(**{name: _read(group, given, faults) for name, group in groups().items()})
+        values: dict[str, Any] = {
+            name: _read(group, given, faults) for name, group in groups().items()
+        }
+        settings = cls(**values)
         faults += [
             (" and ".join(PREFIX + key for key in keys), what)
             for name in groups()
@@ -250,6 +260,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 Fault = tuple[str, str]  # the key or keys, what is wrong with them
 G = TypeVar("G", bound=Group)
+T = TypeVar("T")
 
 
 def groups() -> dict[str, type[Group]]:
@@ -266,14 +277,21 @@ def _read(group: type[G], given: Mapping[str, object], faults: list[Fault]) -> G
         raw = given[field.encode_name]
         kind = _bare(inspect.type_info(field.type))
         try:
-            value = msgspec.convert(_untext(raw, kind), field.type, strict=False)
-            if isinstance(value, tuple) and len(set(value)) < len(value):
-                raise msgspec.ValidationError("has an entry twice")
+            values[field.name] = _once(
+                msgspec.convert(_untext(raw, kind), field.type, strict=False)
+            )
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
             faults.append((PREFIX + field.encode_name, _explain(raw, kind, str(error))))
-        else:
-            values[field.name] = value
     return group(**values)
+
+
+def _once(value: T) -> T:
+    """The value itself, unless it is a list with an entry twice."""
+    if isinstance(value, tuple):
+        twice = next((item for n, item in enumerate(value) if item in value[:n]), None)
+        if twice is not None:
+            raise msgspec.ValidationError(f"has {twice!r} twice")
+    return value
 
 
 def _untext(raw: object, kind: inspect.Type) -> object:
@@ -308,47 +326,53 @@ def _allowed(kind: inspect.Type) -> str:
     """What may be given, in words."""
     match kind:
         case inspect.Metadata(extra_json_schema={"title": str(title)}):
-            return title
+            words = title
         case inspect.Metadata(type=inner):
-            return _allowed(inner)
+            words = _allowed(inner)
         case inspect.LiteralType(values=values):
-            return ", ".join(str(value) for value in values)
+            words = ", ".join(str(value) for value in values)
         case inspect.BoolType():
-            return "true, false"
+            words = "true, false"
         case inspect.IntType(ge=low, le=high) | inspect.FloatType(ge=low, le=high):
-            number = "a whole number" if isinstance(kind, inspect.IntType) else "a number"
-            return number if low is None else f"{number} from {low} to {high}"
+            number = "whole number" if isinstance(kind, inspect.IntType) else "number"
+            words = f"a {number} from {low} to {high}"
         case inspect.VarTupleType(item_type=item):
-            return f"a list; each entry {_allowed(item)}"
-        case inspect.DictType():
-            return "names with text values"
+            words = f"a list; each entry {_allowed(item)}"
+        case inspect.DictType(key_type=key, value_type=value):
+            words = f"{_allowed(key)} with {_allowed(value)}, any number"
         case inspect.UnionType(types=types):
-            return _allowed(next(t for t in types if not isinstance(t, inspect.NoneType)))
+            words = _allowed(next(t for t in types if not isinstance(t, inspect.NoneType)))
+        case inspect.StructType(fields=fields):
+            words = "an object of " + ", ".join(field.encode_name for field in fields)
         case _:
-            return "text"
+            words = "text"
+    return words
 
 
 def _explain(raw: object, kind: inspect.Type, error: str) -> str:
-    place = f" ({error.rpartition(' - at ')[2]})" if " - at " in error else ""
-    if error == "has an entry twice":
-        return f"{raw!r}: {error}"
-    choices = [str(v) for v in kind.values] if isinstance(kind, inspect.LiteralType) else []
-    return f"{raw!r}{place}: expected {_allowed(kind)}{_did_you_mean(str(raw), choices)}"
+    if error.startswith("has "):
+        return f"{raw!r} {error}"
+    # Inside a list or an object msgspec says where and what; a pattern is said in words already.
+    what, at, where = error.rpartition(" - ")
+    inside = f" ({where if 'regex' in what else error})" if at else ""
+    choices = kind.values if isinstance(kind, inspect.LiteralType) else ()
+    known = [choice for choice in choices if isinstance(choice, str)]
+    return f"{raw!r}{inside}: expected {_allowed(kind)}{_did_you_mean(str(raw), known)}"
 
 
 def _unknown(given: Mapping[str, object]) -> list[Fault]:
     known = [f.encode_name for g in groups().values() for f in msgspec.structs.fields(g)]
     return [
-        (PREFIX + key, f"no such setting{_did_you_mean(key, known)}")
+        (PREFIX + key, f"no such setting{_did_you_mean(key, known, PREFIX)}")
         for key in given
         if key not in known
     ]
 
 
-def _did_you_mean(word: str, known: list[str]) -> str:
+def _did_you_mean(word: str, known: list[str], prefix: str = "") -> str:
     lower = {name.lower(): name for name in known}
     close = get_close_matches(word.lower(), lower, n=1)
-    return f"; did you mean {lower[close[0]]}?" if close else ""
+    return f"; did you mean {prefix}{lower[close[0]]}?" if close else ""
 
 
 def _message(faults: list[Fault]) -> str:
@@ -376,7 +400,7 @@ def _row(field: msgspec.structs.FieldInfo) -> str:
     info = inspect.type_info(field.type)
     schema: dict[str, Any] = getattr(info, "extra_json_schema", None) or {}
     default = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
-    shown = f"`{msgspec.json.encode(default).decode()}`" if default not in (None, (), {}) else "–"
+    shown = "none" if default is None else f"`{msgspec.json.encode(default).decode()}`"
     return (
         f"| `{PREFIX}{field.encode_name}` | {shown} | {_allowed(_bare(info))} "
         f"| {schema['description']} |"

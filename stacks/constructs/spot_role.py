@@ -136,7 +136,7 @@ class SpotRole(Construct):
             arn = f"arn:{Stack.of(self).partition}:iam::aws:policy/{name}"
             yield (
                 f"IAM4[Policy::{arn}]",
-                "Documented by CAST AI for this role; castai:rolePolicies=least-privilege drops it.",
+                "CAST AI documents it for this role; castai:rolePolicies=least-privilege drops it.",
             )
         if self._least:
             for arn in self._log_arns():

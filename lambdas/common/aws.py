@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_eks import EKSClient
 
-# One try per call, soon given up: the caller knows its deadline and retries by it, botocore does not.
+# One try per call, soon given up: the caller knows its deadline and retries by it.
 _CONFIG = Config(
     connect_timeout=3, read_timeout=10, retries={"total_max_attempts": 1, "mode": "standard"}
 )
 
-# https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html, and the SDK's own list
+# The EC2 API reference's list of throttling errors, and the SDK's own.
 _THROTTLED = frozenset(
     {
         "BandwidthLimitExceeded",
@@ -75,7 +75,7 @@ def dns_suffix(region_name: str) -> str:
     # boto3 has no public door to its partition data; botocore's loader is the documented one.
     import re  # noqa: PLC0415 - botocore has imported it already; only this function needs it
 
-    loader = session()._session.get_component("data_loader")  # type: ignore[attr-defined]  # noqa: SLF001
+    loader = session()._session.get_component("data_loader")  # noqa: SLF001
     partitions: list[dict[str, Any]] = loader.load_data("partitions")["partitions"]
     for partition in partitions:
         if region_name in partition["regions"] or re.match(partition["regionRegex"], region_name):

@@ -17,7 +17,7 @@ LONGEST_RETRY_AFTER = 3.0
 
 
 def delay(attempt: int, *, retry_after: float | None = None) -> float:
-    """Seconds to wait after try number `attempt` (from 0); the server's wish counts, up to a cap."""
+    """Seconds to wait after try `attempt` (from 0); the server's wish counts, up to a cap."""
     own = DELAYS[min(attempt, len(DELAYS) - 1)]
     return own if retry_after is None else max(own, min(retry_after, LONGEST_RETRY_AFTER))
 

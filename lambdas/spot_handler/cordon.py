@@ -1,0 +1,92 @@
+"""One conditional patch: unschedulable, the drain taint, the labels."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from lambdas.common import backoff
+from lambdas.common.clock import Clock
+from lambdas.common.errors import ClusterRefusedError, ClusterUnavailableError
+from lambdas.spot_handler.kubernetes import ClusterApi, Node, Taint
+from lambdas.spot_handler.notices import Kind
+from lambdas.spot_handler.retry import retried
+
+DRAIN_TAINT = Taint(key="autoscaling.cast.ai/draining", value="true", effect="NoSchedule")
+DRAIN_LABEL = "autoscaling.cast.ai/draining"
+# Takes the node out of load balancers, whose deregistration outlasts the drain. Its mere presence
+# counts, so a value that the user gave it stays.
+NO_BALANCER_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
+CONFLICT = 409
+
+
+def patch_for(node: Node, kind: Kind) -> dict[str, Any] | None:
+    """The JSON merge patch that cordons this very version of the node; None if nothing is to do.
+
+    Pure. A merge patch replaces the whole list of taints, so it repeats the others, and it carries
+    the resourceVersion, so that a taint set meanwhile makes it fail and is not lost.
+    """
+    labels = node.metadata.labels or {}
+    missing: dict[str, str] = {}
+    if labels.get(DRAIN_LABEL) != kind.value:
+        missing[DRAIN_LABEL] = kind.value
+    if NO_BALANCER_LABEL not in labels:
+        missing[NO_BALANCER_LABEL] = "true"
+
+    spec: dict[str, Any] = {}
+    if not node.spec.unschedulable:
+        spec["unschedulable"] = True
+    taints = node.spec.taints or ()
+    if not any(_same(taint, DRAIN_TAINT) and taint.value == DRAIN_TAINT.value for taint in taints):
+        others = [taint for taint in taints if not _same(taint, DRAIN_TAINT)]
+        spec["taints"] = msgspec.to_builtins([*others, DRAIN_TAINT])
+
+    if not missing and not spec:
+        return None
+    metadata: dict[str, Any] = {"resourceVersion": node.metadata.resource_version}
+    if missing:
+        metadata["labels"] = missing
+    return {"metadata": metadata, **({"spec": spec} if spec else {})}
+
+
+async def cordon(
+    api: ClusterApi, node: Node, kind: Kind, *, until: float, clock: Clock
+) -> Node | None:
+    """Cordon the node; None where it, or this instance behind its name, is gone.
+
+    After a conflict the node is read again and patched anew, until `until` (epoch seconds).
+    Raises ClusterForbiddenError at once, ClusterUnavailableError when the time is used up.
+    """
+    current: Node | None = node
+    attempt = 0
+    while current is not None and current.instance == node.instance:
+        try:
+            patch = patch_for(current, kind)
+            if patch is None:
+                return current
+            return await api.patch_node(node.metadata.name, patch)
+        except ClusterUnavailableError as error:
+            await _wait(attempt, error, until=until, clock=clock)
+        except ClusterRefusedError as error:
+            if error.code != CONFLICT:
+                raise
+            if attempt:  # the first conflict is mere bad luck: the node was written meanwhile
+                await _wait(attempt - 1, error, until=until, clock=clock)
+        attempt += 1
+        current = await retried(lambda: api.node(node.metadata.name), until=until, clock=clock)
+    return None
+
+
+async def _wait(attempt: int, error: Exception, *, until: float, clock: Clock) -> None:
+    asked = error.retry_after if isinstance(error, ClusterUnavailableError) else None
+    wait = backoff.delay(attempt, retry_after=asked)
+    if clock.now() + wait >= until:
+        raise error
+    await asyncio.sleep(wait)
+
+
+def _same(one: Taint, other: Taint) -> bool:
+    """Kubernetes' own rule: key and effect identify a taint."""
+    return (one.key, one.effect) == (other.key, other.effect)

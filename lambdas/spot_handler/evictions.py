@@ -1,0 +1,82 @@
+"""What the API server's answer to an eviction or a deletion means for the pod.
+
+Pure. The answers are those of the eviction API, by body as well as by code; real ones are recorded
+in tests/recorded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from lambdas.spot_handler.kubernetes import Answer, Status
+
+
+class Verdict(Enum):
+    ACCEPTED = auto()  # the pod is terminating: wait for its end
+    GONE = auto()  # no such pod any more, or another one has its name
+    BLOCKED = auto()  # a budget holds it: back off, and force it when its time has come
+    RETRY = auto()  # may pass: back off
+    REFUSED = auto()  # this pod only; trying again may help, and so may force
+    FORBIDDEN = auto()  # missing rights: the same for every pod
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A verdict, its reason in words, and how long the server asks to be left alone (seconds)."""
+
+    verdict: Verdict
+    reason: str
+    retry_after: float | None = None
+
+
+_RETRY_CODES = frozenset({408, 429})
+_SERVER_FAULT = 500
+_SUCCESS = range(200, 300)
+# An admission webhook's "no" is a 403 like RBAC's, but one for this pod alone.
+_ADMISSION = "admission webhook"
+
+
+def read(answer: Answer) -> Reading:
+    """The meaning of an answer to an eviction, or to a DELETE of a pod."""
+    status = answer.status
+    code = _code(answer)
+    words = status.message or f"HTTP {code}"
+    causes = {cause.reason: cause.message for cause in status.causes}
+    if code in _SUCCESS:
+        return Reading(Verdict.ACCEPTED, "")
+    if code == 404:  # noqa: PLR2004 - HTTP codes are their own names here
+        return Reading(Verdict.GONE, "gone")
+    if code == 409:  # noqa: PLR2004
+        return _conflict(status, words)
+    if code == 403:  # noqa: PLR2004
+        return _forbidden(causes, words)
+    if "DisruptionBudget" in causes:
+        return Reading(Verdict.BLOCKED, causes["DisruptionBudget"], answer.retry_after)
+    if code == 500 and "more than one PodDisruptionBudget" in words:  # noqa: PLR2004
+        return Reading(Verdict.BLOCKED, words)
+    if code in _RETRY_CODES or code >= _SERVER_FAULT:
+        return Reading(Verdict.RETRY, f"{code} {words}", answer.retry_after)
+    return Reading(Verdict.REFUSED, f"{code} {words}")
+
+
+def _code(answer: Answer) -> int:
+    """The code that counts: a 2xx whose body is a failure is the failure that the body says."""
+    if answer.code in _SUCCESS and answer.status.status == "Failure":
+        return answer.status.code or _SERVER_FAULT
+    return answer.code
+
+
+def _conflict(status: Status, words: str) -> Reading:
+    # Our only precondition is the UID. Any other conflict is two writers at once.
+    if "UID in the precondition" in status.message:
+        return Reading(Verdict.GONE, "another pod has its name now")
+    return Reading(Verdict.RETRY, words)
+
+
+def _forbidden(causes: dict[str, str], words: str) -> Reading:
+    if "NamespaceTerminating" in causes:
+        return Reading(Verdict.RETRY, causes["NamespaceTerminating"])
+    if _ADMISSION in words:
+        return Reading(Verdict.REFUSED, words)
+    return Reading(Verdict.FORBIDDEN, words)

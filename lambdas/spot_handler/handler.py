@@ -1,0 +1,73 @@
+"""The boundary: an EventBridge event in, an outcome out. No logic."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from lambdas.common import aws
+from lambdas.common.clock import SYSTEM
+from lambdas.spot_handler import interruption, notices, report
+from lambdas.spot_handler.interruption import Means
+from lambdas.spot_handler.kubernetes import transport
+from lambdas.spot_handler.locate import Clusters
+from lambdas.spot_handler.outcome import Outcome, Result
+from lambdas.spot_handler.settings import Settings
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+# s kept for the report when the function's own time runs out before the notice does
+REPORT_RESERVE = 3.0
+
+
+@cache
+def means() -> Means:
+    """Built once per container. Raises SettingsError; AwsRefusedError where no region is set."""
+    settings = Settings.from_env(os.environ)
+    report.logger().setLevel(settings.log_level.value)
+    return Means(
+        settings=settings,
+        ec2=aws.ec2,
+        clusters=Clusters(aws.eks, aws.region(), SYSTEM),
+        transport=lambda ca_pem, connections: transport(ca_pem, connections=connections),
+        clock=SYSTEM,
+    )
+
+
+def lambda_handler(event: object, context: LambdaContext) -> dict[str, Any]:
+    """Handle one EventBridge event; the result's shape is in docs/spot-handler.md.
+
+    Returns for everything that a retry would not change: unknown, foreign and malformed events,
+    nodes that are gone, pods that are left. Raises where AWS or the cluster did not answer within
+    the deadline, or where rights or settings are missing, so that Lambda tries again and then hands
+    the event to the on-failure target.
+    """
+    return respond(event, means(), remaining=context.get_remaining_time_in_millis() / 1000)
+
+
+def respond(event: object, tools: Means, *, remaining: float) -> dict[str, Any]:
+    """`remaining`: seconds until Lambda ends this invocation."""
+    now = tools.clock.now()
+    log = report.logger()
+    try:
+        notice = notices.parse(event, now=now)
+        if notice is None:
+            reason = "no parser for this kind of event"
+            result = Result(Outcome.IGNORED, reason=reason, started=now, ended=now)
+        else:
+            log.append_keys(instance=notice.instance, event_id=notice.event_id)
+            time_limit = now + remaining - REPORT_RESERVE
+            result = asyncio.run(interruption.handle(notice, tools, time_limit=time_limit))
+    except notices.NoticeError as error:
+        result = Result(Outcome.REJECTED, reason=str(error), started=now, ended=now)
+    except Exception as error:
+        log.exception("The drain failed", extra={"fault": str(error)})
+        raise
+    finally:
+        log.remove_keys(["instance", "event_id"])
+    report.log(result)
+    report.measure(result)
+    return result.as_dict()

@@ -1,0 +1,208 @@
+"""The main path: a notice is located, its node cordoned, its pods planned and drained."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+
+from lambdas.common import backoff
+from lambdas.common.clock import Clock
+from lambdas.common.errors import ClusterUnavailableError
+from lambdas.spot_handler import locate, pods
+from lambdas.spot_handler.cordon import cordon, patch_for
+from lambdas.spot_handler.drain import Drain, Window
+from lambdas.spot_handler.kubernetes import ClusterApi, Node, Pod
+from lambdas.spot_handler.locate import Clusters, Instance
+from lambdas.spot_handler.notices import Notice
+from lambdas.spot_handler.outcome import Outcome, Result
+from lambdas.spot_handler.report import NodeEvents
+from lambdas.spot_handler.retry import retried
+from lambdas.spot_handler.settings import Mode, OnDeadline, Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+
+# s. A notice that leaves no time (hibernation begins at once, a delivery comes late) still gets
+# one pass over the pods: the instance may live a little longer, and trying harms nothing.
+LAST_PASS = 10.0
+
+TransportFactory = Callable[[str, int], httpx2.AsyncBaseTransport]
+
+
+@dataclass(frozen=True)
+class Means:
+    """What an invocation works with: built once per container, or by a test."""
+
+    settings: Settings
+    ec2: Callable[[], EC2Client]
+    clusters: Clusters
+    transport: TransportFactory
+    clock: Clock
+
+
+async def handle(notice: Notice, means: Means, *, time_limit: float) -> Result:
+    """Do what the notice asks for. `time_limit`: epoch seconds by which the function must answer.
+
+    Raises RetryableError where AWS or the cluster did not answer in time, and PermanentError where
+    rights are missing: both must reach the on-failure target.
+    """
+    interruption = _Interruption(notice, means, time_limit)
+    await interruption.run()
+    interruption.result.ended = means.clock.now()
+    return interruption.result
+
+
+class _Interruption:
+    """One notice on its way. Each step fills in the result; each `return` ends the story."""
+
+    def __init__(self, notice: Notice, means: Means, time_limit: float) -> None:
+        self.notice = notice
+        self.settings = means.settings
+        self.means = means
+        self.clock = means.clock
+        now = means.clock.now()
+        self.deadline = min(max(notice.deadline, now + LAST_PASS), time_limit)
+        self.result = Result(
+            outcome=Outcome.IGNORED,
+            instance=notice.instance,
+            kind=notice.kind.value,
+            event_id=notice.event_id,
+            given=notice.given,
+            deadline=min(notice.deadline, time_limit),
+            started=now,
+        )
+
+    async def run(self) -> None:
+        instance = backoff.call(
+            lambda: locate.instance(self.means.ec2(), self.notice.instance),
+            until=self.deadline,
+            clock=self.clock,
+        )
+        if instance is None:
+            self._finish(Outcome.IGNORED, "EC2 does not know the instance")
+            return
+        self.result.cluster = instance.cluster
+        if reason := self._not_ours(instance):
+            self._finish(Outcome.IGNORED, reason)
+            return
+        if reason := self._too_late(instance):
+            self._finish(Outcome.TOO_LATE, reason)
+            return
+        await self._in_cluster(instance)
+
+    def _not_ours(self, instance: Instance) -> str:
+        if not instance.cluster:
+            return "no tag of the instance names a cluster"
+        if self.settings.clusters and instance.cluster not in self.settings.clusters:
+            return f"cluster {instance.cluster} is not on the list"
+        return ""
+
+    def _too_late(self, instance: Instance) -> str:
+        if instance.gone:
+            return f"the instance is {instance.state}"
+        if self.clock.now() >= self.notice.expires:
+            return "the notice is stale, and the instance still runs: it must be healthy"
+        return ""
+
+    async def _in_cluster(self, instance: Instance) -> None:
+        for again in (False, True):
+            # `again`: nobody answered at the endpoint that we knew; the cluster may have a new one.
+            access = self.means.clusters.get(instance.cluster, until=self.deadline, fresh=again)
+            if access is None:
+                self._finish(Outcome.IGNORED, f"EKS has no cluster {instance.cluster}")
+                return
+            cluster, token = access
+            transport = self.means.transport(cluster.ca_pem, self.settings.concurrency)
+            async with ClusterApi(cluster.endpoint, token, transport) as api:
+                try:
+                    node = await locate.node(
+                        api, instance, until=self.deadline, clock=self.clock, patient=again
+                    )
+                except ClusterUnavailableError as error:
+                    if again or not error.unreachable:
+                        raise
+                    continue
+                await self._on_node(api, node)
+                return
+
+    async def _on_node(self, api: ClusterApi, node: Node | None) -> None:
+        if node is None:
+            self._finish(
+                Outcome.NODE_NOT_FOUND,
+                f"no node of {self.result.cluster} has the provider id of {self.result.instance}",
+            )
+            return
+        self.result.node = node.metadata.name
+        if self.settings.mode is Mode.DRY_RUN:
+            await self._plan(api, node)
+            return
+        cordoned = await cordon(api, node, self.notice.kind, until=self.deadline, clock=self.clock)
+        if cordoned is None:
+            reason = "the node went away before it was cordoned, and its pods with it"
+            self._finish(Outcome.TOO_LATE, reason)
+            return
+        self.result.cordoned_at = self.clock.now()
+
+        events = NodeEvents(api, node, self.notice, self.clock)
+        begun = asyncio.create_task(events.begun(deadline=self.result.deadline))
+        try:
+            if self.settings.mode is Mode.CORDON:
+                self._finish(Outcome.CORDONED)
+            else:
+                await self._drain(api, node)
+        finally:
+            await begun
+        await events.ended(self.result)
+
+    async def _drain(self, api: ClusterApi, node: Node) -> None:
+        tally = await Drain(
+            api,
+            node.metadata.name,
+            self._window,
+            force=self.settings.on_deadline is OnDeadline.FORCE,
+            concurrency=self.settings.concurrency,
+            clock=self.clock,
+        ).run()
+        self.result.pods = tally
+        if not tally.left:
+            self.result.drained_at = self.clock.now()
+        self._finish(Outcome.PARTIAL if tally.left else Outcome.DRAINED)
+
+    async def _plan(self, api: ClusterApi, node: Node) -> None:
+        page = await retried(
+            lambda: api.pods(node.metadata.name), until=self.deadline, clock=self.clock
+        )
+        self.result.plan = [
+            {"node": node.metadata.name, "patch": patch_for(node, self.notice.kind)},
+            *planned(page.items, now=self.clock.now(), end=self._window.end),
+        ]
+        reasons = (pods.skip(pod) for pod in page.items)
+        self.result.pods.skipped.update(reason.value for reason in reasons if reason)
+        self._finish(Outcome.DRY_RUN)
+
+    @property
+    def _window(self) -> Window:
+        return Window(end=self.deadline - self.settings.margin, deadline=self.deadline)
+
+    def _finish(self, outcome: Outcome, reason: str = "") -> None:
+        self.result.outcome, self.result.reason = outcome, reason
+
+
+def planned(listed: Iterable[Pod], *, now: float, end: float) -> list[dict[str, Any]]:
+    """What a drain would do with each pod, in its order. Pure; times are epoch seconds."""
+    going = [pod for pod in listed if pods.skip(pod) is None]
+    going.sort(key=lambda pod: (pods.wave(pod), pod.name))
+    staying = sorted((pod.name, reason) for pod in listed if (reason := pods.skip(pod)))
+    return [
+        {
+            "pod": pod.name,
+            "action": "wait" if pod.metadata.deletion_timestamp else "evict",
+            "wave": pods.wave(pod).name.lower(),
+            "grace": pods.grace(pod, now=now, end=end),
+        }
+        for pod in going
+    ] + [{"pod": name, "action": "skip", "reason": reason.value} for name, reason in staying]

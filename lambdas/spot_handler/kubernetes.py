@@ -1,0 +1,446 @@
+"""The eight calls to the Kubernetes API that a drain is made of, over one HTTP client.
+
+A client of its own, and not a library's, because a drain needs what those do not give: UID
+preconditions on a DELETE, the body of an accepted eviction, Retry-After, and pods decoded to the
+few fields that matter (docs/adr/0002-a-thin-kubernetes-client.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, Self, TypeVar
+
+import httpx2
+import msgspec
+
+from lambdas.common.errors import (
+    CastaiError,
+    ClusterForbiddenError,
+    ClusterRefusedError,
+    ClusterUnauthorizedError,
+    ClusterUnavailableError,
+)
+from lambdas.spot_handler.notices import INSTANCE_ID
+
+T = TypeVar("T")
+
+NODE_PAGE = 500  # nodes a page: what kubectl asks for
+REQUEST_TIMEOUT = 10.0  # s. An eviction whose retries the server has not ended by then is lost
+CONNECT_TIMEOUT = 3.0  # s
+SPARE_CONNECTIONS = 4  # beside the evictions: the watch, a list, an event, the event before it
+# s, s, times: idle, interval, count. A quiet watch is usual, so the kernel asks if the peer lives.
+_KEEPALIVE = (10, 3, 3)
+
+
+class OwnerReference(msgspec.Struct, frozen=True, gc=False):
+    kind: str
+    name: str = ""
+    controller: bool | None = None
+
+
+class Metadata(msgspec.Struct, frozen=True, rename="camel"):
+    name: str
+    uid: str = ""
+    namespace: str = ""
+    resource_version: str = ""
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    owner_references: tuple[OwnerReference, ...] | None = None
+    deletion_timestamp: str | None = None
+
+
+class Taint(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
+    key: str
+    effect: str
+    value: str = ""
+    time_added: str | None = None
+
+
+class NodeSpec(msgspec.Struct, frozen=True, rename={"provider_id": "providerID"}):
+    provider_id: str = ""
+    unschedulable: bool = False
+    taints: tuple[Taint, ...] | None = None
+
+
+class Node(msgspec.Struct, frozen=True):
+    metadata: Metadata
+    spec: NodeSpec = NodeSpec()
+
+    @property
+    def instance(self) -> str:
+        """The EC2 instance that this node is, in lower case; empty where it is none.
+
+        The AWS cloud provider writes aws:///<availability zone>/<instance id>; all else, such as
+        Fargate's or a fake's, is no instance.
+        """
+        scheme, _, rest = self.spec.provider_id.partition(":///")
+        zone, _, last = rest.partition("/")
+        found = scheme == "aws" and "/" not in zone and INSTANCE_ID.fullmatch(last.lower())
+        return last.lower() if found else ""
+
+
+class Toleration(msgspec.Struct, frozen=True, gc=False):
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+
+
+class PodSpec(msgspec.Struct, frozen=True, rename="camel"):
+    priority_class_name: str = ""
+    termination_grace_period_seconds: int | None = None
+    tolerations: tuple[Toleration, ...] | None = None
+
+
+class PodStatus(msgspec.Struct, frozen=True):
+    phase: str = ""
+
+
+class Pod(msgspec.Struct, frozen=True):
+    metadata: Metadata
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
+
+    @property
+    def uid(self) -> str:
+        return self.metadata.uid
+
+    @property
+    def name(self) -> str:
+        return f"{self.metadata.namespace}/{self.metadata.name}"
+
+
+class _ListMetadata(msgspec.Struct, frozen=True, rename={"resource_version": "resourceVersion"}):
+    resource_version: str = ""
+    continue_: str = msgspec.field(name="continue", default="")
+
+
+class _NodeList(msgspec.Struct, frozen=True):
+    metadata: _ListMetadata
+    items: list[Node] = []
+
+
+class PodList(msgspec.Struct, frozen=True):
+    metadata: _ListMetadata
+    items: list[Pod] = []
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The part of a Kubernetes Status that tells what happened."""
+
+    class Cause(msgspec.Struct, frozen=True):
+        reason: str = ""
+        message: str = ""
+
+    class Details(msgspec.Struct, frozen=True, rename="camel"):
+        causes: tuple[Status.Cause, ...] | None = None
+        retry_after_seconds: float | None = None
+
+    kind: str = ""
+    status: Any = None  # "Success" or "Failure"; an object where the body is no Status
+    message: str = ""
+    reason: str = ""
+    code: int = 0
+    details: Details | None = None
+
+    @property
+    def causes(self) -> tuple[Cause, ...]:
+        return (self.details.causes or ()) if self.details else ()
+
+
+class _WatchEvent(msgspec.Struct, frozen=True):
+    type: str
+    object: msgspec.Raw
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer to a write on a pod, whatever its code."""
+
+    code: int
+    status: Status
+    retry_after: float | None
+
+
+@dataclass(frozen=True)
+class PodEvent:
+    """A change of a pod on the node: type ADDED, MODIFIED or DELETED."""
+
+    type: str
+    pod: Pod
+
+
+class WatchEndedError(ClusterUnavailableError):
+    """The watch ended or broke: list again, and watch from there."""
+
+
+class TokenSource(Protocol):
+    def get(self, *, fresh: bool = False) -> str: ...
+
+
+_node = msgspec.json.Decoder(Node)
+_nodes = msgspec.json.Decoder(_NodeList)
+_pods = msgspec.json.Decoder(PodList)
+_pod = msgspec.json.Decoder(Pod)
+_status = msgspec.json.Decoder(Status)
+_watch_event = msgspec.json.Decoder(_WatchEvent)
+_encode = msgspec.json.encode
+
+MERGE_PATCH = "application/merge-patch+json"
+
+
+def transport(ca_pem: str, *, connections: int) -> httpx2.AsyncHTTPTransport:
+    """TLS to the cluster, trusting its certificate authority and no other."""
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    for name, value in zip(
+        ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT"), _KEEPALIVE, strict=True
+    ):
+        if hasattr(socket, name):  # Linux has all of them, other kernels some
+            options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
+    return httpx2.AsyncHTTPTransport(
+        verify=ssl.create_default_context(cadata=ca_pem),
+        limits=httpx2.Limits(
+            max_connections=connections + SPARE_CONNECTIONS,
+            max_keepalive_connections=connections + SPARE_CONNECTIONS,
+        ),
+        socket_options=options,
+    )
+
+
+class ClusterApi:
+    """The Kubernetes API of one cluster, as one invocation uses it.
+
+    Every method raises ClusterUnavailableError (try again), ClusterUnauthorizedError,
+    ClusterForbiddenError or ClusterRefusedError; `evict` and `delete` answer instead, since what
+    an answer means for a pod is the drain's to say.
+    """
+
+    def __init__(
+        self, endpoint: str, token: TokenSource, transport: httpx2.AsyncBaseTransport
+    ) -> None:
+        self._token = token
+        self._http = httpx2.AsyncClient(
+            base_url=endpoint,
+            transport=transport,
+            trust_env=False,  # a proxy for AWS is none for the cluster's own endpoint
+            timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT),  # the rest: asyncio.timeout
+            headers={"user-agent": "castai-eks-spot-handler", "accept": "application/json"},
+        )
+        self.calls = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def node(self, name: str) -> Node | None:
+        """The node of this name, or None."""
+        response = await self._request("GET", f"/api/v1/nodes/{name}")
+        if response.status_code == httpx2.codes.NOT_FOUND:
+            return None
+        return _decode(_node, self._checked(response))
+
+    async def nodes(self) -> AsyncIterator[Node]:
+        """Every node of the cluster, page by page. Each call begins a listing of its own."""
+        token = ""
+        while True:
+            query = {"limit": str(NODE_PAGE)} | ({"continue": token} if token else {})
+            response = await self._request("GET", "/api/v1/nodes", query=query)
+            page = _decode(_nodes, self._checked(response))
+            for node in page.items:
+                yield node
+            token = page.metadata.continue_
+            if not token:
+                return
+
+    async def patch_node(self, name: str, patch: Mapping[str, Any]) -> Node | None:
+        """JSON merge patch; None where the node is gone. Conflict: ClusterRefusedError, 409."""
+        response = await self._request(
+            "PATCH", f"/api/v1/nodes/{name}", body=patch, content_type=MERGE_PATCH
+        )
+        if response.status_code == httpx2.codes.NOT_FOUND:
+            return None
+        return _decode(_node, self._checked(response))
+
+    async def pods(self, node: str) -> PodList:
+        """The pods that are bound to a node, and the resourceVersion to watch from."""
+        response = await self._request("GET", "/api/v1/pods", query=_on(node))
+        return _decode(_pods, self._checked(response))
+
+    async def watch_pods(
+        self, node: str, resource_version: str, *, seconds: float, silence: float
+    ) -> AsyncGenerator[PodEvent, None]:
+        """Changes of the pods on a node from a list's resourceVersion on, for up to `seconds`.
+
+        Ends by raising WatchEndedError: also on 410, a broken connection, a line that cannot be
+        read, the server's own time-out and `silence` seconds without a word.
+        """
+        query = _on(node) | {
+            "watch": "1",
+            "resourceVersion": resource_version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(max(1, int(seconds))),
+        }
+        try:
+            async with self._stream("/api/v1/pods", query) as response:
+                lines = aiter(response.aiter_lines())
+                while True:
+                    async with asyncio.timeout(silence):
+                        line = await anext(lines)
+                    event = _decode(_watch_event, line.encode())
+                    if event.type == "ERROR":
+                        status = _decode(_status, bytes(event.object))
+                        raise WatchEndedError(f"The watch ended: {status.message}")
+                    if event.type != "BOOKMARK":
+                        yield PodEvent(event.type, _decode(_pod, bytes(event.object)))
+        except StopAsyncIteration:
+            raise WatchEndedError("The watch ended: the server closed it") from None
+        except (TimeoutError, httpx2.HTTPError) as error:
+            raise WatchEndedError(f"The watch broke: {_words(error)}") from error
+
+    async def evict(self, pod: Pod, *, grace: int) -> Answer:
+        """POST …/eviction of exactly this pod (UID precondition), with `grace` in seconds."""
+        path = f"/api/v1/namespaces/{pod.metadata.namespace}/pods/{pod.metadata.name}"
+        return await self._answer(
+            "POST",
+            f"{path}/eviction",
+            {
+                "apiVersion": "policy/v1",
+                "kind": "Eviction",
+                "metadata": {"name": pod.metadata.name, "namespace": pod.metadata.namespace},
+                "deleteOptions": _delete_options(pod, grace),
+            },
+        )
+
+    async def delete(self, pod: Pod, *, grace: int) -> Answer:
+        """DELETE of exactly this pod: past its budget, or with less grace than it has left."""
+        path = f"/api/v1/namespaces/{pod.metadata.namespace}/pods/{pod.metadata.name}"
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", **_delete_options(pod, grace)}
+        return await self._answer("DELETE", path, body)
+
+    async def create_event(self, event: Mapping[str, Any]) -> None:
+        """A core/v1 Event, in the namespace that it names. One that is there already is fine."""
+        path = f"/api/v1/namespaces/{event['metadata']['namespace']}/events"
+        response = await self._request("POST", path, body=event)
+        if response.status_code != httpx2.codes.CONFLICT:
+            self._checked(response)
+
+    async def _answer(self, method: str, path: str, body: Mapping[str, Any]) -> Answer:
+        response = await self._request(method, path, body=body)
+        if response.status_code == httpx2.codes.UNAUTHORIZED:
+            self._checked(response)
+        status = _status_of(response)
+        return Answer(response.status_code, status, _retry_after(response, status))
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+    ) -> httpx2.Response:
+        """One request, and a second one with a new token where the first was answered 401."""
+        content = None if body is None else _encode(body)
+        response: httpx2.Response | None = None
+        for fresh in (False, True):
+            headers = {"authorization": f"Bearer {self._token.get(fresh=fresh)}"}
+            if content is not None:
+                headers["content-type"] = content_type
+            self.calls += 1
+            try:
+                async with asyncio.timeout(REQUEST_TIMEOUT):
+                    response = await self._http.request(
+                        method, path, params=query, content=content, headers=headers
+                    )
+            except (TimeoutError, httpx2.HTTPError) as error:
+                raise _unavailable(f"{method} {path}", error) from error
+            if response.status_code != httpx2.codes.UNAUTHORIZED:
+                break
+        assert response is not None  # noqa: S101 - the loop runs at least once
+        return response
+
+    @contextlib.asynccontextmanager
+    async def _stream(self, path: str, query: Mapping[str, str]) -> AsyncIterator[httpx2.Response]:
+        self.calls += 1
+        headers = {"authorization": f"Bearer {self._token.get()}"}
+        async with self._http.stream("GET", path, params=query, headers=headers) as response:
+            if response.status_code >= httpx2.codes.BAD_REQUEST:
+                await response.aread()
+                if response.status_code == httpx2.codes.FORBIDDEN:
+                    self._checked(response)
+                raise WatchEndedError(f"The watch was refused: {_status_of(response).message}")
+            yield response
+
+    @staticmethod
+    def _checked(response: httpx2.Response) -> bytes:
+        """The body of a success; raises what the code stands for otherwise."""
+        code = response.status_code
+        if code < httpx2.codes.BAD_REQUEST:
+            return response.content
+        status = _status_of(response)
+        what = f"{response.request.method} {response.request.url.path}"
+        raise failure(what, code, status, _retry_after(response, status))
+
+
+def failure(what: str, code: int, status: Status, retry_after: float | None) -> CastaiError:
+    """The error that an HTTP code of the Kubernetes API stands for. `what` names the request."""
+    words = status.message or httpx2.codes.get_reason_phrase(code)
+    if code == httpx2.codes.UNAUTHORIZED:
+        return ClusterUnauthorizedError(
+            "Give the function's role access to the cluster (an access entry with the group "
+            f"castai:spot-handler): {what}: 401 {words}"
+        )
+    if code == httpx2.codes.FORBIDDEN:
+        return ClusterForbiddenError(
+            "Apply manifests/spot-handler-rbac.yaml and give the function's role the group "
+            f"castai:spot-handler: {what}: 403 {words}"
+        )
+    if code == httpx2.codes.TOO_MANY_REQUESTS or code >= httpx2.codes.INTERNAL_SERVER_ERROR:
+        return ClusterUnavailableError(f"{what}: {code} {words}", retry_after=retry_after)
+    return ClusterRefusedError(f"{what}: {code} {words}", code=code)
+
+
+def _unavailable(what: str, error: Exception) -> ClusterUnavailableError:
+    unreachable = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+    return ClusterUnavailableError(f"{what}: {_words(error)}", unreachable=unreachable)
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__} {error}".rstrip()
+
+
+def _decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
+    try:
+        return decoder.decode(data)
+    except msgspec.DecodeError as error:  # half an answer, or a proxy's page: worth another try
+        raise ClusterUnavailableError(f"The cluster's answer cannot be read: {error}") from error
+
+
+def _status_of(response: httpx2.Response) -> Status:
+    try:
+        return _status.decode(response.content)
+    except msgspec.DecodeError:  # a proxy's or a load balancer's own page
+        return Status(message=response.text[:200])
+
+
+def _retry_after(response: httpx2.Response, status: Status) -> float | None:
+    try:
+        return float(response.headers["retry-after"])
+    except (KeyError, ValueError):
+        return status.details.retry_after_seconds if status.details else None
+
+
+def _on(node: str) -> dict[str, str]:
+    return {"fieldSelector": f"spec.nodeName={node}"}
+
+
+def _delete_options(pod: Pod, grace: int) -> dict[str, Any]:
+    return {"gracePeriodSeconds": grace, "preconditions": {"uid": pod.metadata.uid}}

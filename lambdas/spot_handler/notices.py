@@ -1,0 +1,129 @@
+"""An EventBridge event → a Notice: which instance goes away, why, and when it is gone.
+
+Pure. A kind of event is a row of PARSERS; a new kind is a new row and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from lambdas.common.errors import PermanentError
+
+# s from the notice to the interruption.
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
+NOTICE_PERIOD = 120
+
+INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,17}")
+
+
+class Kind(StrEnum):
+    """Why the instance goes away."""
+
+    SPOT_INTERRUPTION = "spot-interruption"
+
+
+class NoticeError(PermanentError):
+    """The event is of a kind that we know and does not say what it must. Names the fault."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """An instance will go away. Times are epoch seconds.
+
+    given: when AWS said so. deadline: when the instance is gone. expires: from when on the notice
+    is stale: an instance that still runs then is healthy, and must not be drained for it.
+    """
+
+    kind: Kind
+    instance: str
+    given: float
+    deadline: float
+    expires: float
+    action: str
+    event_id: str
+
+
+class _Event(msgspec.Struct):
+    """What every event carries. What `detail` must hold is the parser's to say."""
+
+    source: str
+    detail_type: str = msgspec.field(name="detail-type")
+    detail: Any = None
+    id: Any = ""
+    time: Any = None
+
+
+class _SpotDetail(msgspec.Struct):
+    instance: str = msgspec.field(name="instance-id")
+    action: str = msgspec.field(name="instance-action", default="terminate")
+
+
+def _spot_interruption(event: _Event, now: float) -> Notice:
+    detail = msgspec.convert(event.detail, _SpotDetail)
+    given = _epoch(event.time, now)
+    # Hibernation begins at once; stop and terminate come two minutes after the notice.
+    deadline = now if detail.action == "hibernate" else given + NOTICE_PERIOD
+    return Notice(
+        kind=Kind.SPOT_INTERRUPTION,
+        instance=_instance_id(detail.instance),
+        given=given,
+        deadline=deadline,
+        expires=given + NOTICE_PERIOD,
+        action=detail.action,
+        event_id=str(event.id),
+    )
+
+
+Parser = Callable[[_Event, float], Notice]
+
+PARSERS: dict[tuple[str, str], Parser] = {
+    ("aws.ec2", "EC2 Spot Instance Interruption Warning"): _spot_interruption,
+}
+
+# A drill's event carries the detail-type of what it plays, under a source of the team's own choice:
+# nobody may publish as aws.ec2. Which sources get here is decided by the EventBridge rule.
+_BY_DETAIL_TYPE = {detail_type: parser for (_, detail_type), parser in PARSERS.items()}
+
+
+def parse(event: object, *, now: float) -> Notice | None:
+    """The notice in an event, or None where its kind is unknown.
+
+    `now` is in epoch seconds and stands in for a time that is missing or unreadable.
+    Raises NoticeError where a known kind of event, or any event at all, is malformed.
+    """
+    try:
+        head = msgspec.convert(event, _Event)
+        parser = _parser(head)
+        return parser(head, now) if parser else None
+    except msgspec.ValidationError as error:
+        raise NoticeError(f"Malformed event: {error}") from error
+
+
+def _parser(event: _Event) -> Parser | None:
+    if event.source.startswith("aws."):
+        return PARSERS.get((event.source, event.detail_type))
+    return _BY_DETAIL_TYPE.get(event.detail_type)
+
+
+def _instance_id(text: str) -> str:
+    if not INSTANCE_ID.fullmatch(text):
+        raise NoticeError(f"Malformed event: {text[:64]!r} is not an instance id")
+    return text
+
+
+def _epoch(time: object, now: float) -> float:
+    """Epoch seconds of an RFC 3339 time. One in the future means that clocks differ: now."""
+    if not isinstance(time, str):
+        return now
+    try:
+        moment = datetime.fromisoformat(time)
+        return min(moment.timestamp(), now) if moment.tzinfo else now
+    except (ValueError, OverflowError, OSError):
+        return now

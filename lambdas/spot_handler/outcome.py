@@ -1,0 +1,107 @@
+"""What came of an event. One word, the same in the result, in the log and in the metrics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+
+class Outcome(StrEnum):
+    DRAINED = "drained"  # no pod that had to go is left
+    PARTIAL = "partial"  # pods are left, each named with its reason
+    CORDONED = "cordoned"  # cordon-only mode
+    DRY_RUN = "dry_run"  # planned, nothing written
+    IGNORED = "ignored"  # not ours
+    NODE_NOT_FOUND = "node_not_found"  # our cluster, but no node of it is this instance
+    TOO_LATE = "too_late"  # the instance is already gone, or the notice is stale
+    REJECTED = "rejected"  # malformed event
+
+
+@dataclass(frozen=True)
+class Left:
+    """A pod that is still on the node, and why."""
+
+    pod: str
+    reason: str
+
+
+@dataclass
+class Tally:
+    """What became of the pods.
+
+    evicted: gone by our eviction. forced: gone by our DELETE, past a budget or with a shortened
+    grace. gone: removed by others, or finished. skipped: stay by the rules, counted by reason.
+    left: still there. answers: how often the API server answered an eviction with which code.
+    """
+
+    evicted: int = 0
+    forced: int = 0
+    gone: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    left: list[Left] = field(default_factory=list)
+    answers: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class Result:
+    """What the function returns, logs and measures. Points in time are epoch seconds."""
+
+    outcome: Outcome
+    reason: str = ""
+    instance: str = ""
+    kind: str = ""
+    cluster: str = ""
+    node: str = ""
+    event_id: str = ""
+    deadline: float | None = None
+    given: float | None = None
+    started: float = 0.0
+    ended: float = 0.0
+    cordoned_at: float | None = None
+    drained_at: float | None = None
+    pods: Tally = field(default_factory=Tally)
+    plan: list[dict[str, Any]] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The documented JSON shape: docs/spot-handler.md."""
+        shape: dict[str, Any] = {
+            "outcome": self.outcome.value,
+            "instance": self.instance,
+            "cluster": self.cluster,
+            "node": self.node,
+            "deadline": _rfc3339(self.deadline),
+            "seconds": round(self.ended - self.started, 3),
+            "pods": {
+                "evicted": self.pods.evicted,
+                "forced": self.pods.forced,
+                "gone": self.pods.gone,
+                "left": len(self.pods.left),
+                "skipped": self.pods.skipped.total(),
+            },
+            "left": [{"pod": left.pod, "reason": left.reason} for left in self.pods.left],
+        }
+        if self.reason:
+            shape["reason"] = self.reason
+        if self.pods.skipped:
+            shape["skipped"] = dict(sorted(self.pods.skipped.items()))
+        if self.pods.answers:
+            shape["answers"] = dict(sorted(self.pods.answers.items()))
+        if self.cordoned_at is not None:
+            shape["seconds_to_cordon"] = self._since_notice(self.cordoned_at)
+        if self.drained_at is not None:
+            shape["seconds_to_drained"] = self._since_notice(self.drained_at)
+        if self.plan is not None:
+            shape["plan"] = self.plan
+        return shape
+
+    def _since_notice(self, moment: float) -> float:
+        return round(moment - (self.started if self.given is None else self.given), 3)
+
+
+def _rfc3339(epoch: float | None) -> str | None:
+    if epoch is None:
+        return None
+    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

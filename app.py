@@ -14,19 +14,25 @@ from stacks.spot_handler_stack import SpotHandlerStack
 STACKS: tuple[type[CastaiStack], ...] = (SpotHandlerStack,)
 
 
-def main() -> None:
-    """Synthesise every stack that the settings ask for. Exits with 1 where they are wrong."""
-    app = App(analytics_reporting=False)  # templates hold what is deployed and nothing else
-    try:
-        settings = Settings.from_context(app.node.get_all_context())
-    except SettingsError as error:
-        sys.exit(str(error))
+def build(app: App) -> None:
+    """Add the stacks that the context asks for. Raises SettingsError where it is wrong."""
+    settings = Settings.from_context(app.node.get_all_context())
     for stack in STACKS:
         if stack.wanted(settings):
             stack(app, settings)
     for key, value in settings.app.tags.items():
         Tags.of(app).add(key, value)
+    # A finding that nobody has acknowledged with a reason stops the synth.
     Validations.of(app).add_plugins(AwsSolutionsChecks(app))
+
+
+def main() -> None:
+    """Synthesise. Exits with 1 and all that is wrong where the settings are."""
+    app = App(analytics_reporting=False)  # templates hold what is deployed and nothing else
+    try:
+        build(app)
+    except SettingsError as error:
+        sys.exit(str(error))
     app.synth()
 
 

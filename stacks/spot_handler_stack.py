@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from aws_cdk import (
+    Annotations,
     CfnOutput,
     Duration,
     Environment,
 )
-from aws_cdk import (
-    aws_eks as eks,
-)
-from aws_cdk import (
-    aws_iam as iam,
-)
-from aws_cdk import (
-    aws_lambda as lambda_,
-)
-from aws_cdk import (
-    aws_lambda_destinations as destinations,
-)
-from aws_cdk import (
-    aws_sqs as sqs,
-)
+from aws_cdk import aws_eks as eks
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_lambda_destinations as destinations
+from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from stacks.castai_stack import CastaiStack
@@ -126,11 +117,13 @@ class SpotHandlerStack(CastaiStack):
         self, function: lambda_.Function, failures: sqs.IQueue
     ) -> lambda_.IFunction:
         """What the rules call: the function, or with SnapStart an alias of its newest version."""
-        alias = (
-            lambda_.Alias(self, "Live", alias_name="live", version=function.current_version)
-            if self.spot.snap_start
-            else None
-        )
+        alias = None
+        if self.spot.snap_start:
+            alias = lambda_.Alias(self, "Live", alias_name="live", version=function.current_version)
+            Annotations.of(function).acknowledge_warning(
+                "@aws-cdk/aws-lambda:snapStartRequirePublish",
+                "The alias is a published version.",
+            )
         lambda_.EventInvokeConfig(
             self,
             "Invocation",

@@ -15,15 +15,9 @@ from aws_cdk import (
     ILocalBundling,
     RemovalPolicy,
 )
-from aws_cdk import (
-    aws_iam as iam,
-)
-from aws_cdk import (
-    aws_lambda as lambda_,
-)
-from aws_cdk import (
-    aws_logs as logs,
-)
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from stacks.constructs.bundling import LAMBDA_PYTHON, ROOT, TARGETS, Bundle

@@ -1,0 +1,34 @@
+"""manifests/spot-handler-rbac.yaml grants what the handler does, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+MANIFEST = Path(__file__).parents[3] / "manifests" / "spot-handler-rbac.yaml"
+ROLE, BINDING = yaml.safe_load_all(MANIFEST.read_text())
+
+
+def test_the_cluster_role_has_these_verbs_and_no_others() -> None:
+    assert (ROLE["kind"], ROLE["metadata"]["name"]) == ("ClusterRole", "castai-spot-handler")
+    assert ROLE.keys() == {"apiVersion", "kind", "metadata", "rules"}
+    assert ROLE["rules"] == [
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "patch"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "delete"]},
+        {"apiGroups": [""], "resources": ["pods/eviction"], "verbs": ["create"]},
+        {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]},
+    ]
+
+
+def test_the_group_of_the_access_entry_and_nobody_else_gets_the_role() -> None:
+    assert BINDING["kind"] == "ClusterRoleBinding"
+    assert BINDING["metadata"]["name"] == "castai-spot-handler"
+    assert BINDING["roleRef"] == {
+        "apiGroup": "rbac.authorization.k8s.io",
+        "kind": "ClusterRole",
+        "name": ROLE["metadata"]["name"],
+    }
+    assert BINDING["subjects"] == [
+        {"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "castai:spot-handler"}
+    ]

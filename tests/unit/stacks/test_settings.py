@@ -1,0 +1,192 @@
+"""Context → settings: both written forms, and one error that names every fault."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis
+from hypothesis import strategies as st
+from msgspec import structs
+
+from stacks import settings as module
+from stacks.settings import Settings, SettingsError, groups, table
+
+ROOT = Path(__file__).parents[3]
+
+
+def spot(**context: object) -> Any:
+    return read(**context).spot_handler
+
+
+def read(**context: object) -> Settings:
+    return Settings.from_context({f"castai:{key}": value for key, value in context.items()})
+
+
+def faults(**context: object) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        read(**context)
+    first, *lines, last = str(caught.value).splitlines()
+    assert first == "Correct these settings (context in cdk.json, or cdk -c key=value):"
+    assert last == "All settings: python3 -m stacks.settings"
+    return [line.strip() for line in lines]
+
+
+def test_an_empty_context_gives_the_defaults() -> None:
+    assert Settings.from_context({}) == Settings()
+    assert spot().spot_role_name == "CastLambdaRoleForSpot"
+    assert spot().role_policies == "managed"
+
+
+def test_context_of_others_is_not_ours() -> None:
+    assert Settings.from_context({"@aws-cdk/core:x": True, "team": "a"}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value", "field", "expected"),
+    [
+        ("clusters", "blue, green", ["blue", "green"], "clusters", ("blue", "green")),
+        ("clusters", '["blue","green"]', ["blue", "green"], "clusters", ("blue", "green")),
+        ("clusters", "", [], "clusters", ()),
+        ("concurrency", "20", 20, "concurrency", 20),
+        ("marginSeconds", "2.5", 2.5, "margin_seconds", 2.5),
+        ("clusterAccess", "false", False, "cluster_access", False),
+        ("logRetentionDays", "7", 7, "log_retention_days", 7),
+        ("mode", "dry-run", "dry-run", "mode", "dry-run"),
+        ("reservedConcurrency", "5", 5, "reserved_concurrency", 5),
+        ("reservedConcurrency", "", None, "reserved_concurrency", None),
+        ("alarmEmail", "ops@example.org", "ops@example.org", "alarm_email", "ops@example.org"),
+    ],
+)
+def test_text_of_the_command_line_and_json_of_the_file_mean_the_same(
+    key: str, text: str, value: object, field: str, expected: object
+) -> None:
+    assert getattr(spot(**{key: text}), field) == expected
+    assert getattr(spot(**{key: value}), field) == expected
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"team": "a", "stage": "b"}, '{"team": "a", "stage": "b"}', "team=a, stage=b"],
+)
+def test_tags_in_every_form(given: object) -> None:
+    assert read(tags=given).app.tags == {"team": "a", "stage": "b"}
+
+
+def test_all_faults_are_named_at_once_with_what_is_allowed() -> None:
+    assert faults(
+        mode="drian",
+        concurency=1,
+        memoryMb="lots",
+        clusters=["ok", "not a name"],
+        drillSources="aws.ec2",
+        alarmTopicArn="arn:aws:sns:eu-west-1:111122223333:ops",
+        alarmEmail="ops@example.org",
+    ) == [
+        "castai:concurency: no such setting; did you mean castai:concurrency?",
+        "castai:clusters: ['ok', 'not a name'] (at `$[1]`): expected a list; each entry an EKS "
+        "cluster name",
+        "castai:mode: 'drian': expected cordon, drain, dry-run; did you mean drain?",
+        "castai:drillSources: 'aws.ec2' (at `$[0]`): expected a list; each entry an event source "
+        'that is not "aws.…"',
+        "castai:memoryMb: 'lots': expected a whole number from 128 to 10240",
+        "castai:alarmTopicArn and castai:alarmEmail: give one: the topic may have the subscription",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("clusters", 5),
+        ("clusters", "a,a"),
+        ("clusters", '["a"'),
+        ("concurrency", 0),
+        ("concurrency", 501),
+        ("marginSeconds", -1),
+        ("marginSeconds", "nan"),
+        ("logRetentionDays", 31),
+        ("clusterAccess", "perhaps"),
+        ("spotRoleName", "a/b"),
+        ("spotRoleName", ""),
+        ("spotRoleName", "r" * 65),
+        ("spotRole", "adopt"),
+        ("rolePolicies", "least"),
+        ("spotRoleRegions", "europe"),
+        ("reservedConcurrency", 0),
+        ("subnetIds", "vpc-12345678"),
+        ("permissionsBoundary", "no spaces here"),
+        ("namePrefix", "1st"),
+        ("namePrefix", "p" * 33),
+        ("tags", "aws:team=a"),
+        ("tags", {"team": 5}),
+        ("tags", ["team"]),
+        ("bundling", "docker"),
+        ("mode", None),
+        ("mode", {"drain": True}),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_named_with_its_key(key: str, value: object) -> None:
+    (fault,) = faults(**{key: value})
+    assert fault.startswith(f"castai:{key}: ")
+
+
+@pytest.mark.parametrize(
+    ("context", "keys"),
+    [
+        ({"subnetIds": "subnet-0a1b2c3d"}, "castai:subnetIds and castai:securityGroupIds"),
+        ({"securityGroupIds": "sg-0a1b2c3d"}, "castai:subnetIds and castai:securityGroupIds"),
+        (
+            {"spotRole": "import", "spotRoleRegions": "eu-west-1"},
+            "castai:spotRole and castai:spotRoleRegions",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other(context: dict[str, object], keys: str) -> None:
+    (fault,) = faults(**context)
+    assert fault.startswith(f"{keys}: ")
+
+
+def test_a_faulty_value_is_not_called_a_contradiction_too() -> None:
+    (fault,) = faults(subnetIds="nonsense", securityGroupIds="sg-0a1b2c3d")
+    assert fault.startswith("castai:subnetIds: ")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+KEYS = [field.encode_name for group in groups().values() for field in structs.fields(group)]
+
+
+# No verdict of the clock: a slow machine generates slowly.
+@hypothesis(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(st.sampled_from([*KEYS, "other"]), JSON, max_size=5))
+def test_whatever_the_context_holds_it_is_settings_or_one_settings_error(
+    context: dict[str, object],
+) -> None:
+    try:
+        read(**context)
+    except SettingsError as error:
+        assert len(str(error).splitlines()) >= 3
+
+
+def test_a_key_belongs_to_one_group() -> None:
+    assert len(set(KEYS)) == len(KEYS)
+
+
+def test_the_table_documents_every_key_once() -> None:
+    text = table()
+    for key in KEYS:
+        assert text.count(f"| `castai:{key}` |") == 1
+    assert f"| `castai:memoryMb` | `{module.SPOT_MEMORY_MB}` |" in text
+
+
+def test_the_settings_that_cdk_json_shows_are_the_defaults() -> None:
+    context = json.loads((ROOT / "cdk.json").read_text())["context"]
+    shown = {key for key in context if key.startswith("castai:")}
+    assert shown
+    assert Settings.from_context(context) == Settings()

@@ -1,0 +1,141 @@
+"""Policy and trust documents compared by what they mean, not by how they are written.
+
+IAM gives a document back in another order or shape than it was given (a list of one as a string,
+an account as its root's ARN), and people write the same statement in many ways. Only what every
+reader of IAM's policy language takes for equal is equal here: a difference leads to a write that
+was not needed, but a difference that is overlooked would leave a wrong permission in place.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import unquote
+
+from lambdas.common.errors import PermanentError
+
+Meaning = frozenset[Any]
+"""Two documents mean the same if and only if these are equal."""
+
+_ACTIONS: Final = frozenset({"Action", "NotAction"})
+_RESOURCES: Final = frozenset({"Resource", "NotResource"})
+_PRINCIPALS: Final = frozenset({"Principal", "NotPrincipal"})
+_KNOWN: Final = frozenset({"Effect", "Sid", "Condition"}) | _ACTIONS | _RESOURCES | _PRINCIPALS
+_OLD_VERSION: Final = "2008-10-17"  # what IAM assumes where a document names none
+_ACCOUNT: Final = re.compile(r"\d{12}")
+_ROOT: Final = re.compile(r"arn:[a-z-]+:iam::(\d{12}):root")
+
+
+class NotADocumentError(PermanentError):
+    """This is not a policy document."""
+
+
+def decoded(document: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    """The document as a map: IAM's API gives it percent-encoded, botocore mostly decodes it.
+
+    Raises:
+        NotADocumentError: not JSON, or not a map.
+    """
+    if isinstance(document, str):
+        text = unquote(document) if document.lstrip().startswith("%") else document
+        try:
+            document = json.loads(text)
+        except ValueError as error:
+            raise NotADocumentError(f"Give a policy document as JSON: {error}.") from error
+    if not isinstance(document, Mapping):
+        raise NotADocumentError("Give a policy document: a JSON object with a Statement.")
+    return document
+
+
+def same(one: str | Mapping[str, Any], other: str | Mapping[str, Any]) -> bool:
+    """Whether both allow and deny the same.
+
+    Raises:
+        NotADocumentError: one of them is no policy document.
+    """
+    return meaning(one) == meaning(other)
+
+
+def meaning(document: str | Mapping[str, Any]) -> Meaning:
+    """The document's normal form: sets for what has no order, names in one case, no Sid or Id.
+
+    Raises:
+        NotADocumentError: no policy document.
+    """
+    document = decoded(document)
+    statements = document.get("Statement")
+    if isinstance(statements, Mapping):
+        statements = [statements]
+    if not isinstance(statements, list):
+        raise NotADocumentError("Give a policy document: a JSON object with a Statement.")
+    # The version decides whether ${…} is a variable: it is a part of each statement's meaning.
+    version = document.get("Version", _OLD_VERSION)
+    return frozenset((version, _statement(statement)) for statement in statements)
+
+
+def _statement(statement: object) -> Meaning:
+    if not isinstance(statement, Mapping) or "Effect" not in statement:
+        raise NotADocumentError("Give statements that are JSON objects with an Effect.")
+    if unknown := sorted(statement.keys() - _KNOWN):
+        raise NotADocumentError(f"Give statements without {', '.join(unknown)}: IAM has no such.")
+    return frozenset(
+        (element, _element(element, value))
+        for element, value in statement.items()
+        if element != "Sid" and not (element == "Condition" and not value)
+    )
+
+
+def _element(element: str, value: object) -> Meaning | str:
+    if element in _ACTIONS:
+        return frozenset(item.lower() for item in _strings(value))
+    if element in _RESOURCES:
+        return frozenset(_strings(value))
+    if element in _PRINCIPALS:
+        return _principals(value)
+    if element == "Condition":
+        return _conditions(value)
+    return _string(value)
+
+
+def _principals(value: object) -> Meaning:
+    if value == "*":
+        value = {"AWS": "*"}
+    if not isinstance(value, Mapping):
+        raise NotADocumentError('Give a Principal that is a JSON object or "*".')
+    return frozenset(
+        (kind, frozenset(_principal(name) for name in _strings(names)))
+        for kind, names in value.items()
+    )
+
+
+def _principal(name: str) -> str:
+    if root := _ROOT.fullmatch(name):
+        return root.group(1)
+    return name
+
+
+def _conditions(value: object) -> Meaning:
+    if not isinstance(value, Mapping) or not all(isinstance(k, Mapping) for k in value.values()):
+        raise NotADocumentError("Give a Condition that maps operators to keys.")
+    return frozenset(  # operators and keys have no case, the keys of tags included
+        (operator.lower(), key.lower(), frozenset(_strings(values)))
+        for operator, keys in value.items()
+        for key, values in keys.items()
+    )
+
+
+def _strings(value: object) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [_string(item) for item in values]
+
+
+def _string(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise NotADocumentError(f"Give strings where a policy wants strings, not {value!r}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -46,7 +47,7 @@ _SERVER_FAULT = 500
 @cache
 def session() -> boto3.session.Session:
     """The container's session: credentials, region and endpoints by the SDK's standard settings."""
-    return boto3.session.Session()
+    return boto3.session.Session(region_name=os.environ.get("AWS_REGION"))
 
 
 @cache

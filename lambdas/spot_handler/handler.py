@@ -62,7 +62,10 @@ def respond(event: object, tools: Means, *, remaining: float) -> dict[str, Any]:
             time_limit = now + remaining - REPORT_RESERVE
             result = asyncio.run(interruption.handle(notice, tools, time_limit=time_limit))
     except notices.NoticeError as error:
-        result = Result(Outcome.REJECTED, reason=str(error), started=now, ended=now)
+        event_id = str(event.get("id", "")) if isinstance(event, dict) else ""
+        result = Result(
+            Outcome.REJECTED, reason=str(error), event_id=event_id, started=now, ended=now
+        )
     except Exception as error:
         log.exception("The drain failed", extra={"fault": str(error)})
         raise

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+
+from lambdas.common import backoff
+from lambdas.common.clock import Clock
+from lambdas.common.errors import AwsRefusedError, AwsUnavailableError
+
+
+class FakeTime:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.clock = Clock(now=lambda: self.now, sleep=self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_delays_grow_and_the_last_one_repeats() -> None:
+    assert [backoff.delay(n) for n in range(8)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.0, 3.0, 3.0]
+
+
+def test_the_servers_wish_is_respected_up_to_a_cap() -> None:
+    assert backoff.delay(0, retry_after=1.0) == 1.0
+    assert backoff.delay(0, retry_after=10.0) == backoff.LONGEST_RETRY_AFTER
+    assert backoff.delay(5, retry_after=0.0) == 3.0
+
+
+def test_what_passes_is_tried_again() -> None:
+    time = FakeTime()
+    answers: list[Exception | str] = [AwsUnavailableError("a"), AwsUnavailableError("b"), "done"]
+
+    def action() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert backoff.call(action, until=120, clock=time.clock) == "done"
+    assert time.now == pytest.approx(0.3)
+
+
+def test_it_rises_when_the_time_is_used_up() -> None:
+    time = FakeTime()
+
+    def action() -> str:
+        raise AwsUnavailableError("throttled")
+
+    with pytest.raises(AwsUnavailableError):
+        backoff.call(action, until=10, clock=time.clock)
+    assert 5 < time.now < 10
+
+
+def test_what_does_not_pass_rises_at_once() -> None:
+    time = FakeTime()
+
+    def action() -> str:
+        raise AwsRefusedError("no", code="AccessDenied")
+
+    with pytest.raises(AwsRefusedError):
+        backoff.call(action, until=10, clock=time.clock)
+    assert time.now == 0

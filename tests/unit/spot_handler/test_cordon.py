@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lambdas.spot_handler.cordon import patch_for
+from lambdas.spot_handler.kubernetes import Node
+from lambdas.spot_handler.notices import Kind
+from tests.support.pods import node
+
+DRAINING = {"key": "autoscaling.cast.ai/draining", "value": "true", "effect": "NoSchedule"}
+DONE = {
+    "autoscaling.cast.ai/draining": "spot-interruption",
+    "node.kubernetes.io/exclude-from-external-load-balancers": "true",
+}
+SPOT = Kind.SPOT_INTERRUPTION
+
+
+def test_one_patch_carries_everything_and_the_version_it_was_made_for() -> None:
+    assert patch_for(node(), SPOT) == {
+        "metadata": {"resourceVersion": "315", "labels": DONE},
+        "spec": {"unschedulable": True, "taints": [DRAINING]},
+    }
+
+
+def test_nothing_to_change_is_no_write() -> None:
+    assert patch_for(node(labels=DONE, taints=[DRAINING], unschedulable=True), SPOT) is None
+
+
+def test_other_taints_are_repeated_since_a_merge_patch_replaces_the_list() -> None:
+    other = {
+        "key": "team",
+        "value": "a",
+        "effect": "NoExecute",
+        "timeAdded": "2026-11-21T10:00:00Z",
+    }
+    patch = patch_for(node(taints=[other]), SPOT)
+    assert patch is not None
+    assert patch["spec"]["taints"] == [other, DRAINING]
+
+
+def test_a_taint_of_another_value_is_replaced_and_not_doubled() -> None:
+    patch = patch_for(node(taints=[DRAINING | {"value": "false"}]), SPOT)
+    assert patch is not None
+    assert patch["spec"]["taints"] == [DRAINING]
+
+
+def test_the_users_own_value_of_the_balancer_label_stays() -> None:
+    label = "node.kubernetes.io/exclude-from-external-load-balancers"
+    patch = patch_for(node(labels={label: "by-team-a"}), SPOT)
+    assert patch is not None
+    assert label not in patch["metadata"]["labels"]
+
+
+TAINTS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "key": st.sampled_from(["a", "b", DRAINING["key"]]),
+            "effect": st.sampled_from(["NoSchedule", "PreferNoSchedule", "NoExecute"]),
+        },
+        optional={"value": st.sampled_from(["true", "x"])},
+    ),
+    max_size=4,
+    unique_by=lambda taint: (taint["key"], taint["effect"]),
+)
+
+
+@given(taints=TAINTS, labels=st.dictionaries(st.sampled_from([*DONE, "x"]), st.text(max_size=3)))
+def test_cordoning_twice_is_cordoning_once(taints: list[Any], labels: dict[str, str]) -> None:
+    before = node(taints=taints, labels=labels)
+    patch = patch_for(before, SPOT)
+    after = node(
+        taints=(patch or {}).get("spec", {}).get("taints", taints),
+        labels=labels | (patch or {}).get("metadata", {}).get("labels", {}),
+        unschedulable=True,
+    )
+    assert patch_for(after, SPOT) is None
+    ours = (DRAINING["key"], DRAINING["effect"])
+    foreign = [taint for taint in taints if (taint["key"], taint["effect"]) != ours]
+    kept = [(t.key, t.effect, t.value) for t in after.spec.taints or ()]
+    assert all((t["key"], t["effect"], t.get("value", "")) in kept for t in foreign)
+
+
+@pytest.mark.parametrize(
+    ("provider_id", "instance"),
+    [
+        ("aws:///eu-central-1a/i-0123456789abc0001", "i-0123456789abc0001"),
+        ("aws:///eu-central-1a/I-0123456789ABC0001", "i-0123456789abc0001"),
+        ("aws:////i-0123456789abc0001", "i-0123456789abc0001"),
+        ("aws:///eu-central-1a/i-0123456789abc0001/extra", ""),
+        ("aws:///a/b/i-0123456789abc0001", ""),
+        ("dummy", ""),
+        ("", ""),
+        ("aws:/i-0123456789abc0001", ""),
+        ("aws:///eu-central-1a/i-x", ""),
+        ("gce:///eu-central-1a/i-0123456789abc0001", ""),
+        ("aws:///eu-central-1a/fargate-ip-10-0-0-1", ""),
+    ],
+)
+def test_which_instance_a_provider_id_names(provider_id: str, instance: str) -> None:
+    candidate: Node = node(provider_id)
+    assert candidate.instance == instance

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lambdas.spot_handler import notices
+from lambdas.spot_handler.notices import Kind, NoticeError
+from tests.support.events import EVENT_ID, INSTANCE, spot_notice
+
+GIVEN = datetime(2026, 11, 21, 10, 0, 0, tzinfo=UTC).timestamp()
+NOW = GIVEN + 3
+
+
+def test_a_spot_notice_ends_two_minutes_after_it_was_given() -> None:
+    notice = notices.parse(spot_notice(), now=NOW)
+    assert notice is not None
+    assert notice.kind is Kind.SPOT_INTERRUPTION
+    assert (notice.instance, notice.event_id) == (INSTANCE, EVENT_ID)
+    assert (notice.given, notice.deadline, notice.expires) == (GIVEN, GIVEN + 120, GIVEN + 120)
+
+
+def test_a_late_delivery_keeps_its_old_deadline() -> None:
+    notice = notices.parse(spot_notice(), now=GIVEN + 500)
+    assert notice is not None
+    assert notice.deadline == GIVEN + 120
+
+
+def test_hibernation_begins_at_once() -> None:
+    notice = notices.parse(spot_notice(action="hibernate"), now=NOW)
+    assert notice is not None
+    assert (notice.deadline, notice.expires) == (NOW, GIVEN + 120)
+
+
+@pytest.mark.parametrize(
+    "time", [None, "", "yesterday", 17, "2026-11-21T10:00:00", "2026-11-21T10:09:00Z", [], {}]
+)
+def test_a_time_that_cannot_be_used_means_now(time: Any) -> None:
+    notice = notices.parse(spot_notice(time=time), now=NOW)
+    assert notice is not None
+    assert notice.deadline == NOW + 120
+
+
+@pytest.mark.parametrize(
+    ("source", "detail_type"),
+    [
+        ("aws.ec2", "EC2 Instance State-change Notification"),
+        ("aws.s3", "EC2 Spot Instance Interruption Warning"),
+        ("aws.ec2", "Anything"),
+        ("acme.shop", "Order placed"),
+    ],
+)
+def test_an_unknown_kind_is_nobodys_fault(source: str, detail_type: str) -> None:
+    event = spot_notice(source=source, detail_type=detail_type, detail="whatever")
+    assert notices.parse(event, now=NOW) is None
+
+
+def test_a_drill_speaks_under_a_name_of_its_own() -> None:
+    assert notices.parse(spot_notice(source="acme.drill"), now=NOW) is not None
+
+
+@pytest.mark.parametrize(
+    ("event", "fault"),
+    [
+        (spot_notice(detail={}), "instance-id"),
+        (spot_notice(detail=None), "detail|object"),
+        (spot_notice(detail=[]), "object"),
+        (spot_notice(17), "instance-id"),
+        (spot_notice("ip-10-0-0-1"), "not an instance id"),
+        (spot_notice("i-0123456789abc0001/../x"), "not an instance id"),
+        (spot_notice("i-0123456789abc0001\n"), "not an instance id"),
+        (spot_notice(action=5), "instance-action"),
+        (spot_notice(source=None), "source"),
+        (spot_notice(source=3), "source"),
+        (spot_notice(detail_type=None), "detail-type"),
+        ("text", "object"),
+        ([], "object"),
+        (None, "object"),
+        (7, "object"),
+    ],
+)
+def test_a_malformed_event_names_its_fault(event: Any, fault: str) -> None:
+    with pytest.raises(NoticeError, match=fault):
+        notices.parse(event, now=NOW)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(JSON)
+def test_whatever_arrives_is_a_notice_or_nothing_or_a_named_fault(event: Any) -> None:
+    try:
+        found = notices.parse(event, now=NOW)
+    except NoticeError:
+        return
+    assert found is None  # no random value is a notice
+
+
+@given(field=st.sampled_from(["id", "time", "detail", "version", "region"]), value=JSON)
+def test_one_wrong_field_never_breaks_the_parser(field: str, value: Any) -> None:
+    try:
+        notice = notices.parse(spot_notice() | {field: value}, now=NOW)
+    except NoticeError:
+        return
+    assert notice is not None
+    assert notice.given <= NOW
+    assert notices.INSTANCE_ID.fullmatch(notice.instance)

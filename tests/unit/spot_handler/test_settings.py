@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+
+from lambdas.common.errors import SettingsError
+from lambdas.spot_handler.settings import Mode, OnDeadline, Settings
+
+
+def test_nothing_set_means_the_defaults() -> None:
+    assert Settings.from_env({}) == Settings()
+    assert Settings.from_env({"MODE": " ", "CLUSTERS": ""}) == Settings()
+
+
+def test_every_setting_is_read() -> None:
+    settings = Settings.from_env(
+        {
+            "MODE": "dry-run",
+            "ON_DEADLINE": "leave",
+            "CONCURRENCY": "7",
+            "MARGIN_SECONDS": "2.5",
+            "CLUSTERS": "blue, green,,",
+            "LOG_LEVEL": "debug",
+        }
+    )
+    assert settings.mode is Mode.DRY_RUN
+    assert settings.on_deadline is OnDeadline.LEAVE
+    assert (settings.concurrency, settings.margin) == (7, 2.5)
+    assert settings.clusters == {"blue", "green"}
+    assert settings.log_level == "DEBUG"
+
+
+def test_every_fault_is_named_at_once_with_what_is_allowed() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env(
+            {
+                "MODE": "evict",
+                "ON_DEADLINE": "panic",
+                "CONCURRENCY": "0",
+                "MARGIN_SECONDS": "nan",
+                "LOG_LEVEL": "loud",
+            }
+        )
+    message = str(caught.value)
+    for part in (
+        "MODE='evict': expected one of drain, cordon, dry-run",
+        "ON_DEADLINE='panic': expected one of force, leave",
+        "CONCURRENCY='0': expected a whole number from 1 to 500",
+        "MARGIN_SECONDS='nan': expected seconds from 0 to 60",
+        "LOG_LEVEL='loud': expected one of DEBUG, INFO, WARNING, ERROR",
+    ):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("CONCURRENCY", "501"), ("CONCURRENCY", "many"), ("MARGIN_SECONDS", "61"),
+     ("MARGIN_SECONDS", "-1"), ("MARGIN_SECONDS", "inf")],
+)  # fmt: skip
+def test_a_number_beyond_its_limits_is_a_fault(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        Settings.from_env({name: value})

@@ -1,6 +1,7 @@
 """The sandbox's own door into the emulator: what no AWS API offers, behind a token.
 
     POST /_sandbox/events            publish as an AWS service (PutEvents refuses ``aws.*``)
+    GET  /_sandbox/clusters/{name}   where tokens for this EKS cluster are reviewed
     PUT  /_sandbox/clusters/{name}   where DescribeCluster says that this cluster is
     GET  /_sandbox/deliveries        asynchronous invocations, their attempts and ends
     GET  /_sandbox/workers           processes that run functions
@@ -101,6 +102,8 @@ class Door:
                     return {"deliveries": self._invocations.deliveries()}
                 case "GET", "/_sandbox/workers":
                     return {"workers": self._workers()}
+                case "GET", path if match := _CLUSTER.fullmatch(path):
+                    return self._review_url(match.group(1))
                 case "PUT", path if match := _CLUSTER.fullmatch(path):
                     return self._place_cluster(match.group(1), json.loads(body))
         raise RefusedError(404, f"no {scope['method']} {scope['path']}")
@@ -122,20 +125,26 @@ class Door:
         self._events._dispatch_event(record, self._events._pattern_event_view(record))
         return {"id": event_id}
 
-    def _place_cluster(self, name: str, place: dict[str, str]) -> dict[str, str]:
-        """Endpoint and CA of DescribeCluster; answers where tokens of the cluster are reviewed."""
-        cluster = self._eks._clusters.get(name)
-        if cluster is None:
-            raise RefusedError(404, f"the emulator has no EKS cluster {name}")
-        cluster["endpoint"] = place["endpoint"]
-        cluster["certificateAuthority"] = {
-            "data": base64.b64encode(place["certificate_authority"].encode()).decode()
-        }
-        secret = cluster.get("_auth_token")
+    def _review_url(self, name: str) -> dict[str, str]:
+        secret = self._cluster(name).get("_auth_token")
         if not secret:
             raise RefusedError(500, "the emulator keeps no TokenReview secret any more")
         path = f"/_ministack/eks-auth/{self._account}/{self._region}/{name}/{secret}"
         return {"token_review_url": self._endpoint + path}
+
+    def _place_cluster(self, name: str, place: dict[str, str]) -> dict[str, str]:
+        """Endpoint and CA that DescribeCluster answers with."""
+        cluster = self._cluster(name)
+        cluster["endpoint"] = place["endpoint"]
+        authority = base64.b64encode(place["certificate_authority"].encode()).decode()
+        cluster["certificateAuthority"] = {"data": authority}
+        return {"endpoint": place["endpoint"]}
+
+    def _cluster(self, name: str) -> dict[str, Any]:
+        cluster: dict[str, Any] | None = self._eks._clusters.get(name)
+        if cluster is None:
+            raise RefusedError(404, f"the emulator has no EKS cluster {name}")
+        return cluster
 
     def _workers(self) -> list[dict[str, Any]]:
         return [

@@ -25,6 +25,7 @@ def main() -> None:
 
     # Only now: the emulator reads its settings while it is imported.
     import access_entry  # noqa: PLC0415
+    import cluster_vpc  # noqa: PLC0415
     import guard  # noqa: PLC0415
     import role_logs  # noqa: PLC0415
     from asynchronous import AsyncInvocations  # noqa: PLC0415
@@ -43,6 +44,7 @@ def main() -> None:
         RuleTargets(invocations, permissions).install()
         role_logs.install(permissions)
         access_entry.install()
+        cluster_vpc.install()
         door = Door(
             application.app,
             token=config["token"],

@@ -1,0 +1,217 @@
+"""The sandbox's AWS account: sessions, environment, and the door that AWS itself does not have."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from boto3.session import Session
+from botocore.config import Config
+
+from sandbox.errors import SandboxError
+from sandbox.state import Emulator, State
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_eks import EKSClient
+    from mypy_boto3_events import EventBridgeClient
+    from mypy_boto3_iam import IAMClient
+    from mypy_boto3_lambda import LambdaClient
+    from mypy_boto3_logs import CloudWatchLogsClient
+    from mypy_boto3_sqs import SQSClient
+
+SPOT_NOTICE = "EC2 Spot Instance Interruption Warning"
+DOOR_TIMEOUT = 30.0  # s
+# No profile, no credentials file, no metadata service: the SDK finds what it is given, or nothing.
+NO_ACCOUNT = {
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+def isolate() -> None:
+    """Forget this shell's AWS settings: nothing here may ever reach a real account."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ.update(NO_ACCOUNT)
+    # A proxy of this shell knows nothing of our loopback.
+    direct = [os.environ.get("NO_PROXY", ""), "localhost", "127.0.0.1"]
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(filter(None, direct))
+
+
+class Aws:
+    """One running emulator, as its administrator."""
+
+    def __init__(self, state: State) -> None:
+        if state.emulator is None:
+            raise SandboxError("Start the sandbox first: python -m sandbox up")
+        self._state = state
+        self._emulator: Emulator = state.emulator
+        self._tls = ssl.create_default_context(cafile=state.ca)
+
+    @property
+    def account(self) -> str:
+        return self._state.account
+
+    @property
+    def region(self) -> str:
+        return self._state.region
+
+    def environment(self) -> dict[str, str]:
+        """What an AWS SDK, the CDK CLI and the AWS CLI need to work with the sandbox."""
+        administrator = self._state.administrator
+        if administrator is None:
+            raise SandboxError("Start the sandbox first: python -m sandbox up")
+        return {
+            "AWS_ENDPOINT_URL": self._emulator.endpoint,
+            "AWS_ACCESS_KEY_ID": administrator.access_key,
+            "AWS_SECRET_ACCESS_KEY": administrator.secret_key,
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_CA_BUNDLE": self._state.ca,
+            "NODE_EXTRA_CA_CERTS": self._state.ca,
+        }
+
+    def iam_as_root(self) -> IAMClient:
+        """IAM as the account's root user, who is only needed to make the administrator."""
+        root = boto3.Session(self.account, self._emulator.root_secret, region_name=self.region)
+        return root.client("iam", **self._options())
+
+    @cached_property
+    def session(self) -> Session:
+        """A session of the administrator."""
+        environment = self.environment()
+        return Session(
+            environment["AWS_ACCESS_KEY_ID"],
+            environment["AWS_SECRET_ACCESS_KEY"],
+            region_name=self.region,
+        )
+
+    @cached_property
+    def ec2(self) -> EC2Client:
+        return self.session.client("ec2", **self._options())
+
+    @cached_property
+    def eks(self) -> EKSClient:
+        return self.session.client("eks", **self._options())
+
+    @cached_property
+    def iam(self) -> IAMClient:
+        return self.session.client("iam", **self._options())
+
+    @cached_property
+    def sqs(self) -> SQSClient:
+        return self.session.client("sqs", **self._options())
+
+    @cached_property
+    def logs(self) -> CloudWatchLogsClient:
+        return self.session.client("logs", **self._options())
+
+    @cached_property
+    def events(self) -> EventBridgeClient:
+        return self.session.client("events", **self._options())
+
+    @cached_property
+    def functions(self) -> LambdaClient:
+        return self.session.client("lambda", **self._options())
+
+    @cached_property
+    def cloudformation(self) -> CloudFormationClient:
+        return self.session.client("cloudformation", **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "endpoint_url": self._emulator.endpoint,
+            "verify": self._state.ca,
+            "config": Config(retries={"total_max_attempts": 3, "mode": "standard"}),
+        }
+
+    # The door: sandbox/emulator/door.py
+
+    def publish(self, event: dict[str, Any]) -> str:
+        """Put an event of an AWS service on the default bus; the event's id."""
+        return str(self._door("POST", "events", event)["id"])
+
+    def token_review_url(self, cluster: str) -> str:
+        """Where an API server asks who the bearer of an EKS token is."""
+        return str(self._door("GET", f"clusters/{cluster}")["token_review_url"])
+
+    def place_cluster(self, cluster: str, endpoint: str, certificate_authority: str) -> None:
+        """Let DescribeCluster answer with this server and its CA (PEM)."""
+        place = {"endpoint": endpoint, "certificate_authority": certificate_authority}
+        self._door("PUT", f"clusters/{cluster}", place)
+
+    def deliveries(self, event: str = "") -> list[dict[str, Any]]:
+        """Asynchronous invocations of functions, oldest first; of one event if given."""
+        found: list[dict[str, Any]] = self._door("GET", "deliveries")["deliveries"]
+        return [delivery for delivery in found if event in ("", delivery["event"])]
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Processes that run functions: function, pid, busy."""
+        found: list[dict[str, Any]] = self._door("GET", "workers")["workers"]
+        return found
+
+    def _door(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        request = urllib.request.Request(  # noqa: S310 - our own https endpoint
+            f"{self._emulator.endpoint}/_sandbox/{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"X-Sandbox-Token": self._emulator.token},
+        )
+        try:
+            with urllib.request.urlopen(request, context=self._tls, timeout=DOOR_TIMEOUT) as answer:  # noqa: S310
+                found: dict[str, Any] = json.load(answer)
+                return found
+        except urllib.error.HTTPError as error:
+            raise SandboxError(f"{method} {path}: {error.read().decode()}") from error
+        except OSError as error:
+            raise SandboxError(
+                f"Start the sandbox again (python -m sandbox up): the emulator does not answer at "
+                f"{self._emulator.endpoint}: {error}"
+            ) from error
+
+
+def spot_notice(
+    instance: str, *, action: str = "terminate", given: datetime | None = None, state: State
+) -> dict[str, Any]:
+    """The event that EC2 sends two minutes before it takes the instance.
+
+    given: when the notice was given, now by default.
+    """
+    zone = next((node.zone for node in state.nodes if node.instance == instance), state.region)
+    return {
+        "source": "aws.ec2",
+        "detail-type": SPOT_NOTICE,
+        "time": (given or datetime.now(UTC)).isoformat(),
+        # An instance ARN of this event names the zone and no account.
+        "resources": [f"arn:aws:ec2:{zone}:instance/{instance}"],
+        "detail": {"instance-id": instance, "instance-action": action},
+    }
+
+
+def moment(text: str) -> datetime:
+    """`--time`: RFC 3339, or seconds ago such as `90s`. Raises SandboxError for anything else."""
+    try:
+        if text.endswith("s") and text[:-1].replace(".", "", 1).isdigit():
+            return datetime.now(UTC) - timedelta(seconds=float(text[:-1]))
+        parsed = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise SandboxError(
+            f"Give --time as 2026-01-31T12:00:00Z or as seconds ago, 90s: {error}"
+        ) from error
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def project_root() -> Path:
+    """The checkout: the sandbox deploys this very app."""
+    return Path(__file__).parents[1]

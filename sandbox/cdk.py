@@ -1,0 +1,78 @@
+"""The CDK command line as users run it, pointed at the sandbox."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from sandbox.aws import NO_ACCOUNT, Aws
+from sandbox.errors import SandboxError
+
+ROOT = Path(__file__).parents[1]
+CLI = ROOT / "node_modules" / ".bin" / "cdk"
+
+
+class Cdk:
+    """One synthesised app: `cdk synth` once, everything else from its cloud assembly."""
+
+    def __init__(self, aws: Aws, folder: Path, *, name: str = "cdk.out") -> None:
+        self._aws = aws
+        self._folder = folder
+        self.assembly = folder / name
+
+    def synth(self, context: Mapping[str, str]) -> None:
+        """Synthesise with these settings, zips built for this machine."""
+        settings = {"castai:bundling": "local", **context}
+        arguments = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
+        self._run(
+            "synth", "--quiet", "--app", f"{sys.executable} app.py", "-o", self.assembly, *arguments
+        )
+
+    def bootstrap(self) -> None:
+        """`cdk bootstrap`: the bucket and the roles that deployments go through."""
+        self._run(
+            "bootstrap", "--app", self.assembly, f"aws://{self._aws.account}/{self._aws.region}"
+        )
+
+    def deploy(self, *stacks: str) -> str:
+        """`cdk deploy` of these stacks, or all; what it printed."""
+        return self._run(
+            "deploy", "--app", self.assembly, "--require-approval", "never", *(stacks or ("--all",))
+        )
+
+    def destroy(self, *stacks: str) -> str:
+        """`cdk destroy` of these stacks, or all; what it printed."""
+        return self._run("destroy", "--app", self.assembly, "--force", *(stacks or ("--all",)))
+
+    def _run(self, *arguments: str | Path) -> str:
+        if not CLI.exists():
+            raise SandboxError("Install the CDK command line: make setup")
+        done = subprocess.run(
+            [CLI, *arguments, "--no-notices", "--no-color"],
+            cwd=ROOT,
+            env=environment(self._aws, self._folder),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        with (self._folder / "cdk.log").open("a") as log:
+            log.write(f"$ cdk {' '.join(os.fspath(part) for part in arguments)}\n{done.stdout}\n")
+        if done.returncode:
+            raise SandboxError(f"cdk {arguments[0]} failed:\n{done.stdout.strip()}")
+        return done.stdout
+
+
+def environment(aws: Aws, folder: Path) -> dict[str, str]:
+    """This shell's, for package index and proxy, but the sandbox's AWS and nobody else's."""
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+        # The Node of the project's environment.
+        "PATH": os.pathsep.join([os.fspath(Path(sys.executable).parent), os.environ["PATH"]]),
+        # The CLI remembers account ids by access key: not in the user's home.
+        "CDK_HOME": os.fspath(folder / "cdk-home"),
+        "CDK_DISABLE_CLI_TELEMETRY": "true",
+        **NO_ACCOUNT,
+        **aws.environment(),
+    }

@@ -1,0 +1,71 @@
+"""Starting the AWS emulator in its own environment."""
+
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from sandbox import processes
+from sandbox.certificates import Certificates
+from sandbox.errors import SandboxError
+from sandbox.state import Emulator
+
+ROOT = Path(__file__).parents[1]
+PYTHON = ROOT / ".venv-emulator" / "bin" / "python"
+LAUNCHER = Path(__file__).parent / "emulator" / "launcher.py"
+CONCURRENCY = 3  # functions at a time that events may start: 60 MB each
+RETRY_PAUSE = 1.0  # s before an asynchronous retry; Lambda waits a minute
+
+
+def start(
+    folder: Path,
+    certificates: Certificates,
+    *,
+    account: str,
+    region: str,
+    concurrency: int = CONCURRENCY,
+    retry_pause: float = RETRY_PAUSE,
+) -> Emulator:
+    """Start it and wait until it listens. Raises SandboxError with its log if it does not."""
+    if not PYTHON.exists():
+        raise SandboxError("Install the emulator: make setup")
+    token, root_secret = secrets.token_urlsafe(32), secrets.token_urlsafe(30)
+    config = {
+        "account": account,
+        "region": region,
+        "root_key": account,  # the emulator knows the root user by the account's id
+        "root_secret": root_secret,
+        "token": token,
+        "certificate": str(certificates.certificate),
+        "key": str(certificates.key),
+        "ca": str(certificates.ca),
+        "tmp": str(folder / "functions"),
+        "concurrency": concurrency,
+        "retry_pause": retry_pause,
+    }
+    log = folder / "emulator.log"
+    process = processes.start(
+        [PYTHON, LAUNCHER], log=log, env=_environment(folder), stdin=json.dumps(config)
+    )
+    line = process.stdout.readline() if process.stdout else ""
+    if not line:
+        process.wait()
+        raise SandboxError(f"The emulator did not start. {log}:\n{processes.tail(log)}")
+    return Emulator(
+        processes.Process.of(process.pid), json.loads(line)["endpoint"], token, root_secret
+    )
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Nothing of this shell: functions inherit it, and AWS gives them nothing of it either."""
+    node = shutil.which("node")
+    if node is None:
+        raise SandboxError("Run it through make, or put .venv/bin first on PATH: node is not found")
+    return {
+        # Functions of CDK's own are written in JavaScript.
+        "PATH": os.pathsep.join([os.fspath(Path(node).resolve().parent), "/usr/bin", "/bin"]),
+        "HOME": str(folder),
+        "LANG": "C.UTF-8",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }

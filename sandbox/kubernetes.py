@@ -1,0 +1,145 @@
+"""The sandbox's cluster as its administrator sees it."""
+
+import base64
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import yaml
+from lightkube import Client, KubeConfig, codecs
+from lightkube.config.kubeconfig import SingleConfig
+from lightkube.core.exceptions import ConfigError
+from lightkube.models.core_v1 import NodeSpec
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.apps_v1 import Deployment, StatefulSet
+from lightkube.resources.core_v1 import Node as NodeResource
+from lightkube.resources.core_v1 import Pod
+from lightkube.resources.policy_v1 import PodDisruptionBudget
+
+from sandbox.errors import SandboxError
+from sandbox.state import Node, State
+
+FIELD_MANAGER = "sandbox"
+TIMEOUT = httpx2.Timeout(10.0)
+
+
+def connect(kubeconfig: Path) -> Client:
+    """A client with the rights that the kubeconfig gives."""
+    return Client(
+        _context(kubeconfig), field_manager=FIELD_MANAGER, timeout=TIMEOUT, trust_env=False
+    )
+
+
+def administrator(state: State) -> Client:
+    """A client with the administrator's rights in the sandbox's cluster."""
+    if state.kubernetes is None:
+        raise SandboxError("Start the sandbox first: python -m sandbox up")
+    return connect(Path(state.kubernetes.kubeconfig))
+
+
+def settled(client: Client) -> bool:
+    """Whether every controller has its pods, all are ready, and every budget has been counted."""
+    deployments = all(
+        thing.spec is not None
+        and thing.status is not None
+        and (thing.status.readyReplicas or 0) == thing.spec.replicas
+        for thing in client.list(Deployment, namespace="*")
+    )
+    sets = all(
+        thing.spec is not None
+        and thing.status is not None
+        and (thing.status.readyReplicas or 0) == thing.spec.replicas
+        for thing in client.list(StatefulSet, namespace="*")
+    )
+    pods = all(ready(pod) for pod in client.list(Pod, namespace="*"))
+    budgets = all(
+        budget.status is not None
+        and budget.metadata is not None
+        and budget.status.observedGeneration == budget.metadata.generation
+        for budget in client.list(PodDisruptionBudget, namespace="*")
+    )
+    return deployments and sets and pods and budgets
+
+
+def ready(pod: Pod) -> bool:
+    """Whether the pod's Ready condition is true."""
+    conditions = (pod.status and pod.status.conditions) or ()
+    return any(c.type == "Ready" and c.status == "True" for c in conditions)
+
+
+def server(kubeconfig: Path) -> tuple[str, str]:
+    """Endpoint and certificate authority (PEM) of a kubeconfig's current context.
+
+    Raises SandboxError where one is missing.
+    """
+    cluster = _context(kubeconfig).cluster
+    if cluster.certificate_auth_data:
+        return cluster.server, base64.b64decode(cluster.certificate_auth_data).decode()
+    if cluster.certificate_auth:
+        authority = kubeconfig.parent / cluster.certificate_auth
+        return cluster.server, authority.read_text()
+    raise SandboxError(
+        f"Put the cluster's certificate-authority into {kubeconfig}: DescribeCluster has to give it"
+    )
+
+
+def _context(kubeconfig: Path) -> SingleConfig:
+    try:
+        found = KubeConfig.from_file(kubeconfig).get()
+    except (ConfigError, OSError, yaml.YAMLError) as error:
+        raise SandboxError(f"Check the kubeconfig {kubeconfig}: {error}") from error
+    if found is None:
+        raise SandboxError(f"Set a current context in the kubeconfig {kubeconfig}")
+    return found
+
+
+def apply(client: Client, manifests: str) -> None:
+    """Server-side apply of a YAML file, as `kubectl apply --server-side -f` does."""
+    for thing in codecs.load_all_yaml(manifests):
+        client.apply(thing)
+
+
+def join(client: Client, nodes: Iterable[Node]) -> None:
+    """Register instances as nodes, with the labels that kubelet and cloud provider write."""
+    for node in nodes:
+        capacity = "SPOT" if node.spot else "ON_DEMAND"
+        labels = {
+            "kubernetes.io/hostname": node.name,
+            "kubernetes.io/os": "linux",
+            "topology.kubernetes.io/region": node.zone[:-1],
+            "topology.kubernetes.io/zone": node.zone,
+            "eks.amazonaws.com/capacityType": capacity,
+            "karpenter.sh/capacity-type": capacity.lower().replace("_", "-"),
+        }
+        if node.spot:
+            labels["scheduling.cast.ai/spot"] = "true"
+        client.create(
+            NodeResource(
+                metadata=ObjectMeta(name=node.name, labels=labels),
+                spec=NodeSpec(providerID=node.provider_id),
+            )
+        )
+
+
+def review_config(url: str, certificate_authority: str) -> str:
+    """A kubeconfig for kube-apiserver's --authentication-token-webhook-config-file."""
+    content: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [
+            {
+                "name": "sandbox",
+                "cluster": {
+                    "server": url,
+                    "certificate-authority-data": base64.b64encode(
+                        certificate_authority.encode()
+                    ).decode(),
+                },
+            }
+        ],
+        "users": [{"name": "apiserver"}],
+        "contexts": [{"name": "sandbox", "context": {"cluster": "sandbox", "user": "apiserver"}}],
+        "current-context": "sandbox",
+    }
+    return yaml.safe_dump(content, sort_keys=False)

@@ -1,0 +1,102 @@
+"""What a sandbox remembers of itself between two commands: `<folder>/state.json`."""
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from sandbox.errors import SandboxError
+from sandbox.processes import Process
+
+FOLDER = Path(".sandbox")
+ACCOUNT = "111122223333"  # an account id that AWS reserves for documentation
+REGION = "eu-central-1"
+CLUSTER = "demo"
+
+
+class Emulator(msgspec.Struct, frozen=True):
+    """The AWS emulator."""
+
+    process: Process
+    endpoint: str
+    token: str  # of the sandbox's own door
+    root_secret: str  # of the account's root user
+
+
+class Administrator(msgspec.Struct, frozen=True):
+    """The IAM user who deploys."""
+
+    access_key: str
+    secret_key: str
+
+
+class Node(msgspec.Struct, frozen=True):
+    """An EC2 instance that is a node of the cluster."""
+
+    instance: str
+    name: str
+    zone: str
+    spot: bool
+
+    @property
+    def provider_id(self) -> str:
+        """As the cloud provider writes it into ``spec.providerID``."""
+        return f"aws:///{self.zone}/{self.instance}"
+
+
+class Kubernetes(msgspec.Struct, frozen=True):
+    """The cluster behind the EKS cluster of the emulator."""
+
+    endpoint: str
+    kubeconfig: str  # of an administrator
+    token_review_url: str
+    process: Process | None = None  # None: somebody else's cluster
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """Enough to talk to the sandbox and to end it. Holds secrets: readable by its owner only."""
+
+    folder: str
+    account: str = ACCOUNT
+    region: str = REGION
+    cluster: str = CLUSTER
+    ca: str = ""
+    emulator: Emulator | None = None
+    administrator: Administrator | None = None
+    kubernetes: Kubernetes | None = None
+    castai: Process | None = None
+    nodes: tuple[Node, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        return Path(self.folder)
+
+    def save(self) -> None:
+        """Write the file in one step."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        draft = self.path / f"state.json.{os.getpid()}"
+        draft.touch(mode=0o600)
+        draft.write_bytes(msgspec.json.format(msgspec.json.encode(self)))
+        draft.replace(self.path / "state.json")
+
+    @classmethod
+    def load(cls, folder: Path) -> "State | None":
+        """The folder's state, None if no sandbox was started there."""
+        try:
+            return msgspec.json.decode((folder / "state.json").read_bytes(), type=cls)
+        except FileNotFoundError:
+            return None
+        except msgspec.DecodeError as error:
+            raise SandboxError(
+                f"Remove {folder}/state.json: it is of another version of the sandbox ({error}). "
+                "Processes that it names may still run."
+            ) from error
+
+    def processes(self) -> dict[str, Process]:
+        """Everything that this sandbox runs, by name."""
+        found = {
+            "AWS emulator": self.emulator.process if self.emulator else None,
+            "simulated cluster": self.kubernetes.process if self.kubernetes else None,
+            "CAST AI API": self.castai,
+        }
+        return {name: process for name, process in found.items() if process is not None}

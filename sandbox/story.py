@@ -1,0 +1,228 @@
+"""What happens to a node's pods between a notice and the empty node, told from watch events.
+
+Pure: objects and times come in, facts come out. The demo shows them live, the tests check the
+handler's own account against them.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+
+from lightkube.models.meta_v1 import OwnerReference
+from lightkube.resources.core_v1 import Node, Pod
+from lightkube.resources.policy_v1 import PodDisruptionBudget
+
+from sandbox.kubernetes import ready
+
+EVICTED_REASON = "EvictionByEvictionAPI"  # of the DisruptionTarget condition
+
+
+class Way(StrEnum):
+    """Where a pod is on its way."""
+
+    RUNNING = "running"
+    EVICTED = "evicted"  # terminating by an eviction
+    FORCED = "forced"  # terminating by a deletion past its budget
+    GONE = "gone"
+
+
+@dataclasses.dataclass
+class PodStory:
+    """A pod that was on the node when the story began, or landed there later."""
+
+    name: str  # namespace/name
+    uid: str
+    owner: str  # uid of its controller, "" for a bare pod
+    stays: str  # why it may stay on the node, "" if it has to go
+    way: Way = Way.RUNNING
+    forced: bool = False
+    left_at: float | None = None  # epoch seconds of its deletion being ordered
+    gone_at: float | None = None
+    replacement: str = ""
+    replacement_uid: str = ""
+    replacement_node: str = ""
+    replacement_ready: bool = False
+
+
+@dataclasses.dataclass
+class Line:
+    """One line of the timeline."""
+
+    at: float  # epoch seconds
+    text: str
+
+
+@dataclasses.dataclass
+class Budget:
+    """A budget as its last status says."""
+
+    name: str
+    healthy: int = 0
+    desired: int = 0
+    allowed: int = 0
+
+
+class Story:
+    """Follows one node."""
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+        self.pods: dict[str, PodStory] = {}
+        self.budgets: dict[str, Budget] = {}
+        self.lines: list[Line] = []
+        self.cordoned_at: float | None = None
+        self.began = False
+        self._unclaimed: dict[str, list[PodStory]] = {}
+
+    def begin(self) -> None:
+        """From here on changes are news; what came before was the state of things."""
+        self.began = True
+
+    def node_changed(self, node: Node, now: float) -> None:
+        """An event of the nodes' watch."""
+        if node.metadata is None or node.metadata.name != self.node or node.spec is None:
+            return
+        if node.spec.unschedulable and self.cordoned_at is None:
+            self.cordoned_at = now
+            self._tell(now, "node cordoned and tainted")
+
+    def budget_changed(self, budget: PodDisruptionBudget, now: float) -> None:
+        """An event of the budgets' watch."""
+        metadata, status = budget.metadata, budget.status
+        if metadata is None or status is None:
+            return
+        name = f"{metadata.namespace}/{metadata.name}"
+        found = Budget(
+            name,
+            status.currentHealthy or 0,
+            status.desiredHealthy or 0,
+            status.disruptionsAllowed or 0,
+        )
+        before = self.budgets.get(name)
+        self.budgets[name] = found
+        if before is None or before.allowed == found.allowed:
+            return
+        state = f"{found.healthy} ready, {found.desired} required"
+        if found.allowed:
+            self._tell(now, f"budget {name} lets {found.allowed} go ({state})")
+        else:
+            self._tell(now, f"budget {name} blocks ({state})")
+
+    def pod_changed(self, pod: Pod, now: float, *, deleted: bool = False) -> None:
+        """An event of the pods' watch."""
+        if pod.metadata is None or pod.metadata.uid is None or pod.spec is None:
+            return
+        ours = self.pods.get(pod.metadata.uid)
+        if ours is None and pod.spec.nodeName == self.node and not deleted:
+            ours = self._arrived(pod, now)
+        if ours is not None:
+            self._moved(ours, pod, now, deleted=deleted)
+        elif self.began and not deleted:
+            self._came_back(pod, now)
+
+    @property
+    def leaving(self) -> list[PodStory]:
+        """Pods that have to go or went, in the order of their names."""
+        return sorted((pod for pod in self.pods.values() if not pod.stays), key=_by_name)
+
+    @property
+    def staying(self) -> list[PodStory]:
+        """Pods that may stay."""
+        return sorted((pod for pod in self.pods.values() if pod.stays), key=_by_name)
+
+    def count(self) -> tuple[int, int, int]:
+        """Evicted, forced, left: what the cluster shows."""
+        leaving = self.leaving
+        forced = sum(pod.forced for pod in leaving)
+        left = sum(pod.way is Way.RUNNING for pod in leaving)
+        return len(leaving) - forced - left, forced, left
+
+    def empty(self) -> bool:
+        """Whether every pod that has to go is gone."""
+        return all(pod.way is Way.GONE for pod in self.leaving)
+
+    def settled(self) -> bool:
+        """Whether everything that a controller owns is back and ready."""
+        return self.empty() and all(pod.replacement_ready for pod in self.leaving if pod.owner)
+
+    def lost(self) -> list[str]:
+        """Pods of a controller that did not come back."""
+        return [pod.name for pod in self.leaving if pod.owner and not pod.replacement_ready]
+
+    def _arrived(self, pod: Pod, now: float) -> PodStory:
+        name, uid = _name(pod), pod.metadata.uid or ""  # type: ignore[union-attr] # checked by the caller
+        controller = _controller(pod)
+        story = PodStory(name, uid, controller.uid if controller else "", _stays(pod, controller))
+        self.pods[uid] = story
+        if self.began:
+            self._tell(now, f"{name} landed on the node")
+        return story
+
+    def _moved(self, story: PodStory, pod: Pod, now: float, *, deleted: bool) -> None:
+        terminating = pod.metadata is not None and pod.metadata.deletionTimestamp is not None
+        if terminating and story.way is Way.RUNNING:
+            evicted = any(
+                condition.type == "DisruptionTarget" and condition.reason == EVICTED_REASON
+                for condition in (pod.status and pod.status.conditions) or ()
+            )
+            story.way = Way.EVICTED if evicted else Way.FORCED
+            story.forced = not evicted
+            story.left_at = now
+            if story.owner:
+                self._unclaimed.setdefault(story.owner, []).append(story)
+            self._tell(now, f"{story.name} {'evicted' if evicted else 'deleted past its budget'}")
+        if deleted and story.way is not Way.GONE:
+            story.way = Way.GONE
+            story.gone_at = now
+            self._tell(now, f"{story.name} gone")
+
+    def _came_back(self, pod: Pod, now: float) -> None:
+        """A pod elsewhere: the replacement of the first one of its controller that needs one."""
+        controller = _controller(pod)
+        uid = pod.metadata.uid if pod.metadata else None
+        if controller is None or uid is None:
+            return
+        waiting = [story for story in self.pods.values() if story.replacement_uid == uid]
+        if not waiting and self._unclaimed.get(controller.uid):
+            waiting = [self._unclaimed[controller.uid].pop(0)]
+        for story in waiting:
+            story.replacement, story.replacement_uid = _name(pod), uid
+            story.replacement_node = (pod.spec and pod.spec.nodeName) or ""
+            if ready(pod) and not story.replacement_ready:
+                story.replacement_ready = True
+                self._tell(now, f"{story.replacement} ready on {story.replacement_node}")
+
+    def _tell(self, now: float, text: str) -> None:
+        if self.began:
+            self.lines.append(Line(now, text))
+
+
+def since(lines: Iterable[Line], start: float) -> Iterator[str]:
+    """Timeline lines with seconds since ``start``."""
+    for line in lines:
+        yield f"{line.at - start:6.1f} s  {line.text}"
+
+
+def _name(pod: Pod) -> str:
+    return f"{pod.metadata.namespace}/{pod.metadata.name}" if pod.metadata else ""
+
+
+def _by_name(story: PodStory) -> str:
+    return story.name
+
+
+def _controller(pod: Pod) -> OwnerReference | None:
+    owners = (pod.metadata and pod.metadata.ownerReferences) or ()
+    return next((owner for owner in owners if owner.controller), None)
+
+
+def _stays(pod: Pod, controller: OwnerReference | None) -> str:
+    """Our own reading of which pods a drain leaves: the check must not share the handler's code."""
+    annotations = (pod.metadata and pod.metadata.annotations) or {}
+    if "kubernetes.io/config.mirror" in annotations:
+        return "static pod"
+    if controller is not None and controller.kind == "DaemonSet":
+        return "DaemonSet"
+    if pod.status is not None and pod.status.phase in ("Succeeded", "Failed"):
+        return "finished"
+    return ""

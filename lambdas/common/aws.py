@@ -6,20 +6,18 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any, NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 import boto3.session
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from lambdas.common.errors import AwsRefusedError, AwsUnavailableError
 
-if TYPE_CHECKING:
-    from mypy_boto3_ec2 import EC2Client
-    from mypy_boto3_eks import EKSClient
-
 # One try per call, soon given up: the caller knows its deadline and retries by it.
-_CONFIG = Config(
+CONFIG = Config(
     connect_timeout=3, read_timeout=10, retries={"total_max_attempts": 1, "mode": "standard"}
 )
 
@@ -45,30 +43,28 @@ _SERVER_FAULT = 500
 
 
 @cache
-def session() -> boto3.session.Session:
-    """The container's session: credentials, region and endpoints by the SDK's standard settings."""
-    return boto3.session.Session(region_name=os.environ.get("AWS_REGION"))
+def session(models: Path | None = None) -> boto3.session.Session:
+    """The container's session: credentials, region and endpoints by the SDK's standard settings.
+
+    models: a folder of service models that come before the SDK's own (its data_path setting).
+    """
+    core = botocore.session.Session()
+    if models is not None:
+        core.set_config_variable("data_path", str(models))
+    return boto3.session.Session(
+        botocore_session=core, region_name=os.environ.get("AWS_REGION") or None
+    )
 
 
-@cache
-def ec2() -> EC2Client:
-    return session().client("ec2", config=_CONFIG)
-
-
-@cache
-def eks() -> EKSClient:
-    return session().client("eks", config=_CONFIG)
-
-
-def region() -> str:
-    """The region of the session. Raises AwsRefusedError where none is set."""
-    name = session().region_name
+def region(of: boto3.session.Session) -> str:
+    """The region of a session. Raises AwsRefusedError where none is set."""
+    name = of.region_name
     if not name:
         raise AwsRefusedError("Set AWS_REGION: no region is configured", code="NoRegion")
     return name
 
 
-def dns_suffix(region_name: str) -> str:
+def dns_suffix(of: boto3.session.Session, region_name: str) -> str:
     """The DNS suffix of a region's partition: amazonaws.com, amazonaws.com.cn, …
 
     Source: the partitions that the SDK itself resolves endpoints by.
@@ -76,7 +72,7 @@ def dns_suffix(region_name: str) -> str:
     # boto3 has no public door to its partition data; botocore's loader is the documented one.
     import re  # noqa: PLC0415 - botocore has imported it already; only this function needs it
 
-    loader = session()._session.get_component("data_loader")  # noqa: SLF001
+    loader = of._session.get_component("data_loader")  # noqa: SLF001
     partitions: list[dict[str, Any]] = loader.load_data("partitions")["partitions"]
     for partition in partitions:
         if region_name in partition["regions"] or re.match(partition["regionRegex"], region_name):

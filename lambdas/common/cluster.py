@@ -13,6 +13,7 @@ from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.errors import PermanentError
 
 if TYPE_CHECKING:
+    import boto3.session
     from mypy_boto3_eks import EKSClient
 
 
@@ -89,21 +90,24 @@ class Token:
         return "Token(…)"  # it is a secret
 
 
-def token_for(cluster: Cluster, *, clock: Clock = SYSTEM) -> Token:
-    """The token of this process's own AWS identity for `cluster`.
+def token_for(
+    cluster: Cluster, *, session: boto3.session.Session | None = None, clock: Clock = SYSTEM
+) -> Token:
+    """The token of this process's own AWS identity (that of `session`) for `cluster`.
 
     Raises AwsRefusedError where there are no credentials.
     """
 
     def sign() -> str:
         with aws.explained("sts:GetCallerIdentity (presigned)"):
-            credentials = aws.session().get_credentials()
+            own = session or aws.session()
+            credentials = own.get_credentials()
             if credentials is None:
                 raise PermanentError("Give this process AWS credentials: the SDK finds none")
             return eks_token.sign(
                 credentials,
                 region=cluster.region,
-                dns_suffix=aws.dns_suffix(cluster.region),
+                dns_suffix=aws.dns_suffix(own, cluster.region),
                 cluster=cluster.name,
             )
 

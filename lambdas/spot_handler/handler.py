@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lambdas.common import aws
 from lambdas.common.clock import SYSTEM
-from lambdas.spot_handler import interruption, notices, report
+from lambdas.spot_handler import instances, interruption, notices, report
 from lambdas.spot_handler.interruption import Means
 from lambdas.spot_handler.kubernetes import transport
 from lambdas.spot_handler.locate import Clusters
@@ -25,13 +25,14 @@ REPORT_RESERVE = 3.0
 
 @cache
 def means() -> Means:
-    """Built once per container. Raises SettingsError; AwsRefusedError where no region is set."""
+    """Built once per container. Raises SettingsError."""
     settings = Settings.from_env(os.environ)
     report.logger().setLevel(settings.log_level.value)
+    session = instances.session()
     return Means(
         settings=settings,
-        ec2=aws.ec2,
-        clusters=Clusters(aws.eks, aws.region(), SYSTEM),
+        ec2=session.client("ec2", config=aws.CONFIG),
+        clusters=Clusters(session, SYSTEM),
         transport=lambda ca_pem, connections: transport(ca_pem, connections=connections),
         clock=SYSTEM,
     )

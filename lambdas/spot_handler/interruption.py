@@ -12,11 +12,12 @@ import httpx2
 from lambdas.common import backoff
 from lambdas.common.clock import Clock
 from lambdas.common.errors import ClusterUnavailableError
-from lambdas.spot_handler import locate, pods
+from lambdas.spot_handler import instances, locate, pods
 from lambdas.spot_handler.cordon import cordon, patch_for
 from lambdas.spot_handler.drain import Drain, Window
+from lambdas.spot_handler.instances import Instance
 from lambdas.spot_handler.kubernetes import ClusterApi, Node, Pod
-from lambdas.spot_handler.locate import Clusters, Instance
+from lambdas.spot_handler.locate import Clusters
 from lambdas.spot_handler.notices import Notice
 from lambdas.spot_handler.outcome import Outcome, Result
 from lambdas.spot_handler.report import NodeEvents
@@ -38,7 +39,7 @@ class Means:
     """What an invocation works with: built once per container, or by a test."""
 
     settings: Settings
-    ec2: Callable[[], EC2Client]
+    ec2: EC2Client
     clusters: Clusters
     transport: TransportFactory
     clock: Clock
@@ -78,7 +79,7 @@ class _Interruption:
 
     async def run(self) -> None:
         instance = backoff.call(
-            lambda: locate.instance(self.means.ec2(), self.notice.instance),
+            lambda: instances.find(self.means.ec2, self.notice.instance),
             until=self.deadline,
             clock=self.clock,
         )

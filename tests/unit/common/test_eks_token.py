@@ -53,7 +53,7 @@ def test_another_cluster_is_another_signature() -> None:
     ],
 )
 def test_the_host_follows_the_partition(region: str, suffix: str) -> None:
-    assert aws.dns_suffix(region) == suffix
+    assert aws.dns_suffix(aws.session(), region) == suffix
 
 
 def test_a_token_is_signed_anew_before_it_ends_and_never_shown() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lambdas.spot_handler.locate import Instance
+from lambdas.spot_handler.instances import Instance
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
 from sandbox.aws import NO_ACCOUNT, Aws
 from sandbox.errors import SandboxError
 
@@ -20,6 +22,7 @@ class Cdk:
         self._aws = aws
         self._folder = folder
         self.assembly = folder / name
+        self._outputs = folder / f"{name}.outputs.json"
 
     def synth(self, context: Mapping[str, str]) -> None:
         """Synthesise with these settings, zips built for this machine."""
@@ -38,8 +41,16 @@ class Cdk:
     def deploy(self, *stacks: str) -> str:
         """`cdk deploy` of these stacks, or all; what it printed."""
         return self._run(
-            "deploy", "--app", self.assembly, "--require-approval", "never", *(stacks or ("--all",))
+            "deploy",
+            *("--app", self.assembly, "--require-approval", "never"),
+            *("--outputs-file", self._outputs),
+            *(stacks or ("--all",)),
         )
+
+    def outputs(self) -> dict[str, str]:
+        """The outputs of the stacks of the last deployment."""
+        stacks = msgspec.json.decode(self._outputs.read_bytes(), type=dict[str, dict[str, str]])
+        return {name: value for outputs in stacks.values() for name, value in outputs.items()}
 
     def destroy(self, *stacks: str) -> str:
         """`cdk destroy` of these stacks, or all; what it printed."""

@@ -36,7 +36,6 @@ def start(folder: Path, certificates: Certificates, token_review_url: str) -> Ku
         process.wait()
         raise SandboxError(f"The simulated cluster did not start. {log}:\n{processes.tail(log)}")
     return Kubernetes(
-        endpoint="",
         kubeconfig=str(kubeconfig),
         token_review_url=token_review_url,
         process=processes.Process.of(process.pid),

@@ -38,6 +38,21 @@ def administrator(state: State) -> Client:
     return connect(Path(state.kubernetes.kubeconfig))
 
 
+def endpoint(state: State) -> str:
+    """The URL of the sandbox's API server."""
+    if state.kubernetes is None:
+        raise SandboxError("Start the sandbox first: python -m sandbox up")
+    return server(Path(state.kubernetes.kubeconfig))[0]
+
+
+def count(client: Client) -> tuple[int, int]:
+    """Nodes and pods."""
+    return (
+        sum(1 for _ in client.list(NodeResource)),
+        sum(1 for _ in client.list(Pod, namespace="*")),
+    )
+
+
 def settled(client: Client) -> bool:
     """Whether every controller has its pods, all are ready, and every budget has been counted."""
     deployments = all(

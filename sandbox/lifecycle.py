@@ -169,7 +169,5 @@ def _place(state: State, aws: Aws, kubeconfig: Path) -> State:
     url = aws.token_review_url(state.cluster)
     review = kubernetes.review_config(url, Path(state.ca).read_text())
     (state.path / "token-review.kubeconfig").write_text(review)
-    placed = Kubernetes(
-        endpoint=endpoint, kubeconfig=str(kubeconfig.absolute()), token_review_url=url
-    )
+    placed = Kubernetes(kubeconfig=str(kubeconfig.absolute()), token_review_url=url)
     return msgspec.structs.replace(state, kubernetes=placed)

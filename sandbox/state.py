@@ -47,7 +47,6 @@ class Node(msgspec.Struct, frozen=True):
 class Kubernetes(msgspec.Struct, frozen=True):
     """The cluster behind the EKS cluster of the emulator."""
 
-    endpoint: str
     kubeconfig: str  # of an administrator
     token_review_url: str
     process: Process | None = None  # None: somebody else's cluster

@@ -1,0 +1,222 @@
+"""`python -m sandbox`: the whole system on this machine, without an AWS account."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Literal, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sandbox import aws, kubernetes, lifecycle
+from sandbox.cdk import Cdk
+from sandbox.demo import Stage, play, selected
+from sandbox.errors import SandboxError
+from sandbox.state import CLUSTER, FOLDER, State
+from sandbox.view import View
+
+app = typer.Typer(
+    help="An AWS account, an EKS cluster and CAST AI on this machine: nothing leaves it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(highlight=False, soft_wrap=True)
+
+Folder = Annotated[
+    Path,
+    typer.Option(
+        "--folder", envvar="CASTAI_SANDBOX", help="Where the sandbox keeps its state and logs."
+    ),
+]
+
+
+@app.command()
+def up(
+    folder: Folder = FOLDER,
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Put this cluster in the simulated one's place; its contents are left alone.",
+        ),
+    ] = None,
+    cluster: Annotated[str, typer.Option(help="Name of the EKS cluster.")] = CLUSTER,
+) -> None:
+    """Start the sandbox, if it does not run, and say how to look at it."""
+    with explained():
+        state = lifecycle.up(
+            folder.absolute(),
+            console.print,
+            kubeconfig=kubeconfig,
+            cluster=cluster,
+        )
+        _introduce(state)
+
+
+@app.command()
+def deploy(
+    folder: Folder = FOLDER,
+    context: Annotated[
+        list[str] | None,
+        typer.Option("--context", "-c", metavar="KEY=VALUE", help="As of `cdk deploy -c`."),
+    ] = None,
+) -> None:
+    """`cdk bootstrap` and `cdk deploy` of the app, as users run them, into the sandbox."""
+    with explained():
+        state = lifecycle.running(folder.absolute())
+        settings = dict(_pair(text) for text in context or ())
+        cdk = Cdk(aws.Aws(state), state.path)
+        cdk.synth({"castai:clusters": state.cluster, **settings})
+        cdk.bootstrap()
+        console.print(cdk.deploy().strip())
+
+
+@app.command()
+def notice(
+    instance: Annotated[str, typer.Argument(help="EC2 instance id; `status` lists them.")],
+    folder: Folder = FOLDER,
+    action: Annotated[
+        Literal["terminate", "stop", "hibernate"], typer.Option(help="What EC2 will do.")
+    ] = "terminate",
+    time: Annotated[
+        str, typer.Option(help="When it was given: 2026-01-31T12:00:00Z, or seconds ago: 90s.")
+    ] = "0s",
+) -> None:
+    """Let EC2 give a spot interruption notice for an instance, on the default event bus."""
+    with explained():
+        state = lifecycle.running(folder.absolute())
+        given = aws.moment(time)
+        event = aws.Aws(state).publish(
+            aws.spot_notice(instance, action=action, given=given, state=state)
+        )
+        console.print(f"event {event}: {instance} will {action}, noticed at {given:%H:%M:%S} UTC")
+        console.print(f"what came of it: python -m sandbox status{_option(folder)}")
+
+
+@app.command()
+def status(folder: Folder = FOLDER) -> None:
+    """What runs, the nodes, and what came of the events so far."""
+    with explained():
+        state = lifecycle.running(folder.absolute())
+        client = aws.Aws(state)
+        for name, process in state.processes().items():
+            console.print(f"{name}: process {process.pid}")
+        nodes = Table("instance", "node", "zone", "capacity", box=None, header_style="dim")
+        for node in state.nodes:
+            nodes.add_row(node.instance, node.name, node.zone, "spot" if node.spot else "on demand")
+        console.print(nodes)
+        deliveries = Table("event", "function", "state", "attempts", "outcome", box=None)
+        for delivery in client.deliveries():
+            result = delivery["result"] if isinstance(delivery["result"], dict) else {}
+            outcome = result.get("outcome") or result.get("errorMessage", "")
+            deliveries.add_row(
+                delivery["event"],
+                delivery["function"],
+                delivery["state"],
+                str(delivery["attempts"]),
+                Text(str(outcome)),
+            )
+        console.print(deliveries if deliveries.row_count else "no events yet")
+
+
+@app.command()
+def down(folder: Folder = FOLDER) -> None:
+    """End the sandbox and remove its folder; ends only processes that it started."""
+    with explained():
+        ended = lifecycle.down(folder.absolute())
+        console.print(f"ended: {', '.join(ended)}" if ended else "nothing was running")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option("--folder", help="A sandbox of the demo's own.")] = FOLDER
+    / "demo",
+    chapter: Annotated[
+        str | None, typer.Option(help="Only this chapter, with what it stands on.")
+    ] = None,
+    keep: Annotated[bool, typer.Option(help="Leave the sandbox running at the end.")] = False,
+    plain: Annotated[
+        bool | None, typer.Option("--plain/--live", help="Lines or a live view; default: by TTY.")
+    ] = None,
+) -> None:
+    """Deploy, give a spot notice, watch the node drain, remove: exit status 0 if all went well."""
+    with explained():
+        chapters = selected(chapter)
+        stage = Stage(folder.absolute(), View(plain=plain))
+        lifecycle.down(stage.folder)  # what an interrupted demo left
+        signal.signal(signal.SIGTERM, _interrupt)
+        kept = False
+        try:
+            play(stage, chapters)
+            kept = keep
+        finally:
+            if not kept:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing may keep running
+                lifecycle.down(stage.folder, keep_logs=sys.exc_info()[0] is not None)
+        if kept:
+            _introduce(stage.state)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _introduce(state: State) -> None:
+    """How to look at a running sandbox. The secrets stay in files."""
+    client = aws.Aws(state)
+    environment = state.path / "environment"
+    lines = [f"export {name}={value}" for name, value in client.environment().items()]
+    if state.kubernetes is not None:
+        lines.append(f"export KUBECONFIG={state.kubernetes.kubeconfig}")
+    environment.touch(mode=0o600)
+    environment.write_text("\n".join(lines) + "\n")
+    table = Table.grid(padding=(0, 2))
+    table.add_row("AWS endpoint", client.environment()["AWS_ENDPOINT_URL"])
+    if state.kubernetes is not None:
+        table.add_row("cluster", f"{state.cluster} at {kubernetes.endpoint(state)}")
+        table.add_row("kubeconfig", state.kubernetes.kubeconfig)
+        if state.kubernetes.process is None:
+            review = state.path / "token-review.kubeconfig"
+            table.add_row("TokenReview", state.kubernetes.token_review_url)
+            table.add_row("", f"for --authentication-token-webhook-config-file: {review}")
+    console.print(table)
+    console.print(f"\nin your shell:  source {environment}")
+    console.print(f"deploy:         python -m sandbox deploy{_option(state.path)}")
+    for node in state.nodes[:1]:
+        console.print(
+            f"spot notice:    python -m sandbox notice {node.instance}{_option(state.path)}"
+        )
+    console.print(f"end it:         python -m sandbox down{_option(state.path)}")
+
+
+def _option(folder: Path) -> str:
+    return "" if folder.absolute() == FOLDER.absolute() else f" --folder {folder}"
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, found, value = text.partition("=")
+    if not found:
+        raise SandboxError(f"Write -c {text}=VALUE: a context setting has a value")
+    return key, value
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """An error of ours is a sentence, not a traceback; nobody else's AWS account is in reach."""
+    aws.isolate()
+    try:
+        yield
+    except SandboxError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(Text(str(error), style="red"))
+        raise typer.Exit(1) from error
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,143 @@
+"""What the demo shows: live on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from sandbox.following import Following
+from sandbox.story import PodStory, Story, Way, since
+
+REFRESH = 8  # pictures a second
+BAR = 60  # characters
+COLOURS = {Way.RUNNING: "white", Way.EVICTED: "yellow", Way.FORCED: "red", Way.GONE: "green"}
+
+
+class View:
+    """One console; live when it is a terminal."""
+
+    def __init__(self, *, plain: bool | None = None) -> None:
+        self.console = Console(highlight=False, soft_wrap=True)
+        self.plain = not self.console.is_terminal if plain is None else plain
+
+    def chapter(self, number: int, title: str, sentence: str) -> None:
+        """The heading of a chapter."""
+        self.console.print()
+        self.console.print(Text(f"{number}  {title}", style="bold cyan"))
+        self.console.print(Text(f"   {sentence}", style="dim"))
+
+    def step(self, text: str) -> None:
+        """Something is done within a chapter."""
+        self.line(f"   {text}")
+
+    def done(self, seconds: float) -> None:
+        """The chapter's clock."""
+        self.console.print(Text(f"   ({seconds:.1f} s)", style="dim"))
+
+    def line(self, text: str, style: str = "") -> None:
+        """One line. Flushed, so that a pipe sees it when it happens."""
+        self.console.print(Text(text, style=style))
+        sys.stdout.flush()
+
+    @contextmanager
+    def drain(self, following: Following, given: float, deadline: float) -> Iterator["Drawing"]:
+        """Show the story while the block polls `Drawing.look`."""
+        drawing = Drawing(self, following, given, deadline)
+        if self.plain:
+            yield drawing
+            drawing.look()
+            return
+        with Live(
+            get_renderable=drawing.picture,
+            console=self.console,
+            refresh_per_second=REFRESH,
+            transient=True,
+        ):
+            yield drawing
+        for text in drawing.timeline():
+            self.step(text)
+
+
+class Drawing:
+    """A story on the screen."""
+
+    def __init__(self, view: View, following: Following, given: float, deadline: float) -> None:
+        self._view = view
+        self._following = following
+        self._given = given
+        self._deadline = deadline
+        self._printed = 0
+
+    def look(self) -> None:
+        """Print what is new, where nothing is drawn."""
+        if not self._view.plain:
+            return
+        for text in self.timeline(self._printed):
+            self._view.step(text)
+            self._printed += 1
+
+    def timeline(self, first: int = 0) -> list[str]:
+        """The story's lines from the given one on, with seconds since the notice."""
+        with self._following.lock:
+            return list(since(self._following.story.lines[first:], self._given))
+
+    def picture(self) -> RenderableType:
+        """Clock, pods and budgets as they are now."""
+        with self._following.lock:
+            story = self._following.story
+            return Group(self._clock(), _pods(story), _budgets(story))
+
+    def _clock(self) -> RenderableType:
+        total = self._deadline - self._given
+        passed = min(time.time() - self._given, total)
+        table = Table.grid(padding=(0, 2))
+        table.add_row(
+            Text(f"{passed:5.1f} s of {total:.0f} s", style="bold"),
+            ProgressBar(total=total, completed=passed, width=BAR),
+            Text("cordoned" if self._following.story.cordoned_at else "", style="yellow"),
+        )
+        return table
+
+
+def _pods(story: Story) -> Table:
+    table = Table(box=None, padding=(0, 2), title_justify="left")
+    for heading in ("pod", "way", "comes back as", "on"):
+        table.add_column(heading, header_style="dim")
+    for pod in story.leaving:
+        table.add_row(Text(pod.name), Text(_way(pod), style=COLOURS[pod.way]), *_replacement(pod))
+    for pod in story.staying:
+        table.add_row(Text(pod.name, style="dim"), Text(f"stays: {pod.stays}", style="dim"), "", "")
+    return table
+
+
+def _way(pod: PodStory) -> str:
+    how = "deleted past its budget" if pod.forced else "evicted"
+    if pod.way is Way.RUNNING:
+        return "running"
+    return f"{how}, gone" if pod.way is Way.GONE else f"{how}, terminating"
+
+
+def _replacement(pod: PodStory) -> tuple[str, str]:
+    if pod.way is not Way.RUNNING and not pod.owner:
+        return "nobody re-creates it", ""
+    return pod.replacement, pod.replacement_node + (" ✓" if pod.replacement_ready else "")
+
+
+def _budgets(story: Story) -> Table:
+    table = Table(box=None, padding=(0, 2))
+    for heading in ("budget", "ready", "required", "may go"):
+        table.add_column(heading, header_style="dim")
+    for budget in story.budgets.values():
+        table.add_row(
+            budget.name,
+            str(budget.healthy),
+            str(budget.desired),
+            Text(str(budget.allowed), style="green" if budget.allowed else "red"),
+        )
+    return table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from aws_cdk import App, Tags, Validations
+from aws_cdk import App, Environment, Tags, Validations
 from cdk_nag import AwsSolutionsChecks
 
 from stacks.castai_stack import CastaiStack
@@ -14,12 +14,15 @@ from stacks.spot_handler_stack import SpotHandlerStack
 STACKS: tuple[type[CastaiStack], ...] = (SpotHandlerStack,)
 
 
-def build(app: App) -> None:
-    """Add the stacks that the context asks for. Raises SettingsError where it is wrong."""
+def build(app: App, env: Environment | None = None) -> None:
+    """Add the stacks that the context asks for. Raises SettingsError where it is wrong.
+
+    env None: templates that fit any account, region and partition; the CLI's profile decides.
+    """
     settings = Settings.from_context(app.node.get_all_context())
     for stack in STACKS:
         if stack.wanted(settings):
-            stack(app, settings)
+            stack(app, settings, env=env)
     for key, value in settings.app.tags.items():
         Tags.of(app).add(key, value)
     # A finding that nobody has acknowledged with a reason stops the synth.

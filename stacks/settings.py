@@ -153,8 +153,8 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
     spot_role_regions: Annotated[
         tuple[Region, ...],
         Meta(
-            description="Regions whose spot handlers share the created role. Empty: the stack's "
-            "own region only."
+            description="Regions whose spot handlers share the created role, this one included; "
+            "they have the same `castai:namePrefix`. Empty: the stack's own region only."
         ),
     ] = ()
     role_policies: Annotated[
@@ -183,7 +183,10 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
     ] = SPOT_MEMORY_MB
     snap_start: Annotated[
         bool,
-        Meta(description="Start from a snapshot (SnapStart): shorter cold starts, has a price."),
+        Meta(
+            description="Start from a snapshot (SnapStart): shorter cold starts; it has a price, and "
+            "not every region has it."
+        ),
     ] = False
     tracing: Annotated[bool, Meta(description="Trace invocations with X-Ray.")] = False
     reserved_concurrency: Annotated[

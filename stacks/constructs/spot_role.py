@@ -80,6 +80,11 @@ class SpotRole(Construct):
     def _least(self) -> bool:
         return self._settings.role_policies == "least-privilege"
 
+    @property
+    def _clusters(self) -> tuple[str, ...]:
+        """Names of the clusters to be read. Those of other regions are not known here: any."""
+        return ("*",) if self._settings.spot_role_regions else self._settings.clusters or ("*",)
+
     def _statements(self) -> Iterator[iam.PolicyStatement]:
         if self._least:
             yield iam.PolicyStatement(
@@ -110,8 +115,7 @@ class SpotRole(Construct):
         return self._arns("logs", "log-group", streams, ArnFormat.COLON_RESOURCE_NAME)
 
     def _cluster_arns(self) -> list[str]:
-        clusters = self._settings.clusters or ("*",)
-        return [arn for name in clusters for arn in self._arns("eks", "cluster", name)]
+        return [arn for name in self._clusters for arn in self._arns("eks", "cluster", name)]
 
     def _arns(
         self,
@@ -133,19 +137,18 @@ class SpotRole(Construct):
 
     def _findings(self) -> Iterator[tuple[str, str]]:
         for name in () if self._least else MANAGED_POLICIES:
-            arn = f"arn:{Stack.of(self).partition}:iam::aws:policy/{name}"
             yield (
-                f"IAM4[Policy::{arn}]",
+                f"IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/{name}]",
                 "CAST AI documents it for this role; castai:rolePolicies=least-privilege drops it.",
             )
         if self._least:
             for arn in self._log_arns():
                 yield f"IAM5[Resource::{arn}]", "The streams of the function's own log group."
-        if not self._settings.clusters:
+        if "*" in self._clusters:
             for arn in self._cluster_arns():
                 yield (
                     f"IAM5[Resource::{arn}]",
-                    "castai:clusters is empty: any cluster's endpoint may be read, no more.",
+                    "No clusters are listed, or other regions share the role: reading only.",
                 )
         if self._least or self._settings.tracing or self._settings.subnet_ids:
             yield (

@@ -1,0 +1,195 @@
+"""What every stack of the app is held to: cdk-nag, cfn-lint, partitions, and a synth offline."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from aws_cdk import App
+from cfnlint.api import ManualArgs, lint
+
+import app
+from tests.infra.conftest import CONTEXT, ROOT, VARIANTS, Assembly, Synthesise
+
+REGIONS = ["us-east-1", "eu-central-1", "cn-north-1", "us-gov-west-1"]
+
+# cfn-lint's remarks that stay.
+ACCEPTED = {
+    "W3005": "CDK writes every dependency down, also those that a reference implies",
+}
+
+HERE = "<AWS::Region>:<AWS::AccountId>"
+
+# Findings of cdk-nag that stay, by variant: a new acknowledgement is a decision, made here too.
+ACKNOWLEDGED = {
+    "default": {
+        "AwsSolutions-SQS3",
+        "AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/CloudWatchLogsFullAccess]",
+        "AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AWSLambdaRole]",
+        "AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/AmazonEC2ReadOnlyAccess]",
+        f"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:eks:{HERE}:cluster/*]",
+    },
+    "everything": {
+        "AwsSolutions-SQS3",
+        *(
+            f"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:{resource}]"
+            for region in ("eu-central-1", "eu-west-1")
+            for resource in (
+                f"eks:{region}:<AWS::AccountId>:cluster/*",
+                f"logs:{region}:<AWS::AccountId>:log-group:/aws/lambda/acme-spot-handler:*",
+            )
+        ),
+        "AwsSolutions-IAM5[Resource::*]",
+    },
+    "imported": {"AwsSolutions-SQS3"},
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_cdk_nag_finds_nothing_but_what_is_acknowledged_with_a_reason(
+    synthesise: Synthesise, name: str
+) -> None:
+    report = synthesise(VARIANTS[name]).json("validation-report.json")
+    (nag,) = (r for r in report["pluginReports"] if r["pluginName"] == "AwsSolutions")
+    assert nag["conclusion"] == "success"
+    assert {found["ruleName"] for found in nag["suppressedViolations"]} == ACKNOWLEDGED[name]
+    assert all(len(found["reason"]) > 20 for found in nag["suppressedViolations"])
+
+
+def test_an_unacknowledged_finding_stops_the_synth(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("stacks.constructs.failure_queue.acknowledge", lambda *_: None)
+    cdk_app = App(outdir=str(tmp_path), context=CONTEXT | {"aws:cdk:bundling-stacks": []})
+    app.build(cdk_app)
+    with pytest.raises(RuntimeError, match="ValidationFailed"):
+        cdk_app.synth()
+    assert "AwsSolutions-SQS3" in (tmp_path / "validation-report.json").read_text()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_cfn_lint_has_nothing_to_say(synthesise: Synthesise, name: str) -> None:
+    # SnapStart, of "everything", is not to be had in every partition.
+    regions = REGIONS[:2] if name == "everything" else REGIONS
+    for template in synthesise(VARIANTS[name]).templates.values():
+        matches = lint(json.dumps(template), config=ManualArgs(regions=regions))
+        assert [str(m) for m in matches if m.rule.id not in ACCEPTED] == []
+
+
+@pytest.mark.parametrize(
+    ("region", "partition"),
+    [("eu-central-1", "aws"), ("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")],
+)
+@pytest.mark.parametrize("name", ["default", "everything"])
+def test_every_arn_is_of_the_partition_it_is_deployed_to(
+    synthesise: Synthesise, region: str, partition: str, name: str
+) -> None:
+    # SnapStart is not to be had in every partition.
+    assembly = synthesise(VARIANTS[name] | {"castai:snapStart": False}, region)
+    for template in assembly.templates.values():
+        assert set(re.findall(r"\barn:([a-z-]+):", json.dumps(template))) == {partition}
+    nag = assembly.json("validation-report.json")["pluginReports"][0]
+    assert nag["conclusion"] == "success"
+
+
+@pytest.mark.parametrize("name", ["default", "everything"])
+def test_no_arn_of_an_unknown_region_names_a_partition(synthesise: Synthesise, name: str) -> None:
+    for template in synthesise(VARIANTS[name]).templates.values():
+        assert re.findall(r"arn:aws[a-z-]*:", json.dumps(template)) == []
+
+
+def test_no_source_of_the_stacks_names_a_partition_in_an_arn() -> None:
+    sources = [ROOT / "app.py", *(ROOT / "stacks").rglob("*.py")]
+    assert len(sources) > 5
+    assert [path for path in sources if re.search(r"arn:aws\b", path.read_text())] == []
+
+
+def test_a_template_holds_no_analytics_and_names_no_machine(variant: Assembly) -> None:
+    for template in variant.templates.values():
+        text = json.dumps(template)
+        assert "AWS::CDK::Metadata" not in text
+        assert str(ROOT) not in text
+
+
+# A socket that is opened in Node or in Python ends the process.
+NO_NETWORK_IN_NODE = """
+const refuse = () => { process.stderr.write("NETWORK\\n"); process.exit(97); };
+require("net").Socket.prototype.connect = refuse;
+require("dgram").Socket.prototype.send = refuse;
+for (const dns of [require("dns"), require("dns").promises])
+  for (const name of Object.keys(dns))
+    if (/^(lookup|resolve|reverse)/.test(name)) dns[name] = refuse;
+"""
+NO_NETWORK_IN_PYTHON = """
+import os, sys
+def hook(event, args):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
+        sys.stderr.write("NETWORK\\n")
+        os._exit(97)
+sys.addaudithook(hook)
+"""
+
+
+@pytest.fixture
+def offline(tmp_path: Path) -> dict[str, str]:
+    """The environment of a process that ends with 97 where it, or its Node, uses the network."""
+    (tmp_path / "no_network.js").write_text(NO_NETWORK_IN_NODE)
+    (tmp_path / "sitecustomize.py").write_text(NO_NETWORK_IN_PYTHON)
+    return {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "HOME": os.environ["HOME"],  # where jsii keeps what it has unpacked
+        "PYTHONPATH": str(tmp_path),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "NODE_OPTIONS": f"--require {tmp_path / 'no_network.js'}",
+        "CDK_OUTDIR": str(tmp_path / "cdk.out"),
+    }
+
+
+def run(*command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 - commands of this file
+        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (sys.executable, "-c", "import socket; socket.create_connection(('127.0.0.1', 9))"),
+        ("node", "-e", "require('net').connect(9, '127.0.0.1')"),
+        ("node", "-e", "fetch('http://127.0.0.1:65530')"),
+        ("node", "-e", "require('dns').promises.resolve('localhost')"),
+    ],
+)
+def test_the_tripwire_trips(offline: dict[str, str], command: tuple[str, ...]) -> None:
+    done = run(*command, env=offline)
+    assert (done.returncode, done.stderr) == (97, "NETWORK\n")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_synth_makes_no_network_call_and_asks_the_cli_for_none(
+    offline: dict[str, str], name: str
+) -> None:
+    context = CONTEXT | VARIANTS[name] | {"aws:cdk:bundling-stacks": []}
+    done = run(sys.executable, "app.py", env=offline | {"CDK_CONTEXT_JSON": json.dumps(context)})
+    assert done.returncode == 0, done.stderr
+    # What the app cannot know it would list as missing, for the CLI to look up in the account.
+    manifest = Assembly(Path(offline["CDK_OUTDIR"])).json("manifest.json")
+    assert manifest.get("missing", []) == []
+
+
+def test_wrong_settings_stop_the_synth_with_one_message(offline: dict[str, str]) -> None:
+    context = CONTEXT | {"castai:mode": "drian", "castai:cluster": "blue"}
+    done = run(sys.executable, "app.py", env=offline | {"CDK_CONTEXT_JSON": json.dumps(context)})
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "Correct these settings (context in cdk.json, or cdk -c key=value):",
+        "  castai:cluster: no such setting; did you mean castai:clusters?",
+        "  castai:mode: 'drian': expected cordon, drain, dry-run; did you mean drain?",
+        "All settings: python3 -m stacks.settings",
+    ]
+    assert not (Path(offline["CDK_OUTDIR"]) / "manifest.json").exists()

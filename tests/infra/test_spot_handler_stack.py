@@ -1,0 +1,389 @@
+"""The spot handler's stack: what the template says where it matters."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from syrupy.assertion import SnapshotAssertion
+from syrupy.extensions.json import JSONSnapshotExtension
+
+from lambdas.common.clock import SYSTEM
+from lambdas.spot_handler import notices, report
+from lambdas.spot_handler.handler import REPORT_RESERVE
+from lambdas.spot_handler.outcome import Outcome, Result
+from lambdas.spot_handler.settings import Settings
+from stacks.constructs.bundling import LOCAL
+from stacks.constructs.spot_rules import EVENT_KINDS
+from tests.infra.conftest import VARIANTS, Assembly, Stack, Synthesise, without_assets
+
+FUNCTION = "AWS::Lambda::Function"
+ROLE = "AWS::IAM::Role"
+RULE = "AWS::Events::Rule"
+QUEUE = "AWS::SQS::Queue"
+ALARM = "AWS::CloudWatch::Alarm"
+ENTRY = "AWS::EKS::AccessEntry"
+
+
+def arn(logical: str) -> dict[str, Any]:
+    return {"Fn::GetAtt": [logical, "Arn"]}
+
+
+def managed(name: str) -> dict[str, Any]:
+    return {"Fn::Join": ["", ["arn:", {"Ref": "AWS::Partition"}, f":iam::aws:policy/{name}"]]}
+
+
+def flat(value: Any) -> str:
+    """An ARN of a template as one line."""
+    if isinstance(value, dict) and "Fn::Join" in value:
+        glue, parts = value["Fn::Join"]
+        return str(glue).join(flat(part) for part in parts)
+    return f"<{value['Ref']}>" if isinstance(value, dict) else str(value)
+
+
+def statements(stack: Stack) -> dict[str, tuple[list[str], list[str]]]:
+    """Statements of the role by Sid: actions and resources, each sorted."""
+    (policy,) = stack.one(ROLE)["Policies"]
+
+    def many(value: Any) -> list[Any]:
+        return value if isinstance(value, list) else [value]
+
+    found = {}
+    for statement in policy["PolicyDocument"]["Statement"]:
+        assert statement.keys() == {"Sid", "Effect", "Action", "Resource"}
+        assert statement["Effect"] == "Allow"
+        resources = sorted(flat(resource) for resource in many(statement["Resource"]))
+        found[statement["Sid"]] = (sorted(many(statement["Action"])), resources)
+    return found
+
+
+class TestFunction:
+    def test_newest_python_on_arm64_with_the_one_handler_path(self, default: Stack) -> None:
+        function = default.one(FUNCTION)
+        assert function["Runtime"] == "python3.14"
+        assert function["Architectures"] == ["arm64"]
+        assert function["Handler"] == "lambdas.spot_handler.handler.lambda_handler"
+
+    def test_outlives_the_notice(self, default: Stack) -> None:
+        assert default.one(FUNCTION)["Timeout"] > notices.NOTICE_PERIOD + REPORT_RESERVE
+
+    def test_logs_json_to_its_own_group_with_retention(self, default: Stack) -> None:
+        logging = default.one(FUNCTION)["LoggingConfig"]
+        assert logging["LogFormat"] == "JSON"
+        assert logging["LogGroup"] == {"Ref": default.id("AWS::Logs::LogGroup")}
+        assert default.one("AWS::Logs::LogGroup") == {
+            "LogGroupName": "/aws/lambda/castai-spot-handler",
+            "RetentionInDays": 30,
+        }
+
+    @pytest.mark.parametrize(
+        ("name", "threshold"), [("default", "INFO"), ("everything", "INFO"), ("imported", "DEBUG")]
+    )
+    def test_lambda_never_holds_back_metrics_or_what_the_handler_logs(
+        self, synthesise: Synthesise, name: str, threshold: str
+    ) -> None:
+        (template,) = synthesise(VARIANTS[name]).templates.values()
+        logging = Stack(template).one(FUNCTION)["LoggingConfig"]
+        assert logging["ApplicationLogLevel"] == threshold
+
+    def test_the_handler_understands_its_environment(
+        self, default: Stack, everything: Stack
+    ) -> None:
+        environment = everything.one(FUNCTION)["Environment"]["Variables"]
+        settings = Settings.from_env(environment)
+        assert settings == Settings.from_env(
+            {
+                "MODE": "cordon",
+                "ON_DEADLINE": "leave",
+                "CONCURRENCY": "20",
+                "MARGIN_SECONDS": "2.5",
+                "CLUSTERS": "blue,green",
+                "LOG_LEVEL": "ERROR",
+            }
+        )
+        assert Settings.from_env(default.one(FUNCTION)["Environment"]["Variables"]) == Settings()
+
+    def test_vpc_tracing_snapshots_and_concurrency_by_context_only(
+        self, default: Stack, everything: Stack
+    ) -> None:
+        optional = {"VpcConfig", "TracingConfig", "SnapStart", "ReservedConcurrentExecutions"}
+        assert not default.one(FUNCTION).keys() & optional
+        function = everything.one(FUNCTION)
+        assert function["VpcConfig"] == {
+            "SubnetIds": ["subnet-0a1b2c3d", "subnet-0a1b2c3e"],
+            "SecurityGroupIds": ["sg-0a1b2c3d"],
+        }
+        assert function["TracingConfig"] == {"Mode": "Active"}
+        assert function["SnapStart"] == {"ApplyOn": "PublishedVersions"}
+        assert function["ReservedConcurrentExecutions"] == 50
+
+    def test_the_sandbox_gets_this_machines_architecture(self, imported: Stack) -> None:
+        assert imported.one(FUNCTION)["Architectures"] == [LOCAL.architecture]
+
+
+class TestDelivery:
+    def test_a_rule_for_each_kind_of_event_that_the_handler_parses(self) -> None:
+        assert {(kind.source, kind.detail_type) for kind in EVENT_KINDS} == set(notices.PARSERS)
+
+    def test_the_rule_is_on_the_default_bus_and_takes_aws_alone(self, default: Stack) -> None:
+        rule = default.one(RULE)
+        assert "EventBusName" not in rule
+        assert rule["State"] == "ENABLED"
+        assert rule["EventPattern"] == {
+            "source": ["aws.ec2"],
+            "detail-type": ["EC2 Spot Instance Interruption Warning"],
+        }
+
+    def test_drill_sources_are_added(self, everything: Stack) -> None:
+        assert everything.one(RULE)["EventPattern"]["source"] == ["aws.ec2", "platform.drill"]
+
+    @pytest.mark.parametrize("name", ["default", "everything"])
+    def test_only_the_rule_may_invoke_what_it_targets(
+        self, synthesise: Synthesise, name: str
+    ) -> None:
+        (template,) = synthesise(VARIANTS[name]).templates.values()
+        stack = Stack(template)
+        (target,) = stack.one(RULE)["Targets"]
+        permission = stack.one("AWS::Lambda::Permission")
+        assert permission["FunctionName"] == target["Arn"]
+        assert permission["Principal"] == "events.amazonaws.com"
+        assert permission["SourceArn"] == arn(stack.id(RULE))
+
+    def test_nothing_older_than_the_notice_is_run_at_either_stage(self, default: Stack) -> None:
+        (target,) = default.one(RULE)["Targets"]
+        invocation = default.one("AWS::Lambda::EventInvokeConfig")
+        assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] == notices.NOTICE_PERIOD
+        assert invocation["MaximumEventAgeInSeconds"] == notices.NOTICE_PERIOD
+        # Lambda's second retry comes three minutes after the first try.
+        assert invocation["MaximumRetryAttempts"] == 1
+
+    def test_both_stages_leave_what_they_give_up_in_the_one_queue(self, default: Stack) -> None:
+        queue = arn(default.id(QUEUE))
+        (target,) = default.one(RULE)["Targets"]
+        invocation = default.one("AWS::Lambda::EventInvokeConfig")
+        assert target["DeadLetterConfig"]["Arn"] == queue
+        assert invocation["DestinationConfig"] == {"OnFailure": {"Destination": queue}}
+
+    def test_with_snapshots_the_published_version_is_called_and_configured(
+        self, everything: Stack
+    ) -> None:
+        (target,) = everything.one(RULE)["Targets"]
+        alias = everything.id("AWS::Lambda::Alias")
+        assert target["Arn"] == {"Ref": alias}
+        assert everything.one("AWS::Lambda::EventInvokeConfig")["Qualifier"] == "live"
+
+    def test_the_queue_is_encrypted_takes_tls_only_and_keeps_two_weeks(
+        self, default: Stack
+    ) -> None:
+        queue = default.one(QUEUE)
+        assert queue["SqsManagedSseEnabled"] is True
+        assert queue["MessageRetentionPeriod"] == 14 * 24 * 3600
+        deny, allow = default.one("AWS::SQS::QueuePolicy")["PolicyDocument"]["Statement"]
+        assert deny["Effect"] == "Deny"
+        assert deny["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+        assert allow["Principal"] == {"Service": "events.amazonaws.com"}
+        assert allow["Condition"] == {"ArnEquals": {"aws:SourceArn": arn(default.id(RULE))}}
+
+
+class TestRole:
+    def test_name_trust_and_tag(self, default: Stack) -> None:
+        role = default.one(ROLE)
+        assert role["RoleName"] == "CastLambdaRoleForSpot"
+        assert role["AssumeRolePolicyDocument"]["Statement"] == [
+            {
+                "Action": "sts:AssumeRole",
+                "Effect": "Allow",
+                "Principal": {"Service": "lambda.amazonaws.com"},
+            }
+        ]
+        assert {"Key": "cast:managed-by", "Value": "cast.ai"} in role["Tags"]
+        assert default.one(FUNCTION)["Role"] == arn(default.id(ROLE))
+
+    def test_the_documented_policies_and_what_they_lack(self, default: Stack) -> None:
+        assert default.one(ROLE)["ManagedPolicyArns"] == [
+            managed("CloudWatchLogsFullAccess"),
+            managed("service-role/AWSLambdaRole"),
+            managed("AmazonEC2ReadOnlyAccess"),
+        ]
+        here = "<AWS::Region>:<AWS::AccountId>"
+        assert statements(default) == {
+            "FindCluster": (
+                ["eks:DescribeCluster"],
+                [f"arn:<AWS::Partition>:eks:{here}:cluster/*"],
+            ),
+            "KeepFailedNotices": (
+                ["sqs:SendMessage"],
+                [f"arn:<AWS::Partition>:sqs:{here}:castai-spot-handler-failures"],
+            ),
+        }
+
+    def test_least_privilege_is_exactly_what_is_used_in_the_regions_that_share_the_role(
+        self, everything: Stack
+    ) -> None:
+        assert "ManagedPolicyArns" not in everything.one(ROLE)
+        central, west = (f"{region}:<AWS::AccountId>" for region in ("eu-central-1", "eu-west-1"))
+        assert statements(everything) == {
+            "WriteOwnLog": (
+                ["logs:CreateLogStream", "logs:PutLogEvents"],
+                [
+                    f"arn:<AWS::Partition>:logs:{place}:log-group:/aws/lambda/acme-spot-handler:*"
+                    for place in (central, west)
+                ],
+            ),
+            "FindInstance": (["ec2:DescribeInstances"], ["*"]),
+            "FindCluster": (
+                ["eks:DescribeCluster"],
+                # The clusters of the other region have names that this stack does not know.
+                [f"arn:<AWS::Partition>:eks:{place}:cluster/*" for place in (central, west)],
+            ),
+            "KeepFailedNotices": (
+                ["sqs:SendMessage"],
+                [
+                    f"arn:<AWS::Partition>:sqs:{place}:acme-spot-handler-failures"
+                    for place in (central, west)
+                ],
+            ),
+            "Trace": (["xray:PutTelemetryRecords", "xray:PutTraceSegments"], ["*"]),
+            "AttachToVpc": (
+                [
+                    "ec2:AssignPrivateIpAddresses",
+                    "ec2:CreateNetworkInterface",
+                    "ec2:DeleteNetworkInterface",
+                    "ec2:DescribeNetworkInterfaces",
+                    "ec2:DescribeSubnets",
+                    "ec2:UnassignPrivateIpAddresses",
+                ],
+                ["*"],
+            ),
+        }
+
+    def test_the_listed_clusters_alone_where_the_role_is_of_one_region(
+        self, synthesise: Synthesise
+    ) -> None:
+        assembly = synthesise({"castai:clusters": "blue"})
+        _, resources = statements(assembly.stack("castai-spot-handler"))["FindCluster"]
+        assert resources == ["arn:<AWS::Partition>:eks:<AWS::Region>:<AWS::AccountId>:cluster/blue"]
+
+    def test_the_names_in_the_statements_are_those_of_the_resources(
+        self, everything: Stack
+    ) -> None:
+        found = statements(everything)
+        group = everything.one("AWS::Logs::LogGroup")["LogGroupName"]
+        queue = everything.one(QUEUE)["QueueName"]
+        assert all(f":{group}:" in resource for resource in found["WriteOwnLog"][1])
+        assert all(r.endswith(f":{queue}") for r in found["KeepFailedNotices"][1])
+
+    @pytest.mark.parametrize("name", ["default", "everything", "imported"])
+    def test_no_grant_adds_to_the_role(self, synthesise: Synthesise, name: str) -> None:
+        (template,) = synthesise(VARIANTS[name]).templates.values()
+        kinds = {resource["Type"] for resource in template["Resources"].values()}
+        assert not kinds & {"AWS::IAM::Policy", "AWS::IAM::ManagedPolicy", "AWS::IAM::RolePolicy"}
+
+    def test_an_imported_role_is_used_and_not_changed(self, imported: Stack) -> None:
+        assert imported.all(ROLE) == {}
+        assert flat(imported.one(FUNCTION)["Role"]) == (
+            "arn:<AWS::Partition>:iam::<AWS::AccountId>:role/CastLambdaRoleForSpot"
+        )
+
+    def test_the_boundary_bounds_it(self, default: Stack, everything: Stack) -> None:
+        assert "PermissionsBoundary" not in default.one(ROLE)
+        assert flat(everything.one(ROLE)["PermissionsBoundary"]) == (
+            "arn:<AWS::Partition>:iam::<AWS::AccountId>:policy/platform/Boundary"
+        )
+
+
+class TestClusterAccess:
+    def test_the_role_joins_the_group_in_each_listed_cluster(self, everything: Stack) -> None:
+        entries = everything.all(ENTRY).values()
+        assert {entry["ClusterName"] for entry in entries} == {"blue", "green"}
+        for entry in entries:
+            assert entry["PrincipalArn"] == arn(everything.id(ROLE))
+            assert entry["Type"] == "STANDARD"
+            assert entry["KubernetesGroups"] == ["castai:spot-handler"]
+            assert "AccessPolicies" not in entry
+
+    def test_none_where_no_cluster_is_listed_or_access_is_left_to_the_user(
+        self, default: Stack, imported: Stack
+    ) -> None:
+        assert default.all(ENTRY) == {}
+        assert imported.all(ENTRY) == {}
+
+
+class TestAlarms:
+    def test_one_for_each_sign_of_a_lost_drain(self, default: Stack) -> None:
+        found = {
+            (alarm["Namespace"], alarm["MetricName"], alarm["Statistic"])
+            for alarm in default.all(ALARM).values()
+        }
+        assert found == {
+            ("AWS/Lambda", "Errors", "Sum"),
+            ("AWS/Lambda", "Throttles", "Sum"),
+            ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "Maximum"),
+            ("CastAI/SpotHandler", "PodsLeft", "Sum"),
+        }
+        for alarm in default.all(ALARM).values():
+            assert (alarm["Threshold"], alarm["EvaluationPeriods"], alarm["Period"]) == (1, 1, 60)
+            assert alarm["ComparisonOperator"] == "GreaterThanOrEqualToThreshold"
+            assert alarm["TreatMissingData"] == "notBreaching"
+
+    def test_pods_left_is_read_where_the_handler_writes_it(
+        self, default: Stack, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (alarm,) = (a for a in default.all(ALARM).values() if a["MetricName"] == "PodsLeft")
+        now = SYSTEM.now()
+        report.measure(Result(Outcome.PARTIAL, reason="", started=now, ended=now))
+        written = set()
+        for line in capsys.readouterr().out.splitlines():
+            record = json.loads(line)
+            for metrics in record["_aws"]["CloudWatchMetrics"]:
+                for names in metrics["Dimensions"]:
+                    values = tuple(sorted((name, record[name]) for name in names))
+                    written |= {
+                        (metrics["Namespace"], metric["Name"], values)
+                        for metric in metrics["Metrics"]
+                    }
+        dimensions = tuple(sorted((d["Name"], d["Value"]) for d in alarm["Dimensions"]))
+        assert (alarm["Namespace"], "PodsLeft", dimensions) in written
+
+    def test_a_topic_is_told_if_there_is_one(
+        self, default: Stack, everything: Stack, imported: Stack
+    ) -> None:
+        assert default.all("AWS::SNS::Topic") == {}
+        assert all("AlarmActions" not in alarm for alarm in default.all(ALARM).values())
+        topic = {"Ref": everything.id("AWS::SNS::Topic")}
+        assert all(alarm["AlarmActions"] == [topic] for alarm in everything.all(ALARM).values())
+        subscription = everything.one("AWS::SNS::Subscription")
+        assert (subscription["Protocol"], subscription["Endpoint"]) == ("email", "ops@example.org")
+        own = VARIANTS["imported"]["castai:alarmTopicArn"]
+        assert imported.all("AWS::SNS::Topic") == {}
+        assert all(alarm["AlarmActions"] == [own] for alarm in imported.all(ALARM).values())
+
+
+class TestStack:
+    def test_it_and_its_outputs_describe_themselves(self, default: Stack) -> None:
+        assert default.template["Description"]
+        outputs = default.template["Outputs"]
+        assert outputs.keys() == {"FunctionName", "RoleArn", "LogGroupName", "FailureQueueUrl"}
+        assert all(output["Description"] for output in outputs.values())
+
+    def test_everything_that_takes_tags_carries_those_of_the_settings(
+        self, everything: Stack
+    ) -> None:
+        for kind in (FUNCTION, ROLE, QUEUE, ENTRY, ALARM, RULE, "AWS::Logs::LogGroup"):
+            for properties in everything.all(kind).values():
+                assert {"Key": "team", "Value": "platform"} in properties["Tags"], kind
+
+    def test_nothing_outlives_the_stack(self, variant: Assembly) -> None:
+        for template in variant.templates.values():
+            for logical, resource in template["Resources"].items():
+                if resource["Type"] != "AWS::Lambda::Version":
+                    assert resource.get("DeletionPolicy", "Delete") == "Delete", logical
+
+    @pytest.mark.parametrize("name", ["default", "everything"])
+    def test_snapshot(self, synthesise: Synthesise, name: str, snapshot: SnapshotAssertion) -> None:
+        (template,) = (
+            body for key, body in synthesise(VARIANTS[name]).templates.items() if "spot" in key
+        )
+        as_json = snapshot.use_extension(JSONSnapshotExtension)
+        assert without_assets(template) == as_json

@@ -1,0 +1,312 @@
+"""A cluster's Kubernetes API for work that is not in a hurry: objects as plain JSON, our errors.
+
+Over lightkube's synchronous client. Objects are dicts, sent as they are: a typed model would drop
+the fields that it does not know. Every call is repeated until `until` while that can help.
+The drain has a client of its own (docs/adr/0002-a-thin-kubernetes-client.md).
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, Self, TypeVar
+
+import httpx2
+import lightkube
+from lightkube.config.kubeconfig import SingleConfig
+from lightkube.config.models import Cluster as ClusterConfig
+from lightkube.config.models import Context, User
+from lightkube.core.exceptions import ApiError
+from lightkube.core.resource import NamespacedResource
+from lightkube.resources import (
+    apps_v1,
+    batch_v1,
+    core_v1,
+    policy_v1,
+    rbac_authorization_v1,
+)
+from lightkube.types import CascadeType, PatchType
+
+from lambdas.common import backoff
+from lambdas.common.clock import SYSTEM, Clock
+from lambdas.common.cluster import Cluster, Token
+from lambdas.common.errors import (
+    CastaiError,
+    ClusterForbiddenError,
+    ClusterRefusedError,
+    ClusterUnauthorizedError,
+    ClusterUnavailableError,
+    PermanentError,
+    RetryableError,
+)
+
+FIELD_MANAGER: Final = "castai-eks"
+"""Who owns the fields that we apply."""
+
+REQUEST_TIMEOUT: Final = 10.0  # s for one answer
+PATIENCE: Final = 30.0  # s for one call with its retries
+FIELD_CONFLICT: Final = "FieldManagerConflict"
+
+Object = Mapping[str, Any]
+T = TypeVar("T")
+
+# lightkube addresses a kind through its class; those that we never touch are not here on purpose.
+_CLASSES: Final[Mapping[tuple[str, str], Any]] = {
+    ("v1", "ConfigMap"): core_v1.ConfigMap,
+    ("v1", "Namespace"): core_v1.Namespace,
+    ("v1", "PersistentVolumeClaim"): core_v1.PersistentVolumeClaim,
+    ("v1", "Pod"): core_v1.Pod,
+    ("v1", "ResourceQuota"): core_v1.ResourceQuota,
+    ("v1", "Secret"): core_v1.Secret,
+    ("v1", "Service"): core_v1.Service,
+    ("v1", "ServiceAccount"): core_v1.ServiceAccount,
+    ("apps/v1", "DaemonSet"): apps_v1.DaemonSet,
+    ("apps/v1", "Deployment"): apps_v1.Deployment,
+    ("apps/v1", "ReplicaSet"): apps_v1.ReplicaSet,
+    ("apps/v1", "StatefulSet"): apps_v1.StatefulSet,
+    ("batch/v1", "Job"): batch_v1.Job,
+    ("policy/v1", "PodDisruptionBudget"): policy_v1.PodDisruptionBudget,
+    ("rbac.authorization.k8s.io/v1", "ClusterRole"): rbac_authorization_v1.ClusterRole,
+    ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"): (
+        rbac_authorization_v1.ClusterRoleBinding
+    ),
+    ("rbac.authorization.k8s.io/v1", "Role"): rbac_authorization_v1.Role,
+    ("rbac.authorization.k8s.io/v1", "RoleBinding"): rbac_authorization_v1.RoleBinding,
+}
+
+_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT = 401, 403, 404, 409
+_TOO_MANY, _SERVER_FAULT = 429, 500
+
+
+class FieldConflictError(PermanentError):
+    """Someone else owns fields that we would set. `conflicts` holds (field, manager) pairs."""
+
+    def __init__(self, message: str, conflicts: tuple[tuple[str, str], ...]) -> None:
+        super().__init__(message)
+        self.conflicts = conflicts
+
+
+class _NotYetKnownError(RetryableError):
+    """401 or 403 shortly after we were given access: this API server has not heard of it yet."""
+
+    def __init__(self, refusal: ClusterUnauthorizedError | ClusterForbiddenError) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+
+
+class Kube:
+    """The Kubernetes API of one cluster.
+
+    All methods raise ClusterUnauthorizedError, ClusterForbiddenError, ClusterRefusedError, or
+    ClusterUnavailableError when the time is used up.
+    """
+
+    def __init__(
+        self,
+        client: lightkube.Client,
+        *,
+        clock: Clock = SYSTEM,
+        until: float = float("inf"),
+        settled: float = 0.0,
+    ) -> None:
+        """`until` ends every patience; before `settled` a 401 or 403 may pass (epoch seconds)."""
+        self._client: Any = client  # its overloads know kinds by class; here a kind is data
+        self._clock = clock
+        self._until = until
+        self._settled = settled
+
+    def __enter__(self) -> Self:
+        """Use as a context manager to close connections."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close connections."""
+        self._client.close()
+
+    def get(
+        self, api_version: str, kind: str, name: str, namespace: str | None = None
+    ) -> dict[str, Any] | None:
+        """The object, or None where there is none."""
+        what = f"reading {kind} {_path(name, namespace)}"
+        try:
+            return self._ask(
+                what,
+                lambda: self._client.get(_class(api_version, kind), name, **_in(namespace)),
+            )
+        except ClusterRefusedError as error:
+            if error.code == _NOT_FOUND:
+                return None
+            raise
+
+    def list(
+        self,
+        api_version: str,
+        kind: str,
+        *,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Objects of a kind; of all namespaces where it has any and none is given."""
+        resource = _class(api_version, kind)
+        spaced = issubclass(resource, NamespacedResource)
+        where: dict[str, Any] = {"namespace": namespace or lightkube.ALL_NS} if spaced else {}
+        if labels:
+            where["labels"] = dict(labels)
+
+        def call() -> list[dict[str, Any]]:
+            return [
+                _plain(item, api_version, kind) for item in self._client.list(resource, **where)
+            ]
+
+        return self._retried(f"listing {kind}", call)
+
+    def apply(self, obj: Object, *, dry_run: bool = False) -> dict[str, Any]:
+        """Server-side apply under our field manager; fields of others are never overwritten.
+
+        Raises FieldConflictError with every contested field.
+        """
+        name, namespace = obj["metadata"]["name"], obj["metadata"].get("namespace")
+
+        def call() -> Any:  # noqa: ANN401 - lightkube's objects are typed by kind
+            return self._client.patch(
+                _class(obj["apiVersion"], obj["kind"]),
+                name,
+                dict(obj),
+                patch_type=PatchType.APPLY,
+                field_manager=FIELD_MANAGER,
+                dry_run=dry_run,
+                **_in(namespace),
+            )
+
+        return self._ask(f"applying {obj['kind']} {_path(name, namespace)}", call)
+
+    def delete(self, api_version: str, kind: str, name: str, namespace: str | None = None) -> None:
+        """Delete the object; its dependents are collected in the background. Gone is fine."""
+
+        def call() -> None:
+            self._client.delete(
+                _class(api_version, kind),
+                name,
+                cascade=CascadeType.BACKGROUND,
+                **_in(namespace),
+            )
+
+        try:
+            self._retried(f"deleting {kind} {_path(name, namespace)}", call)
+        except ClusterRefusedError as error:
+            if error.code != _NOT_FOUND:
+                raise
+
+    def _ask(self, what: str, call: Callable[[], Any]) -> dict[str, Any]:
+        def once() -> dict[str, Any]:
+            found = call()
+            return _plain(found, found.apiVersion, found.kind)
+
+        return self._retried(what, once)
+
+    def _retried(self, what: str, call: Callable[[], T]) -> T:
+        def once() -> T:
+            try:
+                with explained(what):
+                    return call()
+            except (ClusterUnauthorizedError, ClusterForbiddenError) as error:
+                if self._clock.now() < self._settled:
+                    raise _NotYetKnownError(error) from error
+                raise
+
+        patience = max(self._clock.now() + PATIENCE, self._settled)
+        try:
+            return backoff.call(once, until=min(self._until, patience), clock=self._clock)
+        except _NotYetKnownError as error:
+            raise error.refusal from error
+
+
+def connect(
+    cluster: Cluster,
+    token: Token,
+    *,
+    clock: Clock = SYSTEM,
+    until: float = float("inf"),
+    settled: float = 0.0,
+) -> Kube:
+    """The API of `cluster`, trusting its certificate authority, as whom the token says."""
+    config = SingleConfig(
+        context_name=cluster.name,
+        context=Context(cluster=cluster.name, user=cluster.name),
+        cluster=ClusterConfig(
+            server=cluster.endpoint,
+            certificate_auth_data=base64.b64encode(cluster.ca_pem.encode()).decode(),
+        ),
+        user=User(token=token.get()),
+    )
+    client = lightkube.Client(config, timeout=httpx2.Timeout(REQUEST_TIMEOUT), trust_env=False)
+    return Kube(client, clock=clock, until=until, settled=settled)
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn lightkube's and httpx2's errors into ours; `what` is what was being done."""
+    try:
+        yield
+    except httpx2.HTTPStatusError as error:
+        raise _refusal(what, error) from error
+    except httpx2.TransportError as error:
+        raise ClusterUnavailableError(
+            "Check that the cluster's endpoint can be reached (VPC, security group, public access):"
+            f" {what} failed ({type(error).__name__})",
+            unreachable=True,
+        ) from error
+
+
+def _refusal(what: str, error: httpx2.HTTPStatusError) -> CastaiError:
+    code = error.response.status_code if error.response is not None else 0
+    said = error.status.message if isinstance(error, ApiError) else ""
+    answered = f"{what} was answered with {code}: {said or 'no message'}"
+    if code == _UNAUTHORIZED:
+        return ClusterUnauthorizedError(
+            f"Give this identity access to the cluster (access entry, or aws-auth): {answered}"
+        )
+    if code == _FORBIDDEN:
+        return ClusterForbiddenError(f"Give this identity the right in the cluster: {answered}")
+    if code == _TOO_MANY or code >= _SERVER_FAULT:
+        return ClusterUnavailableError(f"The cluster is not well: {answered}")
+    if code == _CONFLICT and isinstance(error, ApiError) and (found := _conflicts(error)):
+        fields = "; ".join(f"{field} is {manager}'s" for field, manager in found)
+        return FieldConflictError(
+            f"Let go of the fields that another manager owns, none was overwritten: {what}: "
+            f"{fields}",
+            found,
+        )
+    return ClusterRefusedError(f"Correct what the cluster refuses: {answered}", code=code)
+
+
+def _conflicts(error: ApiError) -> tuple[tuple[str, str], ...]:
+    """(field, manager) of each cause; the manager is quoted in the cause's message."""
+    details = error.status.details
+    causes = (details.causes if details else None) or []
+    return tuple(
+        (cause.field or "?", (cause.message or "").partition('"')[2].partition('"')[0] or "?")
+        for cause in causes
+        if cause.reason == FIELD_CONFLICT
+    )
+
+
+def _class(api_version: str, kind: str) -> Any:  # noqa: ANN401 - lightkube's classes are dynamic
+    try:
+        return _CLASSES[api_version, kind]
+    except KeyError:
+        raise PermanentError(f"Leave {kind} ({api_version}) out: it is not handled here") from None
+
+
+def _plain(obj: Any, api_version: str, kind: str) -> dict[str, Any]:  # noqa: ANN401
+    """An object of lightkube as JSON; list items come without kind and version."""
+    return {"apiVersion": api_version, "kind": kind, **obj.to_dict()}
+
+
+def _in(namespace: str | None) -> dict[str, str]:
+    return {"namespace": namespace} if namespace else {}
+
+
+def _path(name: str, namespace: str | None) -> str:
+    return f"{namespace}/{name}" if namespace else name

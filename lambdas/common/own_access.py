@@ -1,0 +1,165 @@
+"""This process's own access to a cluster's Kubernetes API, for as long as it works and no longer.
+
+Where the cluster has access entries, one is made for our own principal and removed on every way
+out. A process that was killed leaves its entry behind: it is known by its tag, used by the next
+run and removed by that. An entry that somebody else made is used as it is and stays.
+
+Clusters with `aws-auth` only need a mapping made by hand: docs/manual-onboarding.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from lambdas.common import aws, backoff
+from lambdas.common.clock import SYSTEM, Clock
+from lambdas.common.cluster import Cluster
+from lambdas.common.errors import AwsRefusedError, CastaiError, RetryableError
+
+if TYPE_CHECKING:
+    from mypy_boto3_eks import EKSClient
+
+TEMPORARY_TAG: Final = "castai-eks-cdk:temporary"
+CLUSTER_ADMIN: Final = "AmazonEKSClusterAdminPolicy"
+"""To make RBAC objects one must hold what they grant, so nothing less does for writing."""
+VIEW: Final = "AmazonEKSViewPolicy"
+"""Deployments, ReplicaSets and pods of a namespace; no Secret."""
+
+CALL_PATIENCE: Final = 30.0  # s for one call to EKS with its retries
+KNOWN_AFTER: Final = 60.0  # s until all of a cluster's API servers know a new entry; usually a few
+
+_EXISTS: Final = "ResourceInUseException"
+_MISSING: Final = "ResourceNotFoundException"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What we give ourselves: a policy of EKS, for the cluster or for some namespaces."""
+
+    policy: str = CLUSTER_ADMIN
+    namespaces: Sequence[str] = ()
+
+
+@contextmanager
+def granted(
+    eks: EKSClient,
+    cluster: Cluster,
+    principal_arn: str,
+    grant: Grant | None = None,
+    *,
+    clock: Clock = SYSTEM,
+) -> Iterator[float]:
+    """Have access to the cluster inside the `with`; `principal_arn` is our own role or user.
+
+    Yields until when (epoch seconds) the cluster may still refuse us, for `Kube(settled=…)`.
+    Raises AwsRefusedError or AwsUnavailableError. An error while the entry is removed is raised
+    too, unless there is one already: then it is added to that as a note.
+    """
+    entry = _Entry(eks, cluster, principal_arn, clock)
+    if "API" not in cluster.authentication_mode or entry.is_somebody_elses():
+        yield 0.0
+        return
+    try:
+        entry.create()
+        entry.associate(grant or Grant())
+        yield clock.now() + KNOWN_AFTER
+    except BaseException as error:
+        try:
+            entry.delete()
+        except CastaiError as second:
+            error.add_note(f"Remove access entry {principal_arn} by hand as well: {second}")
+        raise
+    else:
+        entry.delete()
+
+
+class _NotYetError(RetryableError):
+    """EKS has not heard of the entry that was made a moment ago."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """The calls to EKS about one entry."""
+
+    eks: EKSClient
+    cluster: Cluster
+    principal: str
+    clock: Clock
+
+    def is_somebody_elses(self) -> bool:
+        """Whether there is an entry that a person, or another tool, made."""
+        try:
+            answer = self._call(
+                "eks:DescribeAccessEntry",
+                lambda: self.eks.describe_access_entry(
+                    clusterName=self.cluster.name, principalArn=self.principal
+                ),
+            )
+        except AwsRefusedError as error:
+            if error.code == _MISSING:
+                return False
+            raise
+        return TEMPORARY_TAG not in answer["accessEntry"].get("tags", {})
+
+    def create(self) -> None:
+        """Make the entry; one that a killed run left behind does as well."""
+        try:
+            self._call(
+                "eks:CreateAccessEntry",
+                lambda: self.eks.create_access_entry(
+                    clusterName=self.cluster.name,
+                    principalArn=self.principal,
+                    type="STANDARD",
+                    tags={TEMPORARY_TAG: "true"},
+                ),
+            )
+        except AwsRefusedError as error:
+            if error.code != _EXISTS:
+                raise
+
+    def associate(self, grant: Grant) -> None:
+        """Give the entry its policy."""
+        partition = self.cluster.arn.split(":")[1]
+        self._call(
+            "eks:AssociateAccessPolicy",
+            lambda: self.eks.associate_access_policy(
+                clusterName=self.cluster.name,
+                principalArn=self.principal,
+                policyArn=f"arn:{partition}:eks::aws:cluster-access-policy/{grant.policy}",
+                accessScope=(
+                    {"type": "namespace", "namespaces": list(grant.namespaces)}
+                    if grant.namespaces
+                    else {"type": "cluster"}
+                ),
+            ),
+            again_on=_MISSING,
+        )
+
+    def delete(self) -> None:
+        """Remove the entry; gone is fine, and so is a cluster that is gone."""
+        try:
+            self._call(
+                "eks:DeleteAccessEntry",
+                lambda: self.eks.delete_access_entry(
+                    clusterName=self.cluster.name, principalArn=self.principal
+                ),
+            )
+        except AwsRefusedError as error:
+            if error.code != _MISSING:
+                raise
+
+    def _call(self, what: str, call: Callable[[], T], *, again_on: str = "") -> T:
+        def once() -> T:
+            try:
+                with aws.explained(what):
+                    return call()
+            except AwsRefusedError as error:
+                if error.code == again_on:
+                    raise _NotYetError(str(error)) from error
+                raise
+
+        return backoff.call(once, until=self.clock.now() + CALL_PATIENCE, clock=self.clock)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import ssl
 import urllib.error
 import urllib.request
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -49,6 +49,21 @@ def isolate() -> None:
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(filter(None, direct))
 
 
+def sdk_environment(state: State) -> dict[str, str]:
+    """The administrator's environment. Raises SandboxError where there is none yet."""
+    if state.emulator is None or state.administrator is None:
+        raise SandboxError("Start the sandbox first: python -m sandbox up")
+    return {
+        "AWS_ENDPOINT_URL": state.emulator.endpoint,
+        "AWS_ACCESS_KEY_ID": state.administrator.access_key,
+        "AWS_SECRET_ACCESS_KEY": state.administrator.secret_key,
+        "AWS_REGION": state.region,
+        "AWS_DEFAULT_REGION": state.region,
+        "AWS_CA_BUNDLE": state.ca,
+        "NODE_EXTRA_CA_CERTS": state.ca,
+    }
+
+
 class Aws:
     """One running emulator, as its administrator."""
 
@@ -69,18 +84,7 @@ class Aws:
 
     def environment(self) -> dict[str, str]:
         """What an AWS SDK, the CDK CLI and the AWS CLI need to work with the sandbox."""
-        administrator = self._state.administrator
-        if administrator is None:
-            raise SandboxError("Start the sandbox first: python -m sandbox up")
-        return {
-            "AWS_ENDPOINT_URL": self._emulator.endpoint,
-            "AWS_ACCESS_KEY_ID": administrator.access_key,
-            "AWS_SECRET_ACCESS_KEY": administrator.secret_key,
-            "AWS_REGION": self.region,
-            "AWS_DEFAULT_REGION": self.region,
-            "AWS_CA_BUNDLE": self._state.ca,
-            "NODE_EXTRA_CA_CERTS": self._state.ca,
-        }
+        return sdk_environment(self._state)
 
     def iam_as_root(self) -> IAMClient:
         """IAM as the account's root user, who is only needed to make the administrator."""
@@ -202,16 +206,11 @@ def spot_notice(
 def moment(text: str) -> datetime:
     """`--time`: RFC 3339, or seconds ago such as `90s`. Raises SandboxError for anything else."""
     try:
-        if text.endswith("s") and text[:-1].replace(".", "", 1).isdigit():
-            return datetime.now(UTC) - timedelta(seconds=float(text[:-1]))
+        if seconds := re.fullmatch(r"(\d+(\.\d+)?)s", text):
+            return datetime.now(UTC) - timedelta(seconds=float(seconds.group(1)))
         parsed = datetime.fromisoformat(text)
     except ValueError as error:
         raise SandboxError(
             f"Give --time as 2026-01-31T12:00:00Z or as seconds ago, 90s: {error}"
         ) from error
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-
-
-def project_root() -> Path:
-    """The checkout: the sandbox deploys this very app."""
-    return Path(__file__).parents[1]

@@ -62,7 +62,7 @@ class Cdk:
         done = subprocess.run(
             [CLI, *arguments, "--no-notices", "--no-color"],
             cwd=ROOT,
-            env=environment(self._aws, self._folder),
+            env=environment_from(self._aws.environment(), self._folder),
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -75,7 +75,7 @@ class Cdk:
         return done.stdout
 
 
-def environment(aws: Aws, folder: Path) -> dict[str, str]:
+def environment_from(aws: Mapping[str, str], folder: Path) -> dict[str, str]:
     """This shell's, for package index and proxy, but the sandbox's AWS and nobody else's."""
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
@@ -85,5 +85,5 @@ def environment(aws: Aws, folder: Path) -> dict[str, str]:
         "CDK_HOME": os.fspath(folder / "cdk-home"),
         "CDK_DISABLE_CLI_TELEMETRY": "true",
         **NO_ACCOUNT,
-        **aws.environment(),
+        **aws,
     }

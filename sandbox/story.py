@@ -73,6 +73,7 @@ class Story:
         self.cordoned_at: float | None = None
         self.began = False
         self._unclaimed: dict[str, list[PodStory]] = {}
+        self._elsewhere: set[str] = set()  # uids of pods that never were on the node
 
     def begin(self) -> None:
         """From here on changes are news; what came before was the state of things."""
@@ -117,8 +118,11 @@ class Story:
             ours = self._arrived(pod, now)
         if ours is not None:
             self._moved(ours, pod, now, deleted=deleted)
-        elif self.began and not deleted:
-            self._came_back(pod, now)
+        elif not deleted:
+            first_sight = pod.metadata.uid not in self._elsewhere
+            self._elsewhere.add(pod.metadata.uid)
+            if self.began:
+                self._came_back(pod, now, may_claim=first_sight)
 
     @property
     def leaving(self) -> list[PodStory]:
@@ -176,14 +180,14 @@ class Story:
             story.gone_at = now
             self._tell(now, f"{story.name} gone")
 
-    def _came_back(self, pod: Pod, now: float) -> None:
+    def _came_back(self, pod: Pod, now: float, *, may_claim: bool) -> None:
         """A pod elsewhere: the replacement of the first one of its controller that needs one."""
         controller = _controller(pod)
         uid = pod.metadata.uid if pod.metadata else None
         if controller is None or uid is None:
             return
         waiting = [story for story in self.pods.values() if story.replacement_uid == uid]
-        if not waiting and self._unclaimed.get(controller.uid):
+        if not waiting and may_claim and self._unclaimed.get(controller.uid):
             waiting = [self._unclaimed[controller.uid].pop(0)]
         for story in waiting:
             story.replacement, story.replacement_uid = _name(pod), uid

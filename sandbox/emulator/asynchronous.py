@@ -46,7 +46,7 @@ class Delivery:
         """What the door shows: no payloads but the function's own answer."""
         event_id = self.event.get("id", "") if isinstance(self.event, dict) else ""
         return {
-            "function": self.function.rsplit(":function:", 1)[-1],
+            "function": self.function.split(":")[6],
             "event": event_id,
             "accepted": self.accepted,
             "attempts": self.attempts,
@@ -64,6 +64,7 @@ class AsyncInvocations:
         self._runtime = guard.module("ministack.core.lambda_runtime")
         guard.function(self._lambda, "invoke_async_with_retry", "func", "event")
         guard.function(self._lambda, "_get_func_record_for_ref", "function_ref")
+        guard.function(self._lambda, "_get_base_func_record_for_ref", "function_ref")
         guard.function(self._lambda, "_execution_record_for_config", "func", "config")
         guard.function(self._lambda, "_execute_function_with_config_scope", "func", "event")
         guard.function(self._lambda, "_event_invoke_config", "func", "qualifier")
@@ -112,7 +113,7 @@ class AsyncInvocations:
         if record is None or config is None:
             delivery.state = "discarded"
             return
-        settings = self._invoke_config(record)
+        settings = self._invoke_config(delivery.function)
         oldest = delivery.accepted + int(settings.get("MaximumEventAgeInSeconds", DEFAULT_MAX_AGE))
         if time.time() > oldest:
             self._give_up(delivery, config, settings, "EventAgeExceeded")
@@ -146,10 +147,16 @@ class AsyncInvocations:
             record, config, _name = self._lambda._get_func_record_for_ref(arn)
         return record, config
 
-    def _invoke_config(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Set without a qualifier or for $LATEST, which CDK writes out: the same function."""
-        for qualifier in ("$LATEST", None):
-            if found := self._lambda._event_invoke_config(record, qualifier):
+    def _invoke_config(self, arn: str) -> dict[str, Any]:
+        """Settings of what was called: an alias by its own, else the function's.
+
+        CDK writes the latter out with the qualifier $LATEST, others leave it away.
+        """
+        _arn, _aws, _lambda, region, account, _function, _name, *qualifier = arn.split(":")
+        with self._responses.request_scope(account, region):
+            record, _config, _name = self._lambda._get_base_func_record_for_ref(arn)
+        for name in qualifier or ("$LATEST", None):
+            if found := self._lambda._event_invoke_config(record or {}, name):
                 return dict(found)
         return {}
 

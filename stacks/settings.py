@@ -184,8 +184,8 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
     snap_start: Annotated[
         bool,
         Meta(
-            description="Start from a snapshot (SnapStart): shorter cold starts; it has a price, and "
-            "not every region has it."
+            description="Start from a snapshot (SnapStart): shorter cold starts. It has a price, "
+            "and some regions lack it."
         ),
     ] = False
     tracing: Annotated[bool, Meta(description="Trace invocations with X-Ray.")] = False

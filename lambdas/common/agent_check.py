@@ -1,0 +1,194 @@
+"""Whether the castai-agent runs in a cluster, and if not, why, in words.
+
+Everything is read from the Deployment, its ReplicaSets and its pods: the pods' own status says
+more than any log that we could not read anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import lightkube
+
+from lambdas.common.kube import Kube
+
+NAMESPACE: Final = "castai-agent"
+DEPLOYMENT: Final = "castai-agent"
+
+_LAST_WORDS: Final = 200  # characters of a container's last log lines that are quoted
+_PULL: Final = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
+)
+_OUT_OF_MEMORY: Final = "OOMKilled"
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class AgentStatus:
+    """What was found. `sentence` begins with what to do where there is something to do."""
+
+    installed: bool
+    available: bool
+    sentence: str
+    image: str = ""
+    """Image of the agent's container, where there is one."""
+
+
+def check(client: lightkube.Client | Kube) -> AgentStatus:
+    """Read the agent's state from the cluster.
+
+    Raises the cluster's errors (ClusterUnauthorizedError, ClusterForbiddenError, …).
+    """
+    kube = client if isinstance(client, Kube) else Kube(client)
+    deployment = kube.get("apps/v1", "Deployment", DEPLOYMENT, NAMESPACE)
+    if deployment is None:
+        return diagnose(None, (), ())
+    return diagnose(
+        deployment,
+        kube.list("apps/v1", "ReplicaSet", namespace=NAMESPACE),
+        kube.list("v1", "Pod", namespace=NAMESPACE),
+    )
+
+
+def diagnose(
+    deployment: Object | None, replica_sets: Sequence[Object], pods: Sequence[Object]
+) -> AgentStatus:
+    """What the three kinds of objects say. Pure.
+
+    `replica_sets` and `pods` are all of the namespace; those of the Deployment's current
+    generation are looked at.
+    """
+    if deployment is None:
+        return AgentStatus(
+            installed=False,
+            available=False,
+            sentence="Connect the cluster first (`castai-eks connect`, or the agent's stack): "
+            f"there is no Deployment {NAMESPACE}/{DEPLOYMENT}.",
+        )
+    image = _image(deployment)
+    if _is_available(deployment):
+        return AgentStatus(
+            installed=True, available=True, sentence="The agent is available.", image=image
+        )
+    own = [each for each in replica_sets if _controls(deployment, each)]
+    newest = max(own, key=_revision, default=None)
+    mine = [each for each in pods if newest is not None and _controls(newest, each)]
+    trouble = [*_of_deployment(deployment, newest), *(w for pod in mine for w in _of_pod(pod))]
+    sentence = trouble[0] if trouble else "Wait: the agent is starting."
+    return AgentStatus(installed=True, available=False, sentence=sentence, image=image)
+
+
+def _is_available(deployment: Object) -> bool:
+    """As `kubectl rollout status` sees it: everything new, everything available."""
+    spec, status = deployment.get("spec") or {}, deployment.get("status") or {}
+    wanted = spec.get("replicas", 1)
+    return (
+        status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
+        and wanted > 0
+        and status.get("updatedReplicas", 0) >= wanted
+        and status.get("availableReplicas", 0) >= wanted
+        and status.get("replicas", 0) <= status.get("updatedReplicas", 0)
+    )
+
+
+def _of_deployment(deployment: Object, replica_set: Object | None) -> Iterator[str]:
+    if (deployment.get("spec") or {}).get("replicas") == 0:
+        yield "Scale the agent up: its Deployment has 0 replicas."
+    for each in (replica_set, deployment):
+        failure = _condition(each, "ReplicaFailure") if each else None
+        if failure and failure.get("status") == "True":
+            yield _refused_pods(str(failure.get("message", "")))
+
+
+def _refused_pods(message: str) -> str:
+    if "quota" in message:
+        advice = "Raise or remove the quota that keeps the agent's pods out"
+    elif "PodSecurity" in message or "violates" in message:
+        advice = "Make the agent's pods fit the namespace's Pod Security level"
+    elif "webhook" in message:
+        advice = "Let the admission webhook accept the agent's pods"
+    else:
+        advice = "Let the agent's pods be created"
+    return f"{advice}: {message[:_LAST_WORDS]}"
+
+
+def _of_pod(pod: Object) -> Iterator[str]:
+    name = pod["metadata"]["name"]
+    status = pod.get("status") or {}
+    scheduled = _condition(pod, "PodScheduled")
+    if scheduled and scheduled.get("status") == "False":
+        yield (
+            "Make room for the agent, or check its nodeSelector and tolerations: pod "
+            f"{name} cannot be scheduled: {str(scheduled.get('message', ''))[:_LAST_WORDS]}"
+        )
+    states = [
+        *(status.get("initContainerStatuses") or ()),
+        *(status.get("containerStatuses") or ()),
+    ]
+    for each in states:
+        yield from _of_container(name, each)
+
+
+def _of_container(pod: str, status: Object) -> Iterator[str]:
+    where = f"container {status.get('name')} of pod {pod}"
+    state = status.get("state") or {}
+    waiting = state.get("waiting") or {}
+    reason, message = str(waiting.get("reason", "")), str(waiting.get("message", ""))
+    ended = state.get("terminated") or (status.get("lastState") or {}).get("terminated") or {}
+    if reason in _PULL:
+        yield (
+            f"Check the image and how nodes reach its registry: {where} cannot pull "
+            f"{status.get('image')}: {message[:_LAST_WORDS]}"
+        )
+    elif reason in {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}:
+        yield f"Correct what the container needs: {where} cannot start: {message[:_LAST_WORDS]}"
+    elif ended and (reason == "CrashLoopBackOff" or not status.get("ready")):
+        yield _crash(where, ended)
+
+
+def _crash(where: str, ended: Object) -> str:
+    """Why a container ended; its last words come from the log, by terminationMessagePolicy."""
+    words = str(ended.get("message", ""))
+    if ended.get("reason") == _OUT_OF_MEMORY:
+        return f"Give the agent more memory: {where} was killed for using more than its limit."
+    if "401" in words or "unauthorized" in words.lower():
+        return (
+            "Put a valid CAST AI API key into the secret, and change KeyVersion: CAST AI answered "
+            f"{where} with 401."
+        )
+    last = words.strip().splitlines()[-1][-_LAST_WORDS:] if words.strip() else "it left no message"
+    return (
+        f"Look at the agent's log (kubectl logs -n {NAMESPACE} deployment/{DEPLOYMENT} "
+        f"--previous): {where} ended with code {ended.get('exitCode')}: {last}"
+    )
+
+
+def _condition(obj: Object, kind: str) -> Object | None:
+    for each in (obj.get("status") or {}).get("conditions") or ():
+        if each.get("type") == kind:
+            return dict(each)
+    return None
+
+
+def _controls(owner: Object, obj: Object) -> bool:
+    return any(
+        reference.get("controller") and reference.get("uid") == owner["metadata"].get("uid")
+        for reference in obj["metadata"].get("ownerReferences") or ()
+    )
+
+
+def _revision(replica_set: Object) -> int:
+    annotations = replica_set["metadata"].get("annotations") or {}
+    revision = str(annotations.get("deployment.kubernetes.io/revision", "0"))
+    return int(revision) if revision.isdigit() else 0
+
+
+def _image(deployment: Object) -> str:
+    pod = ((deployment.get("spec") or {}).get("template") or {}).get("spec") or {}
+    for container in pod.get("containers") or ():
+        if container.get("name") == "agent":
+            return str(container.get("image", ""))
+    return ""

@@ -1,0 +1,321 @@
+"""Put the agent's objects into a cluster, and take them out again.
+
+An object is ours when it carries our label and our field manager applied it; nothing else is ever
+changed or deleted. What stands in the way is shown, all of it at once, before the first write.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from lambdas.common.errors import CastaiError, PermanentError
+from lambdas.common.kube import FIELD_MANAGER, FieldConflictError, Kube
+from lambdas.connect import readonly
+from lambdas.connect.manifest import NAME, OWNED
+
+CREATED_NAMESPACE: Final = "castai-eks/created"
+"""Annotation of a namespace that we made: one that was there before is never deleted."""
+
+# Each stands on those before it; removal goes backwards, the namespace last.
+ORDER: Final[tuple[tuple[str, str], ...]] = (
+    ("v1", "Namespace"),
+    ("v1", "ResourceQuota"),
+    ("v1", "ServiceAccount"),
+    ("v1", "Secret"),
+    ("v1", "ConfigMap"),
+    ("rbac.authorization.k8s.io/v1", "ClusterRole"),
+    ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"),
+    ("rbac.authorization.k8s.io/v1", "Role"),
+    ("rbac.authorization.k8s.io/v1", "RoleBinding"),
+    ("policy/v1", "PodDisruptionBudget"),
+    ("apps/v1", "Deployment"),
+)
+# What somebody else may keep in the namespace; it would go with it.
+_VALUABLES: Final[tuple[tuple[str, str], ...]] = (
+    ("apps/v1", "Deployment"),
+    ("apps/v1", "StatefulSet"),
+    ("apps/v1", "DaemonSet"),
+    ("apps/v1", "ReplicaSet"),
+    ("batch/v1", "Job"),
+    ("v1", "Pod"),
+    ("v1", "PersistentVolumeClaim"),
+    ("v1", "Service"),
+    ("v1", "Secret"),
+    ("v1", "ConfigMap"),
+    ("v1", "ServiceAccount"),
+    ("rbac.authorization.k8s.io/v1", "Role"),
+    ("rbac.authorization.k8s.io/v1", "RoleBinding"),
+)
+# Kubernetes puts these into every namespace.
+_FURNITURE: Final = frozenset({("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default")})
+_CONTROLLED: Final = frozenset({("Deployment", "ReplicaSet"), ("ReplicaSet", "Pod")})
+_ANYWHERE: Final = frozenset(
+    {"Namespace", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
+)
+
+Object = Mapping[str, Any]
+Reference = tuple[str, str, str | None, str]
+"""apiVersion, kind, namespace, name."""
+
+
+class ForeignObjectsError(PermanentError):
+    """Objects of the same names are there and not ours."""
+
+
+class ContestedFieldsError(PermanentError):
+    """Fields of our objects belong to someone else by now."""
+
+
+@dataclass
+class Changes:
+    """What was done, in order, for the log and the terminal."""
+
+    created: list[str] = field(default_factory=list)
+    updated: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    """What was not removed, with the reason."""
+
+
+def apply(kube: Kube, objects: Iterable[Object], *, dry_run: bool = False) -> Changes:
+    """Bring the objects into the cluster, and remove ours that are no longer among them.
+
+    With `dry_run` the server checks everything and nothing is written. A first application that
+    fails in the middle removes what it has made.
+
+    Raises:
+        NotReadOnlyError: the manifest could do more than read; nothing was written.
+        ForeignObjectsError: something of these names is there already; nothing was written.
+        ContestedFieldsError: another manager owns fields of ours; nothing was written.
+        ClusterUnauthorizedError, ClusterForbiddenError, ClusterRefusedError,
+        ClusterUnavailableError: the cluster's answer.
+    """
+    wanted = [_marked(each) for each in sorted(objects, key=_place)]
+    readonly.prove(wanted, namespace=NAME)
+    found = {_reference(each): kube.get(*_address(_reference(each))) for each in wanted}
+    _refuse_foreign(found)
+    _settle_namespace(wanted, found)
+    _rehearse(kube, wanted, found)
+    changes = Changes()
+    if dry_run:
+        for each in wanted:
+            was = found[_reference(each)]
+            (changes.updated if was else changes.created).append(title(_reference(each)))
+        return changes
+    try:
+        _write(kube, wanted, found, changes)
+    except CastaiError as error:
+        _undo(kube, [_reference(each) for each in wanted], changes, error)
+        raise
+    keep = {_reference(each) for each in wanted}
+    _delete(kube, (each for each in _owned(kube) if each not in keep), changes)
+    return changes
+
+
+def remove(kube: Kube, *, dry_run: bool = False) -> Changes:
+    """Delete every object that is ours; the namespace last, if we made it and it is empty.
+
+    Asking again is fine. `kept` names what stays and why. Raises the cluster's errors.
+    """
+    changes = Changes()
+    ours = list(_owned(kube))
+    rest = [each for each in ours if each[1] != "Namespace"]
+    namespaces = [each for each in ours if each[1] == "Namespace"]
+    if dry_run:
+        changes.deleted = [title(each) for each in (*reversed(rest), *namespaces)]
+        return changes
+    _delete(kube, reversed(rest), changes)
+    for namespace in namespaces:
+        _remove_namespace(kube, namespace, changes)
+    return changes
+
+
+def is_removed(kube: Kube) -> bool:
+    """Whether nothing of ours is left, a namespace that is still being emptied included."""
+    return not any(
+        each
+        for each in _owned(kube)
+        if each[1] != "Namespace" or _is_terminating(kube.get(*_address(each)))
+    )
+
+
+def title(reference: Reference) -> str:
+    """How a person refers to it: `Role castai-agent/castai-agent`."""
+    _, kind, namespace, name = reference
+    return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
+
+
+def _marked(obj: Object) -> dict[str, Any]:
+    """The object with our label, which says that it is ours to remove."""
+    marked = copy.deepcopy(dict(obj))
+    metadata = marked.setdefault("metadata", {})
+    metadata["labels"] = {**(metadata.get("labels") or {}), **OWNED}
+    return marked
+
+
+def _place(obj: Object) -> int:
+    """Where in the order; what is not in it is refused by the proof, so it may come first."""
+    key = (obj.get("apiVersion"), obj.get("kind"))
+    return ORDER.index(key) if key in ORDER else -1
+
+
+def _reference(obj: Object) -> Reference:
+    metadata = obj["metadata"]
+    return obj["apiVersion"], obj["kind"], metadata.get("namespace"), metadata["name"]
+
+
+def _address(reference: Reference) -> tuple[str, str, str, str | None]:
+    api_version, kind, namespace, name = reference
+    return api_version, kind, name, namespace
+
+
+def _is_ours(obj: Object) -> bool:
+    metadata = obj["metadata"]
+    labels = metadata.get("labels") or {}
+    return OWNED.items() <= labels.items() and any(
+        entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply"
+        for entry in metadata.get("managedFields") or ()
+    )
+
+
+def _is_terminating(obj: Object | None) -> bool:
+    return obj is not None and bool(obj["metadata"].get("deletionTimestamp"))
+
+
+def _refuse_foreign(found: Mapping[Reference, Object | None]) -> None:
+    """A namespace may be anyone's: it is used. All else of our names has to be ours."""
+    foreign = [
+        f"{title(reference)}, made by {_maker(obj)}"
+        for reference, obj in found.items()
+        if obj is not None and reference[1] != "Namespace" and not _is_ours(obj)
+    ]
+    if foreign:
+        raise ForeignObjectsError(
+            "Remove the agent that is there first, it was not put there by this tool (helm "
+            "uninstall, or kubectl delete):\n" + "\n".join(f"- {each}" for each in foreign)
+        )
+
+
+def _maker(obj: Object) -> str:
+    managers = [entry.get("manager") for entry in obj["metadata"].get("managedFields") or ()]
+    return ", ".join(sorted({str(each) for each in managers if each})) or "an unknown manager"
+
+
+def _settle_namespace(
+    wanted: list[dict[str, Any]], found: Mapping[Reference, Object | None]
+) -> None:
+    """Leave a namespace alone that others made; mark one that we make, and keep it marked."""
+    for each in [each for each in wanted if each["kind"] == "Namespace"]:
+        was = found[_reference(each)]
+        if _is_terminating(was):
+            raise PermanentError(
+                f"Wait until namespace {each['metadata']['name']} is gone: it is being deleted"
+            )
+        if was is None or CREATED_NAMESPACE in (was["metadata"].get("annotations") or {}):
+            each["metadata"].setdefault("annotations", {})[CREATED_NAMESPACE] = "true"
+        else:
+            wanted.remove(each)
+
+
+def _rehearse(
+    kube: Kube, wanted: Sequence[Object], found: Mapping[Reference, Object | None]
+) -> None:
+    """Ask the server about every object that it has already, and name all contested fields.
+
+    New objects cannot conflict, and those of a new namespace cannot be asked about.
+    """
+    contested = []
+    for each in wanted:
+        if found[_reference(each)] is None:
+            continue
+        try:
+            kube.apply(each, dry_run=True)
+        except FieldConflictError as error:
+            contested += [
+                f"{title(_reference(each))}: {name} is set by {manager}"
+                for name, manager in error.conflicts
+            ]
+    if contested:
+        raise ContestedFieldsError(
+            "Undo these changes, or leave them to us, nothing was overwritten:\n"
+            + "\n".join(f"- {each}" for each in contested)
+        )
+
+
+def _write(
+    kube: Kube,
+    wanted: Sequence[Object],
+    found: Mapping[Reference, Object | None],
+    changes: Changes,
+) -> None:
+    for each in wanted:
+        reference = _reference(each)
+        was = found[reference]
+        now = kube.apply(each)
+        if was is None:
+            changes.created.append(title(reference))
+        elif was["metadata"].get("resourceVersion") == now["metadata"].get("resourceVersion"):
+            changes.unchanged.append(title(reference))
+        else:
+            changes.updated.append(title(reference))
+
+
+def _undo(kube: Kube, wanted: Sequence[Reference], changes: Changes, error: CastaiError) -> None:
+    """Take back what this application made; what it updated, the next one brings to its state."""
+    made = [each for each in wanted if title(each) in changes.created]
+    try:
+        _delete(kube, reversed(made), Changes())
+    except CastaiError as second:
+        error.add_note(f"Not everything that was made could be removed again: {second}")
+
+
+def _owned(kube: Kube) -> Iterator[Reference]:
+    """References of everything that is ours, in the order of application."""
+    for api_version, kind in ORDER:
+        namespace = None if kind in _ANYWHERE else NAME
+        for each in kube.list(api_version, kind, namespace=namespace, labels=OWNED):
+            if _is_ours(each):
+                yield _reference(each)
+
+
+def _delete(kube: Kube, references: Iterable[Reference], changes: Changes) -> None:
+    for each in references:
+        kube.delete(*_address(each))
+        changes.deleted.append(title(each))
+
+
+def _remove_namespace(kube: Kube, namespace: Reference, changes: Changes) -> None:
+    obj = kube.get(*_address(namespace))
+    if obj is None or _is_terminating(obj):
+        return
+    if CREATED_NAMESPACE not in (obj["metadata"].get("annotations") or {}):
+        changes.kept.append(f"{title(namespace)}: it was there before")
+        return
+    foreign = [title(each) for each in _foreign_in(kube, namespace[3])]
+    if foreign:
+        changes.kept.append(f"{title(namespace)}: holds {', '.join(foreign)}")
+        return
+    _delete(kube, [namespace], changes)
+
+
+def _foreign_in(kube: Kube, namespace: str) -> Iterator[Reference]:
+    """What somebody else put into the namespace: not ours, and not made by one of ours."""
+    for api_version, kind in _VALUABLES:
+        for each in kube.list(api_version, kind, namespace=namespace):
+            furniture = (kind, each["metadata"]["name"]) in _FURNITURE
+            if not (furniture or _is_ours(each) or _goes_by_itself(each)):
+                yield _reference(each)
+
+
+def _goes_by_itself(obj: Object) -> bool:
+    """ReplicaSets and pods of a Deployment that we deleted: collected a moment later."""
+    return any(
+        owner.get("controller")
+        and (owner.get("kind"), obj["kind"]) in _CONTROLLED
+        and str(owner.get("name")).startswith(NAME)
+        for owner in obj["metadata"].get("ownerReferences") or ()
+    )

@@ -1,0 +1,46 @@
+"""When the agent counts as connected: available in the cluster, and seen by CAST AI."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from lambdas.common import agent_check
+from lambdas.common.castai_api import CastaiApi
+from lambdas.common.errors import RetryableError
+from lambdas.common.kube import Kube
+
+ONLINE: Final = "online"
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether all is well, and the sentence that says what is not."""
+
+    ready: bool
+    sentence: str
+    agent_status: str = ""
+    """What CAST AI says of the agent; empty while it was not asked."""
+
+
+def look(kube: Kube, api: CastaiApi, cluster_id: str) -> Readiness:
+    """Look at the cluster first, then ask CAST AI.
+
+    An API that does not answer just now is no more than "not yet". Raises the cluster's errors
+    and CAST AI's permanent ones.
+    """
+    agent = agent_check.check(kube)
+    if not agent.available:
+        return Readiness(ready=False, sentence=agent.sentence)
+    try:
+        seen = api.get(cluster_id).agent_status
+    except RetryableError as error:
+        return Readiness(ready=False, sentence=str(error))
+    if seen == ONLINE:
+        return Readiness(ready=True, sentence="CAST AI sees the agent.", agent_status=seen)
+    return Readiness(
+        ready=False,
+        sentence="Check that pods reach the API's URL (NAT, proxy, network policy, custom CA): the "
+        f"agent is available but CAST AI sees it as {seen}.",
+        agent_status=seen,
+    )

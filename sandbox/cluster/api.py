@@ -1,0 +1,754 @@
+"""The API server as an ASGI application: a request in; faults, who, may they, what; an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+import yaml
+
+from sandbox.cluster import errors, patch, schema
+from sandbox.cluster.authentication import ANONYMOUS, Authenticator, User
+from sandbox.cluster.discovery_routes import answer_discovery
+from sandbox.cluster.errors import ApiError
+from sandbox.cluster.eviction import evict
+from sandbox.cluster.faults import (
+    Answer,
+    BreakWatch,
+    Delay,
+    Down,
+    DropAnswer,
+    Faults,
+    Hook,
+    Request,
+    Reset,
+)
+from sandbox.cluster.paging import Listing, page
+from sandbox.cluster.rbac import Attributes, Authorizer
+from sandbox.cluster.registry import Deletion, Registry, Write
+from sandbox.cluster.requestlog import Exchange, RequestLog
+from sandbox.cluster.resources import BY_PATH, NAMESPACES, PODS, Json, Obj, Resource
+from sandbox.cluster.selectors import FieldSelector, label_selector, labels_of
+from sandbox.cluster.tables import table
+from sandbox.cluster.watch import Watch, WatchBroken, error_event
+
+JSON = "application/json"
+APPLY = "application/apply-patch+yaml"
+_PATCHES: dict[str, Callable[[Any, Any], Any]] = {
+    "application/json-patch+json": patch.json_patch,
+    "application/merge-patch+json": patch.merge,
+    "application/strategic-merge-patch+json": patch.strategic,
+}
+_RBAC_GROUP = "rbac.authorization.k8s.io"
+_ACCESS_REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass
+class Call:
+    """One authenticated request to a resource."""
+
+    user: User
+    method: str
+    resource: Resource
+    namespace: str
+    name: str
+    subresource: str
+    query: dict[str, str]
+    body: bytes
+    content_type: str
+    accept: str
+    agent: str
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def dry_run(self) -> bool:
+        return self.query.get("dryRun") == "All"
+
+    @property
+    def watches(self) -> bool:
+        return self.query.get("watch") in ("1", "true")
+
+    @property
+    def verb(self) -> str:
+        named = bool(self.name)
+        return {
+            "GET": "get" if named else "watch" if self.watches else "list",
+            "POST": "create",
+            "PUT": "update",
+            "PATCH": "patch",
+            "DELETE": "delete" if named else "deletecollection",
+        }.get(self.method, "")
+
+    @property
+    def attributes(self) -> Attributes:
+        plural = self.resource.plural
+        namespace = self.namespace
+        if self.resource is NAMESPACES:
+            namespace = self.name
+        return Attributes(
+            self.verb,
+            f"{plural}/{self.subresource}" if self.subresource else plural,
+            self.resource.group,
+            namespace,
+            self.name,
+        )
+
+    def write(self, check: Callable[[Resource, Obj, Obj | None], None] | None = None) -> Write:
+        manager = self.query.get("fieldManager") or self.agent.partition("/")[0] or "unknown"
+        return Write(manager, self.dry_run, self.subresource, check)
+
+    def decoded(self) -> Json:
+        """The body, from JSON or YAML.
+
+        Raises:
+            ApiError: 400.
+        """
+        try:
+            return msgspec.json.decode(self.body or b"{}")
+        except msgspec.DecodeError as fault:
+            if "yaml" in self.content_type:
+                try:
+                    return yaml.safe_load(self.body)
+                except yaml.YAMLError as yaml_fault:
+                    raise errors.bad_request(f"error decoding YAML: {yaml_fault}") from yaml_fault
+            raise errors.bad_request(f"couldn't get version/kind; json parse error: {fault}") from (
+                fault
+            )
+
+
+@dataclass
+class Response:
+    """An answer that is complete."""
+
+    status: int
+    body: Obj
+    content_type: str = JSON
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Api:
+    """The ASGI application over a registry."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        authenticators: tuple[Authenticator, ...],
+        authorizer: Authorizer,
+        faults: Faults,
+        log: RequestLog,
+    ) -> None:
+        self.registry = registry
+        self.store = registry.store
+        self.authenticators = authenticators
+        self.authorizer = authorizer
+        self.faults = faults
+        self.log = log
+        self.watches: set[Watch] = set()
+        self._open: set[Callable[[], None]] = set()
+        faults.listen(self.drop_connections, lambda: None)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in
+                   scope["headers"]}  # fmt: skip
+        query_text = scope["query_string"].decode("latin-1")
+        entry = Exchange(
+            scope["method"],
+            scope["path"],
+            query_text,
+            headers.get("user-agent", ""),
+            self.registry.now(),
+        )
+        self.log.entries.append(entry)
+        exchange = _HttpExchange(
+            self, entry, headers, receive=receive, send=send, cut=_dropper(scope)
+        )
+        self._open.add(exchange.drop)
+        try:
+            await exchange.run()
+        finally:
+            self._open.discard(exchange.drop)
+            entry.ended_at = self.registry.now()
+
+    def drop_connections(self) -> None:
+        """Cut every request that is in flight, watches included."""
+        for drop in list(self._open):
+            drop()
+
+    def break_watches(self, how: BreakWatch) -> None:
+        """Break every open watch."""
+        for watch in list(self.watches):
+            watch.break_now(how)
+
+    async def authenticate(self, authorization: str) -> User:
+        """Raises ApiError 401 for a token that nobody knows."""
+        scheme, _, token = authorization.partition(" ")
+        if not authorization:
+            return ANONYMOUS
+        if scheme.lower() == "bearer":
+            for authenticator in self.authenticators:
+                user = await authenticator.authenticate(token.strip())
+                if user is not None:
+                    return user
+        raise errors.unauthorized()
+
+    def route(self, path: str) -> tuple[Resource, str, str, str] | None:
+        """Resource, namespace, name and subresource of a path; None: about no resource.
+
+        Raises:
+            ApiError: 404, a resource that is not served.
+        """
+        parts = path.strip("/").split("/")
+        if parts[:2] == ["api", "v1"]:
+            group, version, rest = "", "v1", parts[2:]
+        elif parts[0] == "apis" and len(parts) >= 3:
+            group, version, rest = parts[1], parts[2], parts[3:]
+        else:
+            return None
+        if not rest:
+            return None
+        namespace = ""
+        if rest[0] == "namespaces" and len(rest) >= 3 and rest[2] not in ("status", "finalize"):
+            namespace, rest = rest[1], rest[2:]
+        resource = BY_PATH.get((group, version, rest[0]))
+        if resource is None or len(rest) > 3 or (namespace and not resource.namespaced):
+            raise errors.no_such_path()
+        name, sub = (*rest[1:], "", "")[:2]
+        if sub and sub not in resource.subresources:
+            raise errors.no_such_path()
+        return resource, namespace, name, sub
+
+    def handle(self, call: Call) -> Response:
+        """Answer a request that is no watch.
+
+        Raises:
+            ApiError: the refusal.
+        """
+        if call.subresource == "eviction":
+            return self._evict(call)
+        if call.subresource == "binding":
+            return self._bind(call)
+        handlers = {
+            "get": self._get,
+            "list": self._list,
+            "create": self._create,
+            "update": self._update,
+            "patch": self._patch,
+            "delete": self._delete,
+            "deletecollection": self._delete_collection,
+        }
+        handler = handlers.get(call.verb)
+        if handler is None:
+            raise errors.method_not_allowed()
+        return handler(call)
+
+    # Reads
+
+    def _get(self, call: Call) -> Response:
+        obj = self.registry.get(call.resource, call.namespace, call.name)
+        return self._shown(call, 200, obj)
+
+    def _shown(self, call: Call, status: int, obj: Obj) -> Response:
+        if "as=Table" in call.accept:
+            metadata = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
+            return Response(status, self._table(call, [obj], metadata))
+        return Response(status, call.resource.typed(obj))
+
+    def _table(self, call: Call, objects: list[Obj], metadata: Obj) -> Obj:
+        include = call.query.get("includeObject", "Metadata")
+        return table(call.resource, objects, metadata, self.registry.now(), include)
+
+    def _listing(self, call: Call) -> Listing:
+        fields = FieldSelector(call.resource, call.query.get("fieldSelector", ""))
+        selector = call.query.get("labelSelector", "")
+        labels = label_selector(selector)
+        try:
+            limit = int(call.query.get("limit") or 0)
+        except ValueError as fault:
+            raise errors.bad_request(f"limit: {fault}") from fault
+        namespace = call.namespace
+
+        def matches(obj: Obj) -> bool:
+            return (
+                (not namespace or obj["metadata"].get("namespace") == namespace)
+                and (not fields or fields.matches(obj))
+                and (not selector or labels(labels_of(obj)))
+            )
+
+        return Listing(
+            call.resource,
+            namespace,
+            fields,
+            matches,
+            selective=bool(fields or selector),
+            limit=limit,
+            token=call.query.get("continue", ""),
+        )
+
+    def _list(self, call: Call) -> Response:
+        items, metadata = page(self.store, self._listing(call))
+        if "as=Table" in call.accept:
+            return Response(200, self._table(call, items, metadata))
+        body = {
+            "kind": f"{call.resource.kind}List",
+            "apiVersion": call.resource.api_version,
+            "metadata": metadata,
+            "items": items,
+        }
+        return Response(200, body)
+
+    def watch(self, call: Call, fault: BreakWatch | None) -> Watch:
+        """Begin a watch.
+
+        Raises:
+            ApiError: 400 for what cannot be read, 410 for a version that is gone.
+        """
+        listing = self._listing(call)
+        version = call.query.get("resourceVersion", "")
+        timeout = call.query.get("timeoutSeconds")
+        as_table = "as=Table" in call.accept
+
+        def render(obj: Obj) -> Obj:
+            if as_table:
+                metadata = {"resourceVersion": obj["metadata"]["resourceVersion"]}
+                return self._table(call, [obj], metadata)
+            return call.resource.typed(obj)
+
+        try:
+            since = None if version in ("", "0") else int(version)
+            seconds = float(timeout) if timeout else None
+        except ValueError as error:
+            raise errors.bad_request(f"Invalid value: {error}") from error
+        return Watch(
+            self.store,
+            call.resource,
+            matches=listing.matches,
+            since=since,
+            timeout=seconds,
+            bookmarks=call.query.get("allowWatchBookmarks") in ("1", "true"),
+            render=render,
+            fault=fault,
+        )
+
+    # Writes
+
+    def _guarded(self, call: Call) -> Write:
+        """How to write; RBAC objects are checked for rights that the user does not hold."""
+        if call.resource.group != _RBAC_GROUP:
+            return call.write()
+
+        def check(resource: Resource, new: Obj, old: Obj | None) -> None:
+            granted = ("rules", "roleRef", "subjects")
+            if old is None or any(new.get(key) != old.get(key) for key in granted):
+                self.authorizer.check_grant(call.user, resource, new)
+
+        return call.write(check)
+
+    def _object(self, call: Call) -> Obj:
+        """The body, as an object of the resource that the path names."""
+        obj = call.decoded()
+        if not isinstance(obj, dict):
+            raise errors.bad_request("the request body is not an object")
+        kind, version = obj.get("kind"), obj.get("apiVersion")
+        if (kind or call.resource.kind, version or call.resource.api_version) != (
+            call.resource.kind,
+            call.resource.api_version,
+        ):
+            message = (
+                f"the API version in the data ({version}) does not match the expected API version"
+                f" ({call.resource.api_version})"
+                if kind == call.resource.kind
+                else f"{kind} in version {str(version)!r} cannot be handled as a"
+                f" {call.resource.kind}"
+            )
+            raise errors.bad_request(message)
+        schema.check(call.resource, obj, call.query.get("fieldValidation", ""), call.warnings)
+        return obj
+
+    def _create(self, call: Call) -> Response:
+        if call.name:
+            raise errors.method_not_allowed()
+        obj = self._object(call)
+        namespace = call.namespace
+        if call.resource.namespaced and not namespace:
+            raise errors.bad_request("an empty namespace may not be set during creation")
+        created = self.registry.create(call.resource, namespace, obj, self._guarded(call))
+        return self._shown(call, 201, created)
+
+    def _update(self, call: Call) -> Response:
+        obj = self._object(call)
+        given = (obj.get("metadata") or {}).get("name")
+        if given != call.name:
+            raise errors.bad_request(
+                f"the name of the object ({given}) does not match the name on the URL ({call.name})"
+            )
+        old = self.registry.get(call.resource, call.namespace, call.name)
+        new = self.registry.update(call.resource, old, obj, self._guarded(call))
+        return self._shown(call, 200, new)
+
+    def _patch(self, call: Call) -> Response:
+        if call.content_type == APPLY:
+            return self._apply(call)
+        patcher = _PATCHES.get(call.content_type)
+        if patcher is None:
+            raise errors.unsupported_media_type([*_PATCHES, APPLY])
+        old = self.registry.get(call.resource, call.namespace, call.name)
+        body = patcher(call.resource.typed(old), call.decoded())
+        schema.check(call.resource, body, call.query.get("fieldValidation", ""), call.warnings)
+        new = self.registry.update(call.resource, old, body, self._guarded(call))
+        return self._shown(call, 200, new)
+
+    def _apply(self, call: Call) -> Response:
+        if not call.query.get("fieldManager"):
+            cause = errors.Cause(
+                "FieldValueRequired", "Required value: is required for apply patch", "fieldManager"
+            )
+            message = f"PatchOptions.meta.k8s.io {_QUOTES} is invalid: {cause.field}: "
+            raise ApiError(422, "Invalid", message + cause.message, causes=[cause])
+        obj = self._object(call)
+        if self.store.get(call.resource, call.namespace, call.name) is None:
+            create = Attributes(
+                "create", call.resource.plural, call.resource.group, call.namespace, call.name
+            )
+            self.authorizer.check(call.user, create)
+        force = call.query.get("force") == "true"
+        new, created = self.registry.apply(
+            call.resource, call.namespace, call.name, obj, self._guarded(call), force=force
+        )
+        return self._shown(call, 201 if created else 200, new)
+
+    def _deletion(self, call: Call, body: Obj | None = None) -> Deletion:
+        options = body if body is not None else call.decoded() if call.body else {}
+        if not isinstance(options, dict):
+            raise errors.bad_request("the request body is no DeleteOptions")
+        preconditions = options.get("preconditions") or {}
+        grace = options.get("gracePeriodSeconds", call.query.get("gracePeriodSeconds"))
+        try:
+            seconds = None if grace is None else int(grace)
+        except (TypeError, ValueError) as fault:
+            raise errors.bad_request(f"gracePeriodSeconds: {fault}") from fault
+        return Deletion(
+            grace=seconds,
+            uid=preconditions.get("uid") or "",
+            resource_version=preconditions.get("resourceVersion") or "",
+            propagation=options.get("propagationPolicy")
+            or call.query.get("propagationPolicy")
+            or "Background",
+            dry_run=call.dry_run or "All" in (options.get("dryRun") or ()),
+        )
+
+    def _delete(self, call: Call) -> Response:
+        obj, gone = self.registry.delete(
+            call.resource, call.namespace, call.name, self._deletion(call)
+        )
+        if gone and not call.resource.returns_deleted:
+            return Response(200, _deleted(call.resource, obj))
+        return Response(200, call.resource.typed(obj))
+
+    def _delete_collection(self, call: Call) -> Response:
+        how = self._deletion(call)
+        items, metadata = page(self.store, self._listing(call))
+        for obj in items:
+            name = obj["metadata"]["name"]
+            self.registry.delete(call.resource, obj["metadata"].get("namespace", ""), name, how)
+        body = {
+            "kind": f"{call.resource.kind}List",
+            "apiVersion": call.resource.api_version,
+            "metadata": metadata,
+            "items": items,
+        }
+        return Response(200, body)
+
+    def _evict(self, call: Call) -> Response:
+        if call.method != "POST":
+            raise errors.method_not_allowed()
+        body = call.decoded()
+        schema.check_eviction(body, call.query.get("fieldValidation", ""), call.warnings)
+        if (body.get("metadata") or {}).get("name") != call.name:
+            raise errors.bad_request("name in URL does not match name in Eviction object")
+        how = self._deletion(call, body.get("deleteOptions") or {})
+        evict(self.registry, call.namespace, call.name, how)
+        return Response(201, _success(201))
+
+    def _bind(self, call: Call) -> Response:
+        pod = self.registry.get(PODS, call.namespace, call.name)
+        target = (call.decoded().get("target") or {}).get("name", "")
+        if pod["spec"].get("nodeName"):
+            why = f'pod {call.name} is already assigned to node "{pod["spec"]["nodeName"]}"'
+            raise errors.conflict(PODS, call.name, why)
+        spec = {**pod["spec"], "nodeName": target}
+        self.registry.update(PODS, pod, {**pod, "spec": spec})
+        return Response(201, _success(201))
+
+
+_QUOTES = '""'
+
+
+def _success(code: int) -> Obj:
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "code": code,
+    }
+
+
+def _deleted(resource: Resource, obj: Obj) -> Obj:
+    details = errors.about(resource, obj["metadata"]["name"])
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "details": {**details, "uid": obj["metadata"]["uid"]},
+    }
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+def _dropper(scope: Scope) -> Callable[[], None]:
+    def nothing() -> None:
+        """A server that cannot cut a connection."""
+
+    drop: Callable[[], None] = scope.get("extensions", {}).get("sandbox.drop", nothing)
+    return drop
+
+
+class _HttpExchange:
+    """One request on its connection."""
+
+    def __init__(
+        self,
+        api: Api,
+        entry: Exchange,
+        headers: dict[str, str],
+        *,
+        receive: Receive,
+        send: Send,
+        cut: Callable[[], None],
+    ) -> None:
+        self._api = api
+        self._entry = entry
+        self._headers = headers
+        self._receive = receive
+        self._send = send
+        self._cut = cut
+        self._dropped = False
+        self._drop_answer = False
+        self._break_watch: BreakWatch | None = None
+
+    def drop(self) -> None:
+        """Cut the connection."""
+        self._dropped = True
+        self._cut()
+
+    async def run(self) -> None:
+        body = await self._body()
+        query = dict(parse_qsl(self._entry.query, keep_blank_values=True))
+        request = Request(self._entry.method, self._entry.path, query, self._entry.user_agent, body)
+        answer = await self._suffer(request)
+        if self._dropped:
+            await self._disconnected()
+        elif answer is not None:
+            await self._reply(answer)
+        else:
+            await self._serve(request)
+
+    async def _serve(self, request: Request) -> None:
+        warnings: list[str] = []
+        try:
+            user = await self._api.authenticate(self._headers.get("authorization", ""))
+            self._entry.user = user.name
+            response = self._general(user, request)
+            if response is None:
+                call = self._call(user, request)
+                warnings = call.warnings
+                self._api.authorizer.check(user, call.attributes)
+                if call.verb == "watch":
+                    await self._watch(call)
+                    return
+                response = self._api.handle(call)
+        except ApiError as error:
+            response = Response(error.code, error.body())
+            if error.retry_after is not None:
+                response.headers["retry-after"] = str(error.retry_after)
+        if warnings:
+            texts = ", ".join(f'299 - "{_escaped(text)}"' for text in warnings)
+            response.headers["warning"] = texts
+        await self._reply(response)
+
+    def _call(self, user: User, request: Request) -> Call:
+        routed = self._api.route(request.path)
+        if routed is None:
+            raise errors.no_such_path()
+        resource, namespace, name, subresource = routed
+        content_type = self._headers.get("content-type", "").partition(";")[0].strip()
+        call = Call(
+            user,
+            request.method,
+            resource,
+            namespace,
+            name,
+            subresource,
+            request.query,
+            request.body,
+            content_type,
+            self._headers.get("accept", ""),
+            request.user_agent,
+        )
+        if not call.verb:
+            raise errors.method_not_allowed()
+        self._entry.verb = call.verb
+        self._entry.resource = call.attributes.resource
+        return call
+
+    def _general(self, user: User, request: Request) -> Response | None:
+        """The answer to what is about no resource; None: it is about one."""
+        if request.path == _ACCESS_REVIEW and request.method == "POST":
+            return self._access_review(user, request.body)
+        if self._api.route(request.path) is not None:
+            return None
+        asked = Attributes(request.method.lower(), path=request.path)
+        self._api.authorizer.check(user, asked)
+        body, content_type = answer_discovery(request.path, self._headers.get("accept", ""))
+        if body is None:
+            raise errors.no_such_path()
+        return Response(200, body, content_type)
+
+    def _access_review(self, user: User, body: bytes) -> Response:
+        review = msgspec.json.decode(body)
+        asked = review.get("spec", {}).get("resourceAttributes") or {}
+        plural, sub = asked.get("resource", ""), asked.get("subresource", "")
+        attributes = Attributes(
+            asked.get("verb", ""),
+            f"{plural}/{sub}" if sub else plural,
+            asked.get("group", ""),
+            asked.get("namespace", ""),
+            asked.get("name", ""),
+        )
+        allowed = self._api.authorizer.allows(user, attributes)
+        return Response(201, {**review, "status": {"allowed": allowed}})
+
+    async def _suffer(self, request: Request) -> Response | None:
+        """What the faults do to this request; a Response: it is answered already."""
+        for action in self._api.faults.matching(request):
+            match action:
+                case Answer():
+                    return _canned(action)
+                case Delay():
+                    await asyncio.sleep(min(action.seconds, 1e9))
+                case Reset():
+                    self.drop()
+                case Down():
+                    self._api.faults.down_for(action.seconds)
+                case DropAnswer():
+                    self._drop_answer = True
+                case BreakWatch():
+                    self._break_watch = action
+                case Hook():
+                    result = action.function(request)
+                    if result is not None:
+                        await result
+            if self._dropped:
+                return None
+        return None
+
+    async def _watch(self, call: Call) -> None:
+        watch: Watch | None = None
+        failure: ApiError | None = None
+        try:
+            watch = self._api.watch(call, self._break_watch)
+        except ApiError as error:
+            if error.code != 410:
+                raise
+            failure = error  # a version that is gone is told inside the stream
+        await self._start(200, JSON, {})
+        if watch is None:
+            if failure is not None:
+                await self._chunk(error_event(failure))
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        self._api.watches.add(watch)
+        listener = asyncio.create_task(self._end_on_disconnect(watch))
+        try:
+            async for event in watch.events():
+                await self._chunk(event)
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        except WatchBroken:
+            self.drop()
+            await self._disconnected()
+        finally:
+            listener.cancel()
+            watch.close()
+            self._api.watches.discard(watch)
+
+    async def _end_on_disconnect(self, watch: Watch) -> None:
+        await self._disconnected()
+        watch.break_now(BreakWatch(how="end"))
+
+    async def _reply(self, response: Response) -> None:
+        if self._drop_answer:
+            self.drop()
+            await self._disconnected()
+            return
+        body = _encode(response.body)
+        headers = {**response.headers, "content-length": str(len(body))}
+        await self._start(response.status, response.content_type, headers)
+        self._entry.sent_bytes += len(body)
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _start(self, status: int, content_type: str, headers: dict[str, str]) -> None:
+        self._entry.status = status
+        pairs = [(b"content-type", content_type.encode()), (b"cache-control", b"no-cache, private")]
+        pairs += [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        await self._send({"type": "http.response.start", "status": status, "headers": pairs})
+
+    async def _chunk(self, event: Obj) -> None:
+        line = _encode(event) + b"\n"
+        self._entry.sent_bytes += len(line)
+        await self._send({"type": "http.response.body", "body": line, "more_body": True})
+
+    async def _body(self) -> bytes:
+        chunks = []
+        while True:
+            message = await self._receive()
+            chunks.append(message.get("body", b""))
+            if not message.get("more_body"):
+                return b"".join(chunks)
+
+    async def _disconnected(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+def _canned(answer: Answer) -> Response:
+    body = answer.body
+    if body is None:
+        body = ApiError(answer.status, "", f"answered with {answer.status} by a fault").body()
+    return Response(answer.status, body, headers=dict(answer.headers))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')

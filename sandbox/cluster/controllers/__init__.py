@@ -1,0 +1,48 @@
+"""The parts of a cluster that make things happen, each just as much as a drain needs.
+
+All are event handlers over the store: `sync` looks at one object and takes the next step. They wait
+by the event loop's timers only, so that they run in virtual time.
+"""
+
+from sandbox.cluster.controllers.base import Controller
+from sandbox.cluster.controllers.disruption import DisruptionController
+from sandbox.cluster.controllers.garbage import GarbageCollector, NamespaceController
+from sandbox.cluster.controllers.kubelet import Kubelets
+from sandbox.cluster.controllers.nodes import NodeController, PodGarbageCollector
+from sandbox.cluster.controllers.scheduler import Scheduler
+from sandbox.cluster.controllers.workloads import (
+    DaemonSetController,
+    DeploymentController,
+    ReplicaSetController,
+    StatefulSetController,
+)
+
+ALL: tuple[type[Controller], ...] = (
+    Kubelets,
+    Scheduler,
+    DeploymentController,
+    ReplicaSetController,
+    StatefulSetController,
+    DaemonSetController,
+    DisruptionController,
+    NodeController,
+    PodGarbageCollector,
+    GarbageCollector,
+    NamespaceController,
+)
+
+__all__ = [
+    "ALL",
+    "Controller",
+    "DaemonSetController",
+    "DeploymentController",
+    "DisruptionController",
+    "GarbageCollector",
+    "Kubelets",
+    "NamespaceController",
+    "NodeController",
+    "PodGarbageCollector",
+    "ReplicaSetController",
+    "Scheduler",
+    "StatefulSetController",
+]

@@ -1,0 +1,153 @@
+"""Binds pods to nodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sandbox.cluster.controllers.base import Controller, Key
+from sandbox.cluster.eviction import is_ready, with_condition
+from sandbox.cluster.registry import FINISHED, Registry
+from sandbox.cluster.resources import NODES, PODS, Obj
+from sandbox.cluster.selectors import labels_of, match_selector
+from sandbox.cluster.store import Change, controller_uid, node_of
+
+ENOUGH_NODES = 100
+"""Nodes that fit after which no more are looked at, as kube-scheduler samples a big cluster."""
+
+
+def tolerates(tolerations: list[dict[str, Any]], taint: dict[str, Any]) -> bool:
+    """Whether one of the tolerations takes the taint."""
+    return any(
+        (not t.get("key") or t["key"] == taint.get("key"))
+        and (not t.get("effect") or t["effect"] == taint.get("effect"))
+        and (t.get("operator") == "Exists" or t.get("value", "") == taint.get("value", ""))
+        for t in tolerations
+    )
+
+
+def selects(spec: Obj, node: Obj) -> bool:
+    """Whether nodeSelector and required node affinity of a pod spec take a node."""
+    labels = labels_of(node)
+    if any(labels.get(k) != v for k, v in (spec.get("nodeSelector") or {}).items()):
+        return False
+    affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    )
+    terms = affinity.get("nodeSelectorTerms", []) if affinity else None
+    return terms is None or any(match_selector(term)(labels) for term in terms)
+
+
+def misfit(pod: Obj, node: Obj) -> str:
+    """Why a pod may not go to a node, in kube-scheduler's words; empty: it may."""
+    tolerations = pod["spec"].get("tolerations") or []
+    spec = node["spec"]
+    if spec.get("unschedulable") and not tolerates(
+        tolerations, {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
+    ):
+        return "node(s) were unschedulable"
+    for taint in spec.get("taints") or ():
+        if taint["effect"] != "PreferNoSchedule" and not tolerates(tolerations, taint):
+            return f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}"
+    if not selects(pod["spec"], node):
+        return "node(s) didn't match Pod's node affinity/selector"
+    return "" if is_ready(node) else "node(s) were not ready"
+
+
+class Scheduler(Controller):
+    """Spreads pods: first over the nodes with the fewest of the same controller, then over the
+    emptiest ones."""
+
+    name = "scheduler"
+
+    def __init__(self, registry: Registry) -> None:
+        super().__init__(registry)
+        self._unscheduled: set[Key] = set()
+        self._next = 0
+
+    def on_change(self, change: Change) -> None:
+        if change.resource is PODS:
+            if change.kind == "DELETED":
+                self._retry()
+            elif _wants_node(change.new):
+                self.enqueue(_key(change.new))
+        elif change.resource is NODES and change.kind != "DELETED":
+            self._retry()
+
+    def _retry(self) -> None:
+        for key in sorted(self._unscheduled):
+            self.enqueue(key)
+
+    def sync(self, key: Key) -> None:
+        self._unscheduled.discard(key)
+        pod = self.store.get(PODS, *key)
+        if pod is None or not _wants_node(pod):
+            return
+        node, why = self._choose(pod)
+        if node is None:
+            self._unscheduled.add(key)
+            self._say_why(pod, why)
+            return
+        bound = {**pod, "spec": {**pod["spec"], "nodeName": node}}
+        condition = {"type": "PodScheduled", "status": "True"}
+        stamp = {"lastProbeTime": None, "lastTransitionTime": self.registry.stamp()}
+        # Binding is no change of the spec by a user: the generation stays.
+        status = with_condition(pod["status"], {**condition, **stamp})
+        self.store.put(PODS, {**bound, "status": status})
+
+    def _choose(self, pod: Obj) -> tuple[str | None, dict[str, int]]:
+        reasons: dict[str, int] = {}
+        fitting: list[tuple[int, int, str]] = []
+        nodes = list(self.store.objects(NODES))
+        siblings = self._siblings(pod)
+        for offset in range(len(nodes)):
+            node = nodes[(self._next + offset) % len(nodes)]
+            name = node["metadata"]["name"]
+            count = self.store.pods_bound(name)
+            why = misfit(pod, node)
+            if not why and count >= int(node["status"].get("allocatable", {}).get("pods", 110)):
+                why = "Too many pods"
+            if why:
+                reasons[why] = reasons.get(why, 0) + 1
+                continue
+            fitting.append((siblings.get(name, 0), count, name))
+            if len(fitting) >= ENOUGH_NODES:
+                self._next = (self._next + offset + 1) % len(nodes)
+                break
+        return (min(fitting)[2] if fitting else None), reasons
+
+    def _siblings(self, pod: Obj) -> dict[str, int]:
+        """Pods of the same controller by node."""
+        owner = controller_uid(pod)
+        counts: dict[str, int] = {}
+        for sibling in self.store.pods_of(owner) if owner else ():
+            counts[node_of(sibling)] = counts.get(node_of(sibling), 0) + 1
+        return counts
+
+    def _say_why(self, pod: Obj, reasons: dict[str, int]) -> None:
+        total = sum(1 for _ in self.store.objects(NODES))
+        listed = ", ".join(f"{count} {why}" for why, count in sorted(reasons.items()))
+        condition = {
+            "type": "PodScheduled",
+            "status": "False",
+            "lastProbeTime": None,
+            "lastTransitionTime": self.registry.stamp(),
+            "reason": "Unschedulable",
+            "message": f"0/{total} nodes are available: {listed}." if listed else "no nodes",
+        }
+        for found in pod["status"].get("conditions", ()):
+            if found["type"] == "PodScheduled" and found.get("message") == condition["message"]:
+                return
+        self.registry.set_status(PODS, pod, with_condition(pod["status"], condition))
+
+
+def _key(pod: Obj) -> Key:
+    return pod["metadata"]["namespace"], pod["metadata"]["name"]
+
+
+def _wants_node(pod: Obj) -> bool:
+    return (
+        not node_of(pod)
+        and "deletionTimestamp" not in pod["metadata"]
+        and pod["status"].get("phase") not in FINISHED
+        and not pod["spec"].get("schedulingGates")
+    )

@@ -1,0 +1,157 @@
+"""The eviction of a pod: budgets asked, in the order and the words of kube-apiserver."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sandbox.cluster import errors
+from sandbox.cluster.errors import ApiError, Cause
+from sandbox.cluster.registry import FINISHED, Deletion, Registry
+from sandbox.cluster.resources import BUDGETS, PODS, Obj
+from sandbox.cluster.selectors import labels_of, match_selector
+
+NOT_OBSERVED_RETRY_AFTER = 10
+"""Seconds, as kube-apiserver says when a budget's status lags behind its spec."""
+
+MAX_DISRUPTED_PODS = 2_000
+_REFUSAL = "Cannot evict pod as it would violate the pod's disruption budget."
+
+
+def is_ready(pod: Obj) -> bool:
+    """Whether a pod counts as healthy for its budget."""
+    return any(
+        c.get("type") == "Ready" and c.get("status") == "True"
+        for c in pod.get("status", {}).get("conditions", ())
+    )
+
+
+def with_condition(status: dict[str, Any], condition: dict[str, Any]) -> dict[str, Any]:
+    """The status with a condition put in, or in the place of the one of that type."""
+    conditions = list(status.get("conditions", ()))
+    for place, found in enumerate(conditions):
+        if found["type"] == condition["type"]:
+            conditions[place] = condition
+            break
+    else:
+        conditions.append(condition)
+    return {**status, "conditions": conditions}
+
+
+def evict(registry: Registry, namespace: str, name: str, how: Deletion) -> None:
+    """Evict a pod.
+
+    Raises:
+        ApiError: 404, 409 (preconditions), 403 (namespace terminating), 429 (budget), 500 (more
+            than one budget).
+    """
+    registry.check_namespace(PODS, namespace, name)
+    pod = registry.get(PODS, namespace, name)
+    if not _ignores_budgets(pod):
+        _ask_budget(registry, pod, dry_run=how.dry_run)
+    _check_uid(pod, how)
+    if not how.dry_run:
+        _mark_and_delete(registry, pod, how)
+
+
+def _ignores_budgets(pod: Obj) -> bool:
+    return (
+        pod["status"].get("phase") in (*FINISHED, "Pending")
+        or "deletionTimestamp" in pod["metadata"]
+    )
+
+
+def _check_uid(pod: Obj, how: Deletion) -> None:
+    uid = pod["metadata"]["uid"]
+    if how.uid and how.uid != uid:
+        raise errors.uid_mismatch(PODS, pod["metadata"]["name"], how.uid, uid)
+
+
+def budgets_of(registry: Registry, pod: Obj) -> list[Obj]:
+    """The budgets whose selector takes the pod."""
+    return [
+        budget
+        for budget in registry.store.objects(BUDGETS, pod["metadata"]["namespace"])
+        if match_selector(budget["spec"].get("selector"))(labels_of(pod))
+    ]
+
+
+def _ask_budget(registry: Registry, pod: Obj, *, dry_run: bool) -> None:
+    budgets = budgets_of(registry, pod)
+    if len(budgets) > 1:
+        message = (
+            "This pod has more than one PodDisruptionBudget, which the eviction subresource does"
+            " not support."
+        )
+        raise ApiError(500, "", message)
+    if budgets and not _unhealthy_may_go(pod, budgets[0]):
+        _decrement(registry, budgets[0], pod["metadata"]["name"], dry_run=dry_run)
+
+
+def _unhealthy_may_go(pod: Obj, budget: Obj) -> bool:
+    if is_ready(pod):
+        return False
+    if budget["spec"].get("unhealthyPodEvictionPolicy") == "AlwaysAllow":
+        return True
+    status = budget["status"]
+    desired: int = status.get("desiredHealthy", 0)
+    healthy: int = status.get("currentHealthy", 0)
+    return 0 < desired <= healthy
+
+
+def _decrement(registry: Registry, budget: Obj, pod: str, *, dry_run: bool) -> None:
+    """Take one disruption from the budget and note the pod, so that evictions between now and the
+    disruption controller's next look cannot overdraw it."""
+    name, status = budget["metadata"]["name"], budget["status"]
+    if status.get("observedGeneration", 0) < budget["metadata"].get("generation", 0):
+        message = f"The disruption budget {name} is still being processed by the server."
+        raise errors.too_many_requests(
+            _REFUSAL, Cause("DisruptionBudget", message), retry_after=NOT_OBSERVED_RETRY_AFTER
+        )
+    disrupted = status.get("disruptedPods", {})
+    if len(disrupted) > MAX_DISRUPTED_PODS:
+        why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller"
+        raise errors.forbidden(BUDGETS, name, why)
+    allowed: int = status.get("disruptionsAllowed", 0)
+    if allowed <= 0:
+        message = (
+            f"The disruption budget {name} needs {status.get('desiredHealthy', 0)} healthy pods"
+            f" and has {status.get('currentHealthy', 0)} currently"
+        )
+        raise errors.too_many_requests(_REFUSAL, Cause("DisruptionBudget", message))
+    if dry_run:
+        return
+    status = {
+        **status,
+        "disruptionsAllowed": allowed - 1,
+        "disruptedPods": {**disrupted, pod: registry.stamp()},
+    }
+    if allowed == 1:
+        status = with_condition(status, disruption_allowed(budget, registry.stamp(), allowed=False))
+    registry.set_status(BUDGETS, budget, status)
+
+
+def disruption_allowed(budget: Obj, stamp: str, *, allowed: bool) -> dict[str, Any]:
+    """The condition of a budget that says whether it allows a disruption."""
+    return {
+        "type": "DisruptionAllowed",
+        "status": "True" if allowed else "False",
+        "observedGeneration": budget["metadata"].get("generation", 0),
+        "lastTransitionTime": stamp,
+        "reason": "SufficientPods" if allowed else "InsufficientPods",
+        "message": "",
+    }
+
+
+def _mark_and_delete(registry: Registry, pod: Obj, how: Deletion) -> None:
+    namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+    if "deletionTimestamp" not in pod["metadata"]:
+        condition = {
+            "type": "DisruptionTarget",
+            "status": "True",
+            "lastProbeTime": None,
+            "lastTransitionTime": registry.stamp(),
+            "reason": "EvictionByEvictionAPI",
+            "message": "Eviction API: evicting",
+        }
+        registry.set_status(PODS, pod, with_condition(pod["status"], condition))
+    registry.delete(PODS, namespace, name, how)

@@ -1,0 +1,385 @@
+"""Server-side apply: which manager owns which field, and what follows from it.
+
+The rules are those of Kubernetes' structured-merge-diff, for the kinds served here. A field is a
+path of FieldsV1 elements: `f:spec`, `k:{"name":"c"}` (item of a list with keys), `v:"x"` (member of
+a set); a trailing `.` is the item itself. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sandbox.cluster import errors
+from sandbox.cluster.resources import Json, Obj
+
+Path = tuple[str, ...]
+Paths = frozenset[Path]
+
+LIST_KEYS: Mapping[str, tuple[str, ...]] = {
+    "containers": ("name",),
+    "initContainers": ("name",),
+    "ephemeralContainers": ("name",),
+    "env": ("name",),
+    "volumes": ("name",),
+    "volumeMounts": ("mountPath",),
+    "volumeDevices": ("devicePath",),
+    "conditions": ("type",),
+    "addresses": ("type",),
+    "imagePullSecrets": ("name",),
+    "hostAliases": ("ip",),
+    "ownerReferences": ("uid",),
+    "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
+}
+"""x-kubernetes-list-map-keys. Other lists are atomic (taints, tolerations, rules, subjects, args),
+ports apart (below) and `finalizers`, a set."""
+
+_SETS = frozenset({"finalizers"})
+_ATOMIC_MAPS = frozenset(
+    {
+        "selector",
+        "nodeSelector",
+        "secretKeyRef",
+        "configMapKeyRef",
+        "fieldRef",
+        "resourceFieldRef",
+        "roleRef",
+        "scopeSelector",
+        "labelSelector",
+    }
+)
+"""x-kubernetes-map-type: atomic."""
+
+_UNOWNED: frozenset[Path] = frozenset((f"f:{top}",) for top in ("apiVersion", "kind")) | frozenset(
+    ("f:metadata", f"f:{name}")
+    for name in (
+        "name",
+        "namespace",
+        "generateName",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "managedFields",
+        "selfLink",
+    )
+)
+_ITEM = "."
+BEFORE_FIRST_APPLY = "before-first-apply"
+
+
+@dataclass(frozen=True)
+class Manager:
+    """One entry of managedFields."""
+
+    name: str
+    operation: str
+    api_version: str
+    paths: Paths
+    time: str
+    subresource: str = ""
+
+    def same(self, other: Manager) -> bool:
+        """Whether both are one manager (the fields aside)."""
+        return (self.name, self.operation, self.subresource) == (
+            other.name,
+            other.operation,
+            other.subresource,
+        )
+
+    def described(self) -> str:
+        text = json.dumps(self.name)
+        if self.subresource:
+            text += f" with subresource {json.dumps(self.subresource)}"
+        if self.operation == "Update":
+            text += f" using {self.api_version} at {self.time}"
+        return text
+
+
+def _list_keys(field: str, items: list[Any]) -> tuple[str, ...] | None:
+    if not items or any(not isinstance(item, dict) for item in items):
+        return None
+    if field == "ports":
+        port = "containerPort" if "containerPort" in items[0] else "port"
+        return (port, "protocol")
+    keys = LIST_KEYS.get(field)
+    if keys is not None and all(keys[0] in item for item in items):
+        return keys
+    return None
+
+
+def _item_element(keys: tuple[str, ...], item: dict[str, Any]) -> str:
+    key = {k: item.get(k, "TCP" if k == "protocol" else None) for k in sorted(keys)}
+    return "k:" + json.dumps(key, separators=(",", ":"))
+
+
+def _add_paths(value: Json, field: str, prefix: Path, found: set[Path]) -> None:
+    if isinstance(value, dict) and value and field not in _ATOMIC_MAPS:
+        for key, child in value.items():
+            _add_paths(child, key, (*prefix, f"f:{key}"), found)
+    elif isinstance(value, list) and field in _SETS:
+        found.update((*prefix, f"v:{json.dumps(item)}") for item in value)
+    elif isinstance(value, list) and (keys := _list_keys(field, value)):
+        for item in value:
+            path = (*prefix, _item_element(keys, item))
+            found.add((*path, _ITEM))
+            for key, child in item.items():
+                _add_paths(child, key, (*path, f"f:{key}"), found)
+    else:
+        found.add(prefix)
+
+
+def fields_of(obj: Obj, *, without: Iterable[str] = ()) -> Paths:
+    """The fields that an object sets; `without` names top-level fields that do not count."""
+    found: set[Path] = set()
+    for key, value in obj.items():
+        if key not in without:
+            _add_paths(value, key, (f"f:{key}",), found)
+    return frozenset(p for p in found if p[:2] not in _UNOWNED and p[:1] not in _UNOWNED)
+
+
+_MISSING = object()
+
+
+def _child(value: Json, element: str, field: str) -> Json:
+    if element == _ITEM:
+        return value
+    kind, _, rest = element.partition(":")
+    if kind == "f":
+        return value.get(rest, _MISSING) if isinstance(value, dict) else _MISSING
+    if not isinstance(value, list):
+        return _MISSING
+    if kind == "v":
+        return rest if json.loads(rest) in value else _MISSING
+    keys = _list_keys(field, value)
+    for item in value if keys else ():
+        if _item_element(keys or (), item) == element:
+            return item
+    return _MISSING
+
+
+def value_at(obj: Obj, path: Path) -> Json:
+    """The value of a field, or a marker that no value equals when there is none."""
+    value: Json = obj
+    field = ""
+    for element in path:
+        value = _child(value, element, field)
+        if value is _MISSING:
+            return _MISSING
+        if element.startswith("f:"):
+            field = element[2:]
+    return True if path[-1] == _ITEM else value
+
+
+def _merge(field: str, live: Json, applied: Json) -> Json:
+    if isinstance(applied, dict) and isinstance(live, dict) and field not in _ATOMIC_MAPS:
+        merged = dict(live)
+        for key, value in applied.items():
+            merged[key] = _merge(key, live[key], value) if key in live else value
+        return merged
+    if isinstance(applied, list) and isinstance(live, list):
+        if field in _SETS:
+            return list(dict.fromkeys([*live, *applied]))
+        keys = _list_keys(field, applied)
+        if keys and _list_keys(field, live) == keys:
+            items = {_item_element(keys, item): item for item in live}
+            for item in applied:
+                element = _item_element(keys, item)
+                items[element] = _merge("", items[element], item) if element in items else item
+            return list(items.values())
+    return applied
+
+
+def _without_field(value: Json, path: Path, field: str) -> Json:
+    """`value` without the field; maps and lists that become empty go too. None: nothing is left."""
+    element, rest = path[0], path[1:]
+    if element.startswith("f:"):
+        name = element[2:]
+        if not isinstance(value, dict) or name not in value:
+            return value
+        left = _without_field(value[name], rest, name) if rest else None
+        trimmed = {k: v for k, v in value.items() if k != name}
+        if left is not None:
+            return {k: left if k == name else v for k, v in value.items()}
+        return trimmed or None
+    if not isinstance(value, list):
+        return value
+    if element.startswith("v:"):
+        return [item for item in value if item != json.loads(element[2:])] or None
+    keys = _list_keys(field, value) or ()
+    items = []
+    for item in value:
+        if _item_element(keys, item) != element:
+            items.append(item)
+        elif rest != (_ITEM,) and (left := _without_field(item, rest, "")) is not None:
+            items.append(left)
+    return items or None
+
+
+def render(path: Path) -> str:
+    """A path as messages show it: `.spec.template.spec.containers[name="c"].image`."""
+    text = ""
+    for element in path:
+        kind, _, rest = element.partition(":")
+        if kind == "f":
+            text += f".{rest}"
+        elif kind == "k":
+            pairs = (f"{k}={json.dumps(v)}" for k, v in json.loads(rest).items())
+            text += f"[{','.join(pairs)}]"
+        elif kind == "v":
+            text += f"[={rest}]"
+    return text
+
+
+def managers_of(obj: Obj) -> list[Manager]:
+    """The managedFields of an object."""
+    return [
+        Manager(
+            name=entry.get("manager", ""),
+            operation=entry.get("operation", "Update"),
+            api_version=entry.get("apiVersion", ""),
+            paths=_from_fields_v1(entry.get("fieldsV1") or {}),
+            time=entry.get("time", ""),
+            subresource=entry.get("subresource", ""),
+        )
+        for entry in obj["metadata"].get("managedFields") or ()
+    ]
+
+
+def with_managers(obj: Obj, managers: Iterable[Manager]) -> Obj:
+    """The object with these managedFields."""
+    entries = []
+    for manager in managers:
+        if not manager.paths:
+            continue
+        entry: dict[str, Any] = {
+            "manager": manager.name,
+            "operation": manager.operation,
+            "apiVersion": manager.api_version,
+            "time": manager.time,
+            "fieldsType": "FieldsV1",
+            "fieldsV1": _to_fields_v1(manager.paths),
+        }
+        if manager.subresource:
+            entry["subresource"] = manager.subresource
+        entries.append(entry)
+    metadata = {k: v for k, v in obj["metadata"].items() if k != "managedFields"}
+    if entries:
+        metadata["managedFields"] = entries
+    return {**obj, "metadata": metadata}
+
+
+def _from_fields_v1(tree: Mapping[str, Any], prefix: Path = ()) -> Paths:
+    found: set[Path] = set()
+    for element, below in tree.items():
+        path = (*prefix, element)
+        if element == _ITEM and not prefix[-1].startswith("k:"):
+            continue  # the map itself; this server does not track it
+        if below:
+            found |= _from_fields_v1(below, path)
+        else:
+            found.add(path)
+    return frozenset(found)
+
+
+def _to_fields_v1(paths: Paths) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path in sorted(paths):
+        node = tree
+        for element in path:
+            node = node.setdefault(element, {})
+    return tree
+
+
+def updated(old: Obj | None, new: Obj, who: Manager) -> Obj:
+    """`new` with the managedFields that follow from a plain write by `who` (its paths aside): what
+    changed is now theirs, and nobody else's."""
+    before = fields_of(old) if old is not None else frozenset()
+    after = fields_of(new)
+    changed = frozenset(
+        path
+        for path in after
+        if path not in before or old is None or value_at(old, path) != value_at(new, path)
+    )
+    managers: list[Manager] = []
+    mine = replace(who, paths=changed)
+    for manager in managers_of(old) if old is not None else ():
+        if manager.same(who):
+            kept = manager.paths & after
+            time = who.time if changed - manager.paths else manager.time
+            mine = replace(who, paths=kept | changed, time=time)
+        else:
+            managers.append(replace(manager, paths=(manager.paths & after) - changed))
+    return with_managers(new, [*managers, mine])
+
+
+def apply(live: Obj | None, applied: Obj, who: Manager, *, force: bool) -> Obj:
+    """The object after `who` (its paths aside) applied `applied`.
+
+    Fields that the manager applied before and no longer does, and that nobody else owns, go.
+
+    Raises:
+        ApiError: 409, somebody else owns a field that would change, and `force` is not set.
+    """
+    wanted = fields_of(applied)
+    mine = replace(who, paths=wanted)
+    if live is None:
+        return with_managers(applied, [mine])
+    managers = managers_of(live) or [
+        replace(who, name=BEFORE_FIRST_APPLY, operation="Update", paths=fields_of(live))
+    ]
+    previous = next((m.paths for m in managers if m.same(who)), frozenset())
+    others = [m for m in managers if not m.same(who)]
+    merged = _merge("", live, _identity(live, applied))
+    changed = frozenset(p for p in wanted if value_at(live, p) != value_at(merged, p))
+    conflicts = [(m, p) for m in others for p in sorted(m.paths & changed)]
+    if conflicts and not force:
+        raise _conflict(conflicts)
+    others = [replace(m, paths=m.paths - changed) for m in others]
+    held = frozenset(path for m in others for path in m.paths)
+    for path in sorted(previous - wanted - held, key=lambda p: (-len(p), p)):
+        merged = _without_field(merged, path, "") or {}
+    unchanged = previous == wanted
+    time = next((m.time for m in managers if m.same(who)), who.time) if unchanged else who.time
+    return with_managers(merged, [*others, replace(mine, time=time)])
+
+
+def _identity(live: Obj, applied: Obj) -> Obj:
+    """The applied configuration without what the server alone sets."""
+    own = ("labels", "annotations", "ownerReferences", "finalizers")
+    metadata = {k: v for k, v in applied["metadata"].items() if k in own}
+    return {**applied, "metadata": {**live["metadata"], **_merged_metadata(live, metadata)}}
+
+
+def _merged_metadata(live: Obj, applied: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _merge(key, live["metadata"][key], value) if key in live["metadata"] else value
+        for key, value in applied.items()
+    }
+
+
+def _conflict(conflicts: list[tuple[Manager, Path]]) -> errors.ApiError:
+    count = len(conflicts)
+    if count == 1:
+        manager, path = conflicts[0]
+        text = f"conflict with {manager.described()}: {render(path)}"
+    else:
+        by_manager: dict[str, list[str]] = {}
+        for manager, path in conflicts:
+            by_manager.setdefault(manager.described(), []).append(render(path))
+        text = "\n".join(
+            "\n".join([f"conflicts with {name}:", *(f"- {path}" for path in paths)])
+            for name, paths in sorted(by_manager.items())
+        )
+    plural = "" if count == 1 else "s"
+    causes = [
+        errors.Cause("FieldManagerConflict", f"conflict with {m.described()}", render(p))
+        for m, p in conflicts
+    ]
+    return errors.ApiError(
+        409, "Conflict", f"Apply failed with {count} conflict{plural}: {text}", causes=causes
+    )

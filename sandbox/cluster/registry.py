@@ -1,0 +1,376 @@
+"""Reads and writes of objects, by the rules that hold for every client: names, versions,
+preconditions, grace, finalizers. Synchronous: one call is one transaction."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sandbox.cluster import admission, errors, ownership
+from sandbox.cluster.resources import NAMESPACES, PODS, Obj, Resource
+from sandbox.cluster.store import Store, node_of
+
+_SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # as kube-apiserver's: no vowels, no words
+FINISHED = ("Succeeded", "Failed")
+
+
+def timestamp(seconds: float) -> str:
+    """RFC 3339 with whole seconds, as in metadata."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def seconds_of(stamp: str) -> float:
+    """Seconds since 1970 of an RFC 3339 time stamp."""
+    return datetime.fromisoformat(stamp).timestamp()
+
+
+@dataclass(frozen=True)
+class Write:
+    """Who writes, and how.
+
+    `manager` is the field manager; empty: the cluster's own parts, whose fields are not tracked.
+    """
+
+    manager: str = ""
+    dry_run: bool = False
+    subresource: str = ""
+    check: Callable[[Resource, Obj, Obj | None], None] | None = None
+    """Called with the new and the old object before anything is written; raises to refuse."""
+
+
+INTERNAL = Write()
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """DeleteOptions."""
+
+    grace: int | None = None
+    uid: str = ""
+    resource_version: str = ""
+    propagation: str = "Background"
+    dry_run: bool = False
+
+
+@dataclass
+class Registry:
+    """The store under the rules of the API. `now`: wall clock in seconds since 1970."""
+
+    store: Store
+    now: Callable[[], float]
+    # Reproducible UIDs and suffixes; nothing secret is made of them.
+    random: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311
+
+    def stamp(self) -> str:
+        return timestamp(self.now())
+
+    def get(self, resource: Resource, namespace: str, name: str) -> Obj:
+        """Raises ApiError 404."""
+        obj = self.store.get(resource, namespace, name)
+        if obj is None:
+            raise errors.not_found(resource, name)
+        return obj
+
+    def create(self, resource: Resource, namespace: str, body: Obj, write: Write = INTERNAL) -> Obj:
+        """Create an object from a body that is the caller's to give away.
+
+        Raises:
+            ApiError: the name is taken, the namespace missing or terminating, the object invalid.
+        """
+        obj = {k: v for k, v in body.items() if k not in ("kind", "apiVersion")}
+        metadata = obj["metadata"] = self._new_metadata(resource, namespace, obj)
+        name = metadata.get("name", "")
+        if resource.namespaced:
+            self.check_namespace(resource, namespace, name)
+        if self.store.get(resource, namespace, name) is not None:
+            raise errors.already_exists(resource, name)
+        if metadata.get("resourceVersion"):
+            raise errors.bad_request("resourceVersion should not be set on objects to be created")
+        if resource.has_status and resource is not NAMESPACES and resource.plural != "nodes":
+            obj.pop("status", None)
+        admission.set_defaults(resource, obj)
+        self._refuse_faults(resource, obj, None)
+        if write.check is not None:
+            write.check(resource, obj, None)
+        applied = metadata.pop("managedFields", None)
+        metadata["uid"] = str(uuid.UUID(int=self.random.getrandbits(128), version=4))
+        metadata["creationTimestamp"] = self.stamp()
+        if resource.generation:
+            metadata["generation"] = 1
+        if applied:
+            metadata["managedFields"] = applied
+        elif write.manager:
+            obj = ownership.updated(None, obj, self._manager(resource, write))
+        return obj if write.dry_run else self.store.put(resource, obj)
+
+    def _new_metadata(self, resource: Resource, namespace: str, obj: Obj) -> Obj:
+        """The metadata of a new object, with its namespace and its name."""
+        metadata = dict(obj.get("metadata") or {})
+        given = metadata.get("namespace", "")
+        if resource.namespaced:
+            if given and given != namespace:
+                raise errors.bad_request(
+                    "the namespace of the provided object does not match the namespace sent on"
+                    " the request"
+                )
+            metadata["namespace"] = namespace
+        if not metadata.get("name") and metadata.get("generateName"):
+            suffix = "".join(self.random.choices(_SUFFIX_ALPHABET, k=5))
+            metadata["name"] = metadata["generateName"] + suffix
+        return metadata
+
+    def check_namespace(self, resource: Resource, namespace: str, name: str) -> None:
+        """Whether something may be created in a namespace.
+
+        Raises:
+            ApiError: 404 it is missing, 403 it is terminating.
+        """
+        space = self.get(NAMESPACES, "", namespace)
+        if "deletionTimestamp" in space["metadata"]:
+            raise errors.namespace_terminating(resource, name, namespace)
+
+    def update(self, resource: Resource, old: Obj, body: Obj, write: Write = INTERNAL) -> Obj:
+        """Put `body` in the place of `old`, keeping what only the server may set.
+
+        Nothing is written when nothing changes.
+
+        Raises:
+            ApiError: the version or UID that the body carries is another; the body is invalid.
+        """
+        was = old["metadata"]
+        name = was["name"]
+        given = body.get("metadata") or {}
+        if given.get("resourceVersion") not in (None, "", "0", was["resourceVersion"]):
+            raise errors.modified(resource, name)
+        if given.get("uid") not in (None, "", was["uid"]):
+            raise errors.conflict(
+                resource,
+                name,
+                f"Precondition failed: UID in precondition: {given['uid']}, UID in object meta:"
+                f" {was['uid']}",
+            )
+        new = self._prepared(resource, old, body, write)
+        if write.manager and write.subresource != "apply":
+            new = ownership.updated(old, new, self._manager(resource, write))
+        if _same(new, old):
+            return old
+        if write.dry_run:
+            return new
+        return self._put(resource, new)
+
+    def _prepared(self, resource: Resource, old: Obj, body: Obj, write: Write) -> Obj:
+        was = old["metadata"]
+        obj = {k: v for k, v in body.items() if k not in ("kind", "apiVersion")}
+        if write.subresource == "status":
+            obj = {**old, "metadata": obj.get("metadata", was), "status": obj.get("status", {})}
+        elif resource.has_status:
+            obj.pop("status", None)
+            if "status" in old:
+                obj["status"] = old["status"]
+        obj["metadata"] = _kept_metadata(was, dict(obj.get("metadata") or {}))
+        if resource is PODS and "spec" in obj:
+            # Defaults and the binding survive a PUT that leaves them out.
+            obj["spec"] = {**old["spec"], **obj["spec"]}
+        self._refuse_faults(resource, obj, old)
+        if write.check is not None:
+            write.check(resource, obj, old)
+        if resource.generation and obj.get("spec") != old.get("spec"):
+            obj["metadata"]["generation"] = was.get("generation", 0) + 1
+        return obj
+
+    def _put(self, resource: Resource, new: Obj) -> Obj:
+        """Store, and remove when this took the last finalizer off a deleted object."""
+        stored = self.store.put(resource, new)
+        metadata = stored["metadata"]
+        if (
+            "deletionTimestamp" in metadata
+            and not metadata.get("finalizers")
+            and not metadata.get("deletionGracePeriodSeconds")
+            and resource is not NAMESPACES
+        ):
+            key = metadata.get("namespace", ""), metadata["name"]
+            return self.store.remove(resource, *key)
+        return stored
+
+    def set_status(self, resource: Resource, obj: Obj, status: dict[str, Any]) -> Obj:
+        """Replace the status of an object that the caller has just read."""
+        return self.update(resource, obj, {**obj, "status": status}, Write(subresource="status"))
+
+    def apply(
+        self, resource: Resource, namespace: str, name: str, body: Obj, write: Write, *, force: bool
+    ) -> tuple[Obj, bool]:
+        """Server-side apply.
+
+        Returns:
+            The object, and whether it is new.
+
+        Raises:
+            ApiError: conflicts with other managers, and what `create` and `update` raise.
+        """
+        applied = {k: v for k, v in body.items() if k not in ("kind", "apiVersion")}
+        metadata = applied["metadata"] = dict(applied.get("metadata") or {})
+        if metadata.setdefault("name", name) != name:
+            raise errors.bad_request(
+                f"name in URL ({name}) does not match name in the object ({metadata['name']})"
+            )
+        if metadata.get("managedFields"):
+            raise errors.bad_request("metadata.managedFields must be nil")
+        if resource.has_status and write.subresource != "status":
+            applied.pop("status", None)
+        who = self._manager(resource, write, operation="Apply")
+        live = self.store.get(resource, namespace, name)
+        if live is None:
+            fresh = ownership.apply(None, applied, who, force=force)
+            return self.create(resource, namespace, fresh, write), True
+        version = metadata.get("resourceVersion")
+        if version and version != live["metadata"]["resourceVersion"]:
+            raise errors.modified(resource, name)
+        merged = ownership.apply(live, applied, who, force=force)
+        subresource = "status" if write.subresource == "status" else "apply"
+        internal = Write("", write.dry_run, subresource, write.check)
+        return self.update(resource, live, merged, internal), False
+
+    def delete(
+        self, resource: Resource, namespace: str, name: str, how: Deletion = Deletion()
+    ) -> tuple[Obj, bool]:
+        """Delete an object, or begin to.
+
+        Returns:
+            The object's last state, and whether it is gone.
+
+        Raises:
+            ApiError: 404, or 409 for a precondition that does not hold.
+        """
+        obj = self.get(resource, namespace, name)
+        metadata = obj["metadata"]
+        if how.uid and how.uid != metadata["uid"]:
+            raise errors.uid_mismatch(resource, name, how.uid, metadata["uid"])
+        if how.resource_version and how.resource_version != metadata["resourceVersion"]:
+            raise errors.version_mismatch(
+                resource, name, how.resource_version, metadata["resourceVersion"]
+            )
+        if how.dry_run:
+            return obj, resource is not PODS
+        return self._delete(resource, obj, how)
+
+    def _delete(self, resource: Resource, obj: Obj, how: Deletion) -> tuple[Obj, bool]:
+        metadata = obj["metadata"]
+        finalizers = list(metadata.get("finalizers") or ())
+        finalizer = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}.get(how.propagation)
+        if finalizer and finalizer not in finalizers:
+            finalizers.append(finalizer)
+        if resource is PODS:
+            changed = self._graceful(obj, how)
+            if changed is None:
+                return obj, False
+        elif "deletionTimestamp" in metadata:
+            changed = obj
+        elif finalizers or resource is NAMESPACES:
+            changed = self._marked(obj, self.now(), 0)
+        else:
+            return self.store.remove(
+                resource, metadata.get("namespace", ""), metadata["name"]
+            ), True
+        if finalizers:
+            changed = {**changed, "metadata": {**changed["metadata"], "finalizers": finalizers}}
+        if resource is NAMESPACES:
+            changed = {**changed, "status": {**changed.get("status", {}), "phase": "Terminating"}}
+        left = self._put(resource, changed) if changed != obj else obj
+        key = metadata.get("namespace", ""), metadata["name"]
+        return left, self.store.get(resource, *key) is None
+
+    def _graceful(self, pod: Obj, how: Deletion) -> Obj | None:
+        """The pod with the deletion that is asked for; None: nothing to change.
+
+        The grace of a terminating pod is shortened, never lengthened, and counts from the first
+        request.
+        """
+        metadata = pod["metadata"]
+        if "deletionTimestamp" not in metadata:
+            grace = self._grace(pod, how.grace)
+            return self._marked(pod, self.now() + grace, grace)
+        current = metadata.get("deletionGracePeriodSeconds", 0)
+        if how.grace is None or how.grace >= current:
+            return None
+        begun = seconds_of(metadata["deletionTimestamp"]) - current
+        end = max(self.now(), begun + max(how.grace, 0))
+        deletion = {
+            "deletionTimestamp": timestamp(end),
+            "deletionGracePeriodSeconds": max(how.grace, 0),
+        }
+        return {**pod, "metadata": {**metadata, **deletion}}
+
+    @staticmethod
+    def _grace(pod: Obj, asked: int | None) -> int:
+        if not node_of(pod) or pod["status"].get("phase") in FINISHED:
+            return 0
+        own: int = pod["spec"].get("terminationGracePeriodSeconds", admission.DEFAULT_GRACE)
+        grace = own if asked is None else asked
+        return 1 if grace < 0 else grace
+
+    @staticmethod
+    def _marked(obj: Obj, end: float, grace: int) -> Obj:
+        metadata = {
+            **obj["metadata"],
+            "deletionTimestamp": timestamp(end),
+            "deletionGracePeriodSeconds": grace,
+        }
+        if "generation" in metadata:
+            metadata["generation"] += 1
+        return {**obj, "metadata": metadata}
+
+    def _manager(
+        self, resource: Resource, write: Write, operation: str = "Update"
+    ) -> ownership.Manager:
+        return ownership.Manager(
+            name=write.manager,
+            operation=operation,
+            api_version=resource.api_version,
+            paths=frozenset(),
+            time=self.stamp(),
+            subresource="status" if write.subresource == "status" else "",
+        )
+
+    @staticmethod
+    def _refuse_faults(resource: Resource, obj: Obj, old: Obj | None) -> None:
+        causes = admission.faults(resource, obj, old)
+        if causes:
+            raise errors.invalid(resource, obj["metadata"].get("name", ""), causes)
+
+
+_SERVER_SET = (
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "creationTimestamp",
+    "generation",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+)
+
+
+def _kept_metadata(was: Obj, metadata: Obj) -> Obj:
+    """The metadata of a write, with what only the server sets as it was."""
+    kept = {key: was[key] for key in _SERVER_SET if key in was}
+    free = {k: v for k, v in metadata.items() if k not in _SERVER_SET and v not in ({}, [], None)}
+    if "managedFields" in was:
+        free.setdefault("managedFields", was["managedFields"])
+    return {**kept, **free}
+
+
+def _same(new: Obj, old: Obj) -> bool:
+    """Whether nothing but the book-keeping of times differs."""
+    return {**new, "metadata": _comparable(new)} == {**old, "metadata": _comparable(old)}
+
+
+def _comparable(obj: Obj) -> Obj:
+    entries = [
+        {k: v for k, v in entry.items() if k != "time"}
+        for entry in obj["metadata"].get("managedFields", ())
+    ]
+    return {**obj["metadata"], "managedFields": entries}

@@ -1,0 +1,199 @@
+"""The kinds that the cluster serves, as one table.
+
+Generic behaviour follows from the columns; what a kind needs beyond them is in `defaults`,
+`validation` and the controllers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+Json: TypeAlias = Any
+"""Decoded JSON of any shape."""
+
+Obj = dict[str, Any]
+"""A Kubernetes object as decoded JSON. In the store it carries no kind and apiVersion and is never
+changed in place: a write puts another dict in its place."""
+
+VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One served resource.
+
+    `generation`: metadata.generation counts changes of the spec. `returns_deleted`: DELETE answers
+    with the object instead of a Status, as kube-apiserver does for these kinds.
+    """
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+    short: tuple[str, ...] = ()
+    subresources: tuple[str, ...] = ()
+    generation: bool = False
+    returns_deleted: bool = False
+    singular: str = ""
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def qualified(self) -> str:
+        """The name in error messages: `pods`, `deployments.apps`."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def qualified_kind(self) -> str:
+        return f"{self.kind}.{self.group}" if self.group else self.kind
+
+    @property
+    def has_status(self) -> bool:
+        return "status" in self.subresources
+
+    def typed(self, obj: Obj) -> Obj:
+        """`obj` with kind and apiVersion in front."""
+        return {"kind": self.kind, "apiVersion": self.api_version, **obj}
+
+
+_STATUS = ("status",)
+_RBAC = "rbac.authorization.k8s.io"
+_STORAGE = "storage.k8s.io"
+
+PODS = Resource(
+    "",
+    "v1",
+    "pods",
+    "Pod",
+    short=("po",),
+    subresources=("status", "eviction", "binding"),
+    generation=True,
+    returns_deleted=True,
+)
+NODES = Resource("", "v1", "nodes", "Node", namespaced=False, short=("no",), subresources=_STATUS)
+NAMESPACES = Resource(
+    "",
+    "v1",
+    "namespaces",
+    "Namespace",
+    namespaced=False,
+    short=("ns",),
+    subresources=("status", "finalize"),
+    returns_deleted=True,
+)
+EVENTS = Resource("", "v1", "events", "Event", short=("ev",))
+SERVICE_ACCOUNTS = Resource(
+    "", "v1", "serviceaccounts", "ServiceAccount", short=("sa",), returns_deleted=True
+)
+CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", short=("cm",))
+DEPLOYMENTS = Resource(
+    "apps", "v1", "deployments", "Deployment", True, ("deploy",), _STATUS, generation=True
+)
+REPLICA_SETS = Resource(
+    "apps", "v1", "replicasets", "ReplicaSet", True, ("rs",), _STATUS, generation=True
+)
+STATEFUL_SETS = Resource(
+    "apps", "v1", "statefulsets", "StatefulSet", True, ("sts",), _STATUS, generation=True
+)
+DAEMON_SETS = Resource(
+    "apps", "v1", "daemonsets", "DaemonSet", True, ("ds",), _STATUS, generation=True
+)
+BUDGETS = Resource(
+    "policy",
+    "v1",
+    "poddisruptionbudgets",
+    "PodDisruptionBudget",
+    short=("pdb",),
+    subresources=_STATUS,
+    generation=True,
+)
+CLUSTER_ROLES = Resource(_RBAC, "v1", "clusterroles", "ClusterRole", namespaced=False)
+CLUSTER_ROLE_BINDINGS = Resource(
+    _RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False
+)
+ROLES = Resource(_RBAC, "v1", "roles", "Role")
+ROLE_BINDINGS = Resource(_RBAC, "v1", "rolebindings", "RoleBinding")
+
+TABLE: tuple[Resource, ...] = (
+    PODS,
+    NODES,
+    NAMESPACES,
+    EVENTS,
+    SERVICE_ACCOUNTS,
+    CONFIG_MAPS,
+    Resource("", "v1", "secrets", "Secret"),
+    Resource(
+        "", "v1", "services", "Service", True, ("svc",), _STATUS, returns_deleted=True
+    ),
+    Resource(
+        "", "v1", "resourcequotas", "ResourceQuota", True, ("quota",), _STATUS, False, True
+    ),
+    Resource("", "v1", "replicationcontrollers", "ReplicationController", short=("rc",)),
+    Resource(
+        "", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", short=("pvc",)
+    ),
+    Resource(
+        "", "v1", "persistentvolumes", "PersistentVolume", namespaced=False, short=("pv",)
+    ),
+    DEPLOYMENTS,
+    REPLICA_SETS,
+    STATEFUL_SETS,
+    DAEMON_SETS,
+    BUDGETS,
+    CLUSTER_ROLES,
+    CLUSTER_ROLE_BINDINGS,
+    ROLES,
+    ROLE_BINDINGS,
+    Resource("coordination.k8s.io", "v1", "leases", "Lease"),
+    Resource(
+        _STORAGE, "v1", "storageclasses", "StorageClass", False, ("sc",), singular="storageclass"
+    ),
+    Resource(_STORAGE, "v1", "csinodes", "CSINode", namespaced=False),
+    Resource(
+        "scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", False, ("pc",),
+        singular="priorityclass",
+    ),
+    Resource("batch", "v1", "jobs", "Job", subresources=_STATUS, generation=True),
+    Resource(
+        "autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler",
+        short=("hpa",), subresources=_STATUS,
+    ),
+)  # fmt: skip
+
+BY_PATH = {(r.group, r.version, r.plural): r for r in TABLE}
+BY_KIND = {(r.api_version, r.kind): r for r in TABLE}
+GROUP_VERSIONS = tuple(dict.fromkeys((r.group, r.version) for r in TABLE if r.group))
+
+
+def find(kind: str) -> Resource:
+    """The resource of a kind (`Pod`), plural (`pods`) or short name (`po`).
+
+    Raises:
+        LookupError: the cluster serves no such kind.
+    """
+    for resource in TABLE:
+        if kind in (resource.kind, resource.plural, resource.qualified, *resource.short):
+            return resource
+    message = f"Serve this kind first (sandbox/cluster/resources.py): {kind!r}"
+    raise LookupError(message)
+
+
+def of(obj: Obj) -> Resource:
+    """The resource of an object that carries kind and apiVersion.
+
+    Raises:
+        LookupError: as in `find`.
+    """
+    try:
+        return BY_KIND[obj["apiVersion"], obj["kind"]]
+    except KeyError:
+        message = f"Serve this kind first: {obj.get('apiVersion')} {obj.get('kind')}"
+        raise LookupError(message) from None
+
+
+def singular(resource: Resource) -> str:
+    return resource.singular or resource.kind.lower()

@@ -1,0 +1,140 @@
+"""Label and field selectors: parsed once, then asked about objects."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sandbox.cluster import errors
+from sandbox.cluster.resources import EVENTS, NODES, PODS, Obj, Resource
+
+Matcher = Callable[[Obj], bool]
+Labels = Mapping[str, str]
+LabelTest = Callable[[Labels], bool]
+
+_SET = re.compile(r"^(?P<key>[^\s!=,()]+)\s+(?P<op>in|notin)\s+\((?P<values>[^)]*)\)$")
+_EQUAL = re.compile(r"^(?P<key>[^\s!=,()]+)\s*(?P<op>==|=|!=)\s*(?P<value>[^\s,()]*)$")
+_EXISTS = re.compile(r"^(?P<not>!\s*)?(?P<key>[^\s!=,()]+)$")
+_COMMA = re.compile(r",(?![^(]*\))")
+
+_COMMON_FIELDS = ("metadata.name", "metadata.namespace")
+_FIELDS = {
+    PODS: (
+        "spec.nodeName",
+        "spec.restartPolicy",
+        "spec.schedulerName",
+        "spec.serviceAccountName",
+        "status.phase",
+        "status.podIP",
+        "status.nominatedNodeName",
+    ),
+    NODES: ("spec.unschedulable",),
+    EVENTS: (
+        "involvedObject.kind",
+        "involvedObject.namespace",
+        "involvedObject.name",
+        "involvedObject.uid",
+        "involvedObject.apiVersion",
+        "involvedObject.resourceVersion",
+        "involvedObject.fieldPath",
+        "reason",
+        "reportingComponent",
+        "source",
+        "type",
+    ),
+}
+
+
+def _requirement(key: str, operator: str, values: tuple[str, ...]) -> LabelTest:
+    wanted = frozenset(values)
+    tests: dict[str, LabelTest] = {
+        "In": lambda labels: labels.get(key) in wanted,
+        # As in Kubernetes, NotIn also takes objects that lack the label.
+        "NotIn": lambda labels: labels.get(key) not in wanted,
+        "Exists": lambda labels: key in labels,
+        "DoesNotExist": lambda labels: key not in labels,
+    }
+    return tests[operator]
+
+
+def label_selector(text: str) -> LabelTest:
+    """A selector as in a query: `a=b,c!=d,e in (f,g),h,!i`. Empty takes all.
+
+    Raises:
+        ApiError: 400, it cannot be read.
+    """
+    tests = [_parse_label(part.strip(), text) for part in _COMMA.split(text) if part.strip()]
+    return lambda labels: all(test(labels) for test in tests)
+
+
+def _parse_label(part: str, text: str) -> LabelTest:
+    if found := _SET.match(part):
+        values = tuple(value.strip() for value in found["values"].split(","))
+        return _requirement(found["key"], "In" if found["op"] == "in" else "NotIn", values)
+    if found := _EQUAL.match(part):
+        return _requirement(
+            found["key"], "NotIn" if found["op"] == "!=" else "In", (found["value"],)
+        )
+    if found := _EXISTS.match(part):
+        return _requirement(found["key"], "DoesNotExist" if found["not"] else "Exists", ())
+    raise errors.bad_request(f'unable to parse requirement: found "{part}" in "{text}"')
+
+
+def match_selector(selector: Mapping[str, Any] | None) -> LabelTest:
+    """A LabelSelector as in a spec (matchLabels, matchExpressions).
+
+    None takes nothing, an empty one takes all: the rule of policy/v1 and apps/v1.
+    """
+    if selector is None:
+        return lambda _labels: False
+    tests = [_requirement(k, "In", (v,)) for k, v in (selector.get("matchLabels") or {}).items()]
+    tests += [
+        _requirement(e["key"], e["operator"], tuple(e.get("values") or ()))
+        for e in selector.get("matchExpressions") or ()
+    ]
+    return lambda labels: all(test(labels) for test in tests)
+
+
+def labels_of(obj: Obj) -> Labels:
+    labels: Labels = obj["metadata"].get("labels") or {}
+    return labels
+
+
+class FieldSelector:
+    """A field selector of one resource: `spec.nodeName=a,status.phase!=Failed`."""
+
+    def __init__(self, resource: Resource, text: str) -> None:
+        """Raises ApiError 400 for a field that the resource cannot be selected by."""
+        known = (*_COMMON_FIELDS, *_FIELDS.get(resource, ()))
+        self.equals: dict[str, str] = {}
+        self._differs: list[tuple[str, str]] = []
+        for part in filter(None, text.split(",")):
+            found = _EQUAL.match(part.strip())
+            if found is None:
+                raise errors.bad_request(f"invalid selector: '{part}'; can't understand '{part}'")
+            if found["key"] not in known:
+                raise errors.bad_request(f"field label not supported: {found['key']}")
+            if found["op"] == "!=":
+                self._differs.append((found["key"], found["value"]))
+            else:
+                self.equals[found["key"]] = found["value"]
+
+    def __bool__(self) -> bool:
+        return bool(self.equals or self._differs)
+
+    def matches(self, obj: Obj) -> bool:
+        return all(_field(obj, path) == value for path, value in self.equals.items()) and all(
+            _field(obj, path) != value for path, value in self._differs
+        )
+
+
+def _field(obj: Obj, path: str) -> str:
+    value: Any = obj
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    if isinstance(value, dict):  # the one field `source` of events means its component
+        value = value.get("component")
+    if path == "spec.unschedulable":
+        return "true" if value else "false"
+    return "" if value is None else str(value)

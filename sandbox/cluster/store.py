@@ -1,0 +1,220 @@
+"""The objects, their versions and the history from which watches and later pages are served.
+
+No I/O and no clock. Objects are replaced, never changed: whoever holds one holds a snapshot.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, NamedTuple
+
+from sandbox.cluster import errors
+from sandbox.cluster.resources import PODS, Obj, Resource
+
+HISTORY = 20_000
+"""Changes kept per resource; an older resourceVersion is answered with 410, as after a compaction
+in etcd. Room for one storm of evictions (five changes a pod) several times over."""
+
+ChangeKind = Literal["ADDED", "MODIFIED", "DELETED"]
+
+
+class Change(NamedTuple):
+    """One write: the version it got, and the object after and before it.
+
+    For a deletion `new` is the object's last state with the version of the deletion.
+    """
+
+    version: int
+    kind: ChangeKind
+    resource: Resource
+    new: Obj
+    old: Obj | None
+
+
+class Page(NamedTuple):
+    """Objects in order of namespace and name, and the version that they show."""
+
+    version: int
+    items: list[Obj]
+
+
+class Store:
+    """Versioned objects by resource, namespace and name."""
+
+    def __init__(self, history: int = HISTORY) -> None:
+        self.version = 0
+        self._history = history
+        self._objects: dict[Resource, dict[str, dict[str, Obj]]] = defaultdict(dict)
+        self._sorted: dict[tuple[Resource, str], list[str]] = {}
+        self._changes: dict[Resource, deque[Change]] = {}
+        self._compacted: dict[Resource, int] = defaultdict(int)
+        self._by_node: dict[str, dict[tuple[str, str], Obj]] = defaultdict(dict)
+        self._by_owner: dict[str, dict[tuple[str, str], Obj]] = defaultdict(dict)
+        self._subscribers: list[Callable[[Change], None]] = []
+
+    def get(self, resource: Resource, namespace: str, name: str) -> Obj | None:
+        return self._objects[resource].get(namespace, {}).get(name)
+
+    def objects(self, resource: Resource, namespace: str = "") -> Iterator[Obj]:
+        """All objects, or those of one namespace, in order of namespace and name."""
+        spaces = self._objects[resource]
+        for space in [namespace] if namespace else sorted(spaces):
+            objects = spaces.get(space)
+            if objects:
+                for name in self._names(resource, space, objects):
+                    yield objects[name]
+
+    def pods_on(self, node: str) -> list[Obj]:
+        """The pods bound to a node, in order."""
+        pods = self._by_node.get(node, {})
+        return [pods[key] for key in sorted(pods)]
+
+    def pods_bound(self, node: str) -> int:
+        return len(self._by_node.get(node, ()))
+
+    def pods_of(self, owner_uid: str) -> list[Obj]:
+        """The pods whose controller has this UID, in order."""
+        pods = self._by_owner.get(owner_uid, {})
+        return [pods[key] for key in sorted(pods)]
+
+    def put(self, resource: Resource, obj: Obj) -> Obj:
+        """Create or replace an object; returns it with its new resourceVersion."""
+        metadata = obj["metadata"]
+        namespace, name = metadata.get("namespace", ""), metadata["name"]
+        space = self._objects[resource].setdefault(namespace, {})
+        old = space.get(name)
+        new = self._versioned(obj)
+        space[name] = new
+        if old is None:
+            self._sorted.pop((resource, namespace), None)
+        self._record(Change(self.version, "MODIFIED" if old else "ADDED", resource, new, old))
+        return new
+
+    def remove(self, resource: Resource, namespace: str, name: str) -> Obj:
+        """Remove an object; returns its last state with the version of the removal.
+
+        Raises:
+            KeyError: there is none.
+        """
+        space = self._objects[resource][namespace]
+        old = space.pop(name)
+        if not space:
+            del self._objects[resource][namespace]
+        self._sorted.pop((resource, namespace), None)
+        last = self._versioned(old)
+        self._record(Change(self.version, "DELETED", resource, last, old))
+        return last
+
+    def since(self, resource: Resource, version: int) -> list[Change]:
+        """The changes after `version`.
+
+        Raises:
+            ApiError: 410, the history does not reach back that far.
+        """
+        self._check_age(resource, version)
+        found: list[Change] = []
+        for change in reversed(self._changes.get(resource, ())):
+            if change.version <= version:
+                break
+            found.append(change)
+        found.reverse()
+        return found
+
+    def at(self, resource: Resource, version: int, current: Iterable[Obj]) -> list[Obj]:
+        """`current` objects of a resource as they were at `version`.
+
+        This is what keeps the pages of one list consistent.
+
+        Raises:
+            ApiError: 410, as in `since`.
+        """
+        changes = self.since(resource, version)
+        if not changes:
+            return list(current)
+        objects: dict[tuple[str, str], Obj] = {_key(obj): obj for obj in current}
+        for change in reversed(changes):
+            if change.old is None:
+                objects.pop(_key(change.new), None)
+            else:
+                objects[_key(change.new)] = change.old
+        return [objects[key] for key in sorted(objects)]
+
+    def compact(self) -> None:
+        """Forget all history: every earlier resourceVersion is now too old (410)."""
+        for resource in list(self._changes):
+            self._changes[resource].clear()
+            self._compacted[resource] = self.version
+
+    def subscribe(self, subscriber: Callable[[Change], None]) -> Callable[[], None]:
+        """Call `subscriber` with every change, inside the write; it must not write itself.
+
+        Returns:
+            The function that ends the subscription.
+        """
+        self._subscribers.append(subscriber)
+        return lambda: self._subscribers.remove(subscriber)
+
+    def _names(self, resource: Resource, namespace: str, objects: dict[str, Obj]) -> list[str]:
+        key = resource, namespace
+        if key not in self._sorted:
+            self._sorted[key] = sorted(objects)
+        return self._sorted[key]
+
+    def _versioned(self, obj: Obj) -> Obj:
+        self.version += 1
+        return {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(self.version)}}
+
+    def _record(self, change: Change) -> None:
+        changes = self._changes.get(change.resource)
+        if changes is None:
+            changes = self._changes[change.resource] = deque(maxlen=self._history)
+        if len(changes) == self._history:
+            self._compacted[change.resource] = changes[0].version
+        changes.append(change)
+        if change.resource is PODS:
+            self._index(change)
+        for subscriber in list(self._subscribers):
+            subscriber(change)
+
+    def _index(self, change: Change) -> None:
+        key = _key(change.new)
+        if change.old is not None:
+            _forget(self._by_node, node_of(change.old), key)
+            _forget(self._by_owner, controller_uid(change.old), key)
+        if change.kind != "DELETED":
+            if node := node_of(change.new):
+                self._by_node[node][key] = change.new
+            if owner := controller_uid(change.new):
+                self._by_owner[owner][key] = change.new
+
+    def _check_age(self, resource: Resource, version: int) -> None:
+        oldest = self._compacted[resource]
+        if version < oldest:
+            raise errors.too_old(version, oldest)
+
+
+def _key(obj: Obj) -> tuple[str, str]:
+    return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+
+
+def _forget(index: dict[str, dict[tuple[str, str], Obj]], group: str, key: tuple[str, str]) -> None:
+    if group and group in index:
+        index[group].pop(key, None)
+        if not index[group]:
+            del index[group]
+
+
+def node_of(pod: Obj) -> str:
+    """The node that a pod is bound to, or an empty string."""
+    node: str = pod.get("spec", {}).get("nodeName", "")
+    return node
+
+
+def controller_uid(obj: Obj) -> str:
+    """The UID of the controller that owns an object, or an empty string."""
+    for owner in obj["metadata"].get("ownerReferences", ()):
+        if owner.get("controller"):
+            uid: str = owner["uid"]
+            return uid
+    return ""

@@ -1,0 +1,168 @@
+"""Watches: the changes of one resource as a stream of events, seen through selectors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from sandbox.cluster.errors import ApiError, expired
+from sandbox.cluster.faults import BreakWatch
+from sandbox.cluster.resources import Obj, Resource
+from sandbox.cluster.store import Change, Store
+
+BOOKMARK_SECONDS = 60.0
+"""Between two bookmarks of a quiet watch, about as in kube-apiserver."""
+
+DEFAULT_TIMEOUT_SECONDS = 1_800.0
+"""A watch that names no time-out ends after this; kube-apiserver: 30 to 60 minutes."""
+
+Event = dict[str, Any]
+
+
+class WatchBroken(Exception):  # noqa: N818 - not an error of ours: it is what a test asked for
+    """The connection of this watch is to be cut now."""
+
+
+class Watch:
+    """One client's watch, registered with the store from its creation on."""
+
+    def __init__(
+        self,
+        store: Store,
+        resource: Resource,
+        *,
+        matches: Callable[[Obj], bool],
+        since: int | None,
+        timeout: float | None,
+        bookmarks: bool,
+        render: Callable[[Obj], Obj],
+        fault: BreakWatch | None = None,
+    ) -> None:
+        """`since` None: begin with an ADDED event for each object that there is.
+
+        Raises:
+            ApiError: 410, the history does not reach back to `since`.
+        """
+        self._store = store
+        self._resource = resource
+        self._matches = matches
+        self._bookmarks = bookmarks
+        self._render = render
+        self._fault = fault
+        self._timeout = DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout
+        self._pending: deque[Event] = deque()
+        self._wake = asyncio.Event()
+        self._seen = store.version
+        self._break: BreakWatch | None = None
+        if since is None:
+            for obj in store.objects(resource):
+                if matches(obj):
+                    self._pending.append({"type": "ADDED", "object": render(obj)})
+        else:
+            for change in store.since(resource, since):
+                self._take(change)
+        self._unsubscribe = store.subscribe(self._on_change)
+
+    def break_now(self, how: BreakWatch) -> None:
+        """Break this watch, whatever it is doing."""
+        self._break = how
+        self._wake.set()
+
+    async def events(self) -> AsyncIterator[Event]:
+        """The events, until the time-out; bookmarks also right before it.
+
+        Raises:
+            WatchBroken: a fault asks for the connection to be cut.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._timeout
+        sent = 0
+        try:
+            while True:
+                while self._pending and self._break is None:
+                    if self._fault is not None and sent >= self._fault.after_events:
+                        break
+                    sent += 1
+                    yield self._pending.popleft()
+                broken = self._broken(sent)
+                if broken is not None:
+                    if broken.how == "reset":
+                        raise WatchBroken
+                    if broken.how == "gone":
+                        yield error_event(expired("The resourceVersion for the provided watch is"
+                                                  " too old."))  # fmt: skip
+                    return
+                if loop.time() >= end:
+                    return
+                woken = await self._woken(min(end, loop.time() + BOOKMARK_SECONDS))
+                if self._bookmarks and not woken:
+                    yield self._bookmark()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None  # type: ignore[assignment]  # closed once only
+
+    def _broken(self, sent: int) -> BreakWatch | None:
+        if self._break is not None:
+            return self._break
+        if self._fault is not None and sent >= self._fault.after_events:
+            return self._fault
+        return None
+
+    async def _woken(self, until: float) -> bool:
+        if self._pending:
+            return True
+        self._wake.clear()
+        try:
+            async with asyncio.timeout_at(until):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _on_change(self, change: Change) -> None:
+        self._seen = change.version
+        if change.resource is self._resource:
+            self._take(change)
+            if self._pending:
+                self._wake.set()
+
+    def _take(self, change: Change) -> None:
+        """Queue what a change means to this watch: an object that leaves the selection is DELETED,
+        one that enters it is ADDED."""
+        now = change.kind != "DELETED" and self._matches(change.new)
+        before = change.old is not None and self._matches(change.old)
+        if not now and not before:
+            return
+        if now:
+            kind = "MODIFIED" if before else "ADDED"
+            shown = change.new
+        else:
+            kind = "DELETED"
+            shown = change.new if change.kind == "DELETED" else _left(change)
+        self._pending.append({"type": kind, "object": self._render(shown)})
+
+    def _bookmark(self) -> Event:
+        bookmark = {
+            "kind": self._resource.kind,
+            "apiVersion": self._resource.api_version,
+            "metadata": {"resourceVersion": str(self._store.version), "creationTimestamp": None},
+        }
+        return {"type": "BOOKMARK", "object": bookmark}
+
+
+def error_event(error: ApiError) -> Event:
+    """The event that ends a watch with an error."""
+    return {"type": "ERROR", "object": error.body()}
+
+
+def _left(change: Change) -> Obj:
+    """The object as it was when it still matched, with the version of the change."""
+    old = change.old or change.new
+    version = change.new["metadata"]["resourceVersion"]
+    return {**old, "metadata": {**old["metadata"], "resourceVersion": version}}

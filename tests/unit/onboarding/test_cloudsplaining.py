@@ -1,0 +1,121 @@
+"""cloudsplaining on every document, twice.
+
+As its users run it, it looks at statements that are bound to nothing: there must be no finding.
+Its strict way counts bound statements too, so that what an onboarding is made of (roles, keys,
+policies) does show; each such finding is acknowledged by name, with what keeps it harmless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from cloudsplaining.scan.policy_document import PolicyDocument
+from cloudsplaining.shared.exclusions import DEFAULT_EXCLUSIONS
+
+from lambdas.onboarding import policies
+from lambdas.onboarding.policies import Document, Permissions, Scope
+
+SCOPE = Scope(
+    "aws", "eu-west-1", "111122223333", "prod", "aaaaaaaa-0000-4000-8000-000000000001", "vpc-1"
+)
+
+
+def documents() -> dict[str, Document]:
+    found = dict(policies.administrator(SCOPE))
+    found["onboarding-lambda"] = policies.onboarding_lambda(
+        SCOPE, own_role_arn="arn:aws:iam::111122223333:role/onboarding", api_key_secret="castai"
+    )
+    found["cdk-deployer"] = policies.cdk_deployer("aws", "111122223333", "eu-west-1")
+    for permissions in Permissions:
+        found[f"managed-{permissions}"] = policies.cast_eks_policy(
+            SCOPE, permissions, manage_spot_lambda=False, boundary=None
+        )
+        found[f"inline-{permissions}"] = policies.restricted_access(SCOPE, permissions)
+    found["managed-seeds-spot-lambda"] = policies.cast_eks_policy(
+        SCOPE, Permissions.SEEDS, manage_spot_lambda=True, boundary=None
+    )
+    found["managed-account-wide"] = policies.cast_eks_policy(
+        SCOPE, Permissions.SEEDS, manage_spot_lambda=False, boundary=None, account_wide=True
+    )
+    return found
+
+
+DOCUMENTS = documents()
+
+ONE_NODE_ROLE = "only AWS's policies for nodes, by iam:PolicyARN, and only to the node role"
+LAUNCH_NODES = "launching nodes is CAST AI's work; the one role it may pass is the nodes'"
+OWN_FUNCTION = "one function by name, with the spot handler's role; ManageSpotLambda false drops it"
+MAKES_THE_USER = "the one user that it makes for CAST AI; the boundary, if set, holds for it"
+MAKES_THE_ROLES = "the roles that it makes for CAST AI and the nodes; the boundary holds for them"
+MAKES_THE_POLICY = "CastEKSPolicy of this cluster, which only CAST AI's identity carries"
+NAMED_SECRETS = "the cluster's credentials, and the API key where its secret is named"
+BOOTSTRAP_ROLES = "the roles of the CDK bootstrap stack are made for exactly this"
+
+ONBOARDS = {
+    "CreateAccessKey": MAKES_THE_USER,
+    "CreateAndRotateAccessKey": MAKES_THE_USER,
+    "AttachUserPolicy": MAKES_THE_USER,
+    "AttachUserPolicyThenCreateAccessKey": MAKES_THE_USER,
+    "PutUserPolicy": MAKES_THE_USER,
+    "PutUserPolicyThenCreateAccessKey": MAKES_THE_USER,
+    "AttachRolePolicy": MAKES_THE_ROLES,
+    "AttachRolePolicyThenUpdateAssumeRolePolicy": MAKES_THE_ROLES,
+    "PutRolePolicy": MAKES_THE_ROLES,
+    "PutRolePolicyThenUpdateAssumeRolePolicy": MAKES_THE_ROLES,
+    "UpdateRolePolicyToAssumeIt": MAKES_THE_ROLES,
+    "CreateNewPolicyVersion": MAKES_THE_POLICY,
+    "SetExistingDefaultPolicyVersion": MAKES_THE_POLICY,
+    "CreatePolicyVersionThenUpdateAssumeRolePolicy": MAKES_THE_POLICY,
+    "iam:CreateAccessKey": MAKES_THE_USER,
+    "iam:UpdateAccessKey": MAKES_THE_USER,
+}
+SEEDS = {"AttachRolePolicy": ONE_NODE_ROLE, "CreateEC2WithExistingIP": LAUNCH_NODES}
+
+ACKNOWLEDGED: dict[str, dict[str, str]] = {
+    "castai-eks-admin-iam": ONBOARDS,
+    "castai-eks-admin-cluster": {"secretsmanager:GetSecretValue": NAMED_SECRETS},
+    "onboarding-lambda": ONBOARDS | {"secretsmanager:GetSecretValue": NAMED_SECRETS},
+    "cdk-deployer": {"sts:AssumeRole": BOOTSTRAP_ROLES},
+    "managed-seeds": SEEDS,
+    "managed-current": {"CreateEC2WithExistingIP": LAUNCH_NODES},
+    "managed-tight": {"CreateEC2WithExistingIP": LAUNCH_NODES},
+    "managed-account-wide": SEEDS,
+    "managed-seeds-spot-lambda": SEEDS
+    | {
+        "EditExistingLambdaFunctionWithRole": OWN_FUNCTION,
+        "UpdateLambdaFunctionAndAddPermission": OWN_FUNCTION,
+        "PassExistingRoleToNewLambdaThenAddPermission": OWN_FUNCTION,
+    },
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_nothing_is_found_as_its_users_run_it(name: str) -> None:
+    policy = PolicyDocument(DOCUMENTS[name], exclusions=DEFAULT_EXCLUSIONS)
+    assert list(risks(policy)) == []
+    assert policy.permissions_management_without_constraints == []
+    assert policy.write_actions_without_constraints == []
+    assert policy.tagging_actions_without_constraints == []
+    assert policy.service_wildcard == []
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_strict_finding_is_acknowledged_and_every_acknowledgement_needed(name: str) -> None:
+    policy = PolicyDocument(
+        DOCUMENTS[name],
+        exclusions=DEFAULT_EXCLUSIONS,
+        flag_conditional_statements=True,
+        flag_resource_arn_statements=True,
+    )
+    assert set(risks(policy)) == ACKNOWLEDGED.get(name, {}).keys()
+
+
+def test_no_acknowledgement_is_for_a_document_that_is_gone() -> None:
+    assert ACKNOWLEDGED.keys() <= DOCUMENTS.keys()
+
+
+def risks(policy: PolicyDocument) -> Iterator[str]:
+    yield from (str(found["type"]) for found in policy.allows_privilege_escalation)
+    yield from policy.allows_data_exfiltration_actions
+    yield from policy.credentials_exposure

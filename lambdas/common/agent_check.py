@@ -85,7 +85,7 @@ def _is_available(deployment: Object) -> bool:
     """As `kubectl rollout status` sees it: everything new, everything available."""
     spec, status = deployment.get("spec") or {}, deployment.get("status") or {}
     wanted = spec.get("replicas", 1)
-    return (
+    return bool(
         status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
         and wanted > 0
         and status.get("updatedReplicas", 0) >= wanted

@@ -1,7 +1,8 @@
 """Put the agent's objects into a cluster, and take them out again.
 
-An object is ours when it carries our label and our field manager applied it; nothing else is ever
-changed or deleted. What stands in the way is shown, all of it at once, before the first write.
+An object is ours when our field manager applied it and it carries our label and our owner (the
+resource of a stack, or the command line); nothing else is ever changed or deleted. What stands in
+the way is shown, all of it at once, before the first write.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from lambdas.common.errors import CastaiError, PermanentError
+from lambdas.common.errors import CastaiError, PermanentError, RetryableError
 from lambdas.common.kube import FIELD_MANAGER, FieldConflictError, Kube
 from lambdas.connect import readonly
 from lambdas.connect.manifest import NAME, OWNED
 
-CREATED_NAMESPACE: Final = "castai-eks/created"
-"""Annotation of a namespace that we made: one that was there before is never deleted."""
+OWNER: Final = "castai-eks/owner"
+"""Annotation of every object: who put it there, and alone takes it away."""
 
 # Each stands on those before it; removal goes backwards, the namespace last.
 ORDER: Final[tuple[tuple[str, str], ...]] = (
@@ -69,6 +70,10 @@ class ContestedFieldsError(PermanentError):
     """Fields of our objects belong to someone else by now."""
 
 
+class NamespaceLeavingError(RetryableError):
+    """The agent's namespace is still being deleted; in a moment it can be made again."""
+
+
 @dataclass
 class Changes:
     """What was done, in order, for the log and the terminal."""
@@ -81,7 +86,7 @@ class Changes:
     """What was not removed, with the reason."""
 
 
-def apply(kube: Kube, objects: Iterable[Object], *, dry_run: bool = False) -> Changes:
+def apply(kube: Kube, objects: Iterable[Object], *, owner: str, dry_run: bool = False) -> Changes:
     """Bring the objects into the cluster, and remove ours that are no longer among them.
 
     With `dry_run` the server checks everything and nothing is written. A first application that
@@ -90,15 +95,16 @@ def apply(kube: Kube, objects: Iterable[Object], *, dry_run: bool = False) -> Ch
     Raises:
         NotReadOnlyError: the manifest could do more than read; nothing was written.
         ForeignObjectsError: something of these names is there already; nothing was written.
+        NamespaceLeavingError: an earlier removal is still under way; nothing was written.
         ContestedFieldsError: another manager owns fields of ours; nothing was written.
         ClusterUnauthorizedError, ClusterForbiddenError, ClusterRefusedError,
         ClusterUnavailableError: the cluster's answer.
     """
-    wanted = [_marked(each) for each in sorted(objects, key=_place)]
+    wanted = [_marked(each, owner) for each in sorted(objects, key=_place)]
     readonly.prove(wanted, namespace=NAME)
     found = {_reference(each): kube.get(*_address(_reference(each))) for each in wanted}
-    _refuse_foreign(found)
-    _settle_namespace(wanted, found)
+    _refuse_foreign(found, owner)
+    _settle_namespace(wanted, found, owner)
     _rehearse(kube, wanted, found)
     changes = Changes()
     if dry_run:
@@ -112,17 +118,17 @@ def apply(kube: Kube, objects: Iterable[Object], *, dry_run: bool = False) -> Ch
         _undo(kube, [_reference(each) for each in wanted], changes, error)
         raise
     keep = {_reference(each) for each in wanted}
-    _delete(kube, (each for each in _owned(kube) if each not in keep), changes)
+    _delete(kube, (each for each in _owned(kube, owner) if each not in keep), changes)
     return changes
 
 
-def remove(kube: Kube, *, dry_run: bool = False) -> Changes:
+def remove(kube: Kube, *, owner: str, dry_run: bool = False) -> Changes:
     """Delete every object that is ours; the namespace last, if we made it and it is empty.
 
     Asking again is fine. `kept` names what stays and why. Raises the cluster's errors.
     """
     changes = Changes()
-    ours = list(_owned(kube))
+    ours = list(_owned(kube, owner))
     rest = [each for each in ours if each[1] != "Namespace"]
     namespaces = [each for each in ours if each[1] == "Namespace"]
     if dry_run:
@@ -130,17 +136,29 @@ def remove(kube: Kube, *, dry_run: bool = False) -> Changes:
         return changes
     _delete(kube, reversed(rest), changes)
     for namespace in namespaces:
-        _remove_namespace(kube, namespace, changes)
+        _remove_namespace(kube, namespace, owner, changes)
     return changes
 
 
-def is_removed(kube: Kube) -> bool:
-    """Whether nothing of ours is left, a namespace that is still being emptied included."""
-    return not any(
-        each
-        for each in _owned(kube)
-        if each[1] != "Namespace" or _is_terminating(kube.get(*_address(each)))
-    )
+def left(kube: Kube, *, owner: str) -> str:
+    """What of ours is still there after a removal, in words; empty when nothing is.
+
+    Deleted objects live on until their pods have ended and their finalizers are done.
+    """
+    rest = []
+    for each in _owned(kube, owner):
+        obj = kube.get(*_address(each))
+        if obj is not None and (each[1] != "Namespace" or _is_terminating(obj)):
+            rest.append(f"{title(each)}{_why_it_stays(obj)}")
+    return ", ".join(rest)
+
+
+def _why_it_stays(obj: Object) -> str:
+    """The namespace's own words about what it still holds."""
+    for condition in (obj.get("status") or {}).get("conditions") or ():
+        if condition.get("type") == "NamespaceContentRemaining" and condition["status"] == "True":
+            return f" ({condition.get('message')})"
+    return ""
 
 
 def title(reference: Reference) -> str:
@@ -149,11 +167,12 @@ def title(reference: Reference) -> str:
     return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
 
 
-def _marked(obj: Object) -> dict[str, Any]:
-    """The object with our label, which says that it is ours to remove."""
+def _marked(obj: Object, owner: str) -> dict[str, Any]:
+    """The object with our label and owner, which say that it is ours to remove."""
     marked = copy.deepcopy(dict(obj))
     metadata = marked.setdefault("metadata", {})
     metadata["labels"] = {**(metadata.get("labels") or {}), **OWNED}
+    metadata["annotations"] = {**(metadata.get("annotations") or {}), OWNER: owner}
     return marked
 
 
@@ -173,10 +192,11 @@ def _address(reference: Reference) -> tuple[str, str, str, str | None]:
     return api_version, kind, name, namespace
 
 
-def _is_ours(obj: Object) -> bool:
+def _is_ours(obj: Object, owner: str) -> bool:
     metadata = obj["metadata"]
-    labels = metadata.get("labels") or {}
-    return OWNED.items() <= labels.items() and any(
+    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    marked = OWNED.items() <= labels.items() and annotations.get(OWNER) == owner
+    return marked and any(
         entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply"
         for entry in metadata.get("managedFields") or ()
     )
@@ -186,39 +206,41 @@ def _is_terminating(obj: Object | None) -> bool:
     return obj is not None and bool(obj["metadata"].get("deletionTimestamp"))
 
 
-def _refuse_foreign(found: Mapping[Reference, Object | None]) -> None:
+def _refuse_foreign(found: Mapping[Reference, Object | None], owner: str) -> None:
     """A namespace may be anyone's: it is used. All else of our names has to be ours."""
     foreign = [
         f"{title(reference)}, made by {_maker(obj)}"
         for reference, obj in found.items()
-        if obj is not None and reference[1] != "Namespace" and not _is_ours(obj)
+        if obj is not None and reference[1] != "Namespace" and not _is_ours(obj, owner)
     ]
     if foreign:
         raise ForeignObjectsError(
-            "Remove the agent that is there first, it was not put there by this tool (helm "
-            "uninstall, or kubectl delete):\n" + "\n".join(f"- {each}" for each in foreign)
+            "Remove the agent that is there the way it came (helm uninstall, kubectl delete, "
+            "castai-eks disconnect, or its stack):\n" + "\n".join(f"- {each}" for each in foreign)
         )
 
 
 def _maker(obj: Object) -> str:
+    if other := (obj["metadata"].get("annotations") or {}).get(OWNER):
+        return str(other)
     managers = [entry.get("manager") for entry in obj["metadata"].get("managedFields") or ()]
     return ", ".join(sorted({str(each) for each in managers if each})) or "an unknown manager"
 
 
 def _settle_namespace(
-    wanted: list[dict[str, Any]], found: Mapping[Reference, Object | None]
+    wanted: list[dict[str, Any]], found: Mapping[Reference, Object | None], owner: str
 ) -> None:
     """Leave a namespace alone that others made; mark one that we make, and keep it marked."""
     for each in [each for each in wanted if each["kind"] == "Namespace"]:
         was = found[_reference(each)]
         if _is_terminating(was):
-            raise PermanentError(
+            raise NamespaceLeavingError(
                 f"Wait until namespace {each['metadata']['name']} is gone: it is being deleted"
+                f"{_why_it_stays(was or {})}"
             )
-        if was is None or CREATED_NAMESPACE in (was["metadata"].get("annotations") or {}):
-            each["metadata"].setdefault("annotations", {})[CREATED_NAMESPACE] = "true"
-        else:
-            wanted.remove(each)
+        if was is None or _is_ours(was, owner):
+            continue
+        wanted.remove(each)
 
 
 def _rehearse(
@@ -273,12 +295,12 @@ def _undo(kube: Kube, wanted: Sequence[Reference], changes: Changes, error: Cast
         error.add_note(f"Not everything that was made could be removed again: {second}")
 
 
-def _owned(kube: Kube) -> Iterator[Reference]:
+def _owned(kube: Kube, owner: str) -> Iterator[Reference]:
     """References of everything that is ours, in the order of application."""
     for api_version, kind in ORDER:
         namespace = None if kind in _ANYWHERE else NAME
         for each in kube.list(api_version, kind, namespace=namespace, labels=OWNED):
-            if _is_ours(each):
+            if _is_ours(each, owner):
                 yield _reference(each)
 
 
@@ -288,26 +310,23 @@ def _delete(kube: Kube, references: Iterable[Reference], changes: Changes) -> No
         changes.deleted.append(title(each))
 
 
-def _remove_namespace(kube: Kube, namespace: Reference, changes: Changes) -> None:
+def _remove_namespace(kube: Kube, namespace: Reference, owner: str, changes: Changes) -> None:
     obj = kube.get(*_address(namespace))
     if obj is None or _is_terminating(obj):
         return
-    if CREATED_NAMESPACE not in (obj["metadata"].get("annotations") or {}):
-        changes.kept.append(f"{title(namespace)}: it was there before")
-        return
-    foreign = [title(each) for each in _foreign_in(kube, namespace[3])]
+    foreign = [title(each) for each in _foreign_in(kube, namespace[3], owner)]
     if foreign:
         changes.kept.append(f"{title(namespace)}: holds {', '.join(foreign)}")
         return
     _delete(kube, [namespace], changes)
 
 
-def _foreign_in(kube: Kube, namespace: str) -> Iterator[Reference]:
+def _foreign_in(kube: Kube, namespace: str, owner: str) -> Iterator[Reference]:
     """What somebody else put into the namespace: not ours, and not made by one of ours."""
     for api_version, kind in _VALUABLES:
         for each in kube.list(api_version, kind, namespace=namespace):
             furniture = (kind, each["metadata"]["name"]) in _FURNITURE
-            if not (furniture or _is_ours(each) or _goes_by_itself(each)):
+            if not (furniture or _is_ours(each, owner) or _goes_by_itself(each)):
                 yield _reference(each)
 
 

@@ -1,0 +1,47 @@
+"""CAST AI's API key, from Secrets Manager. It is never in a template, a log or an error."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from lambdas.common import aws
+from lambdas.common.errors import AwsRefusedError, PermanentError
+
+if TYPE_CHECKING:
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+
+
+def read(secrets: SecretsManagerClient, name: str) -> str:
+    """The key in the secret `name` (or ARN): its text, or the only value of a JSON object.
+
+    Raises PermanentError for a secret that holds none, AwsRefusedError for one that is not there
+    or not for us, AwsUnavailableError when Secrets Manager does not answer.
+    """
+    try:
+        with aws.explained("secretsmanager:GetSecretValue"):
+            text = secrets.get_secret_value(SecretId=name).get("SecretString", "").strip()
+    except AwsRefusedError as error:
+        if error.code != "ResourceNotFoundException":
+            raise
+        raise AwsRefusedError(
+            f"Put CAST AI's API key into Secrets Manager, into a secret named {name}, in this "
+            "region: there is none",
+            code=error.code,
+        ) from error
+    key = _only_value(text) if text.startswith("{") else text
+    if not key:
+        raise PermanentError(
+            f"Put CAST AI's API key, as plain text, into secret {name}: it holds something else"
+        )
+    return key
+
+
+def _only_value(text: str) -> str:
+    """The console writes a secret as a JSON object; one with a single value is clear enough."""
+    try:
+        values = list(msgspec.json.decode(text, type=dict[str, str]).values())
+    except msgspec.DecodeError:
+        return ""
+    return values[0].strip() if len(values) == 1 else ""

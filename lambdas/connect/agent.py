@@ -1,0 +1,120 @@
+"""Connect a cluster and disconnect it: what custom resource and command line have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from lambdas.common import backoff
+from lambdas.common.castai_api import CastaiApi
+from lambdas.common.clock import SYSTEM, Clock
+from lambdas.common.cluster import Cluster
+from lambdas.common.errors import ClusterUnavailableError, PermanentError
+from lambdas.common.kube import Kube
+from lambdas.connect import apply, readonly
+from lambdas.connect.apply import Changes
+from lambdas.connect.manifest import NAME, Object, Place, render
+from lambdas.connect.request import Agent
+
+
+class NotAManifestError(PermanentError):
+    """A manifest that cannot be read as YAML documents."""
+
+
+@dataclass(frozen=True)
+class Connected:
+    """What connecting has led to."""
+
+    cluster_id: str
+    changes: Changes
+
+
+def place(cluster: Cluster) -> Place:
+    """Where the cluster is, from its ARN. Raises PermanentError for one that is not active."""
+    if cluster.status != "ACTIVE":
+        raise PermanentError(f"Wait until cluster {cluster.name} is ACTIVE: it is {cluster.status}")
+    return Place(cluster.arn.split(":")[4], cluster.region, cluster.name)
+
+
+def connect(
+    kube: Kube,
+    api: CastaiApi,
+    where: Place,
+    objects: Sequence[Object],
+    *,
+    owner: str,
+    until: float,
+    clock: Clock = SYSTEM,
+) -> Connected:
+    """Make the cluster known to CAST AI and put the agent into it.
+
+    The proof comes first, the key is tried second, and only then is anything written. Raises the
+    errors of `apply.apply` and of CAST AI's API.
+    """
+    readonly.prove(objects, namespace=NAME)
+    cluster_id = api.register(where.cluster, where.region, where.account)
+
+    def put() -> Changes:
+        return apply.apply(kube, objects, owner=owner)
+
+    # An earlier namespace may still be on its way out: that passes.
+    return Connected(cluster_id, backoff.call(put, until=until, clock=clock))
+
+
+def disconnect(kube: Kube, *, owner: str, until: float, clock: Clock = SYSTEM) -> Changes:
+    """Remove what is ours, and return when it is really gone.
+
+    Raises ClusterUnavailableError when something of it is still there at `until`.
+    """
+    changes = apply.remove(kube, owner=owner)
+
+    def check() -> None:
+        if rest := apply.left(kube, owner=owner):
+            raise ClusterUnavailableError(f"Wait, and try again: not gone yet: {rest}")
+
+    backoff.call(check, until=until, clock=clock)
+    return changes
+
+
+def objects_of(agent: Agent, where: Place, api_key: str, text: str | None = None) -> list[Object]:
+    """The agent's objects: ours, or those of a manifest (YAML) that came from elsewhere."""
+    return render(agent, where, api_key) if text is None else parse(text)
+
+
+def parse(text: str) -> list[Object]:
+    """Objects of a YAML text, lists taken apart. Raises NotAManifestError.
+
+    What is in the text is never quoted: a manifest may hold a key.
+    """
+    try:
+        documents: list[Any] = list(yaml.safe_load_all(text))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise NotAManifestError(f"Give a manifest in YAML: it cannot be read{where}") from None
+    found: list[Object] = []
+    for document in documents:
+        items = document.get("items") if isinstance(document, dict) else None
+        is_list = isinstance(items, list) and str(document.get("kind", "")).endswith("List")
+        found += items if is_list and items else [document] if document else []
+    if not found or not all(isinstance(each, dict) for each in found):
+        raise NotAManifestError("Give a manifest of Kubernetes objects: there are none in it")
+    return found
+
+
+def to_yaml(objects: Sequence[Object]) -> str:
+    """The objects as a manifest for kubectl."""
+    return yaml.safe_dump_all(objects, sort_keys=False)
+
+
+def without_key(objects: Sequence[Object]) -> list[Object]:
+    """The same objects with the Secret's values as a placeholder, to be shown."""
+    return [
+        {**each, "data": dict.fromkeys(each.get("data") or {}, "")}
+        if each["kind"] == "Secret"
+        else each
+        for each in objects
+    ]

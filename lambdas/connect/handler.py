@@ -1,0 +1,183 @@
+"""The boundary of `Custom::CastEksAgent`: a request of the Provider framework in, an answer out.
+
+One function serves both of the framework's calls. onEvent does the work; what it returns comes
+back with every isComplete, so a request that carries READY_UNTIL is one of those.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from aws_lambda_powertools import Logger
+
+from lambdas.common import api_key, aws, own_access
+from lambdas.common import cluster as clusters
+from lambdas.common import kube as kubes
+from lambdas.common.castai_api import CastaiApi
+from lambdas.common.clock import SYSTEM, Clock
+from lambdas.common.cluster import Cluster
+from lambdas.common.errors import AwsRefusedError, CastaiError, SettingsError
+from lambdas.common.kube import Kube
+from lambdas.common.own_access import CLUSTER_ADMIN, VIEW, Grant
+from lambdas.connect import agent, readiness
+from lambdas.connect.manifest import NAME, render
+from lambdas.connect.request import Agent, cluster_of, parse
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+    from mypy_boto3_eks import EKSClient
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+
+READY_UNTIL: Final = "ReadyUntil"
+"""In onEvent's answer: epoch seconds at which waiting for the agent ends."""
+OWN_ROLE: Final = "OWN_ROLE_ARN"
+RESERVE: Final = 20.0  # s kept of an invocation to take our own access back
+REASON_LENGTH: Final = 1000  # characters: CloudFormation does not take much more
+
+_GONE: Final = "ResourceNotFoundException"
+ADMIN: Final = Grant(CLUSTER_ADMIN)
+VIEWER: Final = Grant(VIEW, (NAME,))
+
+Event = Mapping[str, Any]
+OpenKube = Callable[[Cluster, Clock, float, float], Kube]
+OpenApi = Callable[[str, str, Clock, float], CastaiApi]
+
+
+class AgentResourceError(CastaiError):
+    """The reason that CloudFormation shows: what failed, and what could not be undone."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """What an invocation works with; tests put others in their place."""
+
+    eks: EKSClient
+    secrets: SecretsManagerClient
+    region: str
+    own_role: str
+    open_kube: OpenKube
+    open_api: OpenApi
+    clock: Clock = SYSTEM
+
+
+@cache
+def means() -> Means:
+    """Built once per container. Raises SettingsError."""
+    own_role = os.environ.get(OWN_ROLE, "")
+    if not own_role:
+        raise SettingsError(f"Set {OWN_ROLE} to the ARN of this function's role")
+    session = aws.session()
+    return Means(
+        eks=session.client("eks", config=aws.CONFIG),
+        secrets=session.client("secretsmanager", config=aws.CONFIG),
+        region=aws.region(session),
+        own_role=own_role,
+        open_kube=lambda cluster, clock, until, settled: kubes.connect(
+            cluster, clusters.token_for(cluster), clock=clock, until=until, settled=settled
+        ),
+        open_api=lambda key, url, clock, until: CastaiApi(key, url, clock=clock, deadline=until),
+    )
+
+
+@cache
+def logger() -> Logger:
+    """The function's logger; requests are never logged."""
+    return Logger()
+
+
+def lambda_handler(event: Event, context: LambdaContext) -> dict[str, Any]:
+    """Answer the Provider framework. Raises AgentResourceError with the reason of a failure."""
+    remaining = context.get_remaining_time_in_millis() / 1000
+    return respond(event, means(), remaining=remaining)
+
+
+def respond(event: Event, tools: Means, *, remaining: float) -> dict[str, Any]:
+    """`remaining`: seconds until Lambda ends this invocation."""
+    until = tools.clock.now() + remaining - RESERVE
+    try:
+        if READY_UNTIL in event:
+            return _is_complete(event, tools, until)
+        if event["RequestType"] == "Delete":
+            return _delete(event, tools, until)
+        return _create_or_update(event, tools, until)
+    except CastaiError as error:
+        reason = "\n".join([str(error), *getattr(error, "__notes__", ())])
+        logger().error("The request failed", extra={"reason": reason})
+        raise AgentResourceError(reason[:REASON_LENGTH]) from error
+
+
+def _create_or_update(event: Event, tools: Means, until: float) -> dict[str, Any]:
+    wish = parse(event["ResourceProperties"])
+    key = api_key.read(tools.secrets, wish.api_key_secret)
+    cluster = clusters.describe(tools.eks, wish.cluster_name, region=tools.region)
+    place = agent.place(cluster)
+    with _access(tools, cluster, ADMIN, until) as kube, _api(tools, wish, key, until) as api:
+        done = agent.connect(
+            kube,
+            api,
+            place,
+            render(wish, place, key),
+            owner=_owner(event),
+            until=until,
+            clock=tools.clock,
+        )
+    logger().info("Applied", extra={"cluster": cluster.name, "changes": vars(done.changes)})
+    return {
+        "PhysicalResourceId": f"{NAME}:{place.account}:{place.region}:{place.cluster}",
+        READY_UNTIL: int(tools.clock.now()) + wish.ready_within,
+        "Data": {"ClusterId": done.cluster_id, "Namespace": NAME, "Image": wish.image},
+    }
+
+
+def _is_complete(event: Event, tools: Means, until: float) -> dict[str, Any]:
+    if event["RequestType"] == "Delete":
+        return {"IsComplete": True}  # onEvent returned when everything was gone
+    wish = parse(event["ResourceProperties"])
+    key = api_key.read(tools.secrets, wish.api_key_secret)
+    cluster = clusters.describe(tools.eks, wish.cluster_name, region=tools.region)
+    with _access(tools, cluster, VIEWER, until) as kube, _api(tools, wish, key, until) as api:
+        found = readiness.look(kube, api, event["Data"]["ClusterId"])
+    logger().info("Looked", extra={"cluster": cluster.name, "found": found.sentence})
+    if not found.ready and tools.clock.now() >= float(event[READY_UNTIL]):
+        raise AgentResourceError(f"{found.sentence} (waited {wish.ready_within} s)")
+    return {"IsComplete": found.ready}
+
+
+def _delete(event: Event, tools: Means, until: float) -> dict[str, Any]:
+    """Remove what is ours; a cluster that is gone has taken it along."""
+    answer = {"PhysicalResourceId": event["PhysicalResourceId"], READY_UNTIL: 0}
+    name = cluster_of(event["ResourceProperties"])
+    try:
+        cluster = clusters.describe(tools.eks, name, region=tools.region)
+    except AwsRefusedError as error:
+        if error.code == _GONE:
+            return answer
+        raise
+    with _access(tools, cluster, ADMIN, until) as kube:
+        changes = agent.disconnect(kube, owner=_owner(event), until=until, clock=tools.clock)
+    logger().info("Removed", extra={"cluster": name, "changes": vars(changes)})
+    return answer
+
+
+@contextmanager
+def _access(tools: Means, cluster: Cluster, grant: Grant, until: float) -> Iterator[Kube]:
+    with (
+        own_access.granted(tools.eks, cluster, tools.own_role, grant, clock=tools.clock) as settled,
+        tools.open_kube(cluster, tools.clock, until, settled) as kube,
+    ):
+        yield kube
+
+
+def _api(tools: Means, wish: Agent, key: str, until: float) -> CastaiApi:
+    return tools.open_api(key, wish.api_url, tools.clock, until)
+
+
+def _owner(event: Event) -> str:
+    """Which resource of which stack: `<stack>/<logical id>`."""
+    stack = str(event["StackId"])
+    return f"{stack.split('/')[1] if '/' in stack else stack}/{event['LogicalResourceId']}"

@@ -452,10 +452,7 @@ def administrator(
             *_secret_statements(scope, api_key_secret, kms_key_arns),
         ],
     }
-    return {
-        name: checked(_document(statements), MANAGED_LIMIT, name)
-        for name, statements in documents.items()
-    }
+    return _all_checked(documents)
 
 
 def onboarding_lambda(
@@ -466,26 +463,31 @@ def onboarding_lambda(
     boundary: str | None = None,
     api_key_secret: str | None = None,
     kms_key_arns: Sequence[str] = (),
-) -> Document:
+) -> dict[str, Document]:
     """All that the custom resource's function needs for one cluster, besides its own log group.
 
-    It covers both modes, wherever the names allow: an update may switch from one to the other,
-    and its rollback back again. `own_role_arn` is the function's role, which maps itself in the
-    cluster while it works. `api_key_secret` is a name or an ARN.
+    Two managed policies by name, as for the administrator. They cover both modes, wherever the
+    names allow: an update may switch from one to the other, and its rollback back again.
+    `own_role_arn` is the function's role, which maps itself in the cluster while it works.
+    `api_key_secret` is a name or an ARN.
 
     Raises:
-        DocumentTooLargeError: IAM would not take it as an inline policy.
+        DocumentTooLargeError: IAM would not take one of them as a managed policy.
     """
     user_fits = len(scope.cluster) <= USER_CLUSTER_CHARACTERS
     modes = tuple(Mode) if user_fits else (Mode.ROLE,)
-    statements = [
-        _allow("ReadSecurityGroups", ["ec2:DescribeSecurityGroups"], ["*"]),
-        *_identity_statements(scope, modes, boundary, account_wide=account_wide),
-        *_own_security_group_statements(scope),
-        *_cluster_access_statements(scope, modes, own_role_arn=own_role_arn),
-        *_secret_statements(scope, api_key_secret, kms_key_arns),
-    ]
-    return checked(_document(statements), ROLE_INLINE_LIMIT, "castai-eks-onboarding")
+    documents = {
+        "castai-eks-onboarding-iam": _identity_statements(
+            scope, modes, boundary, account_wide=account_wide
+        ),
+        "castai-eks-onboarding-cluster": [
+            _allow("ReadSecurityGroups", ["ec2:DescribeSecurityGroups"], ["*"]),
+            *_own_security_group_statements(scope),
+            *_cluster_access_statements(scope, modes, own_role_arn=own_role_arn),
+            *_secret_statements(scope, api_key_secret, kms_key_arns),
+        ],
+    }
+    return _all_checked(documents)
 
 
 def cdk_deployer(
@@ -864,6 +866,13 @@ def _ec2_services(partition: str) -> str | list[str]:
 def size(document: Document) -> int:
     """Characters as IAM counts them: without white space."""
     return len(json.dumps(document, separators=(",", ":")))
+
+
+def _all_checked(documents: Mapping[str, Iterable[Document]]) -> dict[str, Document]:
+    return {
+        name: checked(_document(statements), MANAGED_LIMIT, name)
+        for name, statements in documents.items()
+    }
 
 
 def checked(document: Document, limit: int, name: str) -> Document:

@@ -23,7 +23,7 @@ SCOPE = Scope(
 
 def documents() -> dict[str, Document]:
     found = dict(policies.administrator(SCOPE))
-    found["onboarding-lambda"] = policies.onboarding_lambda(
+    found |= policies.onboarding_lambda(
         SCOPE, own_role_arn="arn:aws:iam::111122223333:role/onboarding", api_key_secret="castai"
     )
     found["cdk-deployer"] = policies.cdk_deployer("aws", "111122223333", "eu-west-1")
@@ -75,7 +75,8 @@ SEEDS = {"AttachRolePolicy": ONE_NODE_ROLE, "CreateEC2WithExistingIP": LAUNCH_NO
 ACKNOWLEDGED: dict[str, dict[str, str]] = {
     "castai-eks-admin-iam": ONBOARDS,
     "castai-eks-admin-cluster": {"secretsmanager:GetSecretValue": NAMED_SECRETS},
-    "onboarding-lambda": ONBOARDS | {"secretsmanager:GetSecretValue": NAMED_SECRETS},
+    "castai-eks-onboarding-iam": ONBOARDS,
+    "castai-eks-onboarding-cluster": {"secretsmanager:GetSecretValue": NAMED_SECRETS},
     "cdk-deployer": {"sts:AssumeRole": BOOTSTRAP_ROLES},
     "managed-seeds": SEEDS,
     "managed-current": {"CreateEC2WithExistingIP": LAUNCH_NODES},

@@ -1,0 +1,462 @@
+"""The documents' shape: actions, sizes, partitions, trust. Who may do what: test_isolation."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lambdas.common.errors import PermanentError
+from lambdas.onboarding import policies
+from lambdas.onboarding.names import NameRefusedError
+from lambdas.onboarding.policies import (
+    MANAGED_LIMIT,
+    ROLE_INLINE_LIMIT,
+    USER_INLINE_LIMIT,
+    Document,
+    DocumentTooLargeError,
+    Mode,
+    Permissions,
+    Scope,
+)
+from tests.support.iam_evaluator import Request, is_allowed
+
+ID = "1a2b3c4d-0000-4000-8000-000000000001"
+SCOPE = Scope("aws", "eu-west-1", "111122223333", "prod", ID, "vpc-0123456789abcdef0")
+LONGEST = Scope(
+    "aws-us-gov", "us-gov-west-1", "111122223333", "c" * 55, ID, "vpc-0123456789abcdef0"
+)
+BOUNDARY = "arn:aws-us-gov:iam::111122223333:policy/" + "b" * 128
+OWN_ROLE = "arn:aws:iam::111122223333:role/onboarding"
+
+
+def every_document(scope: Scope, **options: Any) -> dict[str, Document]:
+    documents = {
+        "inline": policies.restricted_access(scope, Permissions.TIGHT),
+        "cdk": policies.cdk_deployer(scope.partition, scope.account, scope.region),
+        "node trust": policies.node_trust(scope.partition),
+        "lambda trust": policies.lambda_trust(scope.partition),
+        "cross": policies.cross_account_trust(scope.iam("user/cast"), ID),
+        **policies.administrator(scope, **options),
+        **policies.onboarding_lambda(scope, own_role_arn=scope.iam("role/r"), **options),
+    }
+    for permissions in Permissions:
+        documents[permissions] = policies.cast_eks_policy(
+            scope, permissions, manage_spot_lambda=True, boundary=options.get("boundary")
+        )
+    return documents
+
+
+def actions(document: Document) -> set[str]:
+    return {action for statement in document["Statement"] for action in statement["Action"]}
+
+
+# Partitions ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("partition", "region"),
+    [("aws", "eu-west-1"), ("aws-cn", "cn-north-1"), ("aws-us-gov", "us-gov-west-1")],
+)
+def test_every_arn_is_of_the_partition(partition: str, region: str) -> None:
+    scope = replace(SCOPE, partition=partition, region=region)
+    key = scope.regional("kms", "key/k")
+    for name, document in every_document(scope, kms_key_arns=[key]).items():
+        arns = [part for part in json.dumps(document).split('"') if part.startswith("arn:")]
+        assert all(arn.startswith(f"arn:{partition}:") for arn in arns), name
+    managed = [
+        *policies.identity_managed_policies(partition, Permissions.SEEDS),
+        *policies.node_managed_policies(partition, ssm=True, ebs_csi=True),
+        *policies.spot_managed_policies(partition),
+    ]
+    assert all(arn.startswith(f"arn:{partition}:iam::aws:policy/") for arn in managed)
+
+
+def test_ec2_has_a_name_of_its_own_in_china() -> None:
+    china = replace(SCOPE, partition="aws-cn", region="cn-north-1")
+    trust = policies.node_trust("aws-cn")["Statement"][0]
+    assert trust["Principal"] == {"Service": "ec2.amazonaws.com.cn"}
+    document = policies.cast_eks_policy(
+        china, Permissions.TIGHT, manage_spot_lambda=False, boundary=None
+    )
+    for service in ("ec2.amazonaws.com", "ec2.amazonaws.com.cn"):
+        passed = Request("iam:PassRole", china.node_role_arn, {"iam:PassedToService": service})
+        assert is_allowed([document], passed)
+    lambda_document = policies.onboarding_lambda(
+        china, own_role_arn=china.iam("role/r"), kms_key_arns=["arn:aws-cn:kms:k"]
+    )
+    assert "secretsmanager.cn-north-1.amazonaws.com.cn" in json.dumps(lambda_document)
+
+
+# Managed policies and trust -----------------------------------------------------------------------
+
+
+def test_the_managed_policies_are_those_of_the_mission() -> None:
+    aws = "arn:aws:iam::aws:policy/"
+    assert policies.identity_managed_policies("aws", Permissions.SEEDS) == (
+        aws + "AmazonEC2ReadOnlyAccess",
+        aws + "IAMReadOnlyAccess",
+    )
+    assert policies.identity_managed_policies("aws", Permissions.TIGHT) == (
+        aws + "AmazonEC2ReadOnlyAccess",
+    )
+    nodes = (
+        aws + "AmazonEKSWorkerNodePolicy",
+        aws + "AmazonEC2ContainerRegistryReadOnly",
+        aws + "AmazonEKS_CNI_Policy",
+    )
+    assert policies.node_managed_policies("aws", ssm=False, ebs_csi=False) == nodes
+    assert policies.node_managed_policies("aws", ssm=True, ebs_csi=True) == (
+        *nodes,
+        aws + "AmazonSSMManagedInstanceCore",
+        aws + "service-role/AmazonEBSCSIDriverPolicy",
+    )
+    assert policies.spot_managed_policies("aws") == (
+        aws + "CloudWatchLogsFullAccess",
+        aws + "service-role/AWSLambdaRole",
+        aws + "AmazonEC2ReadOnlyAccess",
+    )
+
+
+def test_only_cast_ais_principal_with_the_clusters_id_may_act_as_the_role() -> None:
+    principal = f"arn:aws:iam::809060229965:user/cast-crossrole-{ID}"
+    assert policies.cross_account_trust(principal, ID)["Statement"] == [
+        {
+            "Effect": "Allow",
+            "Principal": {"AWS": principal},
+            "Action": "sts:AssumeRole",
+            "Condition": {"StringEquals": {"sts:ExternalId": ID}},
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("trust", "service"),
+    [
+        (policies.node_trust("aws"), "ec2.amazonaws.com"),
+        (policies.lambda_trust("aws"), "lambda.amazonaws.com"),
+    ],
+)
+def test_a_service_role_trusts_its_one_service(trust: Document, service: str) -> None:
+    (statement,) = trust["Statement"]
+    assert statement["Principal"] == {"Service": service}
+    assert statement["Action"] == "sts:AssumeRole"
+
+
+# Size ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("permissions", Permissions)
+def test_the_longest_names_of_user_mode_fit_its_limits(permissions: Permissions) -> None:
+    inline = policies.restricted_access(LONGEST, permissions)
+    assert policies.size(inline) <= USER_INLINE_LIMIT
+    managed = policies.cast_eks_policy(
+        replace(LONGEST, path="/" + "p" * 60 + "/"),
+        permissions,
+        manage_spot_lambda=True,
+        boundary=BOUNDARY,
+    )
+    assert policies.size(managed) <= MANAGED_LIMIT
+
+
+@pytest.mark.parametrize("permissions", Permissions)
+@pytest.mark.parametrize("account_wide", [False, True])
+def test_the_longest_names_of_role_mode_fit_its_limits(
+    permissions: Permissions, account_wide: bool
+) -> None:
+    scope = replace(LONGEST, cluster="c" * 100)
+    inline = policies.restricted_access(
+        scope, permissions, mode=Mode.ROLE, account_wide=account_wide
+    )
+    assert policies.size(inline) <= ROLE_INLINE_LIMIT
+    if permissions is not Permissions.TIGHT or not account_wide:
+        policies.cast_eks_policy(
+            scope,
+            permissions,
+            manage_spot_lambda=True,
+            boundary=BOUNDARY,
+            account_wide=account_wide,
+        )
+
+
+def test_the_administrators_and_the_functions_documents_fit_with_the_longest_names() -> None:
+    scope = replace(LONGEST, path="/castai/")
+    everything: dict[str, Any] = {
+        "account_wide": True,
+        "boundary": BOUNDARY,
+        "api_key_secret": "s" * 60,
+        "kms_key_arns": [scope.regional("kms", "key/" + "k" * 36)],
+    }
+    for document in policies.administrator(scope, **everything).values():
+        assert policies.size(document) <= MANAGED_LIMIT
+    function = policies.onboarding_lambda(
+        scope, own_role_arn=scope.iam("role/" + "r" * 64), **everything
+    )
+    for document in function.values():
+        assert policies.size(document) <= MANAGED_LIMIT
+
+
+def test_white_space_does_not_count() -> None:
+    assert policies.size({"Version": "2012-10-17", "Statement": []}) == 39
+
+
+def test_a_document_that_is_too_large_is_refused_with_its_size_and_the_limit() -> None:
+    with pytest.raises(DocumentTooLargeError, match=r"CastEKSRestrictedAccess has 2\d{3} .* 2048"):
+        policies.restricted_access(LONGEST, Permissions.SEEDS, account_wide=True)
+
+
+def test_what_leaves_the_inline_policy_is_in_the_managed_one_and_nothing_is_in_both() -> None:
+    for account_wide in (False, True):
+        managed = policies.cast_eks_policy(
+            SCOPE,
+            Permissions.CURRENT,
+            manage_spot_lambda=False,
+            boundary=None,
+            account_wide=account_wide,
+        )
+        inline = policies.restricted_access(
+            SCOPE, Permissions.CURRENT, mode=Mode.ROLE, account_wide=account_wide
+        )
+        sids = [s["Sid"] for document in (managed, inline) for s in document["Statement"]]
+        assert len(sids) == len(set(sids))
+        assert {"EKS", "AutoscalingActionsTagRestriction"} <= set(sids)
+        assert ("prod" in json.dumps(managed)) is not account_wide
+
+
+# What must be known -------------------------------------------------------------------------------
+
+
+def test_cast_ais_documents_never_hold_a_wildcard_for_an_id() -> None:
+    for unknown in (replace(SCOPE, cluster_id=""), replace(SCOPE, vpc_id="")):
+        with pytest.raises(ValueError, match="must be known"):
+            policies.restricted_access(unknown, Permissions.SEEDS)
+        with pytest.raises(ValueError, match="must be known"):
+            policies.cast_eks_policy(
+                unknown, Permissions.SEEDS, manage_spot_lambda=False, boundary=None
+            )
+
+
+def test_a_shared_policy_cannot_be_bound_to_tags() -> None:
+    with pytest.raises(PermanentError, match="policy per cluster"):
+        policies.cast_eks_policy(
+            SCOPE, Permissions.TIGHT, manage_spot_lambda=False, boundary=None, account_wide=True
+        )
+
+
+@pytest.mark.parametrize("fault", [{"cluster": "-"}, {"cluster_id": "prod"}, {"path": "castai"}])
+def test_a_scope_is_checked_when_it_is_made(fault: dict[str, str]) -> None:
+    with pytest.raises(NameRefusedError):
+        replace(SCOPE, **fault)
+
+
+def test_an_iam_path_is_in_every_arn_of_what_we_make() -> None:
+    scope = replace(SCOPE, path="/platform/castai/")
+    assert scope.user_arn.endswith(":user/platform/castai/cast-eks-prod")
+    assert scope.role_arn.endswith(":role/platform/castai/cast-eks-prod-cluster-role-1a2b3c4d")
+    assert scope.node_role_arn.endswith(":role/platform/castai/cast-prod-eks-1a2b3c4d")
+    assert scope.instance_profile_arn.endswith("/platform/castai/cast-prod-eks-1a2b3c4d")
+    assert scope.policy_arn(account_wide=False).endswith("/platform/castai/CastEKSPolicy-prod")
+
+
+# The administrator and the function ---------------------------------------------------------------
+
+PUBLISHED = {
+    "iam:CreateRole",
+    "iam:CreatePolicy",
+    "iam:GetPolicy",
+    "iam:ListPolicyVersions",
+    "iam:PutRolePolicy",
+    "iam:AttachRolePolicy",
+    "iam:CreateInstanceProfile",
+    "iam:GetInstanceProfile",
+    "iam:AddRoleToInstanceProfile",
+    "iam:UpdateAssumeRolePolicy",
+}
+MISSING_THERE = {
+    "iam:GetRole",
+    "iam:GetPolicyVersion",
+    "iam:CreatePolicyVersion",
+    "iam:DeletePolicyVersion",
+    "iam:ListPolicies",
+    "iam:PassRole",
+    "ec2:DescribeSecurityGroups",
+    "ec2:CreateSecurityGroup",
+    "ec2:CreateTags",
+    "ec2:AuthorizeSecurityGroupIngress",
+    "ec2:AuthorizeSecurityGroupEgress",
+    "eks:DescribeCluster",
+    "eks:ListAccessEntries",
+    "eks:CreateAccessEntry",
+    "sts:GetCallerIdentity",
+}
+USER_MODE = {
+    "iam:GetUser",
+    "iam:CreateUser",
+    "iam:AttachUserPolicy",
+    "iam:PutUserPolicy",
+    "iam:CreateAccessKey",
+}
+
+
+def test_the_administrator_has_all_that_an_onboarding_calls() -> None:
+    granted = set[str]().union(*map(actions, policies.administrator(SCOPE).values()))
+    assert granted >= PUBLISHED | MISSING_THERE | USER_MODE
+
+
+def test_the_administrator_of_role_mode_has_nothing_about_users() -> None:
+    granted = policies.administrator(SCOPE, modes=[Mode.ROLE]).values()
+    assert not any("User" in action for document in granted for action in actions(document))
+    user = policies.administrator(SCOPE, modes=[Mode.USER])["castai-eks-admin-iam"]
+    assert not is_allowed([user], Request("iam:DeleteRole", SCOPE.role_arn))
+    assert is_allowed([user], Request("iam:DeleteRole", SCOPE.node_role_arn))
+
+
+def function(scope: Scope = SCOPE, **options: Any) -> list[Document]:
+    return [*policies.onboarding_lambda(scope, own_role_arn=OWN_ROLE, **options).values()]
+
+
+def test_the_function_touches_only_the_names_of_its_cluster() -> None:
+    other = replace(SCOPE, cluster="prod-2", cluster_id="9" * 8 + ID[8:], vpc_id="vpc-2")
+    for attribute in ("user_arn", "role_arn", "node_role_arn"):
+        kind = "User" if attribute == "user_arn" else "Role"
+        for verb in ("Delete", "Tag", "Get"):
+            assert is_allowed(function(), Request(f"iam:{verb}{kind}", getattr(SCOPE, attribute)))
+            assert not is_allowed(
+                function(), Request(f"iam:{verb}{kind}", getattr(other, attribute))
+            )
+    key = Request("iam:CreateAccessKey", SCOPE.iam("user/root-admin"))
+    assert not is_allowed(function(), key)
+    secret = "secret:castai-eks/{}/credentials-AbCdEf"
+    read = "secretsmanager:GetSecretValue"
+    for cluster, allowed in (("prod", True), ("prod-2", False)):
+        arn = SCOPE.regional("secretsmanager", secret.format(cluster))
+        assert is_allowed(function(), Request(read, arn)) is allowed
+        entry = SCOPE.regional("eks", f"access-entry/{cluster}/role/111122223333/onboarding/0a1b")
+        assert is_allowed(function(), Request("eks:DeleteAccessEntry", entry)) is allowed
+
+
+@pytest.mark.parametrize(
+    ("target", "policy", "allowed"),
+    [
+        ("role_arn", "aws:policy/AmazonEC2ReadOnlyAccess", True),
+        ("role_arn", "111122223333:policy/CastEKSPolicy-prod", True),
+        ("role_arn", "111122223333:policy/CastEKSPolicy", False),
+        ("role_arn", "aws:policy/AdministratorAccess", False),
+        ("user_arn", "aws:policy/IAMReadOnlyAccess", True),
+        ("user_arn", "aws:policy/AdministratorAccess", False),
+        ("node_role_arn", "aws:policy/AmazonEKSWorkerNodePolicy", True),
+        ("node_role_arn", "aws:policy/IAMReadOnlyAccess", False),
+    ],
+)
+def test_the_function_attaches_only_the_policies_of_an_onboarding(
+    target: str, policy: str, allowed: bool
+) -> None:
+    action = "iam:AttachUserPolicy" if target == "user_arn" else "iam:AttachRolePolicy"
+    attach = Request(action, getattr(SCOPE, target), {"iam:PolicyARN": f"arn:aws:iam::{policy}"})
+    assert is_allowed(function(), attach) is allowed
+
+
+def test_an_account_wide_policy_is_written_only_where_it_was_asked_for() -> None:
+    shared = Request("iam:CreatePolicyVersion", SCOPE.policy_arn(account_wide=True))
+    assert not is_allowed(function(), shared)
+    assert is_allowed(function(account_wide=True), shared)
+
+
+def test_with_a_boundary_nothing_is_made_without_it() -> None:
+    bounded = function(boundary="arn:aws:iam::111122223333:policy/b")
+    context = {"iam:PermissionsBoundary": "arn:aws:iam::111122223333:policy/b"}
+    attached = {"iam:PolicyARN": "arn:aws:iam::aws:policy/AmazonEC2ReadOnlyAccess"}
+    for action, resource, extra in (
+        ("iam:CreateRole", SCOPE.role_arn, {}),
+        ("iam:CreateRole", SCOPE.node_role_arn, {}),
+        ("iam:CreateUser", SCOPE.user_arn, {}),
+        ("iam:PutUserPolicy", SCOPE.user_arn, {}),
+        ("iam:PutRolePolicy", SCOPE.role_arn, {}),
+        ("iam:AttachUserPolicy", SCOPE.user_arn, attached),
+        ("iam:AttachRolePolicy", SCOPE.role_arn, attached),
+        ("iam:PutRolePermissionsBoundary", SCOPE.role_arn, {}),
+    ):
+        assert is_allowed(bounded, Request(action, resource, context | extra)), action
+        assert not is_allowed(bounded, Request(action, resource, extra)), action
+
+
+def test_the_function_passes_the_node_role_to_ec2_and_no_other_role_at_all() -> None:
+    for resource, service, allowed in (
+        (SCOPE.node_role_arn, "ec2.amazonaws.com", True),
+        (SCOPE.node_role_arn, "lambda.amazonaws.com", False),
+        (SCOPE.role_arn, "ec2.amazonaws.com", False),
+        (SCOPE.iam("role/admin"), "ec2.amazonaws.com", False),
+    ):
+        passed = Request("iam:PassRole", resource, {"iam:PassedToService": service})
+        assert is_allowed(function(), passed) is allowed
+
+
+def test_the_function_maps_its_own_principals_and_makes_only_two_of_them_admins() -> None:
+    for arn, allowed in (
+        (SCOPE.node_role_arn, True),
+        (SCOPE.user_arn, True),
+        (SCOPE.spot_role_arn, True),
+        (OWN_ROLE, True),
+        (SCOPE.role_arn, False),
+        (SCOPE.iam("user/somebody"), False),
+    ):
+        create = Request("eks:CreateAccessEntry", SCOPE.cluster_arn, {"eks:principalArn": arn})
+        assert is_allowed(function(), create) is allowed, arn
+    admin = {"eks:policyArn": "arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy"}
+    view = {"eks:policyArn": "arn:aws:eks::aws:cluster-access-policy/AmazonEKSAdminViewPolicy"}
+    for kind, name, context, allowed in (
+        ("user", "cast-eks-prod", admin, True),
+        ("role", "onboarding", admin, True),
+        ("role", "onboarding", view, False),
+        ("role", "cast-prod-eks-1a2b3c4d", admin, False),
+        ("role", "CastLambdaRoleForSpot", admin, False),
+    ):
+        entry = SCOPE.regional("eks", f"access-entry/prod/{kind}/111122223333/{name}/0a1b")
+        request = Request("eks:AssociateAccessPolicy", entry, context)
+        assert is_allowed(function(), request) is allowed, name
+
+
+def test_a_cluster_that_is_not_registered_yet_is_bound_by_the_shape_of_its_names() -> None:
+    unknown = function(replace(SCOPE, cluster_id="", vpc_id=""))
+    for name, allowed in (
+        ("cast-prod-eks-1a2b3c4d", True),
+        ("cast-prod-eks-1a2b3c4d5", False),
+        ("cast-prod-2-eks-1a2b3c4d", False),
+        ("admin", False),
+    ):
+        request = Request("iam:DeleteRole", SCOPE.iam(f"role/{name}"))
+        assert is_allowed(unknown, request) is allowed, name
+
+
+def test_a_name_too_long_for_user_mode_leaves_the_role_mode_alone() -> None:
+    granted = set[str]().union(*map(actions, function(replace(SCOPE, cluster="c" * 56))))
+    assert "iam:CreateUser" not in granted
+    assert "iam:CreateRole" in granted
+
+
+def test_the_api_key_is_read_by_name_or_by_arn_and_by_nothing_else() -> None:
+    arn = SCOPE.regional("secretsmanager", "secret:castai/key-AbCdEf")
+    read = Request("secretsmanager:GetSecretValue", arn)
+    assert not is_allowed(function(), read)
+    assert is_allowed(function(api_key_secret="castai/key"), read)
+    assert is_allowed(function(api_key_secret=arn), read)
+    write = Request("secretsmanager:PutSecretValue", arn)
+    assert not is_allowed(function(api_key_secret=arn), write)
+
+
+def test_a_key_of_ones_own_serves_secrets_manager_only() -> None:
+    key = SCOPE.regional("kms", "key/k")
+    decrypts = function(kms_key_arns=[key])
+    via = {"kms:ViaService": "secretsmanager.eu-west-1.amazonaws.com"}
+    assert is_allowed(decrypts, Request("kms:Decrypt", key, via))
+    assert not is_allowed(decrypts, Request("kms:Decrypt", key))
+
+
+def test_deploying_with_cdk_needs_the_roles_of_the_bootstrap_stack_only() -> None:
+    document = policies.cdk_deployer("aws", "111122223333", "eu-west-1")
+    assert actions(document) == {"sts:AssumeRole"}
+    deploy = SCOPE.iam("role/cdk-hnb659fds-deploy-role-111122223333-eu-west-1")
+    assert is_allowed([document], Request("sts:AssumeRole", deploy))
+    assert not is_allowed([document], Request("sts:AssumeRole", SCOPE.iam("role/admin")))

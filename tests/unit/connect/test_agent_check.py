@@ -1,0 +1,172 @@
+"""What is wrong with the agent, from the objects' own status, in words that say what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lambdas.common.agent_check import diagnose
+
+Object = dict[str, Any]
+IMAGE = "us-docker.pkg.dev/castai-hub/library/agent:v1"
+
+
+def deployment(
+    *, available: int = 0, updated: int = 1, replicas: int = 1, total: int | None = None,
+    generation: int = 1, observed: int = 1, conditions: list[Object] | None = None,
+) -> Object:  # fmt: skip
+    return {
+        "metadata": {"name": "castai-agent", "uid": "d", "generation": generation},
+        "spec": {
+            "replicas": replicas,
+            "template": {"spec": {"containers": [{"name": "agent", "image": IMAGE}]}},
+        },
+        "status": {
+            "observedGeneration": observed,
+            "replicas": updated if total is None else total,
+            "updatedReplicas": updated,
+            "availableReplicas": available,
+            "conditions": conditions or [],
+        },
+    }
+
+
+def replica_set(uid: str = "r", revision: str = "1", **status: Any) -> Object:
+    return {
+        "metadata": {
+            "name": f"castai-agent-{uid}",
+            "uid": uid,
+            "annotations": {"deployment.kubernetes.io/revision": revision},
+            "ownerReferences": [{"uid": "d", "controller": True}],
+        },
+        "status": status,
+    }
+
+
+def pod(*, owner: str = "r", **status: Any) -> Object:
+    return {
+        "metadata": {
+            "name": f"castai-agent-{owner}-1",
+            "ownerReferences": [{"uid": owner, "controller": True}],
+        },
+        "status": status,
+    }
+
+
+def container(**state: Any) -> list[Object]:
+    return [{"name": "agent", "image": IMAGE, "ready": False, **state}]
+
+
+def said(*pods: Object, replica_sets: tuple[Object, ...] = (replica_set(),)) -> str:
+    found = diagnose(deployment(), replica_sets, pods)
+    assert found.installed
+    assert not found.available
+    return found.sentence
+
+
+def test_no_agent_says_how_to_connect() -> None:
+    found = diagnose(None, (), ())
+    assert not found.installed
+    assert found.sentence.startswith("Connect the cluster first")
+
+
+def test_an_available_agent() -> None:
+    found = diagnose(deployment(available=1), (), ())
+    assert found.available
+    assert found.image == IMAGE
+
+
+@pytest.mark.parametrize(
+    "not_yet",
+    [
+        deployment(available=1, generation=2),  # the controller has not seen the new spec
+        deployment(available=1, updated=0, total=1),  # the available pod is an old one
+        deployment(available=2, updated=1, total=2),  # an old pod is still there
+        deployment(available=1, updated=2, replicas=2),
+    ],
+)
+def test_an_old_pod_does_not_count(not_yet: Object) -> None:
+    assert not diagnose(not_yet, (replica_set(),), ()).available
+
+
+def test_a_start_takes_its_time() -> None:
+    assert said(pod(containerStatuses=container(state={"running": {}}))).startswith("Wait")
+
+
+@pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff", "InvalidImageName"])
+def test_an_image_that_cannot_be_pulled(reason: str) -> None:
+    waiting = {"waiting": {"reason": reason, "message": "no route to host"}}
+    sentence = said(pod(containerStatuses=container(state=waiting)))
+    assert sentence.startswith("Check the image")
+    assert IMAGE in sentence
+    assert "no route to host" in sentence
+
+
+@pytest.mark.parametrize(
+    ("message", "advice"),
+    [
+        ("pods is forbidden: exceeded quota: compute", "Raise or remove the quota"),
+        ("insufficient quota to match these scopes", "Raise or remove the quota"),
+        ('violates PodSecurity "restricted:latest"', "Make the agent's pods fit"),
+        ('admission webhook "x" denied the request', "Let the admission webhook"),
+        ("something else", "Let the agent's pods be created"),
+    ],
+)
+def test_pods_that_are_not_even_made(message: str, advice: str) -> None:
+    failed = {"type": "ReplicaFailure", "status": "True", "message": message}
+    sentence = said(replica_sets=(replica_set(conditions=[failed]),))
+    assert sentence.startswith(advice)
+    assert message in sentence
+
+
+def test_a_pod_without_a_node() -> None:
+    condition = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}
+    sentence = said(pod(conditions=[condition]))
+    assert sentence.startswith("Make room")
+    assert "0/3 nodes" in sentence
+
+
+def test_a_secret_that_is_missing() -> None:
+    waiting = {"waiting": {"reason": "CreateContainerConfigError", "message": "secret not found"}}
+    assert "secret not found" in said(pod(containerStatuses=container(state=waiting)))
+
+
+@pytest.mark.parametrize("where", ["lastState", "state"])
+@pytest.mark.parametrize("words", ["POST /v1/x: 401", "level=fatal Unauthorized"])
+def test_a_401_of_the_api(where: str, words: str) -> None:
+    states: Object = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    states[where] = {"terminated": {"exitCode": 1, "message": words}}
+    sentence = said(pod(containerStatuses=container(**states)))
+    assert sentence.startswith("Put a valid CAST AI API key")
+
+
+def test_an_agent_without_enough_memory() -> None:
+    ended = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+    states = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
+    assert "more memory" in said(pod(containerStatuses=container(**states)))
+
+
+def test_a_crash_is_quoted_by_its_last_line() -> None:
+    ended = {"terminated": {"exitCode": 2, "message": "first\n" + "x" * 5000 + "\nlast words"}}
+    states = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
+    sentence = said(pod(containerStatuses=container(**states)))
+    assert sentence.endswith("ended with code 2: last words")
+
+
+def test_pods_of_an_older_revision_are_not_looked_at() -> None:
+    waiting = {"waiting": {"reason": "ErrImagePull"}}
+    old = pod(owner="old", containerStatuses=container(state=waiting))
+    sets = (replica_set("old", "9"), replica_set("new", "10"))
+    assert said(old, replica_sets=sets).startswith("Wait")
+
+
+def test_a_foreign_pod_of_the_namespace_is_not_looked_at() -> None:
+    waiting = {"waiting": {"reason": "ErrImagePull"}}
+    foreign = pod(owner="other", containerStatuses=container(state=waiting))
+    assert said(foreign).startswith("Wait")
+
+
+def test_an_agent_that_was_scaled_down() -> None:
+    found = diagnose(deployment(replicas=0, updated=0), (replica_set(),), ())
+    assert found.sentence.startswith("Scale the agent up")

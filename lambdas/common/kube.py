@@ -87,6 +87,10 @@ class FieldConflictError(PermanentError):
         self.conflicts = conflicts
 
 
+class WrittenMeanwhileError(PermanentError):
+    """Someone else wrote the object in between: read it again before the next try."""
+
+
 class _NotYetKnownError(RetryableError):
     """401 or 403 shortly after we were given access: this API server has not heard of it yet."""
 
@@ -180,6 +184,24 @@ class Kube:
             )
 
         return self._ask(f"applying {obj['kind']} {_path(name, namespace)}", call)
+
+    def create(self, obj: Object) -> dict[str, Any]:
+        """POST. Raises WrittenMeanwhileError where there is one already."""
+        name, namespace = obj["metadata"]["name"], obj["metadata"].get("namespace")
+        resource = _class(obj["apiVersion"], obj["kind"])
+        return self._ask(
+            f"creating {obj['kind']} {_path(name, namespace)}",
+            lambda: self._client.create(resource.from_dict(dict(obj))),
+        )
+
+    def replace(self, obj: Object, *, dry_run: bool = False) -> dict[str, Any]:
+        """PUT of the whole object. Raises WrittenMeanwhileError for an old resourceVersion."""
+        name, namespace = obj["metadata"]["name"], obj["metadata"].get("namespace")
+        resource = _class(obj["apiVersion"], obj["kind"])
+        return self._ask(
+            f"writing {obj['kind']} {_path(name, namespace)}",
+            lambda: self._client.replace(resource.from_dict(dict(obj)), dry_run=dry_run),
+        )
 
     def delete(self, api_version: str, kind: str, name: str, namespace: str | None = None) -> None:
         """Delete the object; its dependents are collected in the background. Gone is fine."""
@@ -278,6 +300,8 @@ def _refusal(what: str, error: httpx2.HTTPStatusError) -> CastaiError:
             f"{fields}",
             found,
         )
+    if code == _CONFLICT:
+        return WrittenMeanwhileError(f"Read again and try again: {answered}")
     return ClusterRefusedError(f"Correct what the cluster refuses: {answered}", code=code)
 
 

@@ -17,6 +17,7 @@ from sandbox.cluster.faults import (
     Hook,
     Reset,
 )
+from sandbox.cluster.serve import ServedCluster
 
 __all__ = [
     "Answer",
@@ -28,6 +29,7 @@ __all__ = [
     "Fault",
     "Hook",
     "Reset",
+    "ServedCluster",
     "SimulatedCluster",
     "StaticTokens",
 ]

@@ -3,6 +3,7 @@ that it refuses (those that this project's code can run into)."""
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from sandbox.cluster.resources import (
     NODES,
     PODS,
     REPLICA_SETS,
+    SECRETS,
     STATEFUL_SETS,
     Json,
     Obj,
@@ -47,6 +49,21 @@ def set_defaults(resource: Resource, obj: Obj) -> None:
     """Fill in what a new object leaves out. `obj` is the request's own body: changed in place."""
     if resource in _DEFAULTS:
         _DEFAULTS[resource](obj)
+
+
+def normalise(resource: Resource, obj: Obj) -> None:
+    """What is done to every write: templates get their defaults, a secret's plain text is encoded.
+
+    `obj` may share parts with the object it replaces; those have their defaults already.
+    """
+    if resource in (DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS, DAEMON_SETS):
+        _DEFAULTS[resource](obj)
+    elif resource is SECRETS:
+        plain = obj.pop("stringData", None) or {}
+        encoded = {key: base64.b64encode(text.encode()).decode() for key, text in plain.items()}
+        if encoded:
+            obj["data"] = {**(obj.get("data") or {}), **encoded}
+        obj.setdefault("type", "Opaque")
 
 
 def _pod(pod: Obj) -> None:

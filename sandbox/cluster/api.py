@@ -112,8 +112,10 @@ class Call:
         """The body, from JSON or YAML.
 
         Raises:
-            ApiError: 400.
+            ApiError: 400, or 415 for what is neither.
         """
+        if "protobuf" in self.content_type or "cbor" in self.content_type:
+            raise errors.unsupported_media_type([JSON, "application/yaml"])
         try:
             return msgspec.json.decode(self.body or b"{}")
         except msgspec.DecodeError as fault:
@@ -497,6 +499,8 @@ class Api:
 
 
 _QUOTES = '""'
+_NEVER = 1e9
+"""Seconds; asyncio cannot sleep for ever."""
 
 
 def _success(code: int) -> Obj:
@@ -638,7 +642,10 @@ class _HttpExchange:
         return Response(200, body, content_type)
 
     def _access_review(self, user: User, body: bytes) -> Response:
-        review = msgspec.json.decode(body)
+        try:
+            review = msgspec.json.decode(body)
+        except msgspec.DecodeError as fault:
+            raise errors.unsupported_media_type([JSON]) from fault
         asked = review.get("spec", {}).get("resourceAttributes") or {}
         plural, sub = asked.get("resource", ""), asked.get("subresource", "")
         attributes = Attributes(
@@ -654,26 +661,30 @@ class _HttpExchange:
     async def _suffer(self, request: Request) -> Response | None:
         """What the faults do to this request; a Response: it is answered already."""
         for action in self._api.faults.matching(request):
-            match action:
-                case Answer():
-                    return _canned(action)
-                case Delay():
-                    await asyncio.sleep(min(action.seconds, 1e9))
-                case Reset():
-                    self.drop()
-                case Down():
-                    self._api.faults.down_for(action.seconds)
-                case DropAnswer():
-                    self._drop_answer = True
-                case BreakWatch():
-                    self._break_watch = action
-                case Hook():
-                    result = action.function(request)
-                    if result is not None:
-                        await result
+            if isinstance(action, Answer):
+                return _canned(action)
+            if isinstance(action, Delay):
+                await asyncio.sleep(min(action.seconds, _NEVER))
+            elif isinstance(action, Hook):
+                result = action.function(request)
+                if result is not None:
+                    await result
+            else:
+                self._note(action)
             if self._dropped:
                 return None
         return None
+
+    def _note(self, action: Reset | DropAnswer | BreakWatch | Down) -> None:
+        match action:
+            case Reset():
+                self.drop()
+            case Down():
+                self._api.faults.down_for(action.seconds)
+            case DropAnswer():
+                self._drop_answer = True
+            case BreakWatch():
+                self._break_watch = action
 
     async def _watch(self, call: Call) -> None:
         watch: Watch | None = None

@@ -37,14 +37,15 @@ class SimulatedCluster(ClusterState):
     `async with SimulatedCluster() as cluster:` starts the controllers; `cluster.client()` talks to
     its API in the same loop, `cluster.app` is that API for any ASGI server.
 
-    Tokens: `tokens` (token → user name and groups) and the authenticators given; without either,
-    `ADMIN_TOKEN` is a cluster administrator. `without`: names of controllers to leave out.
+    `admin_token` is a cluster administrator's; `tokens` (token → user name and groups) and
+    authenticators know further users. `without`: names of controllers to leave out.
     """
 
     def __init__(
         self,
         *,
         tokens: dict[str, tuple[str, tuple[str, ...]]] | None = None,
+        admin_token: str = ADMIN_TOKEN,
         authenticators: Sequence[Authenticator] = (),
         without: Iterable[str] = (),
         now: Callable[[], float] | None = None,
@@ -56,7 +57,7 @@ class SimulatedCluster(ClusterState):
         self.faults = Faults()
         self.log = RequestLog()
         self.authorizer = Authorizer(self.store)
-        known = {ADMIN_TOKEN: ("kubernetes-admin", (MASTERS,)), **(tokens or {})}
+        known = {admin_token: ("kubernetes-admin", (MASTERS,)), **(tokens or {})}
         self.app = Api(
             self.registry,
             (StaticTokens(known), *authenticators),

@@ -93,6 +93,7 @@ class Registry:
         if resource.has_status and resource is not NAMESPACES and resource.plural != "nodes":
             obj.pop("status", None)
         admission.set_defaults(resource, obj)
+        admission.normalise(resource, obj)
         self._refuse_faults(resource, obj, None)
         if write.check is not None:
             write.check(resource, obj, None)
@@ -175,6 +176,7 @@ class Registry:
         if resource is PODS and "spec" in obj:
             # Defaults and the binding survive a PUT that leaves them out.
             obj["spec"] = {**old["spec"], **obj["spec"]}
+        admission.normalise(resource, obj)
         self._refuse_faults(resource, obj, old)
         if write.check is not None:
             write.check(resource, obj, old)

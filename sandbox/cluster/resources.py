@@ -89,6 +89,7 @@ EVENTS = Resource("", "v1", "events", "Event", short=("ev",))
 SERVICE_ACCOUNTS = Resource(
     "", "v1", "serviceaccounts", "ServiceAccount", short=("sa",), returns_deleted=True
 )
+SECRETS = Resource("", "v1", "secrets", "Secret")
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", short=("cm",))
 DEPLOYMENTS = Resource(
     "apps", "v1", "deployments", "Deployment", True, ("deploy",), _STATUS, generation=True
@@ -125,7 +126,7 @@ TABLE: tuple[Resource, ...] = (
     EVENTS,
     SERVICE_ACCOUNTS,
     CONFIG_MAPS,
-    Resource("", "v1", "secrets", "Secret"),
+    SECRETS,
     Resource(
         "", "v1", "services", "Service", True, ("svc",), _STATUS, returns_deleted=True
     ),

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from sandbox.cluster.controllers.kubelet import node_status, running_status
 from sandbox.cluster.resources import Json, Obj

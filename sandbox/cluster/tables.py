@@ -162,7 +162,8 @@ def _plain(_obj: Obj, old: str) -> list[Any]:
 
 _COLUMNS: dict[str, tuple[tuple[str, ...], Cells]] = {
     "Pod": (
-        ("Ready", "Status", "Restarts", _AGE, "*IP", "*Node", "*Nominated Node", "*Readiness Gates"),
+        ("Ready", "Status", "Restarts", _AGE, "*IP", "*Node", "*Nominated Node",
+         "*Readiness Gates"),
         _pod,
     ),
     "Node": (

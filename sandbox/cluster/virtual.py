@@ -78,8 +78,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def jump(self, seconds: float) -> None:
         self._elapsed += seconds
 
-    def run_in_executor(  # type: ignore[override]  # typeshed's TypeVarTuple form
-        self, executor: Executor | None, func: Callable[..., T], *args: Any
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[..., T], *args: object
     ) -> asyncio.Future[T]:
         self.threads += 1
         future = super().run_in_executor(executor, func, *args)

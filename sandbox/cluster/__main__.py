@@ -1,0 +1,107 @@
+"""`python -m sandbox.cluster`: the simulated cluster as a process.
+
+Prints one line, its endpoint, once it answers; ends on SIGTERM or SIGINT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import secrets
+import signal
+import ssl
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from sandbox.certificates import Certificates
+from sandbox.cluster.authentication import Authenticator, EksTokenReview
+from sandbox.cluster.cluster import SimulatedCluster
+from sandbox.cluster.serve import https, kubeconfig
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    asyncio.run(_serve(_options()))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m sandbox.cluster", description="A Kubernetes API server, simulated."
+    )
+    parser.add_argument("--port", type=int, default=0, help="default: a free one")
+    parser.add_argument("--kubeconfig", type=Path, help="where the administrator's is written")
+    parser.add_argument(
+        "--state-file", type=Path, help="where endpoint, ca_pem, kubeconfig and pid are written"
+    )
+    parser.add_argument("--token-review-url", help="asked about tokens that are not known here")
+    parser.add_argument("--token-review-ca", type=Path, help="PEM file, the authority of that URL")
+    parser.add_argument(
+        "--objects", type=Path, action="append", default=[],
+        help="YAML or JSON file of objects to begin with; again for more",
+    )  # fmt: skip
+    return parser.parse_args()
+
+
+def _authenticators(options: argparse.Namespace) -> tuple[Authenticator, ...]:
+    if not options.token_review_url:
+        return ()
+    authority = options.token_review_ca
+    context = ssl.create_default_context(cafile=authority) if authority else True
+    return (EksTokenReview(options.token_review_url, verify=context),)
+
+
+async def _serve(options: argparse.Namespace) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    token = secrets.token_urlsafe(32)
+    with tempfile.TemporaryDirectory(prefix="sandbox-cluster-") as folder:
+        certificates = Certificates.ensure(Path(folder))
+        authority = certificates.ca.read_text()
+        async with (
+            SimulatedCluster(admin_token=token, authenticators=_authenticators(options)) as cluster,
+            https(cluster, certificates, options.port) as endpoint,
+        ):
+            for path in options.objects:
+                _load(cluster, path)
+            admin = kubeconfig(endpoint, authority, token)
+            if options.kubeconfig:
+                _write(options.kubeconfig, admin)
+            if options.state_file:
+                known = {
+                    "endpoint": endpoint,
+                    "ca_pem": authority,
+                    "kubeconfig": admin,
+                    "pid": os.getpid(),
+                }
+                _write(options.state_file, json.dumps(known))
+            sys.stdout.write(f"{endpoint}\n")
+            sys.stdout.flush()
+            await stop.wait()
+    if options.state_file:
+        options.state_file.unlink(missing_ok=True)
+
+
+def _load(cluster: SimulatedCluster, path: Path) -> None:
+    for document in yaml.load_all(path.read_text(), yaml.CSafeLoader):
+        for obj in document.get("items", [document]) if document else ():
+            cluster.create(obj)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    draft.replace(path)
+
+
+if __name__ == "__main__":
+    main()

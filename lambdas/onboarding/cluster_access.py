@@ -1,0 +1,399 @@
+"""Who may do what in the cluster: nodes, the user of user mode, the spot handler.
+
+By access entries where the cluster has them, else by aws-auth. The cross-account role gets no
+access to the Kubernetes API, and neither way is taken for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import yaml
+
+from lambdas.common.cluster import Cluster
+from lambdas.common.errors import PermanentError
+from lambdas.common.kube import Kube, WrittenMeanwhileError
+from lambdas.common.own_access import TEMPORARY_TAG
+from lambdas.onboarding import aws_auth, names, policies
+from lambdas.onboarding.aws_auth import AwsAuthError, Entry
+from lambdas.onboarding.context import Context
+from lambdas.onboarding.policies import Mode
+from lambdas.onboarding.request import ClusterAccess, Onboarding
+
+GONE: Final = ("ResourceNotFoundException",)
+# EKS checks that the principal exists, and may not have heard of it yet.
+_SETTLING: Final = ("InvalidParameterException", *GONE)
+_NAMESPACE, _NAME = aws_auth.CONFIG_MAP.split("/")
+_OWNER_ANNOTATION: Final = "castai-eks-cdk/resource"
+_TRIES: Final = 10  # conflicts in a row; each means that somebody else has written
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What one principal gets, whichever way."""
+
+    arn: str
+    type: str  # EKS CreateAccessEntry, parameter type
+    groups: tuple[str, ...]
+    admin: bool
+    mapping: Entry
+
+
+def has_entries(cluster: Cluster) -> bool:
+    """Whether the cluster looks at access entries at all."""
+    return "API" in cluster.authentication_mode
+
+
+def admin_policy(partition: str) -> str:
+    """ARN of EKS's policy that lets an access entry do everything in the cluster."""
+    return f"arn:{partition}:eks::aws:cluster-access-policy/{policies.ADMIN_ACCESS_POLICY}"
+
+
+def grants(ctx: Context, wish: Onboarding) -> Iterator[Grant]:
+    """What the principals of this onboarding get."""
+    for arn in _node_roles(ctx):
+        yield Grant(arn, "EC2_LINUX", (), admin=False, mapping=aws_auth.node_entry(arn))
+    if wish.mode is Mode.USER:
+        user = ctx.scope.user_arn
+        yield Grant(user, "STANDARD", (), admin=True, mapping=aws_auth.user_entry(user))
+    if spot := wish.spot_handler_role_arn:
+        groups = aws_auth.SPOT_HANDLER_GROUPS
+        mapping = aws_auth.spot_handler_entry(spot)
+        yield Grant(spot, "STANDARD", groups, admin=False, mapping=mapping)
+
+
+def _node_roles(ctx: Context) -> list[str]:
+    if ctx.facts.node_role_arn:
+        return [ctx.facts.node_role_arn]
+    cluster, path = ctx.onboarding.cluster_name, ctx.onboarding.path
+    return [
+        ctx.scope.iam(f"role{path}{names.node_role_name(cluster, each)}") for each in ctx.known_ids
+    ]
+
+
+def method(ctx: Context, wish: Onboarding) -> ClusterAccess:
+    """Which way it goes on this cluster; AUTO is resolved."""
+    if wish.cluster_access is not ClusterAccess.AUTO:
+        return wish.cluster_access
+    return ClusterAccess.ENTRIES if has_entries(ctx.cluster) else ClusterAccess.AWS_AUTH
+
+
+def ensure(ctx: Context) -> None:
+    """Make the principals known to the cluster."""
+    way = method(ctx, ctx.onboarding)
+    mode = ctx.cluster.authentication_mode or "CONFIG_MAP"
+    ctx.facts.access_method = way.value
+    if way is ClusterAccess.ENTRIES:
+        if not has_entries(ctx.cluster):
+            raise PermanentError(
+                f"Set ClusterAccess to aws-auth, or give the cluster access entries "
+                f"(eks update-cluster-config): its authentication mode is {mode}"
+            )
+        for grant in grants(ctx, ctx.onboarding):
+            _ensure_entry(ctx, grant)
+    elif way is ClusterAccess.AWS_AUTH:
+        if "CONFIG_MAP" not in mode:
+            raise PermanentError(
+                "Set ClusterAccess to access-entries: the cluster does not read aws-auth, its "
+                f"authentication mode is {mode}"
+            )
+        _ensure_mapped(ctx, [grant.mapping for grant in grants(ctx, ctx.onboarding)])
+
+
+# Access entries -----------------------------------------------------------------------------------
+
+
+def entry_thing(arn: str) -> str:
+    """The thing that an access entry is."""
+    return f"access entry of {arn}"
+
+
+def _entry(ctx: Context, arn: str) -> Mapping[str, Any] | None:
+    answer: Any = ctx.find(
+        "eks:DescribeAccessEntry",
+        lambda: ctx.clients.eks.describe_access_entry(
+            clusterName=ctx.cluster.name, principalArn=arn
+        ),
+        missing=GONE,
+    )
+    return answer["accessEntry"] if answer else None
+
+
+def _ensure_entry(ctx: Context, grant: Grant) -> None:
+    thing = entry_thing(grant.arn)
+    found = _entry(ctx, grant.arn)
+    if found is None:
+        ctx.ledger.create(
+            thing, lambda: _create_entry(ctx, grant), undo=lambda: _take_back(ctx, grant.arn)
+        )
+        if grant.admin:
+            _make_admin(ctx, grant.arn)
+        return
+    has_policy = not grant.admin or admin_policy(ctx.place.partition) in _policies(ctx, grant.arn)
+    groups = sorted(found.get("kubernetesGroups", ()))
+    suits = found["type"] == grant.type and set(grant.groups) <= set(groups)
+    ours = ctx.owner.owns(found.get("tags", {}))
+    if suits and has_policy and not ours and not ctx.onboarding.adopt:
+        # EKS makes one itself for a node group's role; ours to use, not ours to remove.
+        ctx.ledger.keep(thing, "not ours: it stays when we leave")
+        return
+    if not ctx.may_take(thing, found.get("tags", {})):
+        return
+    if found["type"] != grant.type:
+        ctx.ledger.conflict(thing, f"is of type {found['type']}, not {grant.type}: delete it first")
+        return
+    _correct_entry(ctx, grant, found, suits=suits)
+    if not has_policy:
+        _make_admin(ctx, grant.arn)
+
+
+def _create_entry(ctx: Context, grant: Grant) -> None:
+    more: Any = {"kubernetesGroups": list(grant.groups)} if grant.groups else {}
+    ctx.ask(
+        "eks:CreateAccessEntry",
+        lambda: ctx.clients.eks.create_access_entry(
+            clusterName=ctx.cluster.name,
+            principalArn=grant.arn,
+            type=grant.type,
+            tags=ctx.tags,
+            **more,
+        ),
+        again_on=_SETTLING,
+    )
+
+
+def _correct_entry(ctx: Context, grant: Grant, found: Mapping[str, Any], *, suits: bool) -> None:
+    eks, thing, cluster = ctx.clients.eks, entry_thing(grant.arn), ctx.cluster.name
+    has: dict[str, str] = found.get("tags", {})
+    missing, dropped = ctx.tag_changes(has, ctx.tags)
+    if missing or dropped:
+        before = {k: v for k, v in has.items() if k in {*missing, *dropped}}
+        ctx.ledger.update(
+            thing,
+            lambda: _retag(ctx, found["accessEntryArn"], missing, dropped),
+            undo=lambda: _retag(
+                ctx, found["accessEntryArn"], before, [k for k in missing if k not in has]
+            ),
+            detail="tags",
+        )
+    if not suits:
+        groups = list(found.get("kubernetesGroups", ()))
+
+        def put(wanted: list[str]) -> object:
+            return ctx.ask(
+                "eks:UpdateAccessEntry",
+                lambda: eks.update_access_entry(
+                    clusterName=cluster, principalArn=grant.arn, kubernetesGroups=wanted
+                ),
+            )
+
+        ctx.ledger.update(
+            thing,
+            lambda: put(sorted({*groups, *grant.groups})),
+            undo=lambda: put(groups),
+            detail="groups",
+        )
+    elif not (missing or dropped):
+        ctx.ledger.keep(thing)
+
+
+def _retag(ctx: Context, arn: str, tags: Mapping[str, str], keys: list[str]) -> None:
+    eks = ctx.clients.eks
+    if tags:
+        ctx.ask("eks:TagResource", lambda: eks.tag_resource(resourceArn=arn, tags=tags))
+    if keys:
+        ctx.ask("eks:UntagResource", lambda: eks.untag_resource(resourceArn=arn, tagKeys=keys))
+
+
+def _policies(ctx: Context, arn: str) -> list[str]:
+    answer: Any = ctx.find(
+        "eks:ListAssociatedAccessPolicies",
+        lambda: ctx.clients.eks.list_associated_access_policies(
+            clusterName=ctx.cluster.name, principalArn=arn
+        ),
+        missing=GONE,
+    )
+    return [each["policyArn"] for each in answer["associatedAccessPolicies"]] if answer else []
+
+
+def _make_admin(ctx: Context, arn: str) -> None:
+    eks, cluster, policy = ctx.clients.eks, ctx.cluster.name, admin_policy(ctx.place.partition)
+    ctx.ledger.create(
+        f"{policies.ADMIN_ACCESS_POLICY} on {entry_thing(arn)}",
+        lambda: ctx.ask(
+            "eks:AssociateAccessPolicy",
+            lambda: eks.associate_access_policy(
+                clusterName=cluster,
+                principalArn=arn,
+                policyArn=policy,
+                accessScope={"type": "cluster"},
+            ),
+            again_on=GONE,
+        ),
+        undo=lambda: ctx.find(
+            "eks:DisassociateAccessPolicy",
+            lambda: eks.disassociate_access_policy(
+                clusterName=cluster, principalArn=arn, policyArn=policy
+            ),
+            missing=GONE,
+        ),
+    )
+
+
+def _take_back(ctx: Context, arn: str) -> None:
+    found = _entry(ctx, arn)
+    if found and ctx.owner.owns(found.get("tags", {})):
+        _delete_entry(ctx, arn)
+
+
+def _delete_entry(ctx: Context, arn: str) -> None:
+    ctx.find(
+        "eks:DeleteAccessEntry",
+        lambda: ctx.clients.eks.delete_access_entry(clusterName=ctx.cluster.name, principalArn=arn),
+        missing=GONE,
+    )
+
+
+def _principals(ctx: Context) -> set[str]:
+    """Everyone who may have an access entry of ours, as far as the cluster lists them."""
+    cluster = ctx.onboarding.cluster_name
+    ours = {names.node_role_name(cluster, each) for each in ctx.known_ids}
+    if len(cluster) <= policies.USER_CLUSTER_CHARACTERS:
+        ours.add(names.user_name(cluster))
+    spot = {w.spot_handler_role_arn for w in (ctx.onboarding, ctx.previous) if w}
+    listed: list[str] = []
+    more: dict[str, Any] = {}
+    while True:
+        page = ctx.ask(
+            "eks:ListAccessEntries",
+            lambda: ctx.clients.eks.list_access_entries(clusterName=cluster, **more),  # noqa: B023 - called at once
+        )
+        listed += page["accessEntries"]
+        if not page.get("nextToken"):
+            return {arn for arn in listed if arn in spot or arn.rpartition("/")[2] in ours}
+        more = {"nextToken": page["nextToken"]}
+
+
+def _remove_entries(ctx: Context) -> None:
+    for arn in sorted(_principals(ctx)):
+        if entry_thing(arn) in ctx.ledger.protected:
+            continue
+        tags: Mapping[str, str] = (_entry(ctx, arn) or {}).get("tags", {})
+        if TEMPORARY_TAG in tags:
+            continue  # our own, which goes when we close the door
+        if ctx.owner.owns(tags):
+            ctx.ledger.delete(
+                entry_thing(arn),
+                lambda arn=arn: _delete_entry(ctx, arn),  # type: ignore[misc]
+            )
+        else:
+            ctx.ledger.leave(entry_thing(arn), "not ours")
+
+
+# aws-auth -----------------------------------------------------------------------------------------
+
+Change = Callable[[Mapping[str, str] | None], Mapping[str, str] | None]
+
+
+def mapping_thing(entry: Entry) -> str:
+    """The thing that an entry of aws-auth is."""
+    return f"{entry.kind} entry of {entry.arn} in {aws_auth.CONFIG_MAP}"
+
+
+def _ensure_mapped(ctx: Context, entries: list[Entry]) -> None:
+    found = _config_map(ctx.kube())
+    data: Any = found.get("data") if found else None
+    for entry in entries:
+        thing = mapping_thing(entry)
+        try:
+            there = aws_auth.ensure(data, [entry]) is data
+        except AwsAuthError as error:
+            ctx.ledger.conflict(thing, str(error))
+            continue
+        if there:
+            ctx.ledger.keep(thing)
+        else:
+            ctx.ledger.create(
+                thing,
+                lambda e=entry: _edit(ctx, lambda d: aws_auth.ensure(d, [e])),  # type: ignore[misc]
+                undo=lambda e=entry: _edit(ctx, lambda d: aws_auth.remove(d, [e])),  # type: ignore[misc]
+            )
+
+
+def _edit(ctx: Context, change: Change) -> None:
+    """Read, change, try without effect, write; from the start when somebody wrote in between."""
+    kube = ctx.kube()
+    for attempt in range(_TRIES):
+        try:
+            _edit_once(ctx, kube, change)
+        except WrittenMeanwhileError:
+            if attempt == _TRIES - 1 or ctx.clock.now() >= ctx.deadline:
+                raise
+        else:
+            return
+
+
+def _config_map(kube: Kube) -> dict[str, Any] | None:
+    return kube.get("v1", "ConfigMap", _NAME, _NAMESPACE)
+
+
+def _edit_once(ctx: Context, kube: Kube, change: Change) -> None:
+    found = _config_map(kube)
+    data: Any = found.get("data") if found else None
+    changed: Any = change(data)
+    if changed is data:
+        return
+    if found is None:
+        marks = {_OWNER_ANNOTATION: ctx.resource}
+        metadata = {"name": _NAME, "namespace": _NAMESPACE, "annotations": marks}
+        kube.create(
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": changed}
+        )
+    elif _is_own(ctx, found) and not any(yaml.safe_load(text) for text in changed.values()):
+        kube.delete("v1", "ConfigMap", _NAME, _NAMESPACE)  # we made it, and nobody else uses it
+    else:
+        kube.replace({**found, "data": changed}, dry_run=True)
+        kube.replace({**found, "data": changed})
+
+
+def _is_own(ctx: Context, found: Mapping[str, Any]) -> bool:
+    return bool((found["metadata"].get("annotations") or {}).get(_OWNER_ANNOTATION) == ctx.resource)
+
+
+def _remove_mapped(ctx: Context, entries: list[Entry]) -> None:
+    found = _config_map(ctx.kube())
+    data: Any = found.get("data") if found else None
+    for entry in entries:
+        if aws_auth.remove(data, [entry]) is not data:
+            ctx.ledger.delete(
+                mapping_thing(entry),
+                lambda e=entry: _edit(ctx, lambda d: aws_auth.remove(d, [e])),  # type: ignore[misc]
+            )
+
+
+# Remove -------------------------------------------------------------------------------------------
+
+
+def remove(ctx: Context) -> None:
+    """Take back what this onboarding, and the one before it, gave."""
+    if ctx.facts.cluster is None:
+        return  # with the cluster went everything in it
+    wishes = [wish for wish in (ctx.onboarding, ctx.previous) if wish]
+    if has_entries(ctx.cluster):
+        _remove_entries(ctx)
+    if any(method(ctx, wish) is ClusterAccess.AWS_AUTH for wish in wishes):
+        _remove_mapped(ctx, list(_former_mappings(ctx, wishes)))
+
+
+def _former_mappings(ctx: Context, wishes: list[Onboarding]) -> Iterator[Entry]:
+    path = ctx.onboarding.path
+    for each in ctx.known_ids:
+        name = names.node_role_name(ctx.onboarding.cluster_name, each)
+        yield aws_auth.node_entry(ctx.scope.iam(f"role{path}{name}"))
+    if len(ctx.onboarding.cluster_name) <= policies.USER_CLUSTER_CHARACTERS:
+        yield aws_auth.user_entry(ctx.scope.user_arn)
+    for arn in {wish.spot_handler_role_arn for wish in wishes}:
+        if arn:
+            yield aws_auth.spot_handler_entry(arn)

@@ -1,0 +1,171 @@
+"""The boundary of `Custom::CastEksOnboarding`: a request of the Provider framework in, attributes
+out.
+
+All is done within one invocation, so there is no isComplete: what a run has made is known to that
+run only, and it takes it back when it fails. Every wait in it is one of seconds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from aws_lambda_powertools import Logger
+
+from lambdas.common import agent_check, api_key, aws
+from lambdas.common.castai_api import CastaiApi
+from lambdas.common.clock import SYSTEM, Clock
+from lambdas.common.cluster import Cluster, Token, token_for
+from lambdas.common.errors import CastaiError, PermanentError, SettingsError
+from lambdas.common.kube import Kube
+from lambdas.onboarding import names, steps
+from lambdas.onboarding.context import Clients, Context, Place
+from lambdas.onboarding.door import Door
+from lambdas.onboarding.ledger import Row
+from lambdas.onboarding.request import Kind, Onboarding, Request, parse_request
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+OWN_ROLE: Final = "OWN_ROLE_ARN"
+RESERVE: Final = 10.0  # s of an invocation kept for its very end: our own access, the answer
+REASON_BYTES: Final = 1000  # CloudFormation takes an answer of 4 KiB; the framework adds its own
+
+OpenApi = Callable[[str, str, Clock, float], CastaiApi]
+
+
+class OnboardingResourceError(CastaiError):
+    """The reason that CloudFormation shows."""
+
+
+def agent_problem(kube: Kube) -> str:
+    """What is wrong with the cluster's castai-agent; empty where nothing is."""
+    found = agent_check.check(kube)
+    return "" if found.available else found.sentence
+
+
+@dataclass(frozen=True)
+class Means:
+    """What an invocation works with; tests put others in their place."""
+
+    clients: Clients
+    place: Place
+    own_role: str | None
+    """Who gives itself access to the cluster; None: whoever we are has it already."""
+    open_api: OpenApi = lambda key, url, clock, until: CastaiApi(
+        key, url, clock=clock, deadline=until
+    )
+    agent_problem: Callable[[Kube], str] = agent_problem
+    token: Callable[[Cluster], Token] = token_for
+    clock: Clock = SYSTEM
+
+
+@cache
+def means() -> Means:
+    """Built once per container. Raises SettingsError, or AwsRefusedError without an identity."""
+    own_role = os.environ.get(OWN_ROLE, "")
+    if not own_role:
+        raise SettingsError(f"Set {OWN_ROLE} to the ARN of this function's role")
+    session = aws.session()
+    region = aws.region(session)
+    with aws.explained("sts:GetCallerIdentity"):
+        caller = session.client("sts", config=aws.CONFIG).get_caller_identity()
+    return Means(
+        clients=Clients(
+            iam=session.client("iam", config=aws.CONFIG),
+            ec2=session.client("ec2", config=aws.CONFIG),
+            eks=session.client("eks", config=aws.CONFIG),
+            secrets=session.client("secretsmanager", config=aws.CONFIG),
+        ),
+        place=Place(
+            partition=caller["Arn"].split(":")[1], region=region, account=caller["Account"]
+        ),
+        own_role=own_role,
+    )
+
+
+@cache
+def logger() -> Logger:
+    """The function's logger; requests and attributes are never logged."""
+    return Logger()
+
+
+def lambda_handler(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Answer the Provider framework's onEvent. Raises OnboardingResourceError with the reason."""
+    remaining = context.get_remaining_time_in_millis() / 1000
+    try:
+        return respond(event, means(), remaining=remaining)
+    except CastaiError as error:
+        reason = "\n".join([str(error), *getattr(error, "__notes__", ())])
+        logger().error("The request failed", extra={"reason": reason})
+        # Without the cause: its text, and the values in its frames, are not for a log.
+        raise OnboardingResourceError(_cut(reason)) from None
+
+
+def respond(event: Mapping[str, Any], tools: Means, *, remaining: float) -> dict[str, Any]:
+    """`remaining`: seconds until Lambda ends this invocation. Raises CastaiError."""
+    request = parse_request(event)
+    wish = request.onboarding
+    if request.kind is Kind.DELETE and wish.retain_on_delete:
+        logger().info("Retained", extra={"cluster": wish.cluster_name})
+        return {"PhysicalResourceId": request.physical_id}
+    until = tools.clock.now() + remaining - RESERVE
+    with Door(tools.own_role, until=until, token=tools.token) as door:
+        ctx = context_of(request, tools, door, until=until)
+        if request.kind is Kind.DELETE:
+            _log(wish, steps.offboard(ctx))
+            return {"PhysicalResourceId": request.physical_id}
+        _log(wish, steps.onboard(ctx))
+        place = tools.place
+        return {
+            "PhysicalResourceId": names.physical_id(place.account, place.region, wish.cluster_name),
+            "Data": steps.attributes(ctx),
+        }
+
+
+def context_of(request: Request, tools: Means, door: Door, *, until: float) -> Context:
+    """A run's context; on a Delete without the API key's secret, CAST AI is left out."""
+    previous = request.previous
+    if previous and previous.cluster_name != request.onboarding.cluster_name:
+        previous = None  # a replacement: CloudFormation sends a Delete for the old one
+    return Context(
+        onboarding=request.onboarding,
+        place=tools.place,
+        resource=request.resource,
+        clients=tools.clients,
+        api=_api(request, tools, until),
+        door=door,
+        deadline=until - steps.UNDO_TIME,
+        agent_problem=tools.agent_problem,
+        clock=tools.clock,
+        previous=previous,
+    )
+
+
+def _api(request: Request, tools: Means, until: float) -> CastaiApi | None:
+    wish = request.onboarding
+    if not wish.api_key_secret:
+        return None
+    try:
+        key = api_key.read(tools.clients.secrets, wish.api_key_secret)
+    except PermanentError:
+        if request.kind is not Kind.DELETE:
+            raise
+        logger().warning("Disconnect in CAST AI's console: the API key cannot be read")
+        return None
+    return tools.open_api(key, wish.api_url, tools.clock, until)
+
+
+def _log(wish: Onboarding, rows: list[Row]) -> None:
+    done = [f"{row.action} {row.thing} {row.detail}".rstrip() for row in rows]
+    logger().info("Done", extra={"cluster": wish.cluster_name, "rows": done})
+
+
+def _cut(reason: str) -> str:
+    encoded = reason.encode()
+    if len(encoded) <= REASON_BYTES:
+        return reason
+    return encoded[: REASON_BYTES - 3].decode(errors="ignore") + "…"

@@ -1,0 +1,126 @@
+"""The look around before anything is made: the cluster, CAST AI's id of it, its agent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from lambdas.common import cluster as clusters
+from lambdas.common.errors import AwsRefusedError, CastaiError, PermanentError
+from lambdas.onboarding import names, security_group
+from lambdas.onboarding.context import Context, tag_map
+from lambdas.onboarding.iam_principals import GONE, User
+from lambdas.onboarding.policies import USER_CLUSTER_CHARACTERS, Mode
+
+ACTIVE: Final = ("ACTIVE", "UPDATING")
+UNREGISTERED: Final = "00000000-0000-0000-0000-000000000000"
+"""Stands for CAST AI's id in the plan for a cluster that is not registered yet."""
+_WAITING: Final = "waiting-connection"
+
+
+def inspect(ctx: Context) -> None:
+    """Find out what the steps need to know, and refuse what cannot end well.
+
+    Raises:
+        CastaiError: no such cluster, not active, no agent, or names that AWS would refuse.
+    """
+    wish, facts = ctx.onboarding, ctx.facts
+    facts.cluster = _cluster(ctx)
+    if ctx.cluster.status not in ACTIVE:
+        raise PermanentError(
+            f"Wait until cluster {wish.cluster_name} is active: it is {ctx.cluster.status} now"
+        )
+    facts.cluster_id = wish.cluster_id or ""
+    facts.former_ids = _former_ids(ctx)
+    if not facts.cluster_id and ctx.api is not None and not ctx.plan_only:
+        facts.cluster_id = _register(ctx)
+    elif not facts.cluster_id and facts.former_ids:
+        facts.cluster_id = facts.former_ids[0]
+    elif not facts.cluster_id:
+        facts.cluster_id = UNREGISTERED
+        ctx.ledger.create("registration at CAST AI", lambda: None, undo=lambda: None)
+    if wish.mode is Mode.ROLE:
+        facts.principal = wish.principal_arn or _principal(ctx)
+    if wish.require_agent:
+        _check_agent(ctx)
+
+
+def look_back(ctx: Context) -> None:
+    """What a removal needs to know. Nothing missing stops it."""
+    wish, facts = ctx.onboarding, ctx.facts
+    facts.cluster = _cluster(ctx)
+    facts.former_ids = _former_ids(ctx)
+    facts.cluster_id = wish.cluster_id or next(iter(facts.former_ids), "")
+    if not facts.cluster_id and ctx.api is not None:
+        try:
+            facts.cluster_id = _registered(ctx)
+        except CastaiError as error:
+            ctx.ledger.leave("CAST AI's id of the cluster", str(error))
+
+
+def _cluster(ctx: Context) -> clusters.Cluster | None:
+    name, region = ctx.onboarding.cluster_name, ctx.place.region
+    try:
+        return ctx.ask(
+            "eks:DescribeCluster",
+            lambda: clusters.describe(ctx.clients.eks, name, region=region),
+        )
+    except AwsRefusedError as error:
+        if error.code == "ResourceNotFoundException":
+            return None
+        raise
+
+
+def _former_ids(ctx: Context) -> tuple[str, ...]:
+    """The ids that our own things remember, and the one of the properties before."""
+    remembered: list[str | None] = [ctx.previous.cluster_id if ctx.previous else None]
+    iam = ctx.clients.iam
+    arn = ctx.scope.policy_arn(account_wide=False)
+    found: Any = ctx.find("iam:GetPolicy", lambda: iam.get_policy(PolicyArn=arn), missing=GONE)
+    if found:
+        remembered.append(_own_id(ctx, tag_map(found["Policy"].get("Tags"))))
+    if len(ctx.onboarding.cluster_name) <= USER_CLUSTER_CHARACTERS:
+        user = User(ctx, names.user_name(ctx.onboarding.cluster_name)).found()
+        remembered.append(_own_id(ctx, user.tags) if user else None)
+    remembered += [_own_id(ctx, tag_map(group.get("Tags"))) for group in security_group.owned(ctx)]
+    return tuple(dict.fromkeys(each for each in remembered if each))
+
+
+def _own_id(ctx: Context, tags: Mapping[str, str]) -> str | None:
+    return tags.get(names.CLUSTER_ID_TAG) if ctx.owner.owns(tags) else None
+
+
+def _registered(ctx: Context) -> str:
+    """CAST AI's id; asking for one that is registered gives the same again."""
+    if ctx.api is None:
+        return ""
+    place = ctx.place
+    return ctx.api.register(ctx.onboarding.cluster_name, place.region, place.account)
+
+
+def _register(ctx: Context) -> str:
+    """Register, and take that back on failure where the cluster was never connected."""
+    cluster_id = _registered(ctx)
+    api = ctx.api
+    if api is not None and api.get(cluster_id).agent_status == _WAITING:
+        ctx.ledger.create(
+            f"registration {cluster_id} at CAST AI",
+            lambda: None,  # done: only the answer tells whether it was new
+            undo=lambda: api.delete(cluster_id),
+        )
+    return cluster_id
+
+
+def _principal(ctx: Context) -> str:
+    if ctx.api is None or ctx.plan_only or ctx.facts.cluster_id == UNREGISTERED:
+        return ""
+    return ctx.api.assume_role_principal(ctx.facts.cluster_id)
+
+
+def _check_agent(ctx: Context) -> None:
+    problem = ctx.agent_problem(ctx.kube())
+    if problem:
+        raise PermanentError(
+            f"Connect the cluster first (castai-eks connect, or the agent stack), or set "
+            f"RequireAgent to false: {problem}"
+        )

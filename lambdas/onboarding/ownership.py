@@ -1,0 +1,60 @@
+"""Whose a thing is: by two tags, and only by them. Pure.
+
+The first tag says for which cluster this project made it, the second which resource of which stack
+did. So two stacks that onboard the same cluster, or two regions with clusters of one name, do not
+take each other's things away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from lambdas.onboarding import names
+
+RESOURCE_TAG: Final = "castai-eks-cdk:resource"
+ACCOUNT_WIDE: Final = "account-wide"
+"""Value of the owner tag on the one policy that all clusters of an account share."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """One cluster and the resource that onboards it."""
+
+    cluster_arn: str
+    resource: str
+
+    def tags(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+        """What to put on a thing that we make; `extra` are the user's own tags."""
+        return {
+            **(extra or {}),
+            **names.owner_tags(self.cluster_arn),
+            RESOURCE_TAG: self.resource,
+        }
+
+    def owns(self, tags: Mapping[str, str]) -> bool:
+        """Whether a thing with these tags is ours to change and to delete."""
+        return (
+            tags.get(names.OWNER_TAG) == self.cluster_arn
+            and tags.get(RESOURCE_TAG, self.resource) == self.resource
+        )
+
+
+def shared_tags(extra: Mapping[str, str]) -> dict[str, str]:
+    """Tags of a thing that all clusters of the account share."""
+    return {**extra, names.OWNER_TAG: ACCOUNT_WIDE}
+
+
+def is_shared(tags: Mapping[str, str]) -> bool:
+    """Whether this project made the thing for all clusters of the account."""
+    return tags.get(names.OWNER_TAG) == ACCOUNT_WIDE
+
+
+def described(tags: Mapping[str, str]) -> str:
+    """Who owns a thing that is not ours, in words for an error."""
+    cluster = tags.get(names.OWNER_TAG)
+    if not cluster:
+        return "made by someone else"
+    by = tags.get(RESOURCE_TAG)
+    return f"belongs to {cluster}" + (f", onboarded by {by}" if by else "")

@@ -1,0 +1,208 @@
+"""The managed policy of CAST AI's identity: a new version only where the meaning differs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from lambdas.common.errors import PermanentError
+from lambdas.onboarding import documents, ownership, policies
+from lambdas.onboarding.context import Context, tag_list, tag_map
+from lambdas.onboarding.iam_principals import GONE, SETTLING, compact
+from lambdas.onboarding.policies import Document
+
+MAX_VERSIONS: Final = 5  # IAM quotas: versions of one managed policy
+
+
+def ensure(ctx: Context) -> None:
+    """Make or correct the policy; leaves its ARN in the facts."""
+    wish, shared = ctx.onboarding, ctx.onboarding.account_wide_policy
+    arn = ctx.facts.policy_arn = ctx.scope.policy_arn(account_wide=shared)
+    document = policies.cast_eks_policy(
+        ctx.scope,
+        wish.permissions,
+        manage_spot_lambda=wish.manage_spot_lambda,
+        boundary=wish.permissions_boundary,
+        account_wide=shared,
+    )
+    tags = ownership.shared_tags(wish.tags) if shared else ctx.tags
+    found = _found(ctx, arn)
+    if found is None:
+        ctx.ledger.create(
+            thing(arn),
+            lambda: _create(ctx, arn, document, tags),
+            undo=lambda: _take_back(ctx, arn, shared=shared),
+        )
+    elif ctx.may_take(thing(arn), tag_map(found.get("Tags")), shared=shared):
+        _correct(ctx, arn, found, document, tags)
+
+
+def thing(arn: str) -> str:
+    """The thing that a policy is."""
+    return f"IAM policy {arn}"
+
+
+def _found(ctx: Context, arn: str) -> Mapping[str, Any] | None:
+    iam = ctx.clients.iam
+    answer = ctx.find("iam:GetPolicy", lambda: iam.get_policy(PolicyArn=arn), missing=GONE)
+    return answer["Policy"] if answer else None
+
+
+def _create(ctx: Context, arn: str, document: Document, tags: Mapping[str, str]) -> None:
+    ctx.ask(
+        "iam:CreatePolicy",
+        lambda: ctx.clients.iam.create_policy(
+            PolicyName=arn.rpartition("/")[2],
+            Path=ctx.onboarding.path,
+            PolicyDocument=compact(document),
+            Description=f"What CAST AI may do for EKS cluster {ctx.onboarding.cluster_name}",
+            Tags=tag_list(tags),
+        ),
+    )
+
+
+def _correct(
+    ctx: Context,
+    arn: str,
+    found: Mapping[str, Any],
+    document: Document,
+    tags: Mapping[str, str],
+) -> None:
+    iam, ledger = ctx.clients.iam, ctx.ledger
+    now: str = found["DefaultVersionId"]
+    answer = ctx.ask(
+        "iam:GetPolicyVersion",
+        lambda: iam.get_policy_version(PolicyArn=arn, VersionId=now),
+        again_on=SETTLING,
+    )
+    has: Any = answer["PolicyVersion"]["Document"]
+    found_tags = tag_map(found.get("Tags"))
+    missing, dropped = ctx.tag_changes(found_tags, tags)
+    if missing or dropped:
+        before = {k: v for k, v in found_tags.items() if k in {*missing, *dropped}}
+        ledger.update(
+            thing(arn),
+            lambda: _retag(ctx, arn, missing, dropped),
+            undo=lambda: _retag(ctx, arn, before, [k for k in missing if k not in found_tags]),
+            detail="tags",
+        )
+    if not documents.same(has, document):
+        ledger.update(
+            thing(arn),
+            lambda: _new_version(ctx, arn, document),
+            undo=lambda: _back_to(ctx, arn, now),
+            detail="new version",
+        )
+    elif not (missing or dropped):
+        ledger.keep(thing(arn))
+
+
+def _retag(ctx: Context, arn: str, tags: Mapping[str, str], keys: list[str]) -> None:
+    iam = ctx.clients.iam
+    if tags:
+        ctx.ask("iam:TagPolicy", lambda: iam.tag_policy(PolicyArn=arn, Tags=tag_list(tags)))
+    if keys:
+        ctx.ask("iam:UntagPolicy", lambda: iam.untag_policy(PolicyArn=arn, TagKeys=keys))
+
+
+def _versions(ctx: Context, arn: str) -> list[Any]:
+    answer = ctx.ask(
+        "iam:ListPolicyVersions", lambda: ctx.clients.iam.list_policy_versions(PolicyArn=arn)
+    )
+    return list(answer["Versions"])
+
+
+def _drop_version(ctx: Context, arn: str, version: str) -> None:
+    iam = ctx.clients.iam
+    ctx.find(
+        "iam:DeletePolicyVersion",
+        lambda: iam.delete_policy_version(PolicyArn=arn, VersionId=version),
+        missing=GONE,
+    )
+
+
+def _number(version: Any) -> int:  # noqa: ANN401 - IAM's own type
+    return int(version["VersionId"].removeprefix("v"))
+
+
+def _new_version(ctx: Context, arn: str, document: Document) -> None:
+    versions = _versions(ctx, arn)
+    old = sorted((v for v in versions if not v["IsDefaultVersion"]), key=_number)
+    for version in old[: max(0, len(versions) - MAX_VERSIONS + 1)]:
+        _drop_version(ctx, arn, version["VersionId"])
+    ctx.ask(
+        "iam:CreatePolicyVersion",
+        lambda: ctx.clients.iam.create_policy_version(
+            PolicyArn=arn, PolicyDocument=compact(document), SetAsDefault=True
+        ),
+    )
+
+
+def _back_to(ctx: Context, arn: str, version: str) -> None:
+    """Undo of a new version: the old one is the default again, what came after it is gone."""
+    iam = ctx.clients.iam
+    ctx.ask(
+        "iam:SetDefaultPolicyVersion",
+        lambda: iam.set_default_policy_version(PolicyArn=arn, VersionId=version),
+    )
+    for later in _versions(ctx, arn):
+        if _number(later) > _number({"VersionId": version}):
+            _drop_version(ctx, arn, later["VersionId"])
+
+
+def _take_back(ctx: Context, arn: str, *, shared: bool) -> None:
+    found = _found(ctx, arn)
+    tags = tag_map(found.get("Tags")) if found else {}
+    if found and (ownership.is_shared(tags) if shared else ctx.owner.owns(tags)):
+        _delete(ctx, arn)
+
+
+def _delete(ctx: Context, arn: str) -> None:
+    iam = ctx.clients.iam
+    for version in _versions(ctx, arn):
+        if not version["IsDefaultVersion"]:
+            _drop_version(ctx, arn, version["VersionId"])
+    ctx.find("iam:DeletePolicy", lambda: iam.delete_policy(PolicyArn=arn), missing=GONE)
+
+
+def remove(ctx: Context) -> None:
+    """Remove our policies that nobody uses any more.
+
+    Raises:
+        PermanentError: someone else attached the cluster's own policy to something.
+    """
+    for shared in (False, True):
+        arn = ctx.scope.policy_arn(account_wide=shared)
+        if thing(arn) in ctx.ledger.protected:
+            continue
+        found = _found(ctx, arn)
+        if found is None:
+            continue
+        tags = tag_map(found.get("Tags"))
+        if not (ownership.is_shared(tags) if shared else ctx.owner.owns(tags)):
+            ctx.ledger.leave(thing(arn), "not ours")
+            continue
+        users = [] if ctx.ledger.dry else _users(ctx, arn)
+        if users and shared:
+            ctx.ledger.leave(thing(arn), f"still used by {', '.join(users)}")
+            continue
+        if users:
+            raise PermanentError(f"Detach {thing(arn)} from {', '.join(users)} first")
+        ctx.ledger.delete(thing(arn), lambda arn=arn: _delete(ctx, arn))  # type: ignore[misc]
+
+
+def _users(ctx: Context, arn: str) -> list[str]:
+    """Who has the policy attached."""
+    names: list[str] = []
+    marker: dict[str, Any] = {}
+    while True:
+        page = ctx.ask(
+            "iam:ListEntitiesForPolicy",
+            lambda: ctx.clients.iam.list_entities_for_policy(PolicyArn=arn, **marker),  # noqa: B023 - called at once
+        )
+        names += [f"user {user['UserName']}" for user in page["PolicyUsers"]]
+        names += [f"role {role['RoleName']}" for role in page["PolicyRoles"]]
+        names += [f"group {group['GroupName']}" for group in page["PolicyGroups"]]
+        if not page.get("IsTruncated"):
+            return names
+        marker = {"Marker": page["Marker"]}

@@ -1,0 +1,142 @@
+"""What the spot handler may do in the cluster: the rules of manifests/spot-handler-rbac.yaml.
+
+The manifest is for those who apply it by hand; a test holds both to the same rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from lambdas.onboarding.aws_auth import SPOT_HANDLER_GROUPS
+from lambdas.onboarding.context import Context
+
+NAME: Final = "castai-spot-handler"
+GROUP: Final = SPOT_HANDLER_GROUPS[0]
+API: Final = "rbac.authorization.k8s.io"
+VERSION: Final = f"{API}/v1"
+LABELS: Final = {
+    "app.kubernetes.io/name": NAME,
+    "app.kubernetes.io/part-of": "castai-eks-cdk",
+}
+OWNER_ANNOTATION: Final = "castai-eks-cdk/resource"
+"""On what the onboarding made, and not on what was applied by hand."""
+
+RULES: Final = (
+    ("nodes", ("get", "list", "patch")),
+    ("pods", ("get", "list", "watch", "delete")),
+    ("pods/eviction", ("create",)),
+    ("events", ("create",)),
+)
+
+Object = dict[str, Any]
+
+
+def role() -> Object:
+    """The ClusterRole."""
+    rules = [
+        {"apiGroups": [""], "resources": [resource], "verbs": list(verbs)}
+        for resource, verbs in RULES
+    ]
+    return {**_head("ClusterRole"), "rules": rules}
+
+
+def binding() -> Object:
+    """The ClusterRoleBinding to the group that access entry and aws-auth give the handler."""
+    return {
+        **_head("ClusterRoleBinding"),
+        "roleRef": {"apiGroup": API, "kind": "ClusterRole", "name": NAME},
+        "subjects": [{"apiGroup": API, "kind": "Group", "name": GROUP}],
+    }
+
+
+def _head(kind: str) -> Object:
+    metadata = {"name": NAME, "labels": dict(LABELS)}
+    return {"apiVersion": VERSION, "kind": kind, "metadata": metadata}
+
+
+def thing(kind: str) -> str:
+    """The thing that one of the two is."""
+    return f"{kind} {NAME}"
+
+
+def ensure(ctx: Context) -> None:
+    """Put both in place, where the spot handler's role is known."""
+    if ctx.onboarding.spot_handler_role_arn is None:
+        return
+    for wanted in (role(), binding()):
+        kind = wanted["kind"]
+        wanted["metadata"]["annotations"] = {OWNER_ANNOTATION: ctx.resource}
+        found = ctx.kube().get(VERSION, kind, NAME)
+        if found is None:
+            ctx.ledger.create(
+                thing(kind),
+                lambda wanted=wanted: ctx.kube().apply(wanted),  # type: ignore[misc]
+                undo=lambda kind=kind: ctx.kube().delete(VERSION, kind, NAME),  # type: ignore[misc]
+            )
+        elif _meaning(found) == _meaning(wanted):
+            ctx.ledger.keep(thing(kind))
+        elif _is_ours(ctx, found) or ctx.onboarding.adopt:
+            ctx.ledger.update(
+                thing(kind),
+                lambda found=found, wanted=wanted: _put(ctx, found, wanted),  # type: ignore[misc]
+                undo=lambda found=found, kind=kind: _put(ctx, _now(ctx, kind), found),  # type: ignore[misc]
+                detail="rules",
+            )
+        else:
+            ctx.ledger.conflict(thing(kind), "made by someone else, and with other rules")
+
+
+def _now(ctx: Context, kind: str) -> Object:
+    return ctx.kube().get(VERSION, kind, NAME) or _head(kind)
+
+
+def _put(ctx: Context, over: Object, wanted: Object) -> None:
+    """Write `wanted` over what is there, whoever owns its fields: this was decided before."""
+    version = over["metadata"].get("resourceVersion")
+    ctx.kube().replace({**wanted, "metadata": {**wanted["metadata"], "resourceVersion": version}})
+
+
+def _is_ours(ctx: Context, found: Object) -> bool:
+    marks = found["metadata"].get("annotations") or {}
+    return bool(marks.get(OWNER_ANNOTATION) == ctx.resource)
+
+
+def _meaning(thing: Mapping[str, Any]) -> object:
+    if thing["kind"] == "ClusterRole":
+        return sorted(
+            (
+                sorted(rule.get("apiGroups") or ()),
+                sorted(rule.get("resources") or ()),
+                sorted(rule["verbs"]),
+            )
+            for rule in thing.get("rules") or ()
+        )
+    return (
+        (thing["roleRef"]["kind"], thing["roleRef"]["name"]),
+        sorted((each["kind"], each["name"]) for each in thing.get("subjects") or ()),
+    )
+
+
+def remove(ctx: Context) -> None:
+    """Remove what we put in place, the binding first."""
+    if ctx.facts.cluster is None or not _was_wanted(ctx):
+        return
+    for kind in ("ClusterRoleBinding", "ClusterRole"):
+        if thing(kind) in ctx.ledger.protected:
+            continue
+        found = ctx.kube().get(VERSION, kind, NAME)
+        if found is None:
+            continue
+        if not _is_ours(ctx, found):
+            ctx.ledger.leave(thing(kind), "not ours")
+            continue
+        ctx.ledger.delete(
+            thing(kind),
+            lambda kind=kind: ctx.kube().delete(VERSION, kind, NAME),  # type: ignore[misc]
+        )
+
+
+def _was_wanted(ctx: Context) -> bool:
+    wishes = (ctx.onboarding, ctx.previous)
+    return any(wish and wish.spot_handler_role_arn for wish in wishes)

@@ -1,0 +1,211 @@
+"""The onboarding as an ordered list of steps, and the four things that are done with it.
+
+plan      every step, writing nothing: what would change
+onboard   plan, refuse what cannot end well, apply, then remove what the new state replaces;
+          a failure is undone write by write before it is raised
+offboard  every step's removal, the last step first, past every failure to the end
+plan_offboard   what that would remove
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from lambdas.common.errors import CastaiError, PermanentError
+from lambdas.onboarding import (
+    cluster_access,
+    credentials,
+    handover,
+    identity,
+    inspection,
+    policy,
+    rbac,
+    security_group,
+)
+from lambdas.onboarding.context import Context, Facts
+from lambdas.onboarding.ledger import Action, Ledger, Row, first_line, listed
+from lambdas.onboarding.policies import Mode
+
+# s. What a run keeps of its time to take back what it has done.
+UNDO_TIME: Final = 90.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One part of the onboarding. Both functions are idempotent and write through the ledger."""
+
+    name: str
+    apply: Callable[[Context], None]
+    remove: Callable[[Context], None]
+
+
+STEPS: Final = (
+    Step("policy", policy.ensure, policy.remove),
+    Step("identity", identity.ensure, identity.remove),
+    Step("node role", identity.ensure_node_role, identity.remove_node_role),
+    Step("security group", security_group.ensure, security_group.remove),
+    Step("cluster access", cluster_access.ensure, cluster_access.remove),
+    Step("spot handler's rights", rbac.ensure, rbac.remove),
+    Step("credentials", credentials.ensure, credentials.remove),
+    Step("hand-over", handover.ensure, handover.remove),
+)
+
+
+class StepFailedError(PermanentError):
+    """A step failed. `left` names what could not be taken back."""
+
+    def __init__(self, step: str, cause: CastaiError, left: list[str]) -> None:
+        undone = "everything that this run did was undone"
+        if left:
+            undone = f"remove by hand what could not be undone: {'; '.join(left)}"
+        super().__init__(f"{first_line(cause)} (step {step}; {undone})\n{_rest(cause)}".rstrip())
+        self.step = step
+        self.left = left
+
+
+class OffboardError(PermanentError):
+    """Something of ours could not be removed; the rest is."""
+
+
+class InTheWayError(PermanentError):
+    """Things that belong to someone else are in the way; nothing was changed."""
+
+
+def plan(ctx: Context) -> list[Row]:
+    """What `onboard` would change. Writes nothing.
+
+    Raises:
+        CastaiError: the cluster cannot be onboarded as wished.
+    """
+    ctx.ledger.dry = True
+    inspection.inspect(ctx)
+    return [*ctx.ledger.rows, *_preview(ctx)]
+
+
+def onboard(ctx: Context) -> list[Row]:
+    """Bring the account to the wished state; what was done, row by row.
+
+    Raises:
+        InTheWayError: someone else's things have the names; nothing was changed.
+        StepFailedError: everything that this run did is undone, or named.
+    """
+    ctx.ledger.step = "inspect"
+    try:
+        inspection.inspect(ctx)
+        _refuse_conflicts(_preview(ctx))
+        for step in STEPS:
+            ctx.ledger.step = step.name
+            step.apply(ctx)
+    except CastaiError as error:
+        raise _undone(ctx, error) from error
+    except Exception as error:
+        failed = _undone(ctx, PermanentError(f"Report this as a bug: {type(error).__name__}"))
+        raise failed from error
+    return [*ctx.ledger.rows, *_retire(ctx)]
+
+
+def offboard(ctx: Context) -> list[Row]:
+    """Remove everything that is ours; what was done, row by row.
+
+    Raises:
+        OffboardError: names each thing that stays although it is ours, and why.
+    """
+    inspection.look_back(ctx)
+    failures = _remove_all(ctx)
+    if failures:
+        raise OffboardError(
+            f"Clear what stopped the removal and delete again: {first_line(failures[0][1])}\n"
+            + "\n".join(f"- {name}: {error}" for name, error in failures)
+        )
+    return ctx.ledger.rows
+
+
+def plan_offboard(ctx: Context) -> list[Row]:
+    """What `offboard` would remove. Writes nothing."""
+    ctx.ledger.dry = True
+    inspection.look_back(ctx)
+    for name, error in _remove_all(ctx):
+        ctx.ledger.step = name
+        ctx.ledger.leave(name, str(error))
+    return ctx.ledger.rows
+
+
+def _preview(ctx: Context) -> list[Row]:
+    """All steps without a write, on a copy of what is known."""
+    dry = replace(ctx, ledger=Ledger(dry=True), facts=replace(ctx.facts))
+    for step in STEPS:
+        dry.ledger.step = step.name
+        step.apply(dry)
+    return dry.ledger.rows
+
+
+def _refuse_conflicts(rows: list[Row]) -> None:
+    conflicts = [row for row in rows if row.action is Action.CONFLICT]
+    if conflicts:
+        raise InTheWayError(
+            "Remove what is in the way, or set Adopt to take it over:\n" + listed(conflicts)
+        )
+
+
+def _undone(ctx: Context, cause: CastaiError) -> CastaiError:
+    """Take back what the run did; the error to raise."""
+    step = ctx.ledger.step
+    ctx.deadline += UNDO_TIME
+    left = ctx.ledger.undo_all()
+    if isinstance(cause, InTheWayError) and not left:
+        return cause
+    return StepFailedError(step, cause, left)
+
+
+def _retire(ctx: Context) -> list[Row]:
+    """Remove what the new state has replaced: the other mode's identity, the old key, …
+
+    Here the new state stands and CAST AI has it, so a failure is a row and not an error: as with
+    CloudFormation's own clean-up, there is nothing to go back to. The next run tries again.
+    """
+    leaving = replace(
+        ctx, ledger=Ledger(protected=ctx.ledger.claimed), facts=replace(ctx.facts, node_role_arn="")
+    )
+    for name, error in _remove_all(leaving):
+        leaving.ledger.step = name
+        leaving.ledger.leave(name, f"could not be cleaned up: {first_line(error)}")
+    return leaving.ledger.rows
+
+
+def _remove_all(ctx: Context) -> list[tuple[str, CastaiError]]:
+    """Every removal, in reverse order; what failed."""
+    failures: list[tuple[str, CastaiError]] = []
+    for step in reversed(STEPS):
+        if step.name == "policy" and failures and not ctx.onboarding.cluster_id:
+            continue  # it remembers CAST AI's id, by which the next try finds the rest
+        ctx.ledger.step = step.name
+        try:
+            step.remove(ctx)
+        except CastaiError as error:
+            failures.append((step.name, error))
+    return failures
+
+
+def _rest(error: CastaiError) -> str:
+    return str(error).partition("\n")[2]
+
+
+def attributes(ctx: Context) -> dict[str, str]:
+    """What CloudFormation gets to know. No secret; every attribute is always there."""
+    facts: Facts = ctx.facts
+    user = ctx.onboarding.mode is Mode.USER
+    return {
+        "Mode": ctx.onboarding.mode.value,
+        "ClusterId": facts.cluster_id,
+        "UserArn": facts.identity_arn if user else "",
+        "RoleArn": "" if user else facts.identity_arn,
+        "PolicyArn": facts.policy_arn,
+        "NodeRoleArn": facts.node_role_arn,
+        "InstanceProfileArn": facts.instance_profile_arn,
+        "SecurityGroupId": ",".join(facts.security_group_ids),
+        "CredentialsSecretArn": facts.secret_arn,
+        "AccessMethod": facts.access_method,
+        "NextStep": facts.next_step,
+    }

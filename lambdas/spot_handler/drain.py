@@ -47,6 +47,7 @@ class _Going:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     evicted: bool = False
     forced: bool = False
+    unanswered: bool = False  # an eviction was sent and its answer lost: it may have been accepted
     hurried: bool = False
     held_by: str = ""
 
@@ -257,8 +258,9 @@ class Drain:
                 )
         going.held_by = reading.reason
         wait = backoff.delay(attempt, retry_after=reading.retry_after)
-        until_force = last_moment - self._clock.now()
-        return min(wait, until_force) if self._force and until_force > 0 else wait
+        if self._force and not force:
+            return min(wait, max(0.0, last_moment - self._clock.now()))
+        return wait
 
     async def _hurry(self, going: _Going) -> None:
         """Shorten the grace of a terminating pod."""
@@ -288,6 +290,7 @@ class Drain:
                 answer = await self._api.evict(going.pod, grace=grace)
             except ClusterUnavailableError as error:
                 self._answers["none"] += 1
+                going.unanswered = True
                 return evictions.Reading(Verdict.RETRY, str(error), error.retry_after)
         self._answers[str(answer.code)] += 1
         return evictions.read(answer)
@@ -308,7 +311,7 @@ class Drain:
                 tally.left.append(Left(going.pod.name, going.why_left))
             elif going.forced:
                 tally.forced += 1
-            elif going.evicted:
+            elif going.evicted or going.unanswered:
                 tally.evicted += 1
             else:
                 tally.gone += 1

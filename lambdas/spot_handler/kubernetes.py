@@ -371,13 +371,18 @@ class ClusterApi:
     async def _stream(self, path: str, query: Mapping[str, str]) -> AsyncIterator[httpx2.Response]:
         self.calls += 1
         headers = {"authorization": f"Bearer {self._token.get()}"}
-        async with self._http.stream("GET", path, params=query, headers=headers) as response:
+        request = self._http.build_request("GET", path, params=query, headers=headers)
+        async with asyncio.timeout(REQUEST_TIMEOUT):  # a watch's headers come at once
+            response = await self._http.send(request, stream=True)
+        try:
             if response.status_code >= httpx2.codes.BAD_REQUEST:
                 await response.aread()
                 if response.status_code == httpx2.codes.FORBIDDEN:
                     self._checked(response)
                 raise WatchEndedError(f"The watch was refused: {_status_of(response).message}")
             yield response
+        finally:
+            await response.aclose()
 
     @staticmethod
     def _checked(response: httpx2.Response) -> bytes:

@@ -1,0 +1,215 @@
+"""The handler against moto's EC2 and EKS and the simulated cluster, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import inspect
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import yaml
+from moto import mock_aws
+from moto.eks.models import eks_backends
+
+from lambdas.common import aws, eks_token
+from lambdas.common.clock import Clock
+from lambdas.spot_handler import instances, interruption, notices
+from lambdas.spot_handler.interruption import Means
+from lambdas.spot_handler.locate import Clusters
+from lambdas.spot_handler.outcome import Result
+from lambdas.spot_handler.settings import Settings
+from sandbox.cluster import SimulatedCluster
+from sandbox.cluster.authentication import User
+from sandbox.cluster.virtual import VirtualLoop, run_virtual
+from tests.support.events import spot_notice
+
+REGION = "eu-central-1"
+CLUSTER = "shop"
+RBAC = Path(__file__).parents[3] / "manifests" / "spot-handler-rbac.yaml"
+REMAINING = 147.0  # s: the function's time-out less its start
+
+
+def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an asynchronous test on an event loop with virtual time."""
+
+    @wraps(test)
+    def run(**arguments: Any) -> None:
+        run_virtual(test(**arguments))
+
+    run.__signature__ = inspect.signature(test)  # type: ignore[attr-defined]
+    return run
+
+
+@dataclass
+class Account:
+    """An account with one EKS cluster and one instance of it."""
+
+    ec2: Any
+    eks: Any
+    instance: str
+    dns_name: str
+
+    def tag(self, tags: dict[str, str]) -> None:
+        """Replace the instance's tags."""
+        found = self.ec2.describe_instances(InstanceIds=[self.instance])
+        old = found["Reservations"][0]["Instances"][0].get("Tags", [])
+        if old:
+            self.ec2.delete_tags(Resources=[self.instance], Tags=old)
+        new = [{"Key": key, "Value": value} for key, value in tags.items()]
+        if new:
+            self.ec2.create_tags(Resources=[self.instance], Tags=new)
+
+
+def point_cluster_at(endpoint: str, ca_pem: str) -> None:
+    """moto invents an endpoint and a CA that is none; give its cluster a real pair."""
+    cluster = eks_backends["123456789012"][REGION].clusters[CLUSTER]
+    cluster.endpoint = endpoint
+    cluster.certificate_authority = {"data": base64.b64encode(ca_pem.encode()).decode()}
+
+
+def open_account() -> Iterator[Account]:
+    environment = {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "MOTO_EC2_LOAD_DEFAULT_AMIS": "false",
+    }
+    with pytest.MonkeyPatch.context() as patch, mock_aws():
+        for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_CA_BUNDLE", "AWS_SESSION_TOKEN"):
+            patch.delenv(name, raising=False)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        aws.session.cache_clear()
+        ec2 = boto3.client("ec2", region_name=REGION)
+        eks = boto3.client("eks", region_name=REGION)
+        subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
+        eks.create_cluster(
+            name=CLUSTER,
+            roleArn="arn:aws:iam::123456789012:role/cluster",
+            resourcesVpcConfig={"subnetIds": [subnet]},
+        )
+        point_cluster_at("https://cluster.invalid", "-----BEGIN CERTIFICATE-----\n")
+        image = ec2.register_image(Name="node")["ImageId"]
+        launched = ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1)["Instances"][0]
+        account = Account(ec2, eks, launched["InstanceId"], launched["PrivateDnsName"])
+        account.tag({f"kubernetes.io/cluster/{CLUSTER}": "owned"})
+        yield account
+    aws.session.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def shared_account() -> Iterator[Account]:
+    """For tests that leave the account as it is: moto takes longer to set up than a drain."""
+    yield from open_account()
+
+
+@pytest.fixture
+def account() -> Iterator[Account]:
+    """For tests that change the account."""
+    yield from open_account()
+
+
+class EksUsers:
+    """Knows our role's tokens, as an EKS access entry makes the cluster know them."""
+
+    def __init__(self) -> None:
+        self.groups = ["castai:spot-handler"]
+        self.refuse_next = 0.0
+        self.seen: list[str] = []
+
+    async def authenticate(self, token: str) -> User | None:
+        if not token.startswith(eks_token.PREFIX):
+            return None
+        self.seen.append(token)
+        if self.refuse_next:
+            self.refuse_next -= 1
+            return None
+        return User("castai-spot", (*self.groups, "system:authenticated"))
+
+
+@dataclass
+class Scene:
+    """A cluster of three nodes, one of which is the account's instance, and the handler."""
+
+    account: Account
+    cluster: SimulatedCluster
+    users: EksUsers
+    settings: Settings = field(default_factory=Settings)
+
+    @property
+    def node(self) -> str:
+        return self.account.dns_name
+
+    def build(self, *, node: str | None = None, provider_id: str | None = None) -> None:
+        for document in yaml.safe_load_all(RBAC.read_text()):
+            self.cluster.create(document)
+        own = provider_id or f"aws:///eu-central-1a/{self.account.instance}"
+        self.cluster.add_node(node or self.node, own)
+        for number in (1, 2):
+            self.cluster.add_node(
+                f"other-{number}", f"aws:///eu-central-1b/i-00000000000000{number:03}"
+            )
+
+    def pod(self, name: str, **options: Any) -> dict[str, Any]:
+        return self.cluster.add_pod(name, options.pop("node", self.node), **options)
+
+    def names(self, node: str | None = None) -> set[str]:
+        """The pods that are on a node: by default on the one that goes away."""
+        return {pod["metadata"]["name"] for pod in self.cluster.pods_on(node or self.node)}
+
+    def clock(self) -> Clock:
+        def sleep(seconds: float) -> None:
+            loop = asyncio.get_running_loop()
+            assert isinstance(loop, VirtualLoop)
+            loop.jump(seconds)
+
+        return Clock(now=self.cluster.now, sleep=sleep)
+
+    def means(self, **settings: Any) -> Means:
+        session = instances.session()
+        return Means(
+            settings=replace(self.settings, **settings),
+            ec2=session.client("ec2", config=aws.CONFIG),
+            clusters=Clusters(session, self.clock()),
+            transport=lambda _ca, _connections: self.cluster.transport(),
+            clock=self.clock(),
+        )
+
+    def event(self, *, age: float = 0.0, **changes: Any) -> dict[str, Any]:
+        given = datetime.fromtimestamp(self.cluster.now() - age, UTC)
+        time = given.isoformat().replace("+00:00", "Z")
+        return spot_notice(self.account.instance, **({"time": time} | changes))
+
+    async def notice(
+        self, *, age: float = 0.0, means: Means | None = None, action: str = "terminate",
+        remaining: float = REMAINING, **settings: Any,
+    ) -> Result:  # fmt: skip
+        """Deliver a spot notice that is `age` seconds old."""
+        tools = means or self.means(**settings)
+        event = self.event(age=age, action=action)
+        notice = notices.parse(event, now=self.cluster.now())
+        assert notice is not None
+        limit = self.cluster.now() + remaining
+        return await interruption.handle(notice, tools, time_limit=limit)
+
+    def asked(self) -> dict[str, int]:
+        return dict(self.cluster.log.by_verb())
+
+
+@pytest.fixture
+def scene(shared_account: Account) -> Scene:
+    """Not started: enter `scene.cluster` inside the test's own loop."""
+    return make_scene(shared_account)
+
+
+def make_scene(account: Account) -> Scene:
+    users = EksUsers()
+    return Scene(account, SimulatedCluster(authenticators=[users]), users)

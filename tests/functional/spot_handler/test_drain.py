@@ -1,0 +1,319 @@
+"""What a notice does to a node and its pods when all goes well, and when budgets are in the way."""
+
+from __future__ import annotations
+
+import pytest
+
+from lambdas.spot_handler.outcome import Outcome
+from lambdas.spot_handler.settings import Mode, OnDeadline
+from sandbox.cluster import Delay
+from tests.functional.spot_handler.conftest import Scene, virtual
+
+TAINT = {"key": "autoscaling.cast.ai/draining", "value": "true", "effect": "NoSchedule"}
+
+
+@virtual
+async def test_a_notice_empties_the_node_and_leaves_what_must_stay(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        cluster.add_daemonset("cni", tolerations=[{"operator": "Exists"}])
+        await cluster.until(lambda: len(scene.names()) == 1)
+        for number in range(5):
+            scene.pod(f"web-{number}")
+        scene.pod("scratch", volumes=[{"name": "tmp", "emptyDir": {}}])
+        scene.pod("static", annotations={"kubernetes.io/config.mirror": "x"})
+        scene.pod("done", phase="Succeeded")
+        scene.pod("stubborn", tolerations=[{"key": TAINT["key"], "operator": "Exists"}])
+
+        result = await scene.notice()
+
+        assert result.outcome is Outcome.DRAINED
+        assert (result.pods.evicted, result.pods.forced, result.pods.gone) == (6, 0, 0)
+        assert result.pods.skipped.total() == 4
+        assert result.pods.left == []
+        assert {name.split("-")[0] for name in scene.names()} == {
+            "cni", "static", "done", "stubborn",
+        }  # fmt: skip
+        assert (result.cluster, result.node) == ("shop", scene.node)
+        assert result.drained_at is not None
+        assert result.drained_at - (result.given or 0) < 5
+
+
+@virtual
+async def test_the_node_is_cordoned_in_one_write_and_told_about(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web")
+        await scene.notice()
+        node = cluster.get("nodes", scene.node)
+        assert node is not None
+        assert node["spec"]["unschedulable"] is True
+        assert TAINT in node["spec"]["taints"]
+        labels = node["metadata"]["labels"]
+        assert labels["autoscaling.cast.ai/draining"] == "spot-interruption"
+        assert labels["node.kubernetes.io/exclude-from-external-load-balancers"] == "true"
+        assert scene.asked()["patch nodes"] == 1
+        events = {event["reason"]: event for event in cluster.list("events")}
+        assert set(events) == {"SpotInterruption", "SpotDrained"}
+        assert events["SpotDrained"]["involvedObject"]["name"] == scene.node
+        assert "1 evicted, 0 forced, 0 left" in events["SpotDrained"]["message"]
+
+
+@virtual
+async def test_a_drain_reads_little_and_never_polls(scene: Scene) -> None:
+    async with scene.cluster:
+        scene.build()
+        for number in range(60):
+            scene.pod(f"web-{number}", shutdown=20)
+        result = await scene.notice()
+        assert result.outcome is Outcome.DRAINED
+        asked = scene.asked()
+        reads = asked["get nodes"] + asked["list pods"] + asked.get("list nodes", 0)
+        assert (reads, asked["watch pods"]) == (3, 1)
+        assert asked["create pods/eviction"] == 60
+        writes = {verb for verb in asked if verb.split()[0] not in {"get", "list", "watch"}}
+        assert writes == {"patch nodes", "create pods/eviction", "create events"}
+
+
+@virtual
+async def test_a_budget_is_respected_while_its_replacement_starts(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        cluster.add_deployment(
+            "api", 2, labels={"app": "api"}, annotations={"sandbox/ready-seconds": "12"}
+        )
+        cluster.add_budget("api", {"app": "api"}, minAvailable=1)
+        await cluster.until(
+            lambda: (cluster.list("pdb")[0].get("status") or {}).get("disruptionsAllowed") == 1
+        )
+        healthy = []
+        cluster.store.subscribe(
+            lambda _: healthy.append(cluster.list("pdb")[0]["status"]["currentHealthy"])
+        )
+        result = await scene.notice()
+        assert result.outcome is Outcome.DRAINED
+        assert result.pods.forced == 0
+        assert min(healthy) >= 1
+
+
+def blocked(scene: Scene, *, grace: int = 30) -> None:
+    """A pod that its budget never lets go."""
+    scene.pod("db", labels={"app": "db"}, grace=grace, shutdown=1)
+    scene.cluster.add_budget("db", {"app": "db"}, minAvailable=1)
+
+
+@virtual
+async def test_a_pod_that_is_blocked_to_the_end_is_forced_with_its_whole_grace(
+    scene: Scene,
+) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        blocked(scene)
+        result = await scene.notice()
+        assert result.outcome is Outcome.DRAINED
+        assert (result.pods.evicted, result.pods.forced) == (0, 1)
+        (delete,) = cluster.log.find("DELETE")
+        assert result.deadline is not None
+        assert delete.started_at == pytest.approx(result.deadline - 30 - 5, abs=0.1)
+        # Backing off, not hammering: some tries in the 85 s, at most one in three seconds
+        assert 10 < len(cluster.log.find("POST", "eviction")) < 45
+
+
+@virtual
+async def test_a_pod_whose_grace_does_not_fit_is_forced_on_the_first_refusal(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        blocked(scene, grace=600)
+        result = await scene.notice()
+        assert result.pods.forced == 1
+        assert result.ended - result.started < 3
+        assert len(cluster.log.find("POST", "eviction")) == 1
+
+
+@virtual
+async def test_leave_means_left_and_named(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        blocked(scene)
+        scene.pod("web")
+        result = await scene.notice(on_deadline=OnDeadline.LEAVE)
+        assert result.outcome is Outcome.PARTIAL
+        assert [(left.pod, left.reason) for left in result.pods.left] == [
+            ("default/db", "The disruption budget db needs 1 healthy pods and has 1 currently")
+        ]
+        assert result.pods.evicted == 1
+        assert scene.names() == {"db"}
+        assert cluster.log.find("DELETE") == []
+        (event,) = [e for e in cluster.list("events") if e["reason"] == "SpotDrainIncomplete"]
+        assert "default/db" in event["message"]
+
+
+@virtual
+async def test_two_budgets_on_one_pod_are_named_and_forced(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("db", labels={"app": "db"})
+        cluster.add_budget("one", {"app": "db"}, minAvailable=0)
+        cluster.add_budget("two", {"app": "db"}, minAvailable=0)
+        result = await scene.notice()
+        assert result.pods.forced == 1
+        assert result.pods.answers["500"] > 1
+
+
+@virtual
+async def test_system_pods_outlive_their_users(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("dns", namespace="kube-system", priorityClassName="system-cluster-critical")
+        scene.pod("web", shutdown=20)
+        result = await scene.notice()
+        assert result.pods.evicted == 2
+        web, dns = cluster.log.find("POST", "eviction")
+        assert ("web" in web.path, "dns" in dns.path) == (True, True)
+        assert dns.started_at - web.started_at >= 20
+
+
+@virtual
+async def test_system_pods_do_not_wait_at_the_cost_of_their_own_grace(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod(
+            "dns", namespace="kube-system", priorityClassName="system-node-critical", grace=60
+        )
+        scene.pod("web", grace=110, shutdown="never")
+        result = await scene.notice()
+        dns = next(e for e in cluster.log.find("POST", "eviction") if "dns" in e.path)
+        assert result.deadline is not None
+        assert dns.started_at == pytest.approx(result.deadline - 60 - 5, abs=0.1)
+        assert result.outcome is Outcome.DRAINED
+
+
+@virtual
+async def test_a_long_grace_is_cut_to_what_the_node_has(scene: Scene) -> None:
+    async with scene.cluster:
+        scene.build()
+        scene.pod("slow", grace=900, shutdown="never")
+        result = await scene.notice()
+        assert result.outcome is Outcome.DRAINED
+        assert 114 <= result.ended - result.started <= 117
+
+
+@virtual
+async def test_a_terminating_pod_that_would_outlast_the_node_gets_less_grace(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("slow", grace=900, shutdown="never")
+        scene.pod("quick", grace=20, shutdown="never")
+        cluster.delete("pods", "slow", "default")
+        cluster.delete("pods", "quick", "default")
+        result = await scene.notice()
+        assert result.outcome is Outcome.DRAINED
+        assert [entry.path for entry in cluster.log.find("DELETE")] == [
+            "/api/v1/namespaces/default/pods/slow"
+        ]
+        assert (result.pods.forced, result.pods.gone, result.pods.evicted) == (1, 1, 0)
+
+
+@virtual
+async def test_a_pod_that_will_not_end_is_left_and_named(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        pod = scene.pod("held", shutdown=1)
+        held = {**pod, "metadata": {**pod["metadata"], "finalizers": ["acme.example/hold"]}}
+        cluster.set(held)
+        cluster.stop_node(scene.node)
+        result = await scene.notice()
+        assert result.outcome is Outcome.PARTIAL
+        assert [left.pod for left in result.pods.left] == ["default/held"]
+        assert "still terminating" in result.pods.left[0].reason
+        assert result.ended - result.started <= 121
+
+
+@virtual
+async def test_dry_run_writes_nothing_and_returns_the_plan(scene: Scene) -> None:
+    async with scene.cluster:
+        scene.build()
+        scene.pod("web", grace=600)
+        scene.pod("dns", priorityClassName="system-cluster-critical")
+        scene.pod("static", annotations={"kubernetes.io/config.mirror": "x"})
+        result = await scene.notice(mode=Mode.DRY_RUN)
+        assert result.outcome is Outcome.DRY_RUN
+        assert result.plan is not None
+        patch, web, dns, static = result.plan
+        assert patch["patch"]["spec"]["unschedulable"] is True
+        assert web == {"pod": "default/web", "action": "evict", "wave": "ordinary", "grace": 115}
+        assert dns == {"pod": "default/dns", "action": "evict", "wave": "system", "grace": 30}
+        assert static["action"] == "skip"
+        assert set(scene.asked()) == {"get nodes", "list pods"}
+
+
+@virtual
+async def test_cordon_mode_leaves_the_pods_alone(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web")
+        result = await scene.notice(mode=Mode.CORDON)
+        assert result.outcome is Outcome.CORDONED
+        assert scene.names() == {"web"}
+        node = cluster.get("nodes", scene.node)
+        assert node is not None
+        assert node["spec"]["unschedulable"] is True
+
+
+@virtual
+async def test_hibernation_forces_everything_in_one_pass(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        blocked(scene)
+        scene.pod("web", shutdown="never")
+        result = await scene.notice(action="hibernate")
+        assert (result.outcome, result.pods.evicted, result.pods.forced) == (Outcome.DRAINED, 1, 1)
+        assert result.ended - result.started < 10
+        assert len(cluster.log.find("DELETE")) == 1
+
+
+@virtual
+async def test_a_late_delivery_drains_in_the_time_that_is_left(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web", grace=60, shutdown="never")
+        started = cluster.now()
+        result = await scene.notice(age=90)
+        assert result.outcome is Outcome.DRAINED
+        assert result.deadline == pytest.approx(started + 30, abs=0.01)
+        assert cluster.now() - started <= 26
+
+
+@virtual
+async def test_a_stale_notice_never_drains_a_healthy_node(scene: Scene) -> None:
+    async with scene.cluster:
+        scene.build()
+        scene.pod("web")
+        result = await scene.notice(age=121)
+        assert result.outcome is Outcome.TOO_LATE
+        assert scene.asked() == {}
+
+
+@virtual
+async def test_the_functions_own_time_cuts_the_deadline(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web", grace=100, shutdown="never")
+        started = cluster.now()
+        result = await scene.notice(remaining=40)
+        assert result.deadline == pytest.approx(started + 40)
+        assert cluster.now() - started <= 40
+
+
+@virtual
+async def test_evictions_run_in_parallel_up_to_the_limit(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        for number in range(30):
+            scene.pod(f"web-{number}")
+        cluster.faults.add("POST", "eviction", Delay(1.0), times=30)
+        result = await scene.notice(concurrency=10)
+        assert result.pods.evicted == 30
+        starts = sorted(entry.started_at for entry in cluster.log.find("POST", "eviction"))
+        waves = {round(start - starts[0]) for start in starts}
+        assert waves == {0, 1, 2}

@@ -1,0 +1,432 @@
+"""What goes wrong on the way, and what becomes of the drain."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+
+import pytest
+
+from lambdas.common import eks_token
+from lambdas.common.errors import (
+    ClusterForbiddenError,
+    ClusterUnauthorizedError,
+    ClusterUnavailableError,
+)
+from lambdas.spot_handler.outcome import Outcome
+from lambdas.spot_handler.settings import OnDeadline
+from sandbox.cluster import Answer, BreakWatch, Delay, Down, DropAnswer, Hook, Reset
+from tests.functional.spot_handler.conftest import Scene, virtual
+
+
+def failure(code: int, message: str, **details: Any) -> dict[str, Any]:
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "status": "Failure",
+        "message": message,
+        "code": code,
+        **({"details": details} if details else {}),
+    }
+
+
+TERMINATING = [{"reason": "NamespaceTerminating", "message": "namespace x is being terminated"}]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(429, failure(429, "too many requests"), {"retry-after": "1"}),
+        Answer(500, failure(500, "failed calling webhook")),
+        Answer(502),
+        Answer(503),
+        Answer(504, failure(504, "Timeout")),
+        Answer(201, failure(500, "This pod has more than one PodDisruptionBudget")),
+        Answer(409, failure(409, "the object has been modified")),
+        Answer(403, failure(403, "forbidden", causes=TERMINATING)),
+        Answer(403, failure(403, 'admission webhook "x" denied the request: wait')),
+        Answer(400, failure(400, "bad request")),
+    ],
+    ids=lambda answer: str(answer.status),
+)
+@virtual
+async def test_an_answer_that_passes_costs_a_moment_and_no_pod(
+    scene: Scene, answer: Answer
+) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web")
+        scene.pod("other")
+        cluster.faults.add("POST", "pods/web/eviction", answer, times=2)
+        result = await scene.notice()
+        assert result.outcome is Outcome.DRAINED
+        assert (result.pods.evicted, result.pods.forced) == (2, 0)
+        assert len(cluster.log.find("POST", "pods/web/eviction")) == 3
+        assert len(cluster.log.find("POST", "pods/other/eviction")) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(404, failure(404, "not found")),
+        Answer(409, failure(409, "the UID in the precondition (a) does not match the UID (b)")),
+    ],
+    ids=["404", "409"],
+)
+@virtual
+async def test_a_pod_that_is_gone_needs_nothing_more(scene: Scene, answer: Answer) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web")
+        cluster.faults.add("POST", "eviction", answer)
+        cluster.faults.add(
+            "POST", "eviction", Hook(lambda _: cluster.delete("pods", "web", "default", grace=0))
+        )
+        result = await scene.notice()
+        assert result.outcome is Outcome.DRAINED
+        assert (result.pods.evicted, result.pods.gone) == (0, 1)
+
+
+@virtual
+async def test_one_pods_error_never_stops_another(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        for number in range(8):
+            scene.pod(f"web-{number}")
+        bad = Answer(500, failure(500, "always"))
+        cluster.faults.add("*", "pods/web-3", bad, times=1000)
+        result = await scene.notice()
+        assert result.outcome is Outcome.PARTIAL
+        assert result.pods.evicted == 7
+        assert [(left.pod, left.reason) for left in result.pods.left] == [
+            ("default/web-3", "500 always")
+        ]
+
+
+@virtual
+async def test_a_slow_answer_holds_up_nobody_else(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("slow")
+        scene.pod("quick")
+        gone_at: dict[str, float] = {}
+
+        def note(_: object) -> None:
+            for name in {"slow", "quick"} - scene.names() - gone_at.keys():
+                gone_at[name] = cluster.now()
+
+        cluster.store.subscribe(note)
+        cluster.faults.add("POST", "pods/slow/eviction", Delay(), times=1)  # never an answer
+        started = cluster.now()
+        result = await scene.notice()
+        assert result.pods.evicted == 2
+        assert gone_at["quick"] - started < 3
+        assert 10 < gone_at["slow"] - started < 14  # given up after 10 s, and asked again
+
+
+@pytest.mark.parametrize("action", [Reset(), DropAnswer()], ids=["reset", "drop-answer"])
+@virtual
+async def test_a_cut_connection_is_tried_again(scene: Scene, action: Reset | DropAnswer) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        for number in range(5):
+            scene.pod(f"web-{number}", shutdown=20)
+        for method, path in (
+            ("GET", "/nodes/"), ("PATCH", "/nodes/"), ("GET", "/pods$"), ("POST", "eviction")
+        ):  # fmt: skip
+            cluster.faults.add(method, path, action, times=3)
+        result = await scene.notice()
+        assert result.outcome is Outcome.DRAINED
+        assert result.pods.evicted == 5
+        assert scene.names() == set()
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/nodes/"), ("PATCH", "/nodes/"), ("GET", "/pods$"),
+                         ("POST", "eviction")],
+)  # fmt: skip
+@virtual
+async def test_a_server_that_is_down_for_five_seconds(scene: Scene, method: str, path: str) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        for number in range(5):
+            scene.pod(f"web-{number}")
+        cluster.faults.add(method, path, Down(5))
+        result = await scene.notice()
+        assert result.outcome is Outcome.DRAINED
+        assert scene.names() == set()
+        assert 5 < result.ended - result.started < 14
+
+
+@virtual
+async def test_a_server_that_stays_down_fails_the_invocation_in_time(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web")
+        cluster.faults.add("GET", "/nodes/", Down(1000))
+        started = cluster.now()
+        with pytest.raises(ClusterUnavailableError):
+            await scene.notice()
+        assert 110 < cluster.now() - started < 125
+
+
+@virtual
+async def test_a_token_that_is_not_accepted_once_is_signed_anew(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed = []
+    sign = eks_token.sign
+
+    def counted(*arguments: Any, **options: Any) -> str:
+        signed.append(sign(*arguments, **options))
+        return signed[-1]
+
+    monkeypatch.setattr(eks_token, "sign", counted)
+    async with scene.cluster:
+        scene.build()
+        scene.pod("web")
+        scene.users.refuse_next = 1
+        result = await scene.notice()
+        assert result.outcome is Outcome.DRAINED
+        assert len(signed) == 2
+
+
+@virtual
+async def test_a_role_that_the_cluster_does_not_know_fails_loudly(scene: Scene) -> None:
+    async with scene.cluster:
+        scene.build()
+        scene.users.refuse_next = math.inf
+        with pytest.raises(ClusterUnauthorizedError, match="Give the function's role access"):
+            await scene.notice()
+        assert len(scene.users.seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("resource", "verb", "words"),
+    [
+        ("nodes", "get", 'cannot get resource "nodes"'),
+        ("nodes", "patch", 'cannot patch resource "nodes"'),
+        ("pods", "list", 'cannot list resource "pods"'),
+        ("pods", "watch", 'cannot watch resource "pods"'),
+        ("pods/eviction", "create", 'cannot create resource "pods/eviction"'),
+        ("pods", "delete", 'cannot delete resource "pods"'),
+    ],
+)
+@virtual
+async def test_a_right_that_is_missing_fails_the_invocation_and_is_named(
+    scene: Scene, resource: str, verb: str, words: str
+) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        role = cluster.get("clusterroles", "castai-spot-handler")
+        assert role is not None
+        rules = [
+            rule | {"verbs": [v for v in rule["verbs"] if v != verb]}
+            if resource in rule["resources"]
+            else rule
+            for rule in role["rules"]
+        ]
+        cluster.set(role | {"rules": rules})
+        scene.pod("web")
+        scene.pod("db", labels={"app": "db"}, grace=600, shutdown=1)
+        cluster.add_budget("db", {"app": "db"}, minAvailable=1)
+        with pytest.raises(ClusterForbiddenError, match=r"manifests/spot-handler-rbac\.yaml") as e:
+            await scene.notice()
+        assert words in str(e.value)
+        # Missing eviction rights are final for all, at once: nobody hammers the server.
+        assert len(cluster.log.find("POST", "eviction")) < 60
+
+
+@virtual
+async def test_no_right_to_write_events_costs_the_events_only(
+    scene: Scene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web")
+        cluster.faults.add("POST", "/events", Answer(403), times=10)
+        result = await scene.notice()
+        assert result.outcome is Outcome.DRAINED
+        assert cluster.list("events") == []
+    assert "No event on the node" in capsys.readouterr().out
+
+
+def touch(scene: Scene, taint: str) -> Hook:
+    """Somebody else taints the node just before our write arrives."""
+
+    def change(_: object) -> None:
+        node = scene.cluster.get("nodes", scene.node)
+        assert node is not None
+        taints = [*node["spec"].get("taints", ()), {"key": taint, "effect": "NoSchedule"}]
+        scene.cluster.set({**node, "spec": {**node["spec"], "taints": taints}})
+
+    return Hook(change)
+
+
+@virtual
+async def test_no_taint_is_lost_or_doubled_when_others_write_the_node(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web")
+        for number in range(6):
+            cluster.faults.add("PATCH", "/nodes/", touch(scene, f"team-{number}"), skip=number)
+        result = await scene.notice()
+        assert result.outcome is Outcome.DRAINED
+        node = cluster.get("nodes", scene.node)
+        assert node is not None
+        keys = [
+            taint["key"]
+            for taint in node["spec"]["taints"]
+            if taint["key"] != "node.kubernetes.io/unschedulable"
+        ]
+        assert sorted(keys) == ["autoscaling.cast.ai/draining", *(f"team-{n}" for n in range(6))]
+        assert len(cluster.log.find("PATCH", "/nodes/", status=409)) == 6
+
+
+@virtual
+async def test_a_node_that_vanishes_before_the_cordon_is_too_late(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        cluster.faults.add("PATCH", "/nodes/", Hook(lambda _: cluster.delete("nodes", scene.node)))
+        result = await scene.notice()
+        assert result.outcome is Outcome.TOO_LATE
+
+
+@virtual
+async def test_a_node_that_vanishes_midway_takes_its_pods_along(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        for number in range(4):
+            scene.pod(f"web-{number}", grace=100, shutdown="never")
+
+        def vanish(_: object) -> None:
+            cluster.stop_node(scene.node)
+            cluster.delete("nodes", scene.node)
+
+        cluster.faults.add("POST", "eviction", Hook(vanish), skip=3)
+        result = await scene.notice()
+        assert result.outcome is Outcome.DRAINED
+        assert scene.names() == set()
+
+
+@virtual
+async def test_a_pod_that_lands_after_the_cordon_goes_too(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web", shutdown=5)
+        # The scheduler had chosen the node before it was cordoned: it shows up during the drain …
+        cluster.faults.add("POST", "eviction", Hook(lambda _: void(scene.pod("late"))))
+        # … and one more just when the node seems to be empty.
+        cluster.faults.add("GET", "/pods$", Hook(lambda _: void(scene.pod("later"))), skip=2)
+        result = await scene.notice()
+        assert result.outcome is Outcome.DRAINED
+        assert result.pods.evicted == 3
+        assert scene.names() == set()
+
+
+def void(_: object) -> None:
+    return None
+
+
+@virtual
+async def test_a_pod_that_was_recreated_under_the_same_name_is_another_pod(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("db-0")
+
+        def recreate(_: object) -> None:
+            cluster.delete("pods", "db-0", "default", grace=0)
+            scene.pod("db-0", node="other-1")
+
+        cluster.faults.add("POST", "eviction", Hook(recreate))
+        result = await scene.notice()
+        assert result.outcome is Outcome.DRAINED
+        assert scene.names("other-1") == {"db-0"}
+        (survivor,) = cluster.pods_on("other-1")
+        assert "deletionTimestamp" not in survivor["metadata"]
+
+
+@pytest.mark.parametrize("how", ["reset", "end", "gone"])
+@virtual
+async def test_a_watch_that_breaks_goes_on_from_a_new_list(scene: Scene, how: Any) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        for number in range(6):
+            scene.pod(f"web-{number}", shutdown=number * 3)
+        cluster.faults.add("GET", "/pods$", BreakWatch(after_events=2, how=how), times=4, skip=1)
+        result = await scene.notice()
+        assert result.outcome is Outcome.DRAINED
+        assert (result.pods.evicted, result.pods.left) == (6, [])
+        assert len(cluster.log.find("POST", "eviction")) == 6
+        assert result.ended - result.started < 25
+
+
+@virtual
+async def test_a_watch_that_says_nothing_is_not_trusted_for_ever(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web", shutdown=2)
+        cluster.faults.add("GET", "/pods$", Delay(), skip=1)  # the watch: no answer, ever
+        result = await scene.notice()
+        assert result.outcome is Outcome.DRAINED
+        assert result.ended - result.started < 60
+
+
+@virtual
+async def test_two_notices_at_once_are_as_good_as_one(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        for number in range(10):
+            scene.pod(f"web-{number}", shutdown=3)
+        results = await asyncio.gather(scene.notice(), scene.notice())
+        assert [result.outcome for result in results] == [Outcome.DRAINED, Outcome.DRAINED]
+        assert scene.names() == set()
+        node = cluster.get("nodes", scene.node)
+        assert node is not None
+        keys = [taint["key"] for taint in node["spec"]["taints"]]
+        assert keys.count("autoscaling.cast.ai/draining") == 1
+        assert len(cluster.log.find("PATCH", "/nodes/", status=200)) == 1
+
+
+@virtual
+async def test_the_same_event_again_finds_nothing_to_do(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web")
+        await scene.notice()
+        cluster.log.clear()
+        again = await scene.notice()
+        assert (again.outcome, again.pods.evicted) == (Outcome.DRAINED, 0)
+        assert "patch nodes" not in scene.asked()
+
+
+@pytest.mark.parametrize("after", [0.0, 0.3, 1.0, 4.0])
+@virtual
+async def test_an_invocation_that_dies_midway_is_finished_by_the_next(
+    scene: Scene, after: float
+) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        for number in range(8):
+            scene.pod(f"web-{number}", shutdown=number)
+        cluster.faults.add("POST", "eviction", Delay(0.5), times=4)
+        first = asyncio.create_task(scene.notice())
+        await asyncio.sleep(after)
+        first.cancel()
+        await asyncio.wait([first])
+        second = await scene.notice(age=after)
+        assert second.outcome is Outcome.DRAINED
+        assert scene.names() == set()
+
+
+@virtual
+async def test_leave_keeps_trying_to_the_end(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("db", labels={"app": "db"}, shutdown=1)
+        budget = cluster.add_budget("db", {"app": "db"}, minAvailable=1)
+        name = budget["metadata"]["name"]
+        asyncio.get_running_loop().call_later(110, lambda: cluster.delete("pdb", name, "default"))
+        result = await scene.notice(on_deadline=OnDeadline.LEAVE)
+        assert (result.outcome, result.pods.evicted) == (Outcome.DRAINED, 1)

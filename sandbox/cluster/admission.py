@@ -133,8 +133,25 @@ def _deployment(obj: Obj) -> None:
     spec.setdefault("progressDeadlineSeconds", 600)
 
 
+def _replica_set(obj: Obj) -> None:
+    _replicated(obj)
+    obj["status"] = {"replicas": 0}
+
+
+def _daemon_set(obj: Obj) -> None:
+    _workload(obj)
+    counts = (
+        "currentNumberScheduled",
+        "numberMisscheduled",
+        "desiredNumberScheduled",
+        "numberReady",
+    )
+    obj["status"] = dict.fromkeys(counts, 0)  # required in its schema: typed clients insist
+
+
 def _stateful_set(obj: Obj) -> None:
     _replicated(obj)
+    obj["status"] = {"replicas": 0, "availableReplicas": 0}
     obj["spec"].setdefault("podManagementPolicy", "OrderedReady")
     obj["spec"].setdefault("updateStrategy", {"type": "RollingUpdate"})
 
@@ -172,9 +189,9 @@ _DEFAULTS: dict[Resource, Callable[[Obj], None]] = {
     NODES: _node,
     NAMESPACES: _namespace,
     DEPLOYMENTS: _deployment,
-    REPLICA_SETS: _replicated,
+    REPLICA_SETS: _replica_set,
     STATEFUL_SETS: _stateful_set,
-    DAEMON_SETS: _workload,
+    DAEMON_SETS: _daemon_set,
     BUDGETS: _budget,
     EVENTS: _event,
 }

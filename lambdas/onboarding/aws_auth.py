@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from itertools import dropwhile
 from typing import Any, Final
 
@@ -171,7 +172,7 @@ def _read(text: str | None, refuse: Refuse) -> list[dict[str, Any]]:
         AwsAuthError: not a list of maps.
     """
     try:
-        loaded = yaml.load(_without_tabs(text or ""), Loader=_Loader)  # noqa: S506 - safe subclass
+        loaded = _loaded(text or "")
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
         raise refuse(f"its text cannot be read as YAML ({reason})") from error
@@ -180,6 +181,11 @@ def _read(text: str | None, refuse: Refuse) -> list[dict[str, Any]]:
     if not isinstance(loaded, list) or not all(isinstance(item, dict) for item in loaded):
         raise refuse("its text is not a list of entries")
     return loaded
+
+
+@lru_cache(maxsize=8)  # a text that was read to verify one edit is the start of the next
+def _loaded(text: str) -> Any:  # noqa: ANN401 - whatever YAML says; read only
+    return yaml.load(_without_tabs(text), Loader=_Loader)  # noqa: S506 - a safe loader's subclass
 
 
 _TAB_BETWEEN = re.compile(r"(?<=\S)[ \t]+|^[ \t]+$", re.MULTILINE)
@@ -366,6 +372,8 @@ def _without(text: str, position: int) -> str:
     if not layout.flow:
         start, end = _line_start(text, item.start), _line_end(text, item.end)
         rest = text[:start] + text[end:]
+        if len(items) == 1 and _document_end(rest) < len(rest):  # "..." has to end something
+            return f"{text[:start]}[]{_newline(text)}{text[end:]}"
         if end == len(text) and text[-1] not in "\r\n":
             rest = rest.removesuffix("\n").removesuffix("\r")
         return rest if rest.strip() else "[]"
@@ -403,7 +411,7 @@ def _replaced(text: str, start: int, end: int, by: str) -> str:
     return text[:start] + by + text[end:]
 
 
-_DOCUMENT_END = re.compile(r"^\.\.\.\s*\Z", re.MULTILINE)
+_DOCUMENT_END = re.compile(r"^\.\.\.(?=\s|\Z)", re.MULTILINE)
 
 
 def _document_end(text: str) -> int:

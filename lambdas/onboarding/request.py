@@ -50,8 +50,6 @@ class ClusterAccess(StrEnum):
 
 _Arn = Annotated[str, Meta(pattern=r"^arn:aws[a-z-]*:[a-z0-9-]+:[a-z0-9-]*:\d{12}:.+$")]
 _SecurityGroupId = Annotated[str, Meta(pattern=r"^sg-[0-9a-f]{8,17}$")]
-# A typo for "create" must not pass as the id of a group.
-_SecurityGroup = Annotated[str, Meta(pattern=rf"^{CREATE_SECURITY_GROUP}$")]
 _TagKey = Annotated[str, Meta(pattern=r"^[\w .:/=+@-]{1,128}$")]
 _TagValue = Annotated[str, Meta(pattern=r"^[\w .:/=+@-]{0,256}$")]
 
@@ -76,8 +74,8 @@ class Onboarding(Struct, frozen=True, kw_only=True, rename="pascal"):
     permissions_boundary: _Arn | None = None
     path: str = "/"
     tags: dict[_TagKey, _TagValue] = field(default_factory=dict)
-    security_group: _SecurityGroup | tuple[_SecurityGroupId, ...] = CREATE_SECURITY_GROUP
-    """`create`, or the ids of existing groups, which are used and never touched."""
+    security_group: tuple[_SecurityGroupId, ...] = ()
+    """Ids of existing groups, which are used and never touched; none (`create`): make one."""
     ssm_on_nodes: bool = False
     ebs_csi_on_nodes: bool = False
     cluster_access: ClusterAccess = ClusterAccess.AUTO
@@ -200,6 +198,8 @@ def _converted(properties: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
                 faults.append(f"{each.encode_name}: is missing")
             continue
         try:
+            if each.name == "security_group":
+                given = _security_groups(given)
             value = msgspec.convert(given, each.type, strict=False)
             values[each.name] = _CHECKS[each.name](value) if each.name in _CHECKS else value
         except msgspec.ValidationError as error:
@@ -208,6 +208,15 @@ def _converted(properties: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
         except CastaiError as error:
             faults.append(f"{each.encode_name}: {error}")
     return values, faults
+
+
+def _security_groups(given: object) -> object:
+    """`create` as no id at all. (As a union of text and list, msgspec 0.22 crashes over it.)"""
+    if given == CREATE_SECURITY_GROUP:
+        return ()
+    if not isinstance(given, list | tuple) or not given:
+        raise RequestRefusedError(f"give {_ALLOWED['security_group']}, not {_shown(given)}")
+    return given
 
 
 def _checked_tags(tags: dict[str, str]) -> dict[str, str]:
@@ -267,8 +276,6 @@ def _contradictions(onboarding: Onboarding) -> list[str]:
         )
     if onboarding.account_wide_policy and onboarding.permissions is Permissions.TIGHT:
         faults.append("AccountWidePolicy: a policy bound to one cluster's tags cannot be shared")
-    if onboarding.security_group == ():
-        faults.append(f"SecurityGroup: give {_ALLOWED['security_group']}, not an empty list")
     try:
         if onboarding.mode is Mode.USER:
             names.user_name(onboarding.cluster_name)

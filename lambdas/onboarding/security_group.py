@@ -8,7 +8,6 @@ from typing import Any, Final
 from lambdas.common.errors import AwsRefusedError, PermanentError
 from lambdas.onboarding import names
 from lambdas.onboarding.context import Context, tag_list, tag_map
-from lambdas.onboarding.request import CREATE_SECURITY_GROUP
 
 GONE: Final = ("InvalidGroup.NotFound",)
 _ALL: Final = "-1"  # EC2: every protocol and port
@@ -23,8 +22,8 @@ def thing(name: str) -> str:
 def ensure(ctx: Context) -> None:
     """Make the group, or check the existing ones; leaves the ids in the facts."""
     wish = ctx.onboarding.security_group
-    if wish != CREATE_SECURITY_GROUP:
-        _check_existing(ctx, tuple(wish))
+    if wish:
+        _check_existing(ctx, wish)
         return
     name = names.security_group_name(ctx.onboarding.cluster_name)
     tags = ctx.tags | names.security_group_tags(ctx.onboarding.cluster_name, ctx.facts.cluster_id)

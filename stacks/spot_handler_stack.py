@@ -62,10 +62,16 @@ class SpotHandlerStack(CastaiStack):
             failure_queue_name=failures_name,
         ).role
         function = self._function(role)
-        target = self._asynchronously_invoked(function, failures)
+        target = self._target(function)
+        target.configure_async_invoke(
+            max_event_age=NOTICE,
+            retry_attempts=INVOCATION_RETRIES,
+            on_failure=destinations.SqsDestination(failures),
+        )
         SpotRules(
             self,
             "Rules",
+            name=self.prefix,
             target=target,
             drill_sources=self.spot.drill_sources,
             undelivered=failures,
@@ -113,27 +119,14 @@ class SpotHandlerStack(CastaiStack):
             },
         )
 
-    def _asynchronously_invoked(
-        self, function: lambda_.Function, failures: sqs.IQueue
-    ) -> lambda_.IFunction:
+    def _target(self, function: lambda_.Function) -> lambda_.IFunction:
         """What the rules call: the function, or with SnapStart an alias of its newest version."""
-        alias = None
-        if self.spot.snap_start:
-            alias = lambda_.Alias(self, "Live", alias_name="live", version=function.current_version)
-            Annotations.of(function).acknowledge_warning(
-                "@aws-cdk/aws-lambda:snapStartRequirePublish",
-                "The alias is a published version.",
-            )
-        lambda_.EventInvokeConfig(
-            self,
-            "Invocation",
-            function=function,
-            qualifier=alias.alias_name if alias else None,
-            max_event_age=NOTICE,
-            retry_attempts=INVOCATION_RETRIES,
-            on_failure=destinations.SqsDestination(failures),
+        if not self.spot.snap_start:
+            return function
+        Annotations.of(function).acknowledge_warning(
+            "@aws-cdk/aws-lambda:snapStartRequirePublish", "The alias is of a published version."
         )
-        return alias or function
+        return lambda_.Alias(self, "Live", alias_name="live", version=function.current_version)
 
     def _cluster_access(self, role: iam.IRole) -> None:
         """Let the role into each listed cluster, as a member of the group and no more."""

@@ -49,6 +49,7 @@ class SpotRules(Construct):
         scope: Construct,
         id: str,  # noqa: A002 - CDK's own name for it
         *,
+        name: str,
         target: lambda_.IFunction,
         drill_sources: Sequence[str],
         undelivered: sqs.IQueue,
@@ -59,6 +60,7 @@ class SpotRules(Construct):
             events.Rule(
                 self,
                 kind.id,
+                rule_name=f"{name}-{kind.id}",
                 description=kind.description,
                 event_pattern=events.EventPattern(
                     source=[kind.source, *drill_sources], detail_type=[kind.detail_type]

@@ -129,6 +129,7 @@ class TestDelivery:
     def test_the_rule_is_on_the_default_bus_and_takes_aws_alone(self, default: Stack) -> None:
         rule = default.one(RULE)
         assert "EventBusName" not in rule
+        assert rule["Name"] == "castai-spot-handler-SpotInterruption"
         assert rule["State"] == "ENABLED"
         assert rule["EventPattern"] == {
             "source": ["aws.ec2"],
@@ -171,7 +172,9 @@ class TestDelivery:
         (target,) = everything.one(RULE)["Targets"]
         alias = everything.id("AWS::Lambda::Alias")
         assert target["Arn"] == {"Ref": alias}
-        assert everything.one("AWS::Lambda::EventInvokeConfig")["Qualifier"] == "live"
+        # Taken from the alias's ARN, so that the alias is there before its configuration.
+        qualifier = everything.one("AWS::Lambda::EventInvokeConfig")["Qualifier"]
+        assert qualifier == {"Fn::Select": [7, {"Fn::Split": [":", {"Ref": alias}]}]}
 
     def test_the_queue_is_encrypted_takes_tls_only_and_keeps_two_weeks(
         self, default: Stack

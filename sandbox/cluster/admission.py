@@ -134,24 +134,24 @@ def _deployment(obj: Obj) -> None:
 
 
 def _replica_set(obj: Obj) -> None:
+    obj.setdefault("status", {"replicas": 0})
     _replicated(obj)
-    obj["status"] = {"replicas": 0}
 
 
 def _daemon_set(obj: Obj) -> None:
-    _workload(obj)
     counts = (
         "currentNumberScheduled",
         "numberMisscheduled",
         "desiredNumberScheduled",
         "numberReady",
     )
-    obj["status"] = dict.fromkeys(counts, 0)  # required in its schema: typed clients insist
+    obj.setdefault("status", dict.fromkeys(counts, 0))  # required in its schema
+    _workload(obj)
 
 
 def _stateful_set(obj: Obj) -> None:
+    obj.setdefault("status", {"replicas": 0, "availableReplicas": 0})
     _replicated(obj)
-    obj["status"] = {"replicas": 0, "availableReplicas": 0}
     obj["spec"].setdefault("podManagementPolicy", "OrderedReady")
     obj["spec"].setdefault("updateStrategy", {"type": "RollingUpdate"})
 

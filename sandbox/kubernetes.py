@@ -10,7 +10,7 @@ import yaml
 from lightkube import Client, KubeConfig, codecs
 from lightkube.config.kubeconfig import SingleConfig
 from lightkube.core.exceptions import ConfigError
-from lightkube.models.core_v1 import NodeSpec
+from lightkube.models.core_v1 import Container, NodeSpec, PodSpec
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.apps_v1 import Deployment, StatefulSet
 from lightkube.resources.core_v1 import Node as NodeResource
@@ -135,6 +135,26 @@ def join(client: Client, nodes: Iterable[Node]) -> None:
                 spec=NodeSpec(providerID=node.provider_id),
             )
         )
+        client.create(_mirror_pod(node))
+
+
+def _mirror_pod(node: Node) -> Pod:
+    """What the API server shows of a pod that the node's kubelet runs from a file of its own."""
+    return Pod(
+        metadata=ObjectMeta(
+            name=f"node-problem-detector-{node.name}",
+            namespace="kube-system",
+            annotations={
+                "kubernetes.io/config.mirror": node.instance,
+                "kubernetes.io/config.source": "file",
+            },
+        ),
+        spec=PodSpec(
+            nodeName=node.name,
+            priorityClassName="system-node-critical",
+            containers=[Container(name="detector", image="node-problem-detector:v0.8.20")],
+        ),
+    )
 
 
 def review_config(url: str, certificate_authority: str) -> str:

@@ -103,11 +103,11 @@ class Story:
         self.budgets[name] = found
         if before is None or before.allowed == found.allowed:
             return
-        state = f"{found.healthy} ready, {found.desired} required"
         if found.allowed:
+            state = f"{found.healthy} ready, {found.desired} required"
             self._tell(now, f"budget {name} lets {found.allowed} go ({state})")
         else:
-            self._tell(now, f"budget {name} blocks ({state})")
+            self._tell(now, f"budget {name} lets no more go ({found.desired} must stay ready)")
 
     def pod_changed(self, pod: Pod, now: float, *, deleted: bool = False) -> None:
         """An event of the pods' watch."""

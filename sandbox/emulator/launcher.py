@@ -8,11 +8,14 @@ with its endpoint goes to standard output. SIGTERM ends it with all function pro
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
 def main() -> None:
@@ -55,11 +58,15 @@ def main() -> None:
         )
     except guard.EmulatorChangedError as error:
         sys.exit(str(error))
-    try:
-        asyncio.run(_serve(door, config, listener, endpoint))
-    finally:
-        invocations.close()
-        runtime.reset()
+    asyncio.run(_serve(door, config, listener, endpoint, lambda: _end(invocations, runtime)))
+
+
+def _end(invocations: Any, runtime: Any) -> None:
+    """End every function process, then this one: the emulator's own threads would hold it up."""
+    invocations.close()
+    runtime.reset()
+    logging.shutdown()
+    os._exit(0)
 
 
 def _environment(config: dict[str, str], port: int, endpoint: str) -> None:
@@ -90,7 +97,11 @@ def _environment(config: dict[str, str], port: int, endpoint: str) -> None:
 
 
 async def _serve(
-    door: object, config: dict[str, str], listener: socket.socket, endpoint: str
+    door: Any,
+    config: dict[str, str],
+    listener: socket.socket,
+    endpoint: str,
+    end: Callable[[], None],
 ) -> None:
     from hypercorn.asyncio import serve  # noqa: PLC0415
     from hypercorn.config import Config  # noqa: PLC0415
@@ -99,14 +110,20 @@ async def _serve(
     settings.bind = [f"fd://{listener.fileno()}"]
     settings.certfile, settings.keyfile = config["certificate"], config["key"]
     settings.keep_alive_timeout = 75
-    settings.graceful_timeout = 1
     settings.loglevel = "WARNING"
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     print(json.dumps({"endpoint": endpoint}), flush=True)
-    await serve(door, settings, shutdown_trigger=stop.wait)
+    # A trigger that never comes keeps Hypercorn's own signal handlers and its long farewell away.
+    serving = asyncio.create_task(serve(door, settings, shutdown_trigger=asyncio.Event().wait))
+    await asyncio.wait(
+        (serving, asyncio.create_task(stop.wait())), return_when=asyncio.FIRST_COMPLETED
+    )
+    if serving.done():
+        serving.result()  # it could not serve: raise what it says
+    end()
 
 
 if __name__ == "__main__":

@@ -136,6 +136,6 @@ def test_a_budget_is_told_when_it_opens_or_closes(story: Story) -> None:
     story.budget_changed(budget("web", healthy=2, desired=2, allowed=0), 2)
     story.budget_changed(budget("web", healthy=3, desired=2, allowed=1), 3)
     assert texts(story) == [
-        "budget shop/web blocks (2 ready, 2 required)",
+        "budget shop/web lets no more go (2 must stay ready)",
         "budget shop/web lets 1 go (3 ready, 2 required)",
     ]

@@ -280,10 +280,21 @@ def _write(
         now = kube.apply(each)
         if was is None:
             changes.created.append(title(reference))
-        elif was["metadata"].get("resourceVersion") == now["metadata"].get("resourceVersion"):
+        elif _essence(was, each) == _essence(now, each):
             changes.unchanged.append(title(reference))
         else:
             changes.updated.append(title(reference))
+
+
+def _essence(obj: Object, wanted: Object) -> tuple[object, ...]:
+    """What we have a say in: controllers write status and annotations at any time."""
+    metadata = obj["metadata"]
+    annotations = metadata.get("annotations") or {}
+    return (
+        {key: value for key, value in obj.items() if key not in ("metadata", "status")},
+        metadata.get("labels"),
+        {key: annotations.get(key) for key in wanted["metadata"]["annotations"]},
+    )
 
 
 def _undo(kube: Kube, wanted: Sequence[Reference], changes: Changes, error: CastaiError) -> None:

@@ -1,0 +1,152 @@
+"""The agent's code against a cluster behind TLS, the simulated CAST AI, and an EKS in memory."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from lambdas.common.castai_api import CastaiApi
+from lambdas.common.clock import SYSTEM
+from lambdas.common.cluster import Cluster, Token
+from lambdas.common.kube import Kube, connect
+from lambdas.connect.handler import Means
+from lambdas.connect.manifest import Object, Place, render
+from lambdas.connect.request import parse
+from sandbox.castai_api.server import running
+from sandbox.castai_api.state import State
+from sandbox.cluster import ServedCluster
+from sandbox.cluster.cluster import ADMIN_TOKEN
+
+KEY = "castai-key-for-tests"
+ACCOUNT = "123456789012"
+REGION = "eu-central-1"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/agent-function"
+PLACE = Place(account=ACCOUNT, region=REGION, cluster="prod")
+OWNER = "stack/Agent"
+
+
+@pytest.fixture
+def cluster() -> Iterator[ServedCluster]:
+    with ServedCluster() as served:
+        served.add_node("node-1")
+        yield served
+
+
+@pytest.fixture
+def kube(cluster: ServedCluster) -> Iterator[Kube]:
+    with kube_of(cluster) as client:
+        yield client
+
+
+def kube_of(cluster: ServedCluster, token: str = ADMIN_TOKEN, **options: Any) -> Kube:
+    here = Cluster(name="prod", endpoint=cluster.endpoint, ca_pem=cluster.ca_pem, region=REGION)
+    return connect(here, Token(lambda: token), **options)
+
+
+@pytest.fixture
+def castai() -> State:
+    return State(KEY)
+
+
+@pytest.fixture
+def castai_url(castai: State) -> Iterator[str]:
+    with running(castai) as url:
+        yield url
+
+
+def objects(key: str = KEY, **properties: Any) -> list[Object]:
+    wish = parse({"ClusterName": "prod", "ApiKeySecret": "castai/api-key", **properties})
+    return render(wish, PLACE, key)
+
+
+def _refusal(code: str, operation: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": "said the fake"}}, operation)
+
+
+@dataclass
+class Eks:
+    """DescribeCluster and access entries, by EKS's rules; moto has no access entries."""
+
+    cluster: ServedCluster | None
+    mode: str = "API"
+    entries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+
+    def describe_cluster(self, name: str) -> dict[str, Any]:
+        if self.cluster is None:
+            raise _refusal("ResourceNotFoundException", "DescribeCluster")
+        return {
+            "cluster": {
+                "name": name,
+                "arn": f"arn:aws:eks:{REGION}:{ACCOUNT}:cluster/{name}",
+                "status": "ACTIVE",
+                "endpoint": self.cluster.endpoint,
+                "certificateAuthority": {
+                    "data": base64.b64encode(self.cluster.ca_pem.encode()).decode()
+                },
+                "accessConfig": {"authenticationMode": self.mode},
+            }
+        }
+
+    def describe_access_entry(self, clusterName: str, principalArn: str) -> dict[str, Any]:  # noqa: ARG002, N803
+        if principalArn not in self.entries:
+            raise _refusal("ResourceNotFoundException", "DescribeAccessEntry")
+        return {"accessEntry": self.entries[principalArn]}
+
+    def create_access_entry(self, principalArn: str, **entry: Any) -> None:  # noqa: N803
+        self.calls.append("create")
+        if principalArn in self.entries:
+            raise _refusal("ResourceInUseException", "CreateAccessEntry")
+        self.entries[principalArn] = entry
+
+    def associate_access_policy(self, principalArn: str, policyArn: str, **scope: Any) -> None:  # noqa: N803
+        self.calls.append(policyArn.rpartition("/")[2])
+        self.entries[principalArn]["scope"] = scope["accessScope"]
+
+    def delete_access_entry(self, clusterName: str, principalArn: str) -> None:  # noqa: ARG002, N803
+        self.calls.append("delete")
+        if self.entries.pop(principalArn, None) is None:
+            raise _refusal("ResourceNotFoundException", "DeleteAccessEntry")
+
+
+@dataclass
+class Secrets:
+    """One secret."""
+
+    text: str = KEY
+
+    def get_secret_value(self, SecretId: str) -> dict[str, str]:  # noqa: N803
+        if SecretId != "castai/api-key":
+            raise _refusal("ResourceNotFoundException", "GetSecretValue")
+        return {"SecretString": self.text}
+
+
+@pytest.fixture
+def eks(cluster: ServedCluster) -> Eks:
+    return Eks(cluster)
+
+
+@pytest.fixture
+def secrets() -> Secrets:
+    return Secrets(json.dumps({"api-key": KEY}))
+
+
+@pytest.fixture
+def tools(eks: Any, secrets: Any) -> Means:
+    return Means(
+        eks=eks,
+        secrets=secrets,
+        region=REGION,
+        own_role=ROLE,
+        open_kube=lambda cluster, clock, until, settled: connect(
+            cluster, Token(lambda: ADMIN_TOKEN), clock=clock, until=until, settled=settled
+        ),
+        open_api=lambda key, url, clock, until: CastaiApi(key, url, clock=clock, deadline=until),
+        clock=SYSTEM,
+    )

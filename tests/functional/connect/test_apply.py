@@ -1,0 +1,264 @@
+"""Applying and removing the agent on a served cluster: what is ours, what is somebody else's."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from lambdas.common import agent_check
+from lambdas.common.errors import ClusterRefusedError, ClusterUnauthorizedError
+from lambdas.common.kube import Kube
+from lambdas.connect import agent
+from lambdas.connect.apply import (
+    ContestedFieldsError,
+    ForeignObjectsError,
+    NamespaceLeavingError,
+    apply,
+    left,
+    remove,
+)
+from lambdas.connect.manifest import NAME
+from lambdas.connect.readonly import NotReadOnlyError
+from sandbox.cluster import Answer, ServedCluster
+from tests.functional.connect.conftest import OWNER, kube_of, objects
+
+AGENT_KINDS = (
+    "Namespace", "ResourceQuota", "ServiceAccount", "Secret", "ConfigMap", "ClusterRole",
+    "ClusterRoleBinding", "Role", "RoleBinding", "PodDisruptionBudget", "Deployment",
+)  # fmt: skip
+
+
+def of_the_agent(cluster: ServedCluster) -> set[str]:
+    """Everything in the cluster that has to do with the agent."""
+    return {
+        f"{kind} {each['metadata']['name']}"
+        for kind in AGENT_KINDS
+        for each in cluster.list(kind)
+        if NAME in (each["metadata"]["name"], each["metadata"].get("namespace"))
+        and (kind, each["metadata"]["name"]) != ("ServiceAccount", "default")
+        and each["metadata"]["name"] != "kube-root-ca.crt"
+    }
+
+
+def is_available(cluster: Any) -> bool:
+    deployment = cluster.get("Deployment", NAME, NAME)
+    return bool(deployment and deployment["status"].get("availableReplicas"))
+
+
+def foreign(kind: str, name: str, **body: Any) -> dict[str, Any]:
+    versions = {"Deployment": "apps/v1", "ClusterRole": "rbac.authorization.k8s.io/v1"}
+    metadata = {"name": name} if kind in ("Namespace", "ClusterRole") else {
+        "name": name, "namespace": NAME,
+    }  # fmt: skip
+    return {"apiVersion": versions.get(kind, "v1"), "kind": kind, "metadata": metadata, **body}
+
+
+class TestApplying:
+    def test_the_agent_comes_up(self, cluster: ServedCluster, kube: Kube) -> None:
+        changes = apply(kube, objects(Replicas="2"), owner=OWNER)
+        assert len(changes.created) == len(AGENT_KINDS)
+        cluster.until(is_available)
+        assert agent_check.check(kube).installed
+        secret = cluster.get("Secret", NAME, NAME)
+        assert secret is not None
+        assert base64.b64decode(secret["data"]["API_KEY"]) == b"castai-key-for-tests"
+
+    def test_twice_is_once(self, kube: Kube) -> None:
+        apply(kube, objects(), owner=OWNER)
+        changes = apply(kube, objects(), owner=OWNER)
+        assert changes.created == changes.deleted == changes.updated == []
+        assert len(changes.unchanged) == len(objects())
+
+    def test_a_new_key_is_one_change_of_secret_and_pods(self, kube: Kube) -> None:
+        apply(kube, objects(), owner=OWNER)
+        changes = apply(kube, objects(key="another"), owner=OWNER)
+        assert changes.updated == [
+            "Secret castai-agent/castai-agent",
+            "Deployment castai-agent/castai-agent",
+        ]
+
+    def test_what_a_new_wish_leaves_out_goes(self, cluster: ServedCluster, kube: Kube) -> None:
+        apply(kube, objects(Replicas="2"), owner=OWNER)
+        changes = apply(kube, objects(), owner=OWNER)
+        assert changes.deleted == ["PodDisruptionBudget castai-agent/castai-agent"]
+        assert cluster.list("PodDisruptionBudget", NAME) == []
+
+    def test_the_autoscalers_memory_is_left_to_it(self, cluster: ServedCluster, kube: Kube) -> None:
+        apply(kube, objects(), owner=OWNER)
+        deployment = cluster.get("Deployment", NAME, NAME)
+        assert deployment is not None
+        container = deployment["spec"]["template"]["spec"]["containers"][0]
+        container["resources"]["requests"]["memory"] = "512Mi"
+        cluster.set(deployment)
+        apply(kube, objects(key="another"), owner=OWNER)
+        after = cluster.get("Deployment", NAME, NAME)
+        assert after is not None
+        resources = after["spec"]["template"]["spec"]["containers"][0]["resources"]
+        assert resources["requests"] == {"cpu": "100m", "memory": "512Mi"}
+
+    def test_a_dry_run_writes_nothing(self, cluster: ServedCluster, kube: Kube) -> None:
+        changes = apply(kube, objects(), owner=OWNER, dry_run=True)
+        assert len(changes.created) == len(objects())
+        assert of_the_agent(cluster) == set()
+
+    def test_what_can_write_is_never_applied(self, cluster: ServedCluster, kube: Kube) -> None:
+        manifest = objects()
+        role = next(each for each in manifest if each["kind"] == "ClusterRole")
+        role["rules"][0]["verbs"].append("delete")
+        with pytest.raises(NotReadOnlyError, match="rule 1"):
+            apply(kube, manifest, owner=OWNER)
+        assert of_the_agent(cluster) == set()
+
+    def test_a_failed_first_application_leaves_nothing(
+        self, cluster: ServedCluster, kube: Kube
+    ) -> None:
+        refusal = {"kind": "Status", "apiVersion": "v1", "message": "no", "code": 422}
+        cluster.faults.add("PATCH", "/deployments/", Answer(422, refusal))
+        with pytest.raises(ClusterRefusedError, match="no"):
+            apply(kube, objects(), owner=OWNER)
+        cluster.until(lambda state: state.get("Namespace", NAME) is None)
+        assert of_the_agent(cluster) == set()
+
+    def test_the_wrong_token_is_explained(self, cluster: ServedCluster) -> None:
+        with (
+            kube_of(cluster, "wrong") as stranger,
+            pytest.raises(ClusterUnauthorizedError, match="Give this identity access"),
+        ):
+            apply(stranger, objects(), owner=OWNER)
+
+
+class TestWhatIsSomebodyElses:
+    def test_an_agent_that_is_there_already_is_shown_and_not_touched(
+        self, cluster: ServedCluster, kube: Kube
+    ) -> None:
+        cluster.create(foreign("Namespace", NAME))
+        cluster.create(foreign("ClusterRole", NAME, rules=[]))
+        cluster.create(foreign("ServiceAccount", NAME))
+        before = of_the_agent(cluster)
+        with pytest.raises(ForeignObjectsError) as caught:
+            apply(kube, objects(), owner=OWNER)
+        assert "- ClusterRole castai-agent" in str(caught.value)
+        assert "- ServiceAccount castai-agent/castai-agent" in str(caught.value)
+        assert of_the_agent(cluster) == before
+
+    def test_the_agent_of_another_owner_is_named_by_it(self, kube: Kube) -> None:
+        apply(kube, objects(), owner="the command line")
+        with pytest.raises(ForeignObjectsError, match="made by the command line"):
+            apply(kube, objects(), owner=OWNER)
+        assert remove(kube, owner=OWNER).deleted == []
+
+    def test_a_namespace_that_was_there_is_used_and_kept(
+        self, cluster: ServedCluster, kube: Kube
+    ) -> None:
+        cluster.create(foreign("Namespace", NAME))
+        apply(kube, objects(), owner=OWNER)
+        namespace = cluster.get("Namespace", NAME)
+        assert namespace is not None
+        assert "app.kubernetes.io/managed-by" not in namespace["metadata"].get("labels", {})
+        remove(kube, owner=OWNER)
+        assert of_the_agent(cluster) == {"Namespace castai-agent"}
+
+    def test_a_field_that_another_took_is_shown_and_not_taken_back(
+        self, cluster: ServedCluster, kube: Kube
+    ) -> None:
+        apply(kube, objects(), owner=OWNER)
+        patch = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": NAME, "namespace": NAME},
+            "spec": {"replicas": 3},
+        }
+        answer = kube._client._client._client.patch(
+            f"/apis/apps/v1/namespaces/{NAME}/deployments/{NAME}",
+            params={"fieldManager": "kubectl", "force": "true"},
+            headers={"Content-Type": "application/apply-patch+yaml"},
+            json=patch,
+        )
+        assert answer.status_code == 200
+        with pytest.raises(ContestedFieldsError) as caught:
+            apply(kube, objects(key="another"), owner=OWNER)
+        assert "Deployment castai-agent/castai-agent: .spec.replicas is set by kubectl" in str(
+            caught.value
+        )
+        deployment = cluster.get("Deployment", NAME, NAME)
+        assert deployment is not None
+        assert deployment["spec"]["replicas"] == 3
+
+
+class TestRemoving:
+    def test_nothing_remains(self, cluster: ServedCluster, kube: Kube) -> None:
+        before = {kind: len(cluster.list(kind)) for kind in AGENT_KINDS}
+        apply(kube, objects(Replicas="2"), owner=OWNER)
+        cluster.until(is_available)
+        remove(kube, owner=OWNER)
+        cluster.until(lambda state: state.get("Namespace", NAME) is None)
+        assert left(kube, owner=OWNER) == ""
+        assert {kind: len(cluster.list(kind)) for kind in AGENT_KINDS} == before
+        assert cluster.list("Pod") == []
+
+    def test_twice_is_fine(self, kube: Kube) -> None:
+        apply(kube, objects(), owner=OWNER)
+        first = remove(kube, owner=OWNER)
+        assert first.deleted[0] == "Deployment castai-agent/castai-agent"
+        assert first.deleted[-1] == "Namespace castai-agent"
+        assert remove(kube, owner=OWNER).deleted == []
+
+    def test_a_dry_run_deletes_nothing(self, cluster: ServedCluster, kube: Kube) -> None:
+        apply(kube, objects(), owner=OWNER)
+        before = of_the_agent(cluster)
+        assert len(remove(kube, owner=OWNER, dry_run=True).deleted) == len(before)
+        assert of_the_agent(cluster) == before
+
+    @pytest.mark.parametrize(
+        "keepsake",
+        [
+            foreign("ConfigMap", "keepsake", data={"a": "b"}),
+            foreign("Secret", "keepsake"),
+            foreign("PersistentVolumeClaim", "keepsake"),
+            foreign("ServiceAccount", "keepsake"),
+        ],
+        ids=lambda each: each["kind"],
+    )
+    def test_a_namespace_with_something_foreign_in_it_is_kept(
+        self, cluster: ServedCluster, kube: Kube, keepsake: dict[str, Any]
+    ) -> None:
+        apply(kube, objects(), owner=OWNER)
+        cluster.create(keepsake)
+        changes = remove(kube, owner=OWNER)
+        assert changes.kept == [
+            f"Namespace castai-agent: holds {keepsake['kind']} castai-agent/keepsake"
+        ]
+        assert of_the_agent(cluster) - {f"{keepsake['kind']} keepsake"} == {
+            "Namespace castai-agent"
+        }
+        assert left(kube, owner=OWNER) == ""
+
+    def test_a_look_alike_with_our_label_is_not_ours(
+        self, cluster: ServedCluster, kube: Kube
+    ) -> None:
+        role = foreign("ClusterRole", "look-alike", rules=[])
+        role["metadata"]["labels"] = {"app.kubernetes.io/managed-by": "castai-eks"}
+        role["metadata"]["annotations"] = {"castai-eks/owner": OWNER}
+        cluster.create(role)
+        assert remove(kube, owner=OWNER).deleted == []
+
+    def test_connecting_while_the_namespace_leaves_is_refused_for_a_moment(
+        self, cluster: ServedCluster, kube: Kube
+    ) -> None:
+        apply(kube, objects(), owner=OWNER)
+        held = cluster.get("Namespace", NAME)
+        assert held is not None
+        held["metadata"]["finalizers"] = ["example.org/held"]
+        cluster.set(held)
+        cluster.delete("Namespace", NAME)
+        with pytest.raises(NamespaceLeavingError, match="Wait until namespace castai-agent"):
+            apply(kube, objects(), owner=OWNER)
+
+
+def test_disconnecting_waits_until_all_is_gone(cluster: ServedCluster, kube: Kube) -> None:
+    apply(kube, objects(), owner=OWNER)
+    cluster.until(is_available)
+    agent.disconnect(kube, owner=OWNER, until=float("inf"))
+    assert of_the_agent(cluster) == set()

@@ -1,0 +1,302 @@
+"""The custom resource from the Provider framework's requests to a connected cluster, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from lambdas.common.castai_api import CastaiApi
+from lambdas.common.clock import Clock
+from lambdas.connect.handler import READY_UNTIL, AgentResourceError, Means, respond
+from lambdas.connect.manifest import NAME
+from sandbox.castai_api.state import State
+from sandbox.cluster import Answer, ServedCluster
+from tests.functional.connect.conftest import ACCOUNT, KEY, REGION, ROLE, Eks, Secrets
+from tests.functional.connect.test_apply import is_available, of_the_agent
+
+STACK = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/castai-agent/0a1b2c3d"
+REMAINING = 120.0  # s
+
+
+@pytest.fixture
+def properties(castai_url: str) -> dict[str, Any]:
+    return {
+        "ServiceToken": "arn:…",
+        "ClusterName": "prod",
+        "ApiKeySecret": "castai/api-key",
+        "ApiUrl": castai_url,
+    }
+
+
+def event(kind: str, properties: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {
+        "RequestType": kind,
+        "StackId": STACK,
+        "LogicalResourceId": "Agent",
+        "ResourceProperties": properties,
+        **more,
+    }
+
+
+def reported(castai: State) -> None:
+    """The agent reports, as it does once its pod runs."""
+    (cluster_id,) = castai.clusters
+    castai.agent(cluster_id, "online")
+
+
+class TestConnecting:
+    def test_create_then_complete(
+        self, cluster: ServedCluster, tools: Means, castai: State, properties: dict[str, Any]
+    ) -> None:
+        request = event("Create", properties)
+        answer = respond(request, tools, remaining=REMAINING)
+        (cluster_id,) = castai.clusters
+        assert answer["PhysicalResourceId"] == f"castai-agent:{ACCOUNT}:{REGION}:prod"
+        assert answer["Data"]["ClusterId"] == cluster_id
+        waiting = {**request, **answer}
+        cluster.until(is_available)
+        assert respond(waiting, tools, remaining=REMAINING) == {"IsComplete": False}
+        reported(castai)
+        assert respond(waiting, tools, remaining=REMAINING) == {"IsComplete": True}
+
+    def test_update_is_create_again(
+        self, cluster: ServedCluster, tools: Means, properties: dict[str, Any]
+    ) -> None:
+        first = respond(event("Create", properties), tools, remaining=REMAINING)
+        properties["Replicas"] = "2"
+        again = respond(event("Update", properties), tools, remaining=REMAINING)
+        assert again["PhysicalResourceId"] == first["PhysicalResourceId"]
+        deployment = cluster.get("Deployment", NAME, NAME)
+        assert deployment is not None
+        assert deployment["spec"]["replicas"] == 2
+
+    def test_another_cluster_is_another_resource(
+        self, tools: Means, properties: dict[str, Any]
+    ) -> None:
+        first = respond(event("Create", properties), tools, remaining=REMAINING)
+        properties["ClusterName"] = "other"
+        other = respond(event("Create", properties), tools, remaining=REMAINING)
+        assert other["PhysicalResourceId"] != first["PhysicalResourceId"]
+
+    def test_the_key_is_in_the_clusters_secret_and_nowhere_else(
+        self,
+        cluster: ServedCluster,
+        tools: Means,
+        castai: State,
+        properties: dict[str, Any],
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        answer = respond(event("Create", properties), tools, remaining=REMAINING)
+        seen = capfd.readouterr()
+        for text in (json.dumps(answer), seen.out, seen.err, json.dumps(castai.shown())):
+            assert KEY not in text
+        assert cluster.get("Secret", NAME, NAME) is not None
+
+    def test_a_wrong_key_writes_nothing(
+        self,
+        cluster: ServedCluster,
+        tools: Means,
+        secrets: Secrets,
+        eks: Eks,
+        properties: dict[str, Any],
+    ) -> None:
+        secrets.text = "a-wrong-key"
+        with pytest.raises(AgentResourceError, match="Give a valid CAST AI API key") as caught:
+            respond(event("Create", properties), tools, remaining=REMAINING)
+        assert "a-wrong-key" not in str(caught.value)
+        assert of_the_agent(cluster) == set()
+        assert eks.entries == {}
+
+    @pytest.mark.parametrize(
+        ("text", "reason"),
+        [
+            ("", "holds something else"),
+            ("{}", "holds something else"),
+            ('{"a": "b", "c": "d"}', "holds something else"),
+            ('{"a": 7}', "holds something else"),
+            ("two words", "nothing else, into the secret"),
+        ],
+    )
+    def test_a_secret_without_a_key_is_explained(
+        self,
+        tools: Means,
+        secrets: Secrets,
+        properties: dict[str, Any],
+        text: str,
+        reason: str,
+    ) -> None:
+        secrets.text = text
+        with pytest.raises(AgentResourceError, match=reason):
+            respond(event("Create", properties), tools, remaining=REMAINING)
+
+    def test_a_missing_secret_is_named(self, tools: Means, properties: dict[str, Any]) -> None:
+        properties["ApiKeySecret"] = "castai/other"
+        with pytest.raises(AgentResourceError, match=r"a secret named castai/other.*there is none"):
+            respond(event("Create", properties), tools, remaining=REMAINING)
+
+    def test_a_missing_cluster_is_refused(
+        self, tools: Means, eks: Eks, properties: dict[str, Any]
+    ) -> None:
+        eks.cluster = None
+        with pytest.raises(AgentResourceError, match="ResourceNotFoundException"):
+            respond(event("Create", properties), tools, remaining=REMAINING)
+
+    def test_wrong_properties_are_listed(self, tools: Means, properties: dict[str, Any]) -> None:
+        properties |= {"Replicas": "many", "Tolerance": "x"}
+        with pytest.raises(AgentResourceError, match=r"(?s)Tolerance.*Replicas"):
+            respond(event("Create", properties), tools, remaining=REMAINING)
+
+
+class TestWaiting:
+    def waiting(self, tools: Means, properties: dict[str, Any], **more: Any) -> dict[str, Any]:
+        request = event("Create", properties)
+        return {**request, **respond(request, tools, remaining=REMAINING), **more}
+
+    def test_the_end_says_what_is_wrong(
+        self, cluster: ServedCluster, tools: Means, properties: dict[str, Any]
+    ) -> None:
+        cluster.delete("Node", "node-1")
+        waiting = self.waiting(tools, properties, **{READY_UNTIL: 0})
+        cluster.until(lambda state: state.list("Pod", NAME))
+        with pytest.raises(AgentResourceError, match=r"\(waited 600 s\)"):
+            respond(waiting, tools, remaining=REMAINING)
+
+    def test_an_agent_that_castai_does_not_see(
+        self, cluster: ServedCluster, tools: Means, properties: dict[str, Any]
+    ) -> None:
+        waiting = self.waiting(tools, properties, **{READY_UNTIL: 0})
+        cluster.until(is_available)
+        with pytest.raises(AgentResourceError, match="CAST AI sees it as waiting-connection"):
+            respond(waiting, tools, remaining=REMAINING)
+
+    def test_an_api_that_is_down_for_a_moment_fails_nothing(
+        self, cluster: ServedCluster, tools: Means, castai: State, properties: dict[str, Any]
+    ) -> None:
+        waiting = self.waiting(tools, properties)
+        cluster.until(is_available)
+        castai.outage = 1000
+        impatient = dataclasses.replace(
+            tools,
+            open_api=lambda key, url, clock, _: CastaiApi(
+                key, url, clock=clock, deadline=clock.now()
+            ),
+        )
+        assert respond(waiting, impatient, remaining=REMAINING) == {"IsComplete": False}
+
+    def test_looking_takes_the_right_to_look_only(
+        self, tools: Means, eks: Eks, properties: dict[str, Any]
+    ) -> None:
+        waiting = self.waiting(tools, properties)
+        eks.calls.clear()
+        respond(waiting, tools, remaining=REMAINING)
+        assert eks.calls == ["create", "AmazonEKSViewPolicy", "delete"]
+
+
+class TestDisconnecting:
+    def connected(self, tools: Means, properties: dict[str, Any]) -> str:
+        answer = respond(event("Create", properties), tools, remaining=REMAINING)
+        return str(answer["PhysicalResourceId"])
+
+    def test_nothing_of_the_agent_remains(
+        self, cluster: ServedCluster, tools: Means, eks: Eks, properties: dict[str, Any]
+    ) -> None:
+        physical_id = self.connected(tools, properties)
+        cluster.until(is_available)
+        request = event("Delete", properties, PhysicalResourceId=physical_id)
+        answer = respond(request, tools, remaining=REMAINING)
+        assert answer["PhysicalResourceId"] == physical_id
+        assert respond({**request, **answer}, tools, remaining=REMAINING) == {"IsComplete": True}
+        assert of_the_agent(cluster) == set()
+        assert eks.entries == {}
+
+    def test_neither_key_nor_sound_properties_are_needed(
+        self, cluster: ServedCluster, tools: Means, secrets: Secrets, properties: dict[str, Any]
+    ) -> None:
+        physical_id = self.connected(tools, properties)
+        secrets.text = ""
+        old = {"ClusterName": "prod", "FromAnOlderRelease": "x"}
+        respond(event("Delete", old, PhysicalResourceId=physical_id), tools, remaining=REMAINING)
+        assert of_the_agent(cluster) == set()
+
+    def test_a_cluster_that_is_gone_took_the_agent_along(
+        self, tools: Means, eks: Eks, properties: dict[str, Any]
+    ) -> None:
+        eks.cluster = None
+        answer = respond(
+            event("Delete", properties, PhysicalResourceId="x"), tools, remaining=REMAINING
+        )
+        assert answer["PhysicalResourceId"] == "x"
+
+    def test_another_resources_agent_stays(
+        self, cluster: ServedCluster, tools: Means, properties: dict[str, Any]
+    ) -> None:
+        self.connected(tools, properties)
+        before = of_the_agent(cluster)
+        request = event("Delete", properties, PhysicalResourceId="x")
+        respond({**request, "LogicalResourceId": "Other"}, tools, remaining=REMAINING)
+        assert of_the_agent(cluster) == before
+
+
+class TestOwnAccess:
+    def test_it_exists_while_we_work(
+        self, tools: Means, eks: Eks, properties: dict[str, Any]
+    ) -> None:
+        respond(event("Create", properties), tools, remaining=REMAINING)
+        assert eks.calls == ["create", "AmazonEKSClusterAdminPolicy", "delete"]
+        assert eks.entries == {}
+
+    def test_it_goes_when_the_work_fails(
+        self, cluster: ServedCluster, tools: Means, eks: Eks, properties: dict[str, Any]
+    ) -> None:
+        cluster.faults.add("PATCH", "/namespaces/castai-agent/", Answer(422))
+        with pytest.raises(AgentResourceError):
+            respond(event("Create", properties), tools, remaining=REMAINING)
+        assert eks.entries == {}
+
+    def test_what_a_killed_run_left_is_used_and_removed(
+        self, tools: Means, eks: Eks, properties: dict[str, Any]
+    ) -> None:
+        eks.entries[ROLE] = {"tags": {"castai-eks-cdk:temporary": "true"}}
+        respond(event("Create", properties), tools, remaining=REMAINING)
+        assert eks.entries == {}
+
+    def test_an_entry_that_a_person_made_stays(
+        self, tools: Means, eks: Eks, properties: dict[str, Any]
+    ) -> None:
+        eks.entries[ROLE] = {"tags": {"team": "platform"}}
+        respond(event("Create", properties), tools, remaining=REMAINING)
+        assert eks.entries == {ROLE: {"tags": {"team": "platform"}}}
+        assert eks.calls == []
+
+    def test_a_cluster_with_aws_auth_only_has_none(
+        self, tools: Means, eks: Eks, properties: dict[str, Any]
+    ) -> None:
+        eks.mode = "CONFIG_MAP"
+        respond(event("Create", properties), tools, remaining=REMAINING)
+        assert eks.calls == []
+
+    def test_the_cluster_may_take_a_moment_to_know_it(
+        self, cluster: ServedCluster, tools: Means, properties: dict[str, Any]
+    ) -> None:
+        cluster.faults.add("GET", "/", Answer(401), times=2)
+        naps: list[float] = []
+        patient = dataclasses.replace(tools, clock=Clock(sleep=naps.append))
+        respond(event("Create", properties), patient, remaining=REMAINING)
+        assert naps == [0.1, 0.2]
+
+    def test_what_could_not_be_removed_is_in_the_reason(
+        self, cluster: ServedCluster, tools: Means, eks: Eks, properties: dict[str, Any]
+    ) -> None:
+        cluster.faults.add("PATCH", "/namespaces/castai-agent/", Answer(422))
+
+        def deny(**_: str) -> None:
+            error = {"Error": {"Code": "AccessDeniedException", "Message": "no"}}
+            raise ClientError(error, "DeleteAccessEntry")
+
+        eks.delete_access_entry = deny  # type: ignore[assignment,method-assign]
+        with pytest.raises(AgentResourceError, match=f"Remove access entry {ROLE} by hand"):
+            respond(event("Create", properties), tools, remaining=REMAINING)

@@ -172,11 +172,14 @@ class Context:
                     return call()
             except AwsRefusedError as error:
                 if error.code in again_on:
-                    raise NotYetError(str(error)) from error
+                    raise _NotYetError(error) from error
                 raise
 
         until = min(self.deadline, self.clock.now() + CALL_PATIENCE)
-        return backoff.call(once, until=until, clock=self.clock)
+        try:
+            return backoff.call(once, until=until, clock=self.clock)
+        except _NotYetError as error:
+            raise error.refusal from error
 
     def find(self, what: str, call: Callable[[], T], *, missing: Collection[str]) -> T | None:
         """As `ask`, and None where AWS answers with one of the codes in `missing`."""
@@ -204,8 +207,12 @@ class Context:
         return missing, sorted(dropped & set(found))
 
 
-class NotYetError(RetryableError):
+class _NotYetError(RetryableError):
     """AWS refuses what it will accept in a moment: it has not heard of what was just made."""
+
+    def __init__(self, refusal: AwsRefusedError) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
 
 
 def tag_list(tags: Mapping[str, str]) -> Any:  # noqa: ANN401 - each service has its own type

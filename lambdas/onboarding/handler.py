@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -113,8 +114,12 @@ def respond(event: Mapping[str, Any], tools: Means, *, remaining: float) -> dict
         logger().info("Retained", extra={"cluster": wish.cluster_name})
         return {"PhysicalResourceId": request.physical_id}
     until = tools.clock.now() + remaining - RESERVE
-    with Door(tools.own_role, until=until, token=tools.token) as door:
-        ctx = context_of(request, tools, door, until=until)
+    with ExitStack() as ways_out:
+        api = _api(request, tools, until)
+        if api is not None:
+            ways_out.enter_context(api)
+        door = ways_out.enter_context(Door(tools.own_role, until=until, token=tools.token))
+        ctx = context_of(request, tools, api, door, until=until)
         if request.kind is Kind.DELETE:
             _log(wish, steps.offboard(ctx))
             return {"PhysicalResourceId": request.physical_id}
@@ -126,8 +131,10 @@ def respond(event: Mapping[str, Any], tools: Means, *, remaining: float) -> dict
         }
 
 
-def context_of(request: Request, tools: Means, door: Door, *, until: float) -> Context:
-    """A run's context; on a Delete without the API key's secret, CAST AI is left out."""
+def context_of(
+    request: Request, tools: Means, api: CastaiApi | None, door: Door, *, until: float
+) -> Context:
+    """A run's context. `until`: the end of its time, that to undo included."""
     previous = request.previous
     if previous and previous.cluster_name != request.onboarding.cluster_name:
         previous = None  # a replacement: CloudFormation sends a Delete for the old one
@@ -136,7 +143,7 @@ def context_of(request: Request, tools: Means, door: Door, *, until: float) -> C
         place=tools.place,
         resource=request.resource,
         clients=tools.clients,
-        api=_api(request, tools, until),
+        api=api,
         door=door,
         deadline=until - steps.UNDO_TIME,
         agent_problem=tools.agent_problem,
@@ -146,6 +153,7 @@ def context_of(request: Request, tools: Means, door: Door, *, until: float) -> C
 
 
 def _api(request: Request, tools: Means, until: float) -> CastaiApi | None:
+    """CAST AI's API; on a Delete whose secret is gone already, it is left out."""
     wish = request.onboarding
     if not wish.api_key_secret:
         return None

@@ -103,11 +103,14 @@ def _register(ctx: Context) -> str:
     cluster_id = _registered(ctx)
     api = ctx.api
     if api is not None and api.get(cluster_id).agent_status == _WAITING:
-        ctx.ledger.create(
-            f"registration {cluster_id} at CAST AI",
-            lambda: None,  # done: only the answer tells whether it was new
-            undo=lambda: api.delete(cluster_id),
-        )
+
+        def forget() -> None:
+            api.disconnect(cluster_id)
+            api.delete(cluster_id)
+
+        # The writing is done: only the answer to it tells that nobody else has use for it.
+        thing = f"registration {cluster_id} at CAST AI"
+        ctx.ledger.create(thing, lambda: None, undo=forget)
     return cluster_id
 
 

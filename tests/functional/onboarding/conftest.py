@@ -1,0 +1,407 @@
+"""An account (moto), an EKS cluster (in memory) with a real HTTPS API server (simulated), CAST AI
+(simulated), and the handler between them. Time stands still and passes only where code sleeps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+from moto.iam.models import AWSManagedPolicy, iam_backends
+
+from lambdas.common import aws
+from lambdas.common.castai_api import CastaiApi
+from lambdas.common.clock import Clock
+from lambdas.common.cluster import Token
+from lambdas.onboarding import handler
+from lambdas.onboarding.context import Clients, Place
+from lambdas.onboarding.handler import Means
+from sandbox.castai_api.server import running
+from sandbox.castai_api.state import State
+from sandbox.cluster import ServedCluster
+from sandbox.cluster.authentication import User
+from tests.functional.onboarding.eks import ACCOUNT, FakeEks, refusal
+
+REGION = "eu-central-1"
+OWN_ROLE = f"arn:aws:iam::{ACCOUNT}:role/castai-onboarding"
+API_KEY = "castai-api-key-that-nobody-may-see"
+API_KEY_SECRET = "castai/api-key"
+REMAINING = 600.0  # s: the function's time-out
+STACK = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/castai-onboarding/1b2c"
+MANAGED = (
+    "AmazonEC2ReadOnlyAccess",
+    "IAMReadOnlyAccess",
+    "AmazonEKSWorkerNodePolicy",
+    "AmazonEC2ContainerRegistryReadOnly",
+    "AmazonEKS_CNI_Policy",
+    "AmazonSSMManagedInstanceCore",
+    "service-role/AmazonEBSCSIDriverPolicy",
+)
+_READS = ("get", "list", "describe")
+
+
+class Users:
+    """Admits our tokens as EKS does: by the access entry or the mapping that is there now."""
+
+    def __init__(self) -> None:
+        self.admits: Callable[[], bool] = lambda: False
+        self.refusals = 0
+        """So many times more, an API server has not heard of the entry yet."""
+
+    async def authenticate(self, token: str) -> User | None:
+        if token != "k8s-aws-v1.test" or not self.admits():
+            return None
+        if self.refusals:
+            self.refusals -= 1
+            return None
+        return User(OWN_ROLE, ("system:masters", "system:authenticated"))
+
+
+@dataclass
+class Fault:
+    """The write number `at` (from 0) fails: before it is done, or after (the answer is lost)."""
+
+    at: int
+    code: str = "AccessDenied"
+    after: bool = False
+
+
+@dataclass
+class Writes:
+    """Every write to AWS, in order, and the fault that hits one of them."""
+
+    done: list[str] = field(default_factory=list)
+    fault: Fault | None = None
+
+
+class Watched:
+    """A client whose writes are counted, and fail where told."""
+
+    def __init__(self, client: Any, service: str, writes: Writes) -> None:
+        self._client, self._service, self._writes = client, service, writes
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+        if name.startswith(_READS):
+            return method
+
+        def call(**arguments: Any) -> Any:
+            writes = self._writes
+            number = len(writes.done)
+            writes.done.append(f"{self._service}:{name}")
+            fault = writes.fault
+            if fault is None or fault.at != number:
+                return method(**arguments)
+            if fault.after:
+                method(**arguments)
+            raise refusal(fault.code, f"injected into {self._service}:{name}")
+
+        return call
+
+
+@dataclass
+class Time:
+    """Seconds that pass only where code sleeps."""
+
+    now: float = 1_800_000_000.0
+    slept: float = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept += seconds
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(now=lambda: self.now, sleep=self.sleep)
+
+
+@dataclass
+class Scene:
+    """Everything that the handler works with, and a look at all of it."""
+
+    iam: Any
+    ec2: Any
+    secrets: Any
+    eks: FakeEks
+    cluster: ServedCluster
+    users: Users
+    castai: State
+    castai_url: str
+    time: Time = field(default_factory=Time)
+    writes: Writes = field(default_factory=Writes)
+    agent: str = ""
+    """What is wrong with the agent."""
+
+    @property
+    def cluster_id(self) -> str:
+        """CAST AI's id of the cluster."""
+        return next(c.id for c in self.castai.clusters.values() if c.name == self.eks.name)
+
+    @property
+    def id8(self) -> str:
+        return self.cluster_id[:8]
+
+    @property
+    def known(self) -> Any:
+        """The cluster as CAST AI knows it."""
+        return self.castai.clusters[self.cluster_id]
+
+    def beside(self, name: str, *, region: str = REGION) -> Scene:
+        """Another cluster of the same account."""
+        eks = FakeEks(name, region=region, vpc=self.eks.vpc)
+        eks.endpoint, eks.ca_pem = self.eks.endpoint, self.eks.ca_pem
+        return replace(self, eks=eks)
+
+    def means(self) -> Means:
+        return Means(
+            clients=Clients(
+                iam=Watched(self.iam, "iam", self.writes),  # type: ignore[arg-type]
+                ec2=Watched(self.ec2, "ec2", self.writes),  # type: ignore[arg-type]
+                eks=Watched(self.eks, "eks", self.writes),  # type: ignore[arg-type]
+                secrets=Watched(self.secrets, "secretsmanager", self.writes),  # type: ignore[arg-type]
+            ),
+            place=Place("aws", self.eks.region, ACCOUNT),
+            own_role=OWN_ROLE,
+            open_api=lambda key, url, clock, until: CastaiApi(
+                key, url, clock=clock, deadline=until
+            ),
+            agent_problem=lambda _kube: self.agent,
+            token=lambda _cluster: Token(lambda: "k8s-aws-v1.test"),
+            clock=self.time.clock,
+        )
+
+    def properties(self, **changes: Any) -> dict[str, Any]:
+        properties = {
+            "ServiceToken": "arn:aws:lambda:eu-central-1:123456789012:function:framework",
+            "SchemaVersion": "1",
+            "ClusterName": self.eks.name,
+            "ApiUrl": self.castai_url,
+            "ApiKeySecret": API_KEY_SECRET,
+            "RequireAgent": "false",
+        }
+        properties |= changes
+        return {key: value for key, value in properties.items() if value is not None}
+
+    def event(
+        self, kind: str, properties: dict[str, Any], *, resource: str = "Prod", **more: Any
+    ) -> dict[str, Any]:
+        return {
+            "RequestType": kind,
+            "StackId": STACK,
+            "RequestId": "1",
+            "LogicalResourceId": resource,
+            "ResourceProperties": properties,
+            "ResponseURL": "https://response.invalid/?signature=secret",
+            **more,
+        }
+
+    def send(self, event: dict[str, Any]) -> dict[str, Any]:
+        return handler.respond(event, self.means(), remaining=REMAINING)
+
+    def create(self, *, resource: str = "Prod", **changes: Any) -> dict[str, Any]:
+        """The attributes."""
+        answer = self.send(self.event("Create", self.properties(**changes), resource=resource))
+        data: dict[str, Any] = answer["Data"]
+        return data
+
+    def update(
+        self, old: dict[str, Any], *, resource: str = "Prod", **changes: Any
+    ) -> dict[str, Any]:
+        """From the properties that `old` changes to those that `changes` changes."""
+        answer = self.send(
+            self.event(
+                "Update",
+                self.properties(**changes),
+                resource=resource,
+                OldResourceProperties=self.properties(**old),
+                PhysicalResourceId=f"castai-eks/{ACCOUNT}/{REGION}/{self.eks.name}",
+            )
+        )
+        data: dict[str, Any] = answer["Data"]
+        return data
+
+    def delete(self, *, resource: str = "Prod", **changes: Any) -> dict[str, Any]:
+        return self.send(
+            self.event(
+                "Delete",
+                self.properties(**changes),
+                resource=resource,
+                PhysicalResourceId=f"castai-eks/{ACCOUNT}/{REGION}/{self.eks.name}",
+            )
+        )
+
+    def keys(self, user: str) -> list[str]:
+        found = self.iam.list_access_keys(UserName=user)["AccessKeyMetadata"]
+        return [key["AccessKeyId"] for key in found]
+
+    def stored_key(self) -> dict[str, str]:
+        text = self.secrets.get_secret_value(SecretId=f"castai-eks/{self.eks.name}/credentials")
+        stored: dict[str, str] = json.loads(text["SecretString"])
+        return stored
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything in account and cluster that the onboarding could touch."""
+        return {
+            **self._identities(),
+            "policies": {
+                p["Arn"]: (
+                    self.iam.get_policy_version(
+                        PolicyArn=p["Arn"], VersionId=p["DefaultVersionId"]
+                    )["PolicyVersion"]["Document"],
+                    _tags(self.iam.list_policy_tags(PolicyArn=p["Arn"])),
+                )
+                for p in self.iam.list_policies(Scope="Local")["Policies"]
+            },
+            "profiles": {
+                p["InstanceProfileName"]: ([r["RoleName"] for r in p["Roles"]], _tags(p))
+                for p in self.iam.list_instance_profiles()["InstanceProfiles"]
+            },
+            "groups": {
+                g["GroupName"]: (g["IpPermissions"], g["IpPermissionsEgress"], _tags(g))
+                for g in self.ec2.describe_security_groups()["SecurityGroups"]
+            },
+            "secrets": {
+                s["Name"]: (
+                    self.secrets.get_secret_value(SecretId=s["Name"])["SecretString"],
+                    _tags(s),
+                    s.get("KmsKeyId"),
+                )
+                for s in self.secrets.list_secrets()["SecretList"]
+            },
+            "entries": {
+                arn: (e.kind, tuple(e.groups), tuple(e.policies), dict(e.tags))
+                for arn, e in self.eks.entries.items()
+            },
+            "aws-auth": (self.cluster.get("ConfigMap", "aws-auth", "kube-system") or {}).get(
+                "data"
+            ),
+            "rbac": {
+                kind: (self.cluster.get(kind, "castai-spot-handler") or {}).get(part)
+                for kind, part in (("ClusterRole", "rules"), ("ClusterRoleBinding", "subjects"))
+            },
+        }
+
+    def _identities(self) -> dict[str, Any]:
+        iam = self.iam
+        return {
+            "users": {
+                u["UserName"]: (
+                    _attached(iam.list_attached_user_policies(UserName=u["UserName"])),
+                    {
+                        n: iam.get_user_policy(UserName=u["UserName"], PolicyName=n)[
+                            "PolicyDocument"
+                        ]
+                        for n in iam.list_user_policies(UserName=u["UserName"])["PolicyNames"]
+                    },
+                    _tags(iam.list_user_tags(UserName=u["UserName"])),
+                    self.keys(u["UserName"]),
+                )
+                for u in iam.list_users()["Users"]
+            },
+            "roles": {
+                r["RoleName"]: (
+                    r["AssumeRolePolicyDocument"],
+                    _attached(iam.list_attached_role_policies(RoleName=r["RoleName"])),
+                    {
+                        n: iam.get_role_policy(RoleName=r["RoleName"], PolicyName=n)[
+                            "PolicyDocument"
+                        ]
+                        for n in iam.list_role_policies(RoleName=r["RoleName"])["PolicyNames"]
+                    },
+                    _tags(iam.list_role_tags(RoleName=r["RoleName"])),
+                    r.get("PermissionsBoundary"),
+                )
+                for r in iam.list_roles()["Roles"]
+            },
+        }
+
+
+def _tags(thing: Any) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in thing.get("Tags", [])}
+
+
+def _attached(answer: Any) -> list[str]:
+    return sorted(policy["PolicyArn"] for policy in answer["AttachedPolicies"])
+
+
+def _add_managed_policies() -> None:
+    """Those of AWS's policies that we attach. moto can load all thousand, which takes longer."""
+    backend = iam_backends[ACCOUNT]["aws"]
+    for path in MANAGED:
+        prefix, _, name = path.rpartition("/")
+        arn = f"arn:aws:iam::aws:policy/{path}"
+        policy = AWSManagedPolicy.from_data(
+            name,
+            ACCOUNT,
+            "us-east-1",
+            {
+                "Arn": arn,
+                "Path": f"/{prefix}/" if prefix else "/",
+                "CreateDate": "2020-01-01T00:00:00+00:00",
+                "DefaultVersionId": "v1",
+                "Document": {"Version": "2012-10-17", "Statement": []},
+                "UpdateDate": "2020-01-01T00:00:00+00:00",
+            },
+        )
+        backend.managed_policies[arn] = policy
+
+
+@pytest.fixture(scope="session")
+def users() -> Users:
+    return Users()
+
+
+@pytest.fixture(scope="session")
+def api_server(users: Users) -> Iterator[ServedCluster]:
+    """One for all tests: starting it takes longer than a test."""
+    with ServedCluster(authenticators=(users,)) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def scene(api_server: ServedCluster, users: Users) -> Iterator[Scene]:
+    environment = {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "MOTO_EC2_LOAD_DEFAULT_AMIS": "false",
+    }
+    castai = State(API_KEY)
+    with pytest.MonkeyPatch.context() as patch, mock_aws(), running(castai) as url:
+        for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_CA_BUNDLE", "AWS_SESSION_TOKEN"):
+            patch.delenv(name, raising=False)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        aws.session.cache_clear()
+        _add_managed_policies()
+        ec2 = boto3.client("ec2", region_name=REGION)
+        secrets = boto3.client("secretsmanager", region_name=REGION)
+        secrets.create_secret(Name=API_KEY_SECRET, SecretString=API_KEY)
+        eks = FakeEks("prod", region=REGION, vpc=ec2.describe_vpcs()["Vpcs"][0]["VpcId"])
+        eks.endpoint, eks.ca_pem = api_server.endpoint, api_server.ca_pem
+        users.refusals = 0
+        users.admits = lambda: bool(eks.entries.get(OWN_ROLE) and eks.entries[OWN_ROLE].policies)
+        yield Scene(
+            iam=boto3.client("iam", region_name=REGION),
+            ec2=ec2,
+            secrets=secrets,
+            eks=eks,
+            cluster=api_server,
+            users=users,
+            castai=castai,
+            castai_url=url,
+        )
+    aws.session.cache_clear()
+    for kind, name, namespace in (
+        ("ConfigMap", "aws-auth", "kube-system"),
+        ("ClusterRole", "castai-spot-handler", ""),
+        ("ClusterRoleBinding", "castai-spot-handler", ""),
+    ):
+        if api_server.get(kind, name, namespace):
+            api_server.delete(kind, name, namespace)
+    api_server.faults.clear()

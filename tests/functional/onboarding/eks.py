@@ -1,0 +1,166 @@
+"""EKS's access entries in memory: moto has none. Answers and error codes are EKS's."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+ACCOUNT = "123456789012"
+
+
+def refusal(code: str, message: str = "") -> ClientError:
+    """An AWS error as botocore raises it."""
+    return ClientError({"Error": {"Code": code, "Message": message or code}}, "Call")
+
+
+@dataclass
+class Entry:
+    """One access entry."""
+
+    arn: str
+    kind: str
+    groups: list[str]
+    tags: dict[str, str]
+    policies: list[str] = field(default_factory=list)
+
+
+class FakeEks:
+    """One cluster and its access entries, by the methods of boto3's client."""
+
+    def __init__(self, name: str, *, region: str, vpc: str) -> None:
+        self.name, self.region, self.vpc = name, region, vpc
+        self.mode = "API_AND_CONFIG_MAP"
+        self.status = "ACTIVE"
+        self.endpoint, self.ca_pem = "https://cluster.invalid", "-----BEGIN CERTIFICATE-----\n"
+        self.entries: dict[str, Entry] = {}
+        self.exists = True
+
+    @property
+    def arn(self) -> str:
+        return f"arn:aws:eks:{self.region}:{ACCOUNT}:cluster/{self.name}"
+
+    def describe_cluster(self, *, name: str) -> Any:
+        if not self.exists or name != self.name:
+            raise refusal("ResourceNotFoundException", f"No cluster found for name: {name}.")
+        return {
+            "cluster": {
+                "name": name,
+                "arn": self.arn,
+                "endpoint": self.endpoint,
+                "status": self.status,
+                "certificateAuthority": {"data": base64.b64encode(self.ca_pem.encode()).decode()},
+                "resourcesVpcConfig": {"vpcId": self.vpc},
+                "accessConfig": {"authenticationMode": self.mode},
+                "tags": {},
+            }
+        }
+
+    def _looked_up(self, cluster: str, principal: str) -> Entry:
+        if "API" not in self.mode:
+            raise refusal("InvalidRequestException", "the authentication mode has no entries")
+        if cluster != self.name or principal not in self.entries:
+            raise refusal("ResourceNotFoundException", f"no access entry for {principal}")
+        return self.entries[principal]
+
+    def list_access_entries(self, *, clusterName: str, nextToken: str = "") -> Any:  # noqa: N803
+        """One entry a page, so that paging is used."""
+        del clusterName
+        all_of_them, at = sorted(self.entries), int(nextToken or 0)
+        page: dict[str, Any] = {"accessEntries": all_of_them[at : at + 1]}
+        if at + 1 < len(all_of_them):
+            page["nextToken"] = str(at + 1)
+        return page
+
+    def describe_access_entry(self, *, clusterName: str, principalArn: str) -> Any:  # noqa: N803
+        entry = self._looked_up(clusterName, principalArn)
+        return {
+            "accessEntry": {
+                "clusterName": clusterName,
+                "principalArn": principalArn,
+                "accessEntryArn": f"{self.arn.replace(':cluster/', ':access-entry/')}/{entry.arn}",
+                "kubernetesGroups": list(entry.groups),
+                "type": entry.kind,
+                "tags": dict(entry.tags),
+            }
+        }
+
+    def create_access_entry(
+        self,
+        *,
+        clusterName: str,  # noqa: N803
+        principalArn: str,  # noqa: N803
+        type: str = "STANDARD",  # noqa: A002
+        kubernetesGroups: list[str] | None = None,  # noqa: N803
+        tags: dict[str, str] | None = None,
+    ) -> Any:
+        if "API" not in self.mode:
+            raise refusal("InvalidRequestException", "the authentication mode has no entries")
+        if principalArn in self.entries:
+            raise refusal("ResourceInUseException", f"{principalArn} has an entry")
+        self.entries[principalArn] = Entry(
+            principalArn, type, list(kubernetesGroups or ()), dict(tags or {})
+        )
+        return self.describe_access_entry(clusterName=clusterName, principalArn=principalArn)
+
+    def update_access_entry(
+        self,
+        *,
+        clusterName: str,  # noqa: N803
+        principalArn: str,  # noqa: N803
+        kubernetesGroups: list[str],  # noqa: N803
+    ) -> Any:
+        self._looked_up(clusterName, principalArn).groups = list(kubernetesGroups)
+        return self.describe_access_entry(clusterName=clusterName, principalArn=principalArn)
+
+    def delete_access_entry(self, *, clusterName: str, principalArn: str) -> Any:  # noqa: N803
+        self._looked_up(clusterName, principalArn)
+        del self.entries[principalArn]
+        return {}
+
+    def associate_access_policy(
+        self,
+        *,
+        clusterName: str,  # noqa: N803
+        principalArn: str,  # noqa: N803
+        policyArn: str,  # noqa: N803
+        accessScope: dict[str, Any],  # noqa: N803
+    ) -> Any:
+        assert accessScope == {"type": "cluster"}
+        entry = self._looked_up(clusterName, principalArn)
+        if policyArn not in entry.policies:
+            entry.policies.append(policyArn)
+        return {}
+
+    def disassociate_access_policy(
+        self,
+        *,
+        clusterName: str,  # noqa: N803
+        principalArn: str,  # noqa: N803
+        policyArn: str,  # noqa: N803
+    ) -> Any:
+        self._looked_up(clusterName, principalArn).policies.remove(policyArn)
+        return {}
+
+    def list_associated_access_policies(
+        self,
+        *,
+        clusterName: str,  # noqa: N803
+        principalArn: str,  # noqa: N803
+    ) -> Any:
+        entry = self._looked_up(clusterName, principalArn)
+        return {"associatedAccessPolicies": [{"policyArn": arn} for arn in entry.policies]}
+
+    def tag_resource(self, *, resourceArn: str, tags: dict[str, str]) -> Any:  # noqa: N803
+        self._by_arn(resourceArn).tags.update(tags)
+        return {}
+
+    def untag_resource(self, *, resourceArn: str, tagKeys: list[str]) -> Any:  # noqa: N803
+        for key in tagKeys:
+            self._by_arn(resourceArn).tags.pop(key, None)
+        return {}
+
+    def _by_arn(self, arn: str) -> Entry:
+        return next(entry for entry in self.entries.values() if arn.endswith(entry.arn))

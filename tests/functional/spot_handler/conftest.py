@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import inspect
+import logging
+import sys
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,7 +22,7 @@ from moto.eks.models import eks_backends
 
 from lambdas.common import aws, eks_token
 from lambdas.common.clock import Clock
-from lambdas.spot_handler import instances, interruption, notices
+from lambdas.spot_handler import handler, instances, interruption, notices, report
 from lambdas.spot_handler.interruption import Means
 from lambdas.spot_handler.locate import Clusters
 from lambdas.spot_handler.outcome import Result
@@ -213,3 +215,39 @@ def scene(shared_account: Account) -> Scene:
 def make_scene(account: Account) -> Scene:
     users = EksUsers()
     return Scene(account, SimulatedCluster(authenticators=[users]), users)
+
+
+@dataclass
+class Context:
+    """The part of Lambda's context that the handler uses."""
+
+    remaining: int  # ms
+
+    def get_remaining_time_in_millis(self) -> int:
+        return self.remaining
+
+
+class Stdout:
+    """Whatever sys.stdout is when it is written to: `capsys` changes it with each test."""
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(text)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
+@pytest.fixture
+def container() -> None:
+    """A cold Lambda container, whose log goes where `capsys` reads."""
+    handler.means.cache_clear()
+    report.logger.cache_clear()
+    report.logger()
+    # logging's registry outlives the container, and with it the stream of an earlier test.
+    for known in logging.getLogger(report.SERVICE).handlers:
+        assert isinstance(known, logging.StreamHandler)
+        known.stream = Stdout()
+
+
+def call(event: object, *, remaining: int = 150_000) -> dict[str, Any]:
+    return handler.lambda_handler(event, Context(remaining))  # type: ignore[arg-type]

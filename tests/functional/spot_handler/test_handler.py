@@ -1,0 +1,137 @@
+"""The boundary: what Lambda sees, what is logged, what is measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lambdas.common.errors import SettingsError
+from lambdas.spot_handler import report
+from lambdas.spot_handler.outcome import Left, Outcome, Result, Tally
+from tests.functional.spot_handler.conftest import call
+from tests.support.events import EVENT_ID, spot_notice
+
+pytestmark = pytest.mark.usefixtures("container")
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.usefixtures("shared_account")
+def test_a_foreign_event_is_ignored(capsys: pytest.CaptureFixture[str]) -> None:
+    result = call(spot_notice(detail_type="EC2 Instance State-change Notification"))
+    assert result["outcome"] == "ignored"
+    log = next(line for line in lines(capsys) if "level" in line)
+    assert (log["level"], log["outcome"]) == ("INFO", "ignored")
+
+
+@pytest.mark.usefixtures("shared_account")
+@pytest.mark.parametrize("event", [None, [], "x", 1, {}, spot_notice("web-1"), spot_notice(5)])
+def test_a_malformed_event_is_rejected_and_not_retried(
+    capsys: pytest.CaptureFixture[str], event: object
+) -> None:
+    result = call(event)
+    assert result["outcome"] == "rejected"
+    assert result["reason"].startswith("Malformed event: ")
+    log = next(line for line in lines(capsys) if "level" in line)
+    assert (log["level"], log["outcome"]) == ("ERROR", "rejected")
+    assert log["reason"] == result["reason"]
+
+
+@pytest.mark.usefixtures("shared_account")
+def test_the_result_is_json_with_every_documented_field() -> None:
+    result = call(spot_notice("i-0000000000000dead"))
+    assert json.loads(json.dumps(result)) == result
+    assert result | {"seconds": 0, "deadline": None} == {
+        "outcome": "ignored",
+        "reason": "EC2 does not know the instance",
+        "instance": "i-0000000000000dead",
+        "cluster": "",
+        "node": "",
+        "deadline": None,
+        "seconds": 0,
+        "pods": {"evicted": 0, "forced": 0, "gone": 0, "left": 0, "skipped": 0},
+        "left": [],
+    }
+
+
+@pytest.mark.usefixtures("shared_account")
+def test_a_wrong_setting_fails_the_invocation_and_names_every_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MODE", "evict")
+    monkeypatch.setenv("CONCURRENCY", "none")
+    with pytest.raises(SettingsError, match=r"MODE='evict'.*CONCURRENCY='none'"):
+        call(spot_notice())
+
+
+RESULT = Result(
+    Outcome.PARTIAL,
+    instance="i-0123456789abc0001",
+    kind="spot-interruption",
+    cluster="shop",
+    node="n",
+    event_id=EVENT_ID,
+    given=1000.0,
+    deadline=1120.0,
+    started=1002.0,
+    ended=1050.0,
+    cordoned_at=1003.0,
+    pods=Tally(evicted=12, forced=1, left=[Left("shop/db", "blocked")]),
+)
+RESULT.pods.answers.update({"201": 12, "429": 9})
+
+
+def test_the_outcome_is_one_log_line(capsys: pytest.CaptureFixture[str]) -> None:
+    report.log(RESULT)
+    (line,) = lines(capsys)
+    assert line["level"] == "INFO"
+    assert line["message"] == "partial in 48.0 s: 12 evicted, 1 forced, 1 left"
+    for key, value in {
+        "instance": "i-0123456789abc0001", "cluster": "shop", "node": "n", "event_id": EVENT_ID,
+        "outcome": "partial", "left": [{"pod": "shop/db", "reason": "blocked"}],
+        "deadline": "1970-01-01T00:18:40Z",
+    }.items():  # fmt: skip
+        assert line[key] == value
+
+
+def metrics(capsys: pytest.CaptureFixture[str]) -> dict[tuple[str, ...], dict[str, Any]]:
+    """Dimension values → metric → value."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for line in lines(capsys):
+        (directive,) = line["_aws"]["CloudWatchMetrics"]
+        assert directive["Namespace"] == "CastAI/SpotHandler"
+        (names,) = directive["Dimensions"]
+        values = tuple(line[name] for name in sorted(names))  # cluster, code, outcome, service
+        found.setdefault(values, {}).update(
+            {metric["Name"]: line[metric["Name"]][0] for metric in directive["Metrics"]}
+        )
+    return found
+
+
+def test_the_metrics_stand_by_cluster_and_outcome_and_for_alarms_by_service(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report.measure(RESULT)
+    found = metrics(capsys)
+    figures = {
+        "Notices": 1, "NoticeToCordon": 3, "PodsEvicted": 12, "PodsForced": 1, "PodsLeft": 1,
+    }  # fmt: skip
+    assert found[("spot-handler",)] == figures
+    assert found[("shop", "partial", "spot-handler")] == figures
+    assert found[("shop", "201", "partial", "spot-handler")] == {"EvictionAnswers": 12}
+    assert found[("shop", "429", "partial", "spot-handler")] == {"EvictionAnswers": 9}
+
+
+def test_a_drained_node_has_the_time_it_took(capsys: pytest.CaptureFixture[str]) -> None:
+    report.measure(replace(RESULT, outcome=Outcome.DRAINED, drained_at=1050.0))
+    assert metrics(capsys)[("shop", "drained", "spot-handler")]["NoticeToDrained"] == 50
+
+
+def test_a_notice_of_no_cluster_is_counted_too(capsys: pytest.CaptureFixture[str]) -> None:
+    report.measure(Result(Outcome.IGNORED))
+    assert metrics(capsys)[("none", "ignored", "spot-handler")] == {"Notices": 1}

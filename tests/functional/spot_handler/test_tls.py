@@ -1,0 +1,47 @@
+"""The whole way without a stand-in: sockets, the cluster's own CA, RBAC."""
+
+from __future__ import annotations
+
+import pytest
+
+from lambdas.common import eks_token
+from lambdas.common.errors import ClusterUnavailableError
+from sandbox.cluster import ServedCluster
+from tests.functional.spot_handler.conftest import (
+    Account,
+    EksUsers,
+    Scene,
+    call,
+    point_cluster_at,
+)
+from tests.support.events import spot_notice
+
+pytestmark = pytest.mark.usefixtures("container")
+
+
+def test_over_real_tls_with_a_cluster_that_moved(
+    account: Account, capsys: pytest.CaptureFixture[str]
+) -> None:
+    users = EksUsers()
+    for _ in range(2):  # the second time under another endpoint and another CA
+        with ServedCluster(authenticators=[users]) as cluster:
+            point_cluster_at(cluster.endpoint, cluster.ca_pem)
+            cluster.run(lambda inner: Scene(account, inner, users).build())
+            for name in ("a", "b", "c"):
+                cluster.add_pod(name, account.dns_name, shutdown=0.01)
+            result = call(spot_notice(account.instance, time=None))
+            assert (result["outcome"], result["pods"]["evicted"]) == ("drained", 3)
+            assert cluster.pods_on(account.dns_name) == []
+            assert {entry.user_agent for entry in cluster.log.entries} == {
+                "castai-eks-spot-handler"
+            }
+    assert eks_token.PREFIX not in capsys.readouterr().out  # no token in the log
+
+
+def test_a_cluster_with_another_ca_is_not_believed(account: Account) -> None:
+    """Someone else answers at the endpoint: nothing is sent to them but the handshake."""
+    with ServedCluster() as real, ServedCluster() as impostor:
+        point_cluster_at(impostor.endpoint, real.ca_pem)
+        with pytest.raises(ClusterUnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
+            call(spot_notice(account.instance, time=None), remaining=4_000)
+        assert list(impostor.log.entries) == []

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from aws_cdk import (
-    Annotations,
-    CfnOutput,
-    Duration,
-    Environment,
-)
+from aws_cdk import Annotations, CfnOutput, Duration, Environment
 from aws_cdk import aws_eks as eks
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_

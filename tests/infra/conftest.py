@@ -74,8 +74,12 @@ class Assembly:
             for path in sorted(self.folder.glob("*" + suffix))
         }
 
-    def stack(self, name: str) -> Stack:
-        return Stack(self.templates[name])
+    def stack(self, part: str) -> Stack:
+        """The stack of this part, whatever its prefix."""
+        (template,) = (
+            template for name, template in self.templates.items() if name.endswith(f"-{part}")
+        )
+        return Stack(template)
 
 
 @dataclass(frozen=True)
@@ -135,17 +139,17 @@ def variant(request: pytest.FixtureRequest, synthesise: Synthesise) -> Assembly:
 
 @pytest.fixture
 def default(synthesise: Synthesise) -> Stack:
-    return synthesise(VARIANTS["default"]).stack("castai-spot-handler")
+    return synthesise(VARIANTS["default"]).stack("spot-handler")
 
 
 @pytest.fixture
 def everything(synthesise: Synthesise) -> Stack:
-    return synthesise(VARIANTS["everything"]).stack("acme-spot-handler")
+    return synthesise(VARIANTS["everything"]).stack("spot-handler")
 
 
 @pytest.fixture
 def imported(synthesise: Synthesise) -> Stack:
-    return synthesise(VARIANTS["imported"]).stack("castai-spot-handler")
+    return synthesise(VARIANTS["imported"]).stack("spot-handler")
 
 
 def without_assets(template: dict[str, Any]) -> Any:

@@ -83,8 +83,8 @@ class TestFunction:
     def test_lambda_never_holds_back_metrics_or_what_the_handler_logs(
         self, synthesise: Synthesise, name: str, threshold: str
     ) -> None:
-        (template,) = synthesise(VARIANTS[name]).templates.values()
-        logging = Stack(template).one(FUNCTION)["LoggingConfig"]
+        stack = synthesise(VARIANTS[name]).stack("spot-handler")
+        logging = stack.one(FUNCTION)["LoggingConfig"]
         assert logging["ApplicationLogLevel"] == threshold
 
     def test_the_handler_understands_its_environment(
@@ -143,8 +143,7 @@ class TestDelivery:
     def test_only_the_rule_may_invoke_what_it_targets(
         self, synthesise: Synthesise, name: str
     ) -> None:
-        (template,) = synthesise(VARIANTS[name]).templates.values()
-        stack = Stack(template)
+        stack = synthesise(VARIANTS[name]).stack("spot-handler")
         (target,) = stack.one(RULE)["Targets"]
         permission = stack.one("AWS::Lambda::Permission")
         assert permission["FunctionName"] == target["Arn"]
@@ -265,7 +264,7 @@ class TestRole:
         self, synthesise: Synthesise
     ) -> None:
         assembly = synthesise({"castai:clusters": "blue"})
-        _, resources = statements(assembly.stack("castai-spot-handler"))["FindCluster"]
+        _, resources = statements(assembly.stack("spot-handler"))["FindCluster"]
         assert resources == ["arn:<AWS::Partition>:eks:<AWS::Region>:<AWS::AccountId>:cluster/blue"]
 
     def test_the_names_in_the_statements_are_those_of_the_resources(
@@ -279,7 +278,7 @@ class TestRole:
 
     @pytest.mark.parametrize("name", ["default", "everything", "imported"])
     def test_no_grant_adds_to_the_role(self, synthesise: Synthesise, name: str) -> None:
-        (template,) = synthesise(VARIANTS[name]).templates.values()
+        template = synthesise(VARIANTS[name]).stack("spot-handler").template
         kinds = {resource["Type"] for resource in template["Resources"].values()}
         assert not kinds & {"AWS::IAM::Policy", "AWS::IAM::ManagedPolicy", "AWS::IAM::RolePolicy"}
 
@@ -385,8 +384,6 @@ class TestStack:
 
     @pytest.mark.parametrize("name", ["default", "everything"])
     def test_snapshot(self, synthesise: Synthesise, name: str, snapshot: SnapshotAssertion) -> None:
-        (template,) = (
-            body for key, body in synthesise(VARIANTS[name]).templates.items() if "spot" in key
-        )
+        template = synthesise(VARIANTS[name]).stack("spot-handler").template
         as_json = snapshot.use_extension(JSONSnapshotExtension)
         assert without_assets(template) == as_json

@@ -583,7 +583,7 @@ class _HttpExchange:
     async def _serve(self, request: Request) -> None:
         warnings: list[str] = []
         try:
-            user = await self._api.authenticate(self._headers.get("authorization", ""))
+            user = await self._user()
             self._entry.user = user.name
             response = self._general(user, request)
             if response is None:
@@ -602,6 +602,15 @@ class _HttpExchange:
             texts = ", ".join(f'299 - "{_escaped(text)}"' for text in warnings)
             response.headers["warning"] = texts
         await self._reply(response)
+
+    async def _user(self) -> User:
+        """Who asks, or whom they act as."""
+        user = await self._api.authenticate(self._headers.get("authorization", ""))
+        name = self._headers.get("impersonate-user")
+        if not name:
+            return user
+        groups = [group for group in [self._headers.get("impersonate-group")] if group]
+        return self._api.authorizer.impersonated(user, name, groups)
 
     def _call(self, user: User, request: Request) -> Call:
         routed = self._api.route(request.path)

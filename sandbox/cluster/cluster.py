@@ -208,3 +208,5 @@ class SimulatedCluster(ClusterState):
                 "subjects": [{"kind": "Group", "name": subject, "apiGroup": group}],
             }
             self.create(binding)
+        # As after the start of a real server: its watches do not reach back before it.
+        self.compact()

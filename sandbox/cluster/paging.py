@@ -14,6 +14,12 @@ from sandbox.cluster.selectors import FieldSelector
 from sandbox.cluster.store import Store
 
 
+_EXPIRED = (
+    "The provided continue parameter is too old to display a consistent list result. You must start"
+    " a new list without the continue parameter."
+)
+
+
 @dataclass(frozen=True)
 class Listing:
     """What a list asks for."""
@@ -79,11 +85,7 @@ def page(store: Store, asked: Listing) -> tuple[list[Obj], Obj]:
         version, after = decode_token(asked.token)
     objects = candidates(store, asked)
     if version != store.version:
-        objects = [
-            obj
-            for obj in store.at(asked.resource, version, store.objects(asked.resource))
-            if not asked.namespace or obj["metadata"].get("namespace") == asked.namespace
-        ]
+        objects = _as_of(store, asked, version)
     found = [obj for obj in objects if asked.matches(obj)]
     if after is not None:
         found = [obj for obj in found if _place(obj) > after]
@@ -94,6 +96,13 @@ def page(store: Store, asked: Listing) -> tuple[list[Obj], Obj]:
             metadata["remainingItemCount"] = len(found) - asked.limit
         found = found[: asked.limit]
     return found, metadata
+
+
+def _as_of(store: Store, asked: Listing, version: int) -> list[Obj]:
+    try:
+        return store.at(asked.resource, version, store.objects(asked.resource))
+    except errors.ApiError as fault:
+        raise errors.expired(_EXPIRED) from fault
 
 
 def candidates(store: Store, asked: Listing) -> list[Obj]:

@@ -76,6 +76,17 @@ class Authorizer:
         if not self.allows(user, asked):
             raise _refusal(user, asked)
 
+    def impersonated(self, user: User, name: str, groups: list[str]) -> User:
+        """The user that a caller acts as, by the Impersonate headers.
+
+        Raises:
+            ApiError: 403, the caller may not act as that user or a member of these groups.
+        """
+        self.check(user, Attributes("impersonate", "users", name=name))
+        for group in groups:
+            self.check(user, Attributes("impersonate", "groups", name=group))
+        return User(name, (*groups, "system:authenticated"))
+
     def check_grant(self, user: User, resource: Resource, obj: Obj) -> None:
         """Refuse a role with rights, or a binding to a role, that the user does not hold, unless
         they may escalate or bind.

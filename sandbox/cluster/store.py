@@ -48,7 +48,8 @@ class Store:
         self._objects: dict[Resource, dict[str, dict[str, Obj]]] = defaultdict(dict)
         self._sorted: dict[tuple[Resource, str], list[str]] = {}
         self._changes: dict[Resource, deque[Change]] = {}
-        self._compacted: dict[Resource, int] = defaultdict(int)
+        self._compacted: dict[Resource, int] = {}
+        self._floor = 0
         self._by_node: dict[str, dict[tuple[str, str], Obj]] = defaultdict(dict)
         self._by_owner: dict[str, dict[tuple[str, str], Obj]] = defaultdict(dict)
         self._subscribers: list[Callable[[Change], None]] = []
@@ -142,9 +143,10 @@ class Store:
 
     def compact(self) -> None:
         """Forget all history: every earlier resourceVersion is now too old (410)."""
-        for resource in list(self._changes):
-            self._changes[resource].clear()
-            self._compacted[resource] = self.version
+        for changes in self._changes.values():
+            changes.clear()
+        self._compacted.clear()
+        self._floor = self.version
 
     def subscribe(self, subscriber: Callable[[Change], None]) -> Callable[[], None]:
         """Call `subscriber` with every change, inside the write; it must not write itself.
@@ -189,7 +191,7 @@ class Store:
                 self._by_owner[owner][key] = change.new
 
     def _check_age(self, resource: Resource, version: int) -> None:
-        oldest = self._compacted[resource]
+        oldest = self._compacted.get(resource, self._floor)
         if version < oldest:
             raise errors.too_old(version, oldest)
 

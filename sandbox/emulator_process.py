@@ -44,17 +44,13 @@ def start(
         "concurrency": concurrency,
         "retry_pause": retry_pause,
     }
-    log = folder / "emulator.log"
-    process = processes.start(
-        [PYTHON, LAUNCHER], log=log, env=_environment(folder), stdin=json.dumps(config)
+    process, line = processes.start(
+        [PYTHON, LAUNCHER],
+        log=folder / "emulator.log",
+        env=_environment(folder),
+        stdin=json.dumps(config),
     )
-    line = process.stdout.readline() if process.stdout else ""
-    if not line:
-        process.wait()
-        raise SandboxError(f"The emulator did not start. {log}:\n{processes.tail(log)}")
-    return Emulator(
-        processes.Process.of(process.pid), json.loads(line)["endpoint"], token, root_secret
-    )
+    return Emulator(process, json.loads(line)["endpoint"], token, root_secret)
 
 
 def _environment(folder: Path) -> dict[str, str]:

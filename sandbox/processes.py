@@ -15,6 +15,10 @@ GRACE = 10.0  # s between SIGTERM and SIGKILL
 TAIL = 20  # lines of a log that an error shows
 
 
+# Started by this very process: to be waited for, or they stay as zombies.
+_children: dict[int, subprocess.Popen[str]] = {}
+
+
 class Process(msgspec.Struct, frozen=True):
     """An id alone may name another process by now; with the start time it is unmistakable."""
 
@@ -38,7 +42,7 @@ class Process(msgspec.Struct, frozen=True):
         process = self._find()
         if process is None:
             return
-        family = [process, *_children(process)]
+        family = [process, *_descendants(process)]
         process.terminate()
         _gone, left = psutil.wait_procs([process], timeout=GRACE)
         # Children that outlive their parent (functions in the middle of something) go with it.
@@ -49,6 +53,9 @@ class Process(msgspec.Struct, frozen=True):
             except psutil.NoSuchProcess:
                 continue
         psutil.wait_procs(stragglers, timeout=GRACE)
+        child = _children.pop(self.pid, None)
+        if child is not None:
+            child.wait()
 
     def _find(self) -> psutil.Process | None:
         try:
@@ -62,14 +69,16 @@ class Process(msgspec.Struct, frozen=True):
 
 def start(
     command: Sequence[str | Path], *, log: Path, env: Mapping[str, str], stdin: str = ""
-) -> subprocess.Popen[str]:
-    """Start detached from this terminal: Ctrl-C here must not reach it. Output goes to ``log``.
+) -> tuple[Process, str]:
+    """Start detached from this terminal, so that Ctrl-C here does not reach it.
 
-    Standard output stays a pipe, for one line by which the process may say that it is ready.
+    Waits for the one line by which it says on standard output that it is ready; answers the process
+    and that line. The rest of its output goes to ``log``.
+    Raises SandboxError with the end of the log when it ends without that line.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as sink:
-        process = subprocess.Popen(
+        child = subprocess.Popen(
             [os.fspath(part) for part in command],
             env=dict(env),
             stdin=subprocess.PIPE,
@@ -78,22 +87,26 @@ def start(
             text=True,
             start_new_session=True,
         )
-    if process.stdin is not None:
+    _children[child.pid] = child
+    with child.stdout as output, child.stdin as source:  # type: ignore[union-attr] # both are pipes
         try:
-            process.stdin.write(stdin)
-            process.stdin.close()
+            source.write(stdin)
+            source.close()
         except BrokenPipeError:
-            pass  # it has ended already: whoever waits for it says so, with the log
-    return process
+            pass  # it has ended already, as the missing line will tell
+        line = output.readline()
+    if not line:
+        _children.pop(child.pid).wait()
+        raise SandboxError(f"Read {log}: {Path(command[0]).name} did not start\n{_tail(log)}")
+    return Process.of(child.pid), line.strip()
 
 
-def tail(log: Path) -> str:
-    """The last lines of a log, for an error message."""
+def _tail(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     return "\n".join(lines[-TAIL:])
 
 
-def _children(process: psutil.Process) -> list[psutil.Process]:
+def _descendants(process: psutil.Process) -> list[psutil.Process]:
     try:
         children: list[psutil.Process] = process.children(recursive=True)
     except psutil.NoSuchProcess:

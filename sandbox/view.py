@@ -108,7 +108,7 @@ class Drawing:
 def _pods(story: Story) -> Table:
     table = Table(box=None, padding=(0, 2), title_justify="left")
     for heading in ("pod", "way", "comes back as", "on"):
-        table.add_column(heading, header_style="dim")
+        table.add_column(heading, header_style="dim", no_wrap=True)
     for pod in story.leaving:
         table.add_row(Text(pod.name), Text(_way(pod), style=COLOURS[pod.way]), *_replacement(pod))
     for pod in story.staying:
@@ -117,16 +117,16 @@ def _pods(story: Story) -> Table:
 
 
 def _way(pod: PodStory) -> str:
-    how = "deleted past its budget" if pod.forced else "evicted"
     if pod.way is Way.RUNNING:
         return "running"
-    return f"{how}, gone" if pod.way is Way.GONE else f"{how}, terminating"
+    return ("forced" if pod.forced else "evicted") + (", gone" if pod.way is Way.GONE else " …")
 
 
 def _replacement(pod: PodStory) -> tuple[str, str]:
     if pod.way is not Way.RUNNING and not pod.owner:
-        return "nobody re-creates it", ""
-    return pod.replacement, pod.replacement_node + (" ✓" if pod.replacement_ready else "")
+        return "(nobody re-creates it)", ""
+    where = pod.replacement_node.partition(".")[0]
+    return pod.replacement, f"✓ {where}" if pod.replacement_ready else where
 
 
 def _budgets(story: Story) -> Table:

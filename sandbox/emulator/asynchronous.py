@@ -176,7 +176,6 @@ class AsyncInvocations:
         settings: dict[str, Any],
         condition: str,
     ) -> None:
-        delivery.state = "failed" if condition == "RetriesExhausted" else "expired"
         destination = settings.get("DestinationConfig", {}).get("OnFailure", {}).get("Destination")
         dead_letters = (config.get("DeadLetterConfig") or {}).get("TargetArn")
         try:
@@ -187,6 +186,7 @@ class AsyncInvocations:
         except Exception:
             # AWS counts DestinationDeliveryFailures and says no more; here the log has it.
             logger.exception("%s: the failed event reached no destination", delivery.function)
+        delivery.state = "failed" if condition == "RetriesExhausted" else "expired"
 
     def _send(self, config: dict[str, Any], target: str, body: str) -> None:
         """With the function's own role, so that a missing permission shows."""

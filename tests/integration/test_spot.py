@@ -1,0 +1,167 @@
+"""A real notice, a real rule, the real function: what becomes of the node and its pods."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import Any
+
+from lightkube import Client
+from lightkube.resources.core_v1 import Node as NodeResource
+
+from sandbox import demo, wait
+from sandbox.aws import Aws
+from sandbox.state import Node, State
+from sandbox.story import Way
+from tests.integration.pool import SOON, Pool
+
+
+def cordoned(admin: Client, node: Node) -> bool:
+    spec = admin.get(NodeResource, node.name).spec
+    return spec is not None and bool(spec.unschedulable)
+
+
+def test_a_notice_drains_the_node_within_the_budget_and_no_pod_is_lost(
+    pool: Pool, admin: Client
+) -> None:
+    node = pool.node()
+    pool.deployment("checkout", replicas=3, min_available=2, ready=0.5)
+    pool.pod(node)
+    pool.node()  # where the replacements go
+    with pool.following(node) as following:
+        delivery = pool.drained(node)
+        wait.until(following.story.settled, "every pod being back", timeout=SOON)
+    assert delivery.state == "succeeded", delivery.error
+    demo.check(delivery.result, following.story)
+    assert cordoned(admin, node)
+    assert following.story.count() == (4, 0, 0)
+    # Evicting two at once would have left one ready of the two that the budget requires.
+    assert min(budget for budget in _healthy(following.story.lines)) >= 2
+
+
+def _healthy(lines: list[Any]) -> list[int]:
+    words = [
+        line.text.split("(")[1] for line in lines if "budget" in line.text and "(" in line.text
+    ]
+    return [int(text.split()[0]) for text in words] or [0]
+
+
+def test_the_outcome_is_logged_with_the_events_id(pool: Pool) -> None:
+    node = pool.node()
+    pool.pod(node)
+    delivery = pool.drained(node)
+    [line] = wait.until(
+        lambda: [line for line in pool.logged(delivery.event) if line.get("outcome")],
+        "the outcome in the log",
+        timeout=SOON,
+    )
+    assert line["outcome"] == "drained"
+    assert line["node"] == node.name
+    assert line["pods"] == delivery.result["pods"]
+
+
+def test_a_pod_whose_budget_never_allows_it_is_forced_in_time(pool: Pool) -> None:
+    node = pool.node()
+    # Its grace leaves so little of the two minutes that it must be forced at once.
+    pool.deployment("ledger", replicas=1, min_available=1, grace=115)
+    pool.node()
+    with pool.following(node) as following:
+        delivery = pool.drained(node)
+        wait.until(following.story.settled, "the pod being back", timeout=SOON)
+    assert delivery.result["pods"]["forced"] == 1, delivery.result
+    demo.check(delivery.result, following.story)
+
+
+def test_a_function_killed_midway_is_run_again_and_ends_the_same(pool: Pool, account: Aws) -> None:
+    node = pool.node()
+    pool.deployment("checkout", replicas=3, min_available=2, ready=1)
+    pool.node()
+    with pool.following(node) as following:
+        event = pool.notice(node)
+        story = following.story
+        wait.until(
+            lambda: any(pod.way is not Way.RUNNING for pod in story.leaving),
+            "a first eviction",
+            timeout=SOON,
+        )
+        workers = [worker for worker in account.workers() if worker["busy"]]
+        assert workers, "the function ended before it could be killed"
+        for worker in workers:
+            os.kill(worker["pid"], signal.SIGKILL)
+        delivery = pool.outcome(event)
+        wait.until(story.settled, "every pod being back", timeout=SOON)
+    assert delivery.state == "succeeded", delivery.error
+    assert delivery.attempts == 2
+    assert delivery.result["outcome"] == "drained"
+    assert story.count() == (3, 0, 0)
+    assert pool.pods(node) == []
+
+
+def test_the_same_event_again_changes_nothing(pool: Pool) -> None:
+    node = pool.node()
+    pool.deployment("web", replicas=2, min_available=0)
+    pool.node()
+    first = pool.drained(node)
+    pool.settled()
+    with pool.following(node) as following:
+        again = pool.drained(node, id=f"again-{first.event}")
+    assert again.result["outcome"] == "drained"
+    assert again.result["pods"]["evicted"] == 0
+    assert following.story.lines == []
+
+
+def test_two_notices_at_once_drain_each_node_once(pool: Pool) -> None:
+    nodes = [pool.node(), pool.node()]
+    pool.deployment("web", replicas=4, min_available=0)
+    pool.node()
+    events = [pool.notice(node) for node in (*nodes, nodes[0])]
+    outcomes = [pool.outcome(event) for event in events]
+    assert [outcome.result["outcome"] for outcome in outcomes] == ["drained"] * 3
+    assert [pool.pods(node) for node in nodes] == [[], []]
+    assert sum(outcome.result["pods"]["left"] for outcome in outcomes) == 0
+
+
+def test_a_node_whose_name_is_not_the_dns_name_is_found(pool: Pool, admin: Client) -> None:
+    node = pool.node(name="i-named-otherwise.internal")
+    pool.pod(node)
+    delivery = pool.drained(node)
+    assert (delivery.result["outcome"], delivery.result["node"]) == ("drained", node.name)
+    assert cordoned(admin, node)
+
+
+def test_an_unknown_instance_is_ignored(pool: Pool) -> None:
+    stranger = Node("i-0fffffffffffffff0", "none", "eu-central-1a", spot=True)
+    delivery = pool.drained(stranger)
+    assert (delivery.result["outcome"], delivery.attempts) == ("ignored", 1)
+
+
+def test_an_instance_of_no_cluster_is_ignored(pool: Pool, account: Aws) -> None:
+    launched = account.ec2.run_instances(ImageId="ami-0123", MinCount=1, MaxCount=1)
+    instance = launched["Instances"][0]["InstanceId"]
+    delivery = pool.drained(Node(instance, "none", "eu-central-1a", spot=True))
+    assert (delivery.result["outcome"], delivery.attempts) == ("ignored", 1)
+
+
+def test_a_malformed_event_is_rejected_and_not_tried_again(pool: Pool) -> None:
+    node = pool.node()
+    delivery = pool.drained(node, detail={"instance-id": "not an id"})
+    assert (delivery.result["outcome"], delivery.attempts) == ("rejected", 1)
+    assert delivery.state == "succeeded"
+    [error] = wait.until(
+        lambda: [line for line in pool.logged(delivery.event) if line["level"] == "ERROR"],
+        "an ERROR line",
+        timeout=SOON,
+    )
+    assert "'not an id' is not an instance id" in error["message"]
+
+
+def test_nobody_else_may_publish_a_notice(account: Aws, state: State) -> None:
+    """The sandbox's own door is needed because the bus refuses aws.* sources, as AWS does."""
+    entry = {
+        "Source": "aws.ec2",
+        "DetailType": "EC2 Spot Instance Interruption Warning",
+        "Detail": json.dumps({"instance-id": state.nodes[0].instance}),
+    }
+    answer = account.events.put_events(Entries=[entry])  # type: ignore[list-item]
+    assert answer["Entries"][0].get("ErrorCode") == "NotAuthorizedForSourceException"

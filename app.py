@@ -7,11 +7,12 @@ import sys
 from aws_cdk import App, Environment, Tags, Validations
 from cdk_nag import AwsSolutionsChecks
 
+from stacks.agent_stack import AgentStack
 from stacks.castai_stack import CastaiStack
 from stacks.settings import Settings, SettingsError
 from stacks.spot_handler_stack import SpotHandlerStack
 
-STACKS: tuple[type[CastaiStack], ...] = (SpotHandlerStack,)
+STACKS: tuple[type[CastaiStack], ...] = (AgentStack, SpotHandlerStack)
 
 
 def build(app: App, env: Environment | None = None) -> None:

@@ -16,6 +16,16 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta, inspect
 
+from lambdas.common.castai_api import DEFAULT_URL, checked_url
+from lambdas.common.errors import CastaiError
+from lambdas.connect import request
+from lambdas.connect.request import (
+    AGENT_IMAGE,
+    AUTOSCALER_IMAGE,
+    LONGEST_READY_WITHIN,
+    READY_WITHIN,
+)
+
 PREFIX = "castai:"
 
 # Chosen by measurement: docs/benchmarks.md.
@@ -63,6 +73,17 @@ TagKey = Annotated[
 ]
 TagValue = Annotated[str, Meta(pattern=r"^[\w\s.:/=+@-]{0,256}$", title="a tag value")]
 AtLeastOne = Annotated[int, Meta(ge=1, title="a whole number from 1")]
+SecretId = Annotated[
+    str,
+    Meta(
+        pattern=r"^(arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:.+|[\w/+=.@-]{1,512})$",
+        title="the name or ARN of a Secrets Manager secret",
+    ),
+]
+KmsKeyArn = Annotated[
+    str,
+    Meta(pattern=r"^arn:[a-z-]+:kms:[a-z0-9-]+:\d{12}:key/.+$", title="the ARN of a KMS key"),
+]
 # CloudWatch Logs takes these numbers of days and no others.
 RetentionDays = Literal[
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922,
@@ -228,11 +249,117 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
             )
 
 
+class CastaiSettings(Group, frozen=True, kw_only=True):
+    """CAST AI's API"""
+
+    api_key_secret: Annotated[
+        SecretId | None,
+        Meta(
+            description="Secrets Manager secret that holds CAST AI's API key. The key itself is in "
+            "no setting, template or log."
+        ),
+    ] = None
+    api_key_kms_key: Annotated[
+        KmsKeyArn | None,
+        Meta(description="The KMS key of that secret, unless it is AWS's own."),
+    ] = None
+    api_url: Annotated[
+        str, Meta(description="CAST AI's API; organizations in Europe have another one.")
+    ] = DEFAULT_URL
+
+    def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        try:
+            checked_url(self.api_url)
+        except CastaiError as error:
+            yield ("apiUrl",), str(error)
+
+
+class AgentSettings(Group, frozen=True, kw_only=True):
+    """Agent"""
+
+    agent_clusters: Annotated[
+        tuple[ClusterName, ...],
+        Meta(description="EKS clusters that get the read-only castai-agent. Empty: none."),
+    ] = ()
+    agent_image: Annotated[
+        str, Meta(description="The agent's image, with a fixed tag or digest.")
+    ] = AGENT_IMAGE
+    agent_autoscaler_image: Annotated[
+        str, Meta(description="Image of the cluster-proportional vertical autoscaler beside it.")
+    ] = AUTOSCALER_IMAGE
+    agent_registry: Annotated[
+        str,
+        Meta(description="Private registry, `host/path`, that takes the place of the images' own."),
+    ] = ""
+    agent_image_pull_secrets: Annotated[
+        tuple[str, ...],
+        Meta(description="Secrets of the namespace `castai-agent` that the registry asks for."),
+    ] = ()
+    agent_replicas: Annotated[
+        int, Meta(ge=1, le=3, description="Agents; from two on one leads, and a budget keeps one.")
+    ] = 1
+    agent_autoscaler: Annotated[
+        bool, Meta(description="Size the agent's memory by the number of nodes.")
+    ] = True
+    agent_requests: Annotated[
+        dict[str, str], Meta(description="The agent's resource requests.")
+    ] = msgspec.field(default_factory=lambda: {"cpu": "100m"})
+    agent_limits: Annotated[dict[str, str], Meta(description="The agent's resource limits.")] = (
+        msgspec.field(default_factory=lambda: {"cpu": "1000m"})
+    )
+    agent_node_selector: Annotated[
+        dict[str, str], Meta(description="Labels of the nodes that the agent may run on.")
+    ] = {}
+    agent_tolerations: Annotated[
+        tuple[dict[str, Any], ...],
+        Meta(description="Taints that the agent tolerates, as in a pod: JSON."),
+    ] = ()
+    agent_http_proxy: Annotated[str, Meta(description="Proxy for the agent's http requests.")] = ""
+    agent_https_proxy: Annotated[str, Meta(description="Proxy for the agent's https requests.")] = (
+        ""
+    )
+    agent_no_proxy: Annotated[
+        str, Meta(description="What the agent reaches without the proxy, besides the cluster.")
+    ] = ""
+    agent_ca_certificates: Annotated[
+        str,
+        Meta(description="PEM certificates that the agent trusts besides the system's."),
+    ] = ""
+    agent_key_version: Annotated[
+        str,
+        Meta(description="Any text; change it when the API key in the secret has changed."),
+    ] = ""
+    agent_ready_within: Annotated[
+        int,
+        Meta(
+            ge=60,
+            le=LONGEST_READY_WITHIN,
+            description="Seconds until the agent has to run and be seen by CAST AI.",
+        ),
+    ] = READY_WITHIN
+
+    def properties(self) -> dict[str, Any]:
+        """The properties of `Custom::CastEksAgent`, those of the cluster and the API apart."""
+        values = msgspec.json.decode(msgspec.json.encode(self))  # CDK takes lists, no tuples
+        return {
+            name.removeprefix("agent"): value
+            for name, value in values.items()
+            if name != "agentClusters" and value not in ("", [], {})
+        }
+
+    def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        wish = {"ClusterName": "any", "ApiKeySecret": "any", **self.properties()}
+        for name, what in request.faults_of(wish):
+            yield (f"agent{name}",), what
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All settings of the app. A key belongs to one group."""
 
     app: AppSettings = AppSettings()
     spot_handler: SpotHandlerSettings = SpotHandlerSettings()
+    castai: CastaiSettings = CastaiSettings()
+    agent: AgentSettings = AgentSettings()
 
     @classmethod
     def from_context(cls, context: Mapping[str, object]) -> Settings:
@@ -252,13 +379,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         settings = cls(**values)
         faults += [
             (" and ".join(PREFIX + key for key in keys), what)
-            for name in groups()
-            for keys, what in getattr(settings, name).contradictions()
+            for keys, what in settings.contradictions()
             if not {PREFIX + key for key in keys} & {key for key, _ in faults}
         ]
         if faults:
             raise SettingsError(_message(faults))
         return settings
+
+    def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Those of each group, and those that only two groups together show."""
+        for name in groups():
+            yield from getattr(self, name).contradictions()
+        if self.agent.agent_clusters and not self.castai.api_key_secret:
+            yield ("agentClusters", "apiKeySecret"), "the agent needs the secret with the API key"
 
 
 Fault = tuple[str, str]  # the key or keys, what is wrong with them

@@ -21,6 +21,7 @@ from lambdas.common.errors import CastaiError, PermanentError
 AGENT_IMAGE: Final = "us-docker.pkg.dev/castai-hub/library/agent:v0.48.1"
 AUTOSCALER_IMAGE: Final = "registry.k8s.io/cpa/cpvpa:v0.8.4"
 READY_WITHIN: Final = 600  # s: a new node may have to come first
+LONGEST_READY_WITHIN: Final = 2700  # s: CloudFormation gives a custom resource an hour in all
 
 _NOT_OURS: Final = frozenset({"ServiceToken", "ServiceTimeout"})
 
@@ -79,7 +80,7 @@ class Agent(Struct, frozen=True, kw_only=True, rename="pascal"):
     """What to reach without the proxy; the cluster itself is always among it."""
     ca_certificates: str = ""
     """PEM certificates that the agent trusts besides the system's, for a proxy that inspects."""
-    ready_within: Annotated[int, Meta(ge=60, le=3300)] = READY_WITHIN
+    ready_within: Annotated[int, Meta(ge=60, le=LONGEST_READY_WITHIN)] = READY_WITHIN
     """Seconds until the agent has to be available and seen by CAST AI."""
 
 
@@ -97,8 +98,12 @@ _ALLOWED: Final[Mapping[str, str]] = {
     "http_proxy": "http://host:port; a password would be readable by everyone",
     "https_proxy": "http://host:port; a password would be readable by everyone",
     "no_proxy": "hosts, domains and ranges with commas between them",
-    "ready_within": "60 to 3300 seconds",
+    "ready_within": f"60 to {LONGEST_READY_WITHIN} seconds",
 }
+
+
+Fault = tuple[str, str]
+"""A property and what is wrong with it."""
 
 
 class RequestRefusedError(PermanentError):
@@ -111,14 +116,17 @@ def parse(properties: Mapping[str, Any]) -> Agent:
     Raises:
         RequestRefusedError: lists every fault.
     """
-    values, faults = _converted(properties)
-    faults = [*_unknown(properties), *faults]
-    if not faults:
-        agent = Agent(**values)
-        faults = list(_contradictions(agent))
-        if not faults:
-            return agent
-    raise RequestRefusedError("Correct these properties:\n" + "\n".join(f"- {f}" for f in faults))
+    agent, faults = _checked(properties)
+    if agent is None:
+        raise RequestRefusedError(
+            "Correct these properties:\n" + "\n".join(f"- {name}: {what}" for name, what in faults)
+        )
+    return agent
+
+
+def faults_of(properties: Mapping[str, Any]) -> list[Fault]:
+    """Every fault that `parse` would name: what a synth can say before anything is deployed."""
+    return _checked(properties)[1]
 
 
 def cluster_of(properties: Mapping[str, Any]) -> str:
@@ -135,24 +143,34 @@ def cluster_of(properties: Mapping[str, Any]) -> str:
         ) from error
 
 
-def _converted(properties: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _checked(properties: Mapping[str, Any]) -> tuple[Agent | None, list[Fault]]:
+    values, faults = _converted(properties)
+    faults = [*_unknown(properties), *faults]
+    if faults:
+        return None, faults
+    agent = Agent(**values)
+    faults = list(_contradictions(agent))
+    return None if faults else agent, faults
+
+
+def _converted(properties: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
     """Each property by itself, because msgspec stops at the first fault of a struct."""
     values: dict[str, Any] = {}
-    faults: list[str] = []
+    faults: list[Fault] = []
     for each in msgspec.structs.fields(Agent):
         given = properties.get(each.encode_name)
         if given is None or given == "":
             if each.required:
-                faults.append(f"{each.encode_name}: is missing")
+                faults.append((each.encode_name, "is missing"))
             continue
         try:
             value = msgspec.convert(given, each.type, strict=False)
             values[each.name] = _CHECKS[each.name](value) if each.name in _CHECKS else value
         except msgspec.ValidationError as error:
             allowed = _ALLOWED.get(each.name) or ("true or false" if each.type is bool else "text")
-            faults.append(f"{each.encode_name}: give {allowed} ({error})")
+            faults.append((each.encode_name, f"give {allowed} ({error})"))
         except CastaiError as error:
-            faults.append(f"{each.encode_name}: {error}")
+            faults.append((each.encode_name, str(error)))
     return values, faults
 
 
@@ -170,22 +188,23 @@ _CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
 }
 
 
-def _unknown(properties: Mapping[str, Any]) -> Iterator[str]:
+def _unknown(properties: Mapping[str, Any]) -> Iterator[Fault]:
     known = [each.encode_name for each in msgspec.structs.fields(Agent)]
     for name in properties:
         if name in known or name in _NOT_OURS:
             continue
         close = difflib.get_close_matches(name, known, n=1)
         hint = f": did you mean {close[0]}?" if close else ""
-        yield f"{name}: there is no such property{hint}"
+        yield name, f"there is no such property{hint}"
 
 
-def _contradictions(agent: Agent) -> Iterator[str]:
+def _contradictions(agent: Agent) -> Iterator[Fault]:
     """What each property allows and all together do not."""
     sized = [name for name in ("requests", "limits") if "memory" in getattr(agent, name)]
     if agent.autoscaler and sized:
-        yield "Autoscaler: set it to false to give memory yourself: the autoscaler would change it"
+        why = "set it to false to give memory yourself: the autoscaler would change it"
+        yield "Autoscaler", why
     if not agent.autoscaler and "memory" not in agent.requests:
-        yield "Requests: give memory: without the autoscaler nothing sets it"
+        yield "Requests", "give memory: without the autoscaler nothing sets it"
     if agent.no_proxy and not (agent.http_proxy or agent.https_proxy):
-        yield "NoProxy: give HttpProxy or HttpsProxy too, or leave it out"
+        yield "NoProxy", "give HttpProxy or HttpsProxy too, or leave it out"

@@ -1,0 +1,220 @@
+"""The read-only castai-agent: cluster → custom resource → agent that CAST AI sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from aws_cdk import Arn, ArnComponents, ArnFormat, CfnOutput, CustomResource, Duration, Environment
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+from lambdas.common.own_access import CLUSTER_ADMIN, VIEW
+from lambdas.connect.handler import OWN_ROLE
+from stacks.castai_stack import CastaiStack
+from stacks.constructs.acknowledged import acknowledge
+from stacks.constructs.bundling import ROOT
+from stacks.constructs.patient_provider import PatientProvider
+from stacks.constructs.python_function import PythonFunction
+from stacks.constructs.spot_role import NETWORK_INTERFACE_ACTIONS
+from stacks.settings import Settings
+
+RESOURCE_TYPE = "Custom::CastEksAgent"
+SERVICE = "castai-connect"
+
+# A removal returns when the namespace is gone: the agent's pods have 30 s to end, finalizers more.
+TIMEOUT = Duration.minutes(5)
+MEMORY_MB = 512
+
+_WILDCARDS = {
+    "LookAfterOwnEntry": "Entries of the function's own role; the last part is an id of EKS's",
+    "GiveItselfRights": "Entries of the function's own role; the last part is an id of EKS's",
+    "WriteOwnLog": "The streams of the function's own log group",
+    "AttachToVpc": "Network interfaces take no resource",
+}
+
+
+class AgentStack(CastaiStack):
+    """Function, its role, provider, a custom resource for each cluster, outputs."""
+
+    PART = "agent"
+    DESCRIPTION = "CAST AI on EKS: connects clusters by the read-only castai-agent"
+
+    def __init__(
+        self, scope: Construct, settings: Settings, *, env: Environment | None = None
+    ) -> None:
+        super().__init__(scope, settings, env=env)
+        self.settings = settings
+        clusters = settings.agent.agent_clusters
+        secret = str(settings.castai.api_key_secret)
+        role = self._role(clusters, secret)
+        provider = PatientProvider(
+            self,
+            "Provider",
+            function=self._function(role),
+            own_deadline=settings.agent.agent_ready_within,
+        )
+        for cluster in clusters:
+            agent = CustomResource(
+                self,
+                f"Agent-{cluster}",
+                resource_type=RESOURCE_TYPE,
+                service_token=provider.service_token,
+                service_timeout=provider.service_timeout,
+                properties={
+                    "ClusterName": cluster,
+                    "ApiKeySecret": secret,
+                    "ApiUrl": settings.castai.api_url,
+                    **settings.agent.properties(),
+                },
+            )
+            self._outputs(cluster, agent)
+
+    @classmethod
+    def wanted(cls, settings: Settings) -> bool:
+        """Where there are clusters that get the agent."""
+        return bool(settings.agent.agent_clusters)
+
+    def _function(self, role: iam.Role) -> PythonFunction:
+        spot = self.settings.spot_handler
+        return PythonFunction(
+            self,
+            "Function",
+            package="connect",
+            requirements=ROOT / "lambdas" / "onboarding" / "requirements.txt",
+            name=self.prefix,
+            role=role,
+            description="Puts the castai-agent into EKS clusters and takes it out again",
+            bundling=self.settings.app.bundling,
+            memory_mb=MEMORY_MB,
+            timeout=TIMEOUT,
+            log_level=spot.log_level,
+            log_retention_days=spot.log_retention_days,
+            subnet_ids=spot.subnet_ids,
+            security_group_ids=spot.security_group_ids,
+            environment={
+                OWN_ROLE: role.role_arn,
+                "POWERTOOLS_SERVICE_NAME": SERVICE,
+                "POWERTOOLS_LOG_LEVEL": spot.log_level,
+            },
+        )
+
+    def _role(self, clusters: Sequence[str], secret: str) -> iam.Role:
+        """What the function does, on these clusters and this secret, and nothing else."""
+        # A name of its own, so that its policy can name it: it lets itself in and nobody else.
+        name = f"{self.prefix}-{self.region}"
+        statements = {
+            statement.sid: statement
+            for statement in (
+                *self._cluster_statements(clusters, name),
+                *self._other_statements(secret),
+            )
+        }
+        role = iam.Role(
+            self,
+            "Role",
+            role_name=name,
+            description="Of the function that connects clusters to CAST AI",
+            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
+            inline_policies={"Connect": iam.PolicyDocument(statements=list(statements.values()))},
+        )
+        acknowledge(
+            role,
+            {
+                f"IAM5[Resource::{arn}]": _WILDCARDS[str(sid)]
+                for sid, statement in statements.items()
+                for arn in statement.resources
+                if "*" in arn
+            },
+        )
+        return role
+
+    def _cluster_statements(
+        self, clusters: Sequence[str], role_name: str
+    ) -> Iterator[iam.PolicyStatement]:
+        cluster_arns = [self._arn("eks", "cluster", cluster) for cluster in clusters]
+        role_arn = f"arn:{self.partition}:iam::{self.account}:role/{role_name}"
+        own_entries = [
+            self._arn("eks", "access-entry", f"{cluster}/role/{self.account}/{role_name}/*")
+            for cluster in clusters
+        ]
+        yield _allow("FindCluster", ["eks:DescribeCluster"], cluster_arns)
+        yield _allow(
+            "LetItselfIn",
+            ["eks:CreateAccessEntry"],
+            cluster_arns,
+            {"ArnEquals": {"eks:principalArn": role_arn}},
+        )
+        yield _allow(
+            "LookAfterOwnEntry",
+            ["eks:DescribeAccessEntry", "eks:DeleteAccessEntry", "eks:TagResource"],
+            own_entries,
+        )
+        yield _allow(
+            "GiveItselfRights",
+            ["eks:AssociateAccessPolicy"],
+            own_entries,
+            {"ArnEquals": {"eks:policyArn": self._access_policies()}},
+        )
+
+    def _other_statements(self, secret: str) -> Iterator[iam.PolicyStatement]:
+        log = f"/aws/lambda/{self.prefix}:*"
+        yield _allow(
+            "WriteOwnLog",
+            ["logs:CreateLogStream", "logs:PutLogEvents"],
+            [self._arn("logs", "log-group", log, ArnFormat.COLON_RESOURCE_NAME)],
+        )
+        secret_arn = self._secret_arn(secret)
+        yield _allow("ReadApiKey", ["secretsmanager:GetSecretValue"], [secret_arn])
+        if key := self.settings.castai.api_key_kms_key:
+            yield _allow("DecryptApiKey", ["kms:Decrypt"], [key])
+        if self.settings.spot_handler.subnet_ids:
+            yield _allow("AttachToVpc", NETWORK_INTERFACE_ACTIONS, ["*"])
+
+    def _access_policies(self) -> list[str]:
+        return [
+            f"arn:{self.partition}:eks::aws:cluster-access-policy/{policy}"
+            for policy in (CLUSTER_ADMIN, VIEW)
+        ]
+
+    def _arn(
+        self,
+        service: str,
+        resource: str,
+        name: str,
+        form: ArnFormat = ArnFormat.SLASH_RESOURCE_NAME,
+    ) -> str:
+        parts = ArnComponents(
+            service=service, resource=resource, resource_name=name, arn_format=form
+        )
+        return Arn.format(parts, self)
+
+    def _secret_arn(self, secret: str) -> str:
+        if secret.startswith("arn:"):
+            return secret
+        return self._arn(
+            "secretsmanager", "secret", f"{secret}-??????", ArnFormat.COLON_RESOURCE_NAME
+        )
+
+    def _outputs(self, cluster: str, agent: CustomResource) -> None:
+        part = "".join(each.capitalize() for each in cluster.replace("_", "-").split("-"))
+        for name, attribute, description in (
+            ("ClusterId", "ClusterId", f"CAST AI's id of cluster {cluster}"),
+            ("AgentImage", "Image", f"The agent that runs in cluster {cluster}"),
+        ):
+            CfnOutput(
+                self,
+                f"{part}{name}",
+                value=agent.get_att_string(attribute),
+                description=description,
+            )
+
+
+def _allow(
+    sid: str,
+    actions: Sequence[str],
+    resources: Sequence[str],
+    conditions: dict[str, object] | None = None,
+) -> iam.PolicyStatement:
+    return iam.PolicyStatement(
+        sid=sid, actions=list(actions), resources=list(resources), conditions=conditions
+    )

@@ -1,0 +1,190 @@
+"""The agent's stack: what the template says where it matters."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from cfnlint.api import ManualArgs, lint
+
+from lambdas.connect.handler import OWN_ROLE
+from lambdas.connect.request import faults_of
+from stacks.agent_stack import RESOURCE_TYPE
+from tests.infra.conftest import Assembly, Stack, Synthesise
+from tests.infra.test_checks import ACCEPTED, REGIONS
+
+SECRET = "castai/api-key"
+PLAIN: dict[str, Any] = {
+    "castai:agentClusters": "blue,green",
+    "castai:apiKeySecret": SECRET,
+}
+FULL: dict[str, Any] = {
+    "castai:agentClusters": ["blue"],
+    "castai:apiKeySecret": "arn:aws:secretsmanager:eu-central-1:111122223333:secret:key-AbCdEf",
+    "castai:apiKeyKmsKey": "arn:aws:kms:eu-central-1:111122223333:key/0a1b2c3d",
+    "castai:apiUrl": "https://api.eu.cast.ai",
+    "castai:agentReplicas": 2,
+    "castai:agentRegistry": "registry.example/mirror",
+    "castai:agentTolerations": [{"key": "dedicated", "operator": "Exists"}],
+    "castai:agentNodeSelector": {"pool": "system"},
+    "castai:agentHttpsProxy": "http://proxy:3128",
+    "castai:agentKeyVersion": "2",
+    "castai:agentReadyWithin": 900,
+    "castai:subnetIds": ["subnet-0a1b2c3d"],
+    "castai:securityGroupIds": ["sg-0a1b2c3d"],
+    "castai:permissionsBoundary": "platform/Boundary",
+}
+
+
+@pytest.fixture
+def plain(synthesise: Synthesise) -> Stack:
+    return synthesise(PLAIN).stack("agent")
+
+
+@pytest.fixture
+def full(synthesise: Synthesise) -> Stack:
+    return synthesise(FULL).stack("agent")
+
+
+@pytest.fixture(params=["plain", "full"])
+def assembly(request: pytest.FixtureRequest, synthesise: Synthesise) -> Assembly:
+    return synthesise(PLAIN if request.param == "plain" else FULL)
+
+
+def own_role(stack: Stack) -> dict[str, Any]:
+    """The role of our function; the framework has its own."""
+    (role,) = [role for role in stack.all("AWS::IAM::Role").values() if "RoleName" in role]
+    return role
+
+
+def statements(stack: Stack) -> dict[str, dict[str, Any]]:
+    (policy,) = own_role(stack)["Policies"]
+    return {each["Sid"]: each for each in policy["PolicyDocument"]["Statement"]}
+
+
+def text(value: Any) -> str:
+    """A value of a template with its joins and references written out."""
+    if isinstance(value, dict) and "Fn::Join" in value:
+        return "".join(text(part) for part in value["Fn::Join"][1])
+    if isinstance(value, dict) and "Ref" in value:
+        return f"<{value['Ref'].removeprefix('AWS::')}>"
+    return str(value)
+
+
+def test_there_is_none_without_clusters(synthesise: Synthesise) -> None:
+    assert "castai-agent" not in synthesise({}).templates
+
+
+class TestResource:
+    def test_one_for_each_cluster(self, plain: Stack) -> None:
+        resources = plain.all(RESOURCE_TYPE).values()
+        assert sorted(each["ClusterName"] for each in resources) == ["blue", "green"]
+
+    @pytest.mark.parametrize("name", ["plain", "full"])
+    def test_the_function_takes_what_the_template_gives(
+        self, name: str, request: pytest.FixtureRequest
+    ) -> None:
+        stack: Stack = request.getfixturevalue(name)
+        for resource in stack.all(RESOURCE_TYPE).values():
+            assert faults_of(resource) == []
+
+    def test_settings_become_properties(self, full: Stack) -> None:
+        resource = full.one(RESOURCE_TYPE)
+        assert resource["Replicas"] == 2
+        assert resource["Tolerations"] == [{"key": "dedicated", "operator": "Exists"}]
+        assert resource["HttpsProxy"] == "http://proxy:3128"
+        assert resource["KeyVersion"] == "2"
+        assert resource["ApiUrl"] == "https://api.eu.cast.ai"
+
+    def test_time_outs_nest(self, full: Stack) -> None:
+        """Ours ends first and says why, then the framework's, then CloudFormation's."""
+        resource = full.one(RESOURCE_TYPE)
+        machine = text(full.one("AWS::StepFunctions::StateMachine")["DefinitionString"])
+        interval, attempts = (
+            int(re.search(rf'"{name}":(\d+)', machine)[1])  # type: ignore[index]
+            for name in ("IntervalSeconds", "MaxAttempts")
+        )
+        assert resource["ReadyWithin"] < interval * attempts < int(resource["ServiceTimeout"])
+        assert int(resource["ServiceTimeout"]) <= 3600
+
+    def test_outputs_are_described(self, plain: Stack) -> None:
+        outputs = plain.template["Outputs"]
+        assert set(outputs) == {
+            "BlueClusterId", "BlueAgentImage", "GreenClusterId", "GreenAgentImage",
+        }  # fmt: skip
+        assert all(len(each["Description"]) > 10 for each in outputs.values())
+
+
+class TestFunction:
+    def test_is_told_its_own_role(self, plain: Stack) -> None:
+        (function,) = [
+            each
+            for each in plain.all("AWS::Lambda::Function").values()
+            if each["Handler"] == "lambdas.connect.handler.lambda_handler"
+        ]
+        assert OWN_ROLE in function["Environment"]["Variables"]
+        assert "VpcConfig" not in function
+
+    def test_reaches_private_endpoints_through_the_vpc(self, full: Stack) -> None:
+        (function,) = [
+            each for each in full.all("AWS::Lambda::Function").values() if "VpcConfig" in each
+        ]
+        assert function["VpcConfig"]["SubnetIds"] == ["subnet-0a1b2c3d"]
+        assert statements(full)["AttachToVpc"]["Resource"] == "*"
+
+
+class TestRole:
+    def test_it_lets_itself_in_and_nobody_else(self, plain: Stack) -> None:
+        found = statements(plain)
+        role = "castai-agent-<Region>"
+        principal = found["LetItselfIn"]["Condition"]["ArnEquals"]["eks:principalArn"]
+        assert text(principal) == f"arn:<Partition>:iam::<AccountId>:role/{role}"
+        assert text(own_role(plain)["RoleName"]) == role
+        for sid in ("LookAfterOwnEntry", "GiveItselfRights"):
+            assert [text(each) for each in found[sid]["Resource"]] == [
+                "arn:<Partition>:eks:<Region>:<AccountId>:access-entry/"
+                f"{cluster}/role/<AccountId>/{role}/*"
+                for cluster in ("blue", "green")
+            ]
+
+    def test_it_gives_itself_two_policies_and_no_other(self, plain: Stack) -> None:
+        policies = statements(plain)["GiveItselfRights"]["Condition"]["ArnEquals"]["eks:policyArn"]
+        assert [text(each).rpartition("/")[2] for each in policies] == [
+            "AmazonEKSClusterAdminPolicy",
+            "AmazonEKSViewPolicy",
+        ]
+
+    def test_it_reads_the_one_secret(self, plain: Stack, full: Stack) -> None:
+        resource = text(statements(plain)["ReadApiKey"]["Resource"])
+        assert resource.endswith(f":secret:{SECRET}-??????")
+        assert "DecryptApiKey" not in statements(plain)
+        assert statements(full)["ReadApiKey"]["Resource"] == FULL["castai:apiKeySecret"]
+        assert statements(full)["DecryptApiKey"]["Resource"] == FULL["castai:apiKeyKmsKey"]
+
+    def test_it_writes_its_own_log(self, plain: Stack) -> None:
+        assert text(statements(plain)["WriteOwnLog"]["Resource"]).endswith(
+            ":log-group:/aws/lambda/castai-agent:*"
+        )
+
+    def test_every_role_has_the_boundary(self, full: Stack) -> None:
+        for role in full.all("AWS::IAM::Role").values():
+            assert text(role["PermissionsBoundary"]).endswith(":policy/platform/Boundary")
+
+
+def test_cdk_nag_finds_nothing_but_what_is_acknowledged(assembly: Assembly) -> None:
+    report = assembly.json("validation-report.json")
+    (nag,) = (r for r in report["pluginReports"] if r["pluginName"] == "AwsSolutions")
+    assert nag["conclusion"] == "success"
+    assert all(len(found["reason"]) > 20 for found in nag["suppressedViolations"])
+
+
+def test_cfn_lint_has_nothing_to_say(assembly: Assembly) -> None:
+    template = json.dumps(assembly.templates["castai-agent"])
+    matches = lint(template, config=ManualArgs(regions=REGIONS))
+    assert [str(match) for match in matches if match.rule.id not in ACCEPTED] == []
+
+
+def test_no_partition_is_written_down(plain: Stack) -> None:
+    assert not re.search(r"arn:aws[:-]", json.dumps(plain.template))

@@ -13,6 +13,7 @@ from lambdas.common import backoff
 from lambdas.common.clock import Clock
 from lambdas.common.errors import ClusterUnavailableError
 from lambdas.spot_handler import instances, locate, pods
+from lambdas.spot_handler.castai import CastAi, Report, Told
 from lambdas.spot_handler.cordon import cordon, patch_for
 from lambdas.spot_handler.drain import Drain, Window
 from lambdas.spot_handler.instances import Instance
@@ -43,6 +44,7 @@ class Means:
     clusters: Clusters
     transport: TransportFactory
     clock: Clock
+    castai: CastAi | None = None  # None: there is no API key, CAST AI is not told
 
 
 async def handle(notice: Notice, means: Means, *, time_limit: float) -> Result:
@@ -127,10 +129,10 @@ class _Interruption:
                     if again or not error.unreachable:
                         raise
                     continue
-                await self._on_node(api, node)
+                await self._on_node(api, instance, node)
                 return
 
-    async def _on_node(self, api: ClusterApi, node: Node | None) -> None:
+    async def _on_node(self, api: ClusterApi, instance: Instance, node: Node | None) -> None:
         if node is None:
             self._finish(
                 Outcome.NODE_NOT_FOUND,
@@ -150,14 +152,26 @@ class _Interruption:
 
         events = NodeEvents(api, node, self.notice, self.clock)
         begun = asyncio.create_task(events.begun(deadline=self.result.deadline))
+        told = asyncio.create_task(self._tell_castai(api, instance, node))
         try:
             if self.settings.mode is Mode.CORDON:
                 self._finish(Outcome.CORDONED)
             else:
                 await self._drain(api, node)
+            await events.ended(self.result)
+            await told
         finally:
-            await begun
-        await events.ended(self.result)
+            told.cancel()  # where the drain failed, nobody waits for CAST AI
+            await asyncio.wait([begun, told])
+
+    async def _tell_castai(self, api: ClusterApi, instance: Instance, node: Node) -> None:
+        if self.means.castai is None:
+            return
+        try:
+            report = await self.means.castai.interrupted(api, instance, node, until=self.deadline)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is none of the drain's
+            report = Report(Told.FAILED, repr(error))
+        self.result.castai, self.result.castai_reason = report.told.value, report.reason
 
     async def _drain(self, api: ClusterApi, node: Node) -> None:
         tally = await Drain(

@@ -1,4 +1,4 @@
-"""The eight calls to the Kubernetes API that a drain is made of, over one HTTP client.
+"""The nine calls to the Kubernetes API that a drain is made of, over one HTTP client.
 
 A client of its own, and not a library's, because a drain needs what those do not give: UID
 preconditions on a DELETE, the body of an accepted eviction, Retry-After, and pods decoded to the
@@ -130,6 +130,10 @@ class PodList(msgspec.Struct, frozen=True):
     items: list[Pod] = []
 
 
+class ConfigMap(msgspec.Struct, frozen=True):
+    data: dict[str, str] | None = None
+
+
 class Status(msgspec.Struct, frozen=True):
     """The part of a Kubernetes Status that tells what happened."""
 
@@ -187,6 +191,7 @@ _node = msgspec.json.Decoder(Node)
 _nodes = msgspec.json.Decoder(_NodeList)
 _pods = msgspec.json.Decoder(PodList)
 _pod = msgspec.json.Decoder(Pod)
+_config_map = msgspec.json.Decoder(ConfigMap)
 _status = msgspec.json.Decoder(Status)
 _watch_event = msgspec.json.Decoder(_WatchEvent)
 _encode = msgspec.json.encode
@@ -323,6 +328,14 @@ class ClusterApi:
         path = f"/api/v1/namespaces/{pod.metadata.namespace}/pods/{pod.metadata.name}"
         body = {"apiVersion": "v1", "kind": "DeleteOptions", **_delete_options(pod, grace)}
         return await self._answer("DELETE", path, body)
+
+    async def config_map(self, namespace: str, name: str) -> dict[str, str] | None:
+        """The data of a ConfigMap; None where there is none."""
+        path = f"/api/v1/namespaces/{namespace}/configmaps/{name}"
+        response = await self._request("GET", path)
+        if response.status_code == httpx2.codes.NOT_FOUND:
+            return None
+        return _decode(_config_map, self._checked(response)).data or {}
 
     async def create_event(self, event: Mapping[str, Any]) -> None:
         """A core/v1 Event, in the namespace that it names. One that is there already is fine."""

@@ -63,6 +63,8 @@ class Result:
     cordoned_at: float | None = None
     drained_at: float | None = None
     pods: Tally = field(default_factory=Tally)
+    castai: str = ""  # what came of telling CAST AI; empty: it was not to be told
+    castai_reason: str = ""
     plan: list[dict[str, Any]] | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -93,6 +95,10 @@ class Result:
             shape["seconds_to_cordon"] = self._since_notice(self.cordoned_at)
         if self.drained_at is not None:
             shape["seconds_to_drained"] = self._since_notice(self.drained_at)
+        if self.castai:
+            shape["castai"] = self.castai
+        if self.castai_reason:
+            shape["castai_reason"] = self.castai_reason
         if self.plan is not None:
             shape["plan"] = self.plan
         return shape

@@ -26,7 +26,7 @@ PODS_NAMED = 10  # pods an Event names; the log names all
 @cache
 def logger() -> Logger:
     """The container's logger; service and level come from the environment."""
-    return Logger(service=SERVICE)
+    return Logger(service=SERVICE, use_rfc3339=True)  # what Lambda's own level filter reads
 
 
 def log(result: Result) -> None:
@@ -67,6 +67,9 @@ def measure(result: Result) -> None:
             "PodsForced": result.pods.forced,
             "PodsLeft": len(result.pods.left),
         }
+    if result.castai:
+        counts["InterruptionsReported"] = int(result.castai == "reported")
+        counts["InterruptionsUnreported"] = int(result.castai != "reported")
     dimensions = {"cluster": result.cluster or NO_CLUSTER, "outcome": result.outcome.value}
     for extra in ({}, dimensions):
         _emit(counts, seconds, extra)

@@ -45,6 +45,7 @@ class Settings:
 
     concurrency: evictions in flight. margin: seconds kept free before the deadline.
     clusters: names of the clusters that are ours; empty: all of the account and region.
+    api_key_secret: Secrets Manager name or ARN of CAST AI's API key; empty: CAST AI is not told.
     """
 
     mode: Mode = Mode.DRAIN
@@ -53,10 +54,13 @@ class Settings:
     margin: float = 5.0
     clusters: frozenset[str] = frozenset()
     log_level: LogLevel = LogLevel.INFO
+    api_key_secret: str = ""
+    api_url: str = "https://api.cast.ai"
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str]) -> Settings:
-        """Read MODE, ON_DEADLINE, CONCURRENCY, MARGIN_SECONDS, CLUSTERS and LOG_LEVEL.
+        """Read MODE, ON_DEADLINE, CONCURRENCY, MARGIN_SECONDS, CLUSTERS, LOG_LEVEL,
+        CASTAI_API_KEY_SECRET and CASTAI_API_URL.
 
         An unset or empty variable means its default. Raises SettingsError with every fault.
         """
@@ -90,6 +94,8 @@ class Settings:
             log_level=read(
                 "LOG_LEVEL", lambda text: LogLevel(text.upper()), cls.log_level, _one_of(LogLevel)
             ),
+            api_key_secret=environment.get("CASTAI_API_KEY_SECRET", "").strip(),
+            api_url=read("CASTAI_API_URL", _url, cls.api_url, f"a URL like {cls.api_url}"),
         )
         if faults:
             raise SettingsError("Correct the function's environment: " + "; ".join(faults))
@@ -98,6 +104,12 @@ class Settings:
 
 def _one_of(choices: type[StrEnum]) -> str:
     return "one of " + ", ".join(choices)
+
+
+def _url(text: str) -> str:
+    if not text.startswith(("https://", "http://")):
+        raise ValueError(text)
+    return text
 
 
 def _concurrency(text: str) -> int:

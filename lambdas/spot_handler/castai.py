@@ -1,0 +1,125 @@
+"""CAST AI is told of the interruption: beside the drain, never before or instead of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, cast
+
+import httpx2
+
+from lambdas.common import api_key, aws, castai_api
+from lambdas.common.clock import Clock
+from lambdas.common.errors import CastaiError, ClusterForbiddenError
+from lambdas.spot_handler.instances import Instance
+from lambdas.spot_handler.kubernetes import ClusterApi, Node
+from lambdas.spot_handler.retry import retried
+
+if TYPE_CHECKING:
+    import botocore.session
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+
+CLUSTER_ID_TAG = "cast:cluster-id"
+NODE_ID_LABEL = "provisioner.cast.ai/node-id"
+AGENT_NAMESPACE = "castai-agent"
+AGENT_METADATA = "castai-agent-metadata"  # the ConfigMap in which the agent's cluster id stands
+CLUSTER_ID_KEY = "CLUSTER_ID"
+
+
+class Told(StrEnum):
+    """What came of telling CAST AI. One word, the same in the result, the log and the metric."""
+
+    REPORTED = "reported"
+    NO_CLUSTER_ID = "no_cluster_id"  # neither the instance nor the agent names one
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Report:
+    told: Told
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class CastAi:
+    """The way to CAST AI's API.
+
+    read_key: gives the API key; it may block, and is called in a thread. transport: for tests.
+    """
+
+    url: str
+    read_key: Callable[[], str]
+    clock: Clock
+    transport: httpx2.AsyncBaseTransport | None = None
+
+    async def interrupted(
+        self, api: ClusterApi, instance: Instance, node: Node, *, until: float
+    ) -> Report:
+        """Post the event, again and again until `until` (epoch seconds). Never raises a
+        CastaiError: what went wrong is in the report, and a drain does not depend on it.
+        """
+        try:
+            cluster_id = instance.tags.get(CLUSTER_ID_TAG) or await self._agents_id(api, until)
+            if not cluster_id:
+                return Report(
+                    Told.NO_CLUSTER_ID,
+                    f"neither the tag {CLUSTER_ID_TAG} of the instance nor the ConfigMap "
+                    f"{AGENT_NAMESPACE}/{AGENT_METADATA} names CAST AI's cluster id",
+                )
+            call = castai_api.event_call(
+                cluster_id,
+                castai_api.INTERRUPTED,
+                (node.metadata.labels or {}).get(NODE_ID_LABEL, ""),
+                node.spec.provider_id,
+            )
+            await self._send(call, until)
+        except CastaiError as error:
+            return Report(Told.FAILED, str(error))
+        return Report(Told.REPORTED)
+
+    async def _agents_id(self, api: ClusterApi, until: float) -> str:
+        """The id that the agent works under; empty where there is no agent, or no right to look."""
+        try:
+            data = await retried(
+                lambda: api.config_map(AGENT_NAMESPACE, AGENT_METADATA),
+                until=until,
+                clock=self.clock,
+            )
+        except ClusterForbiddenError:
+            return ""
+        return (data or {}).get(CLUSTER_ID_KEY, "")
+
+    async def _send(self, call: castai_api.Call, until: float) -> None:
+        key = await asyncio.to_thread(self.read_key)
+        url = castai_api.checked_url(self.url)
+        async with httpx2.AsyncClient(
+            transport=self.transport, timeout=castai_api.REQUEST_TIMEOUT
+        ) as http:
+
+            async def once() -> None:
+                try:
+                    response = await http.request(
+                        call.method,
+                        url + call.path,
+                        json=call.body,
+                        headers=castai_api.headers(call, key),
+                    )
+                except httpx2.TransportError as error:
+                    raise castai_api.unreachable(call, url, error) from error
+                failed = castai_api.failure(call, response.status_code, response.text)
+                if failed is not None:
+                    raise failed
+
+            await retried(once, until=until, clock=self.clock)
+
+
+def key_reader(session: botocore.session.Session, secret: str) -> Callable[[], str]:
+    """Reads the API key from a Secrets Manager secret (name or ARN) when it is called."""
+
+    def read() -> str:
+        client = session.create_client("secretsmanager", config=aws.CONFIG)
+        return api_key.read(cast("SecretsManagerClient", client), secret)
+
+    return read

@@ -76,7 +76,7 @@ AtLeastOne = Annotated[int, Meta(ge=1, title="a whole number from 1")]
 SecretId = Annotated[
     str,
     Meta(
-        pattern=r"^(arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:.+|[\w/+=.@-]{1,512})$",
+        pattern=r"^(arn:[a-z-]+:secretsmanager:[a-z0-9-]+:\d{12}:secret:.+|[\w/+=.@-]{1,512})$",
         title="the name or ARN of a Secrets Manager secret",
     ),
 ]

@@ -345,17 +345,25 @@ def _edit_once(ctx: Context, kube: Kube, change: Change) -> None:
     changed: Any = change(data)
     if changed is data:
         return
+    changed = {
+        key: text for key, text in changed.items() if text == (data or {}).get(key) or _says(text)
+    }
     if found is None:
         marks = {_OWNER_ANNOTATION: ctx.resource}
         metadata = {"name": _NAME, "namespace": _NAMESPACE, "annotations": marks}
         kube.create(
             {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": changed}
         )
-    elif _is_own(ctx, found) and not any(yaml.safe_load(text) for text in changed.values()):
+    elif _is_own(ctx, found) and not any(map(_says, changed.values())):
         kube.delete("v1", "ConfigMap", _NAME, _NAMESPACE)  # we made it, and nobody else uses it
     else:
         kube.replace({**found, "data": changed}, dry_run=True)
         kube.replace({**found, "data": changed})
+
+
+def _says(text: str) -> bool:
+    """Whether a key of the ConfigMap has any entry: an empty list means the same as no key."""
+    return bool(yaml.safe_load(text))
 
 
 def _is_own(ctx: Context, found: Mapping[str, Any]) -> bool:

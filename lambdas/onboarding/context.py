@@ -64,6 +64,9 @@ class ClusterDoor(Protocol):
     def kube(self, ctx: Context) -> Kube:
         """A client; opening the door the first time may mean to grant ourselves access."""
 
+    def close(self) -> None:
+        """Take our own access back. Raises CastaiError where that cannot be done."""
+
 
 @dataclass
 class Facts:

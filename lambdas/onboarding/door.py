@@ -4,12 +4,13 @@ out. A run that needs nothing inside the cluster never has access to it."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from types import TracebackType
 from typing import Self
 
 from lambdas.common import kube, own_access
 from lambdas.common.cluster import Cluster, Token, token_for
+from lambdas.common.errors import CastaiError
 from lambdas.common.kube import Kube
 from lambdas.onboarding.context import Context
 
@@ -30,6 +31,7 @@ class Door:
         self._token = token
         self._ways_out = ExitStack()
         self._kube: Kube | None = None
+        self._granted: Callable[[], AbstractContextManager[float]] = lambda: nullcontext(0.0)
 
     def __enter__(self) -> Self:
         """Nothing is opened yet."""
@@ -41,20 +43,19 @@ class Door:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close connections, then take our own access back."""
-        self._kube = None
-        self._ways_out.__exit__(kind, error, trace)
+        """Shut the door, whatever happened."""
+        try:
+            self.close()
+        except CastaiError as second:
+            if error is None:
+                raise
+            error.add_note(str(second))
 
     def kube(self, ctx: Context) -> Kube:
         """The cluster's API, as `context.ClusterDoor` has it."""
         if self._kube is None:
-            settled = 0.0
-            if self._principal and not ctx.plan_only:
-                settled = self._ways_out.enter_context(
-                    own_access.granted(
-                        ctx.clients.eks, ctx.cluster, self._principal, clock=ctx.clock
-                    )
-                )
+            self._granted = self._grant_of(ctx)
+            settled = self._ways_out.enter_context(self._granted())
             client = kube.connect(
                 ctx.cluster,
                 self._token(ctx.cluster),
@@ -64,3 +65,21 @@ class Door:
             )
             self._kube = self._ways_out.enter_context(client)
         return self._kube
+
+    def close(self) -> None:
+        """Close connections and take our own access back; the next `kube` opens again.
+
+        Raises CastaiError where our access cannot be removed, after a second try.
+        """
+        self._kube = None
+        try:
+            self._ways_out.close()
+        except CastaiError:
+            with self._granted():  # the entry is found, used and removed again
+                pass
+
+    def _grant_of(self, ctx: Context) -> Callable[[], AbstractContextManager[float]]:
+        if self._principal is None or ctx.plan_only:
+            return lambda: nullcontext(0.0)
+        principal, eks, cluster, clock = self._principal, ctx.clients.eks, ctx.cluster, ctx.clock
+        return lambda: own_access.granted(eks, cluster, principal, clock=clock)

@@ -15,7 +15,7 @@ from lambdas.onboarding.policies import USER_CLUSTER_CHARACTERS, Mode
 ACTIVE: Final = ("ACTIVE", "UPDATING")
 UNREGISTERED: Final = "00000000-0000-0000-0000-000000000000"
 """Stands for CAST AI's id in the plan for a cluster that is not registered yet."""
-_WAITING: Final = "waiting-connection"
+_UNUSED: Final = ("connecting", "waiting-connection")
 
 
 def inspect(ctx: Context) -> None:
@@ -99,10 +99,13 @@ def _registered(ctx: Context) -> str:
 
 
 def _register(ctx: Context) -> str:
-    """Register, and take that back on failure where the cluster was never connected."""
+    """Register, and take that back on failure where nobody has used the registration yet."""
     cluster_id = _registered(ctx)
     api = ctx.api
-    if api is not None and api.get(cluster_id).agent_status == _WAITING:
+    if api is None or ctx.facts.former_ids:
+        return cluster_id
+    known = api.get(cluster_id)
+    if (known.status, known.agent_status) == _UNUSED:
 
         def forget() -> None:
             api.disconnect(cluster_id)

@@ -10,20 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from lambdas.common.errors import AwsRefusedError, CastaiError, PermanentError
 
 T = TypeVar("T")
 
-# A create that was answered with silence and then tried again: it may well be ours.
-_EXISTS: Final = frozenset(
-    {
-        "EntityAlreadyExists",
-        "InvalidGroup.Duplicate",
-        "ResourceExistsException",
-        "ResourceInUseException",
-    }
+# Refused before anything was written. After any other error a write may have been done all the
+# same: the answer was lost, and the next try found its own work.
+_NOT_WRITTEN: Final = frozenset(
+    {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "ValidationError"}
 )
 
 
@@ -155,9 +151,7 @@ class Ledger:
 
 
 def _surely_not_written(error: Exception) -> bool:
-    if isinstance(error, AwsRefusedError):
-        return error.code not in _EXISTS
-    return isinstance(error, PermanentError)
+    return isinstance(error, AwsRefusedError) and error.code in _NOT_WRITTEN
 
 
 def first_line(error: BaseException) -> str:
@@ -168,6 +162,3 @@ def first_line(error: BaseException) -> str:
 def listed(rows: Iterable[Row]) -> str:
     """Rows for an error, one a line."""
     return "\n".join(f"- {row.thing}: {row.detail}" for row in rows)
-
-
-Write = Callable[[], Any]

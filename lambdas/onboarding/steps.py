@@ -98,12 +98,15 @@ def onboard(ctx: Context) -> list[Row]:
         for step in STEPS:
             ctx.ledger.step = step.name
             step.apply(ctx)
+        retired = _retire(ctx)
+        ctx.ledger.step = "leave the cluster"
+        ctx.door.close()
     except CastaiError as error:
         raise _undone(ctx, error) from error
     except Exception as error:
         failed = _undone(ctx, PermanentError(f"Report this as a bug: {type(error).__name__}"))
         raise failed from error
-    return [*ctx.ledger.rows, *_retire(ctx)]
+    return [*ctx.ledger.rows, *retired]
 
 
 def offboard(ctx: Context) -> list[Row]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ReadTimeoutError
 from moto import mock_aws
 from moto.iam.models import AWSManagedPolicy, iam_backends
 
@@ -95,9 +96,13 @@ class Watched:
             writes.done.append(f"{self._service}:{name}")
             fault = writes.fault
             if fault is None or fault.at != number:
-                return method(**arguments)
+                try:
+                    return method(**arguments)
+                except ValueError as error:  # moto, removing a role from a profile once more
+                    raise refusal("NoSuchEntity") from error
             if fault.after:
                 method(**arguments)
+                raise ReadTimeoutError(endpoint_url=f"https://{self._service}.invalid")
             raise refusal(fault.code, f"injected into {self._service}:{name}")
 
         return call

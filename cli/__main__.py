@@ -1,0 +1,5 @@
+"""`python -m cli` is `castai-eks`."""
+
+from cli.main import main
+
+main()

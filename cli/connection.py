@@ -1,0 +1,157 @@
+"""`castai-eks connect | disconnect | agent render`: the read-only castai-agent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from cli import account
+from cli.onboarding import Properties, parsed
+from lambdas.common import api_key, kube
+from lambdas.common import cluster as clusters
+from lambdas.common.castai_api import CastaiApi
+from lambdas.common.cluster import Cluster
+from lambdas.common.errors import PermanentError
+from lambdas.common.kube import Kube
+from lambdas.connect import agent, readiness, readonly
+from lambdas.connect.apply import Changes
+from lambdas.connect.manifest import NAME, Place
+from lambdas.connect.request import Agent, parse
+from lambdas.onboarding.handler import Means
+
+agent_app = typer.Typer(help="The agent's manifest.", no_args_is_help=True)
+
+PAUSE: Final = 5.0  # s between two looks at the agent
+
+ApiKeySecret = Annotated[
+    str, typer.Option(help="Secrets Manager secret (name or ARN) with CAST AI's API key.")
+]
+Manifest = Annotated[
+    Path | None,
+    typer.Option(exists=True, dir_okay=False, help="Use this manifest; it has to be read-only."),
+]
+FromCastai = Annotated[
+    bool, typer.Option("--from-castai", help="Use CAST AI's own manifest; read-only too.")
+]
+
+
+@agent_app.callback()
+def _group() -> None:
+    """Keep `render` a command of its own: typer would merge a single one into the group."""
+
+
+def connect(
+    cluster: account.Cluster,
+    *,
+    api_key_secret: ApiKeySecret,
+    manifest: Manifest = None,
+    from_castai: FromCastai = False,
+    properties: Properties = None,
+    region: account.Region = None,
+) -> None:
+    """Put the agent into the cluster and wait until CAST AI sees it."""
+    wish = _wish(cluster, api_key_secret, properties)
+    with _session(wish, region) as at:
+        text = _text(at.api, manifest, from_castai=from_castai)
+        done = agent.connect(
+            at.kube,
+            at.api,
+            agent.place(at.cluster),
+            agent.objects_of(wish, agent.place(at.cluster), at.key, text),
+            owner=account.RESOURCE,
+            until=at.until,
+        )
+        _print(done.changes)
+        typer.echo(f"CAST AI's id of the cluster: {done.cluster_id}")
+        _wait(at, done.cluster_id, wish.ready_within)
+
+
+def disconnect(
+    cluster: account.Cluster,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    region: account.Region = None,
+) -> None:
+    """Remove the agent that connect installed, its namespace last."""
+    if not yes:
+        typer.confirm(f"Remove the castai-agent from {cluster}?", abort=True)
+    tools = account.means(region)
+    until = tools.clock.now() + account.RUN_TIME
+    found = clusters.describe(tools.clients.eks, cluster, region=tools.place.region)
+    with kube.connect(found, tools.token(found), until=until) as client:
+        _print(agent.disconnect(client, owner=account.RESOURCE, until=until))
+
+
+@agent_app.command()
+def render(
+    cluster: account.Cluster,
+    account_id: Annotated[str, typer.Option("--account", help="AWS account id.")] = "ACCOUNT",
+    region: Annotated[str, typer.Option(help="Region of the cluster.")] = "REGION",
+    manifest: Manifest = None,
+    properties: Properties = None,
+) -> None:
+    """Print the agent's objects for kubectl, without the key, and prove that they only read."""
+    wish = _wish(cluster, "not-read", properties)
+    text = manifest.read_text(encoding="utf-8") if manifest else None
+    objects = agent.objects_of(wish, Place(account_id, region, cluster), "", text)
+    readonly.prove(objects, namespace=NAME)
+    typer.echo(agent.to_yaml(agent.without_key(objects)), nl=False)
+
+
+@dataclass(frozen=True)
+class _At:
+    """A cluster and CAST AI, both open."""
+
+    tools: Means
+    cluster: Cluster
+    kube: Kube
+    api: CastaiApi
+    key: str
+    until: float
+
+
+@contextmanager
+def _session(wish: Agent, region: str | None) -> Iterator[_At]:
+    tools = account.means(region)
+    until = tools.clock.now() + account.RUN_TIME
+    key = api_key.read(tools.clients.secrets, wish.api_key_secret)
+    cluster = clusters.describe(tools.clients.eks, wish.cluster_name, region=tools.place.region)
+    with (
+        kube.connect(cluster, tools.token(cluster), until=until) as client,
+        tools.open_api(key, wish.api_url, tools.clock, until) as api,
+    ):
+        yield _At(tools, cluster, client, api, key, until)
+
+
+def _wait(at: _At, cluster_id: str, seconds: float) -> None:
+    """Look until the agent is there. Raises PermanentError with what is wrong after `seconds`."""
+    clock = at.tools.clock
+    end = min(clock.now() + seconds, at.until)
+    while not (found := readiness.look(at.kube, at.api, cluster_id)).ready:
+        if clock.now() >= end:
+            raise PermanentError(f"{found.sentence} (waited {seconds:.0f} s)")
+        clock.sleep(PAUSE)
+    typer.echo(found.sentence)
+
+
+def _wish(cluster: str, api_key_secret: str, properties: list[str] | None) -> Agent:
+    given: Mapping[str, Any] = parsed(properties)
+    return parse({"ClusterName": cluster, "ApiKeySecret": api_key_secret, **given})
+
+
+def _text(api: CastaiApi, manifest: Path | None, *, from_castai: bool) -> str | None:
+    if manifest and from_castai:
+        raise PermanentError("Give --manifest or --from-castai, not both")
+    if from_castai:
+        return api.agent_manifest()
+    return manifest.read_text(encoding="utf-8") if manifest else None
+
+
+def _print(changes: Changes) -> None:
+    for what, things in vars(changes).items():
+        for thing in things:
+            typer.echo(f"{what:10} {thing}")

@@ -1,0 +1,38 @@
+"""`castai-eks`: the work of the custom resources from a terminal, with the user's credentials."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from cli import connection, credentials, onboarding, policy
+from lambdas.common.errors import CastaiError
+
+app = typer.Typer(
+    name="castai-eks",
+    help="Cloud access of CAST AI to an EKS cluster: given, shown and taken away. Credentials and "
+    "region come from the AWS SDK's standard settings (AWS_PROFILE, AWS_REGION, …).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # a frame's values are not for a terminal
+)
+app.command("onboard")(onboarding.onboard)
+app.command("offboard")(onboarding.offboard)
+app.command("plan")(onboarding.plan)
+app.command("status")(onboarding.status)
+app.command("connect")(connection.connect)
+app.command("disconnect")(connection.disconnect)
+app.add_typer(policy.app, name="policy")
+app.add_typer(credentials.app, name="credentials")
+app.add_typer(connection.agent_app, name="agent")
+
+
+def main() -> None:
+    """Run the command line; an error of ours is its message and exit status 1."""
+    try:
+        app()
+    except CastaiError as error:
+        lines = [str(error), *getattr(error, "__notes__", ())]
+        typer.secho("\n".join(lines), fg="red", err=True)
+        sys.exit(1)

@@ -1,0 +1,171 @@
+"""`castai-eks policy`: every IAM document for a cluster, without a call to AWS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from cli import show
+from lambdas.common.errors import PermanentError
+from lambdas.onboarding import names, policies
+from lambdas.onboarding.policies import Mode, Permissions, Scope
+
+app = typer.Typer(
+    help="The IAM documents, as they are deployed. What is not given shows as a placeholder.",
+    no_args_is_help=True,
+)
+
+
+@dataclass(frozen=True)
+class Where:
+    """The cluster that the documents are for."""
+
+    partition: str
+    region: str
+    account: str
+    cluster: str
+    path: str
+
+    def scope(self, cluster_id: str = "", vpc_id: str = "") -> Scope:
+        return Scope(
+            self.partition,
+            self.region,
+            self.account,
+            self.cluster,
+            cluster_id,
+            vpc_id,
+            self.path,
+        )
+
+
+Cluster = Annotated[str, typer.Option(help="Name of the EKS cluster.")]
+Region = Annotated[str, typer.Option(help="Region of the cluster.")]
+Account = Annotated[str, typer.Option(help="AWS account id.")]
+Partition = Annotated[str, typer.Option(help="aws, aws-cn or aws-us-gov.")]
+Path = Annotated[str, typer.Option(help="IAM path of users, roles and policies.")]
+ClusterId = Annotated[str, typer.Option(help="CAST AI's id of the cluster.")]
+Boundary = Annotated[str | None, typer.Option(help="ARN of a permissions boundary.")]
+AccountWide = Annotated[
+    bool, typer.Option("--account-wide", help="One CastEKSPolicy for all clusters.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")]
+
+
+@app.command()
+def admin(
+    *,
+    cluster: Cluster = "CLUSTER",
+    region: Region = "REGION",
+    account: Account = "ACCOUNT",
+    partition: Partition = "aws",
+    path: Path = "/",
+    cluster_id: ClusterId = "",
+    vpc_id: Annotated[str, typer.Option(help="VPC of the cluster.")] = "",
+    mode: Annotated[Mode | None, typer.Option(help="One mode only; both by default.")] = None,
+    boundary: Boundary = None,
+    account_wide: AccountWide = False,
+    api_key_secret: Annotated[
+        str | None, typer.Option(help="Secret (name or ARN) with CAST AI's API key.")
+    ] = None,
+    cdk: Annotated[bool, typer.Option(help="For deploying with CDK instead.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What the person needs who onboards the cluster, and nothing more."""
+    if cdk:
+        _print({"cdk-deployer": policies.cdk_deployer(partition, account, region)}, as_json=as_json)
+        return
+    where = Where(partition, region, account, cluster, path)
+    fits = len(cluster) <= policies.USER_CLUSTER_CHARACTERS
+    documents = policies.administrator(
+        where.scope(cluster_id, vpc_id),
+        modes=[mode] if mode else list(Mode) if fits else [Mode.ROLE],
+        account_wide=account_wide,
+        boundary=boundary,
+        api_key_secret=api_key_secret,
+    )
+    _print(documents, as_json=as_json)
+
+
+@app.command("cluster")
+def cluster_documents(
+    *,
+    cluster: Cluster = "CLUSTER",
+    region: Region = "REGION",
+    account: Account = "ACCOUNT",
+    partition: Partition = "aws",
+    path: Path = "/",
+    cluster_id: ClusterId = "00000000-0000-0000-0000-000000000000",
+    vpc_id: Annotated[str, typer.Option(help="VPC of the cluster.")] = "VPC",
+    mode: Annotated[Mode, typer.Option(help="What CAST AI acts as.")] = Mode.USER,
+    permissions: Annotated[
+        Permissions, typer.Option(help="How much CAST AI may do.")
+    ] = Permissions.SEEDS,
+    spot_lambda: Annotated[
+        bool, typer.Option(help="CAST AI manages a spot function of its own.")
+    ] = False,
+    principal: Annotated[
+        str, typer.Option(help="Who may assume the role, from CAST AI.")
+    ] = "PRINCIPAL",
+    boundary: Boundary = None,
+    account_wide: AccountWide = False,
+    as_json: AsJson = False,
+) -> None:
+    """What CAST AI's user or role carries."""
+    scope = Where(partition, region, account, cluster, path).scope(cluster_id, vpc_id)
+    if not (cluster_id and vpc_id):
+        raise PermanentError("Give --cluster-id and --vpc-id: CAST AI's policies name both")
+    documents: dict[str, Any] = {
+        names.policy_name(cluster, account_wide=account_wide): policies.cast_eks_policy(
+            scope,
+            permissions,
+            manage_spot_lambda=spot_lambda,
+            boundary=boundary,
+            account_wide=account_wide,
+        ),
+        names.INLINE_POLICY: policies.restricted_access(
+            scope, permissions, mode=mode, account_wide=account_wide
+        ),
+        "managed-policies": list(policies.identity_managed_policies(partition, permissions)),
+    }
+    if mode is Mode.ROLE:
+        documents["trust"] = policies.cross_account_trust(principal, cluster_id)
+    _print(documents, as_json=as_json)
+
+
+@app.command()
+def node(
+    *,
+    partition: Partition = "aws",
+    ssm: Annotated[bool, typer.Option(help="With Session Manager.")] = False,
+    ebs_csi: Annotated[bool, typer.Option(help="With the EBS CSI driver's policy.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What the nodes' role carries."""
+    managed = policies.node_managed_policies(partition, ssm=ssm, ebs_csi=ebs_csi)
+    _print(
+        {"trust": policies.node_trust(partition), "managed-policies": list(managed)},
+        as_json=as_json,
+    )
+
+
+@app.command()
+def spot(*, partition: Partition = "aws", as_json: AsJson = False) -> None:
+    """What the spot handler's role carries."""
+    managed = policies.spot_managed_policies(partition)
+    _print(
+        {"trust": policies.lambda_trust(partition), "managed-policies": list(managed)},
+        as_json=as_json,
+    )
+
+
+def _print(documents: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        show.document(documents)
+        return
+    for name, content in documents.items():
+        Console().print(name, style="bold")
+        show.document(content)

@@ -1,0 +1,45 @@
+"""What the commands print: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lambdas.onboarding.ledger import Action, Row
+
+_COLOURS: Final = {
+    Action.CREATE: "green",
+    Action.UPDATE: "yellow",
+    Action.DELETE: "red",
+    Action.CONFLICT: "bold red",
+}
+
+
+def rows(found: Iterable[Row]) -> None:
+    """The rows of a plan, or of what a run did."""
+    table = Table(box=None, header_style="bold")
+    for head in ("step", "", "thing", "detail"):
+        table.add_column(head, overflow="fold")
+    for row in found:
+        style = _COLOURS.get(row.action, "dim")
+        table.add_row(*map(Text, (row.step, row.action, row.thing, row.detail)), style=style)
+    Console().print(table)
+
+
+def facts(found: Mapping[str, str]) -> None:
+    """Names and values; what has no value is left out."""
+    table = Table(box=None, show_header=False)
+    for name, value in found.items():
+        if value:
+            table.add_row(Text(name), Text(value))
+    Console().print(table)
+
+
+def document(value: Any) -> None:  # noqa: ANN401 - any JSON
+    """JSON without colours or line breaks of the terminal's: it may go into a file."""
+    print(json.dumps(value, indent=2))

@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import boto3.session
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.loaders import Loader
 
 from lambdas.common.errors import AwsRefusedError, AwsUnavailableError
+
+if TYPE_CHECKING:
+    import boto3.session
 
 # One try per call, soon given up: the caller knows its deadline and retries by it.
 CONFIG = Config(
@@ -43,41 +46,84 @@ _SERVER_FAULT = 500
 
 
 @cache
-def session(models: Path | None = None) -> boto3.session.Session:
-    """The container's session: credentials, region and endpoints by the SDK's standard settings.
+def session() -> boto3.session.Session:
+    """The container's session: credentials, region and endpoints by the SDK's standard settings."""
+    import boto3.session  # noqa: PLC0415 - the spot handler's cold start does without
 
-    models: a folder of service models that come before the SDK's own (its data_path setting).
-    """
-    core = botocore.session.Session()
-    if models is not None:
-        core.set_config_variable("data_path", str(models))
     return boto3.session.Session(
-        botocore_session=core, region_name=os.environ.get("AWS_REGION") or None
+        botocore_session=botocore.session.Session(), region_name=_region_of_the_function()
     )
 
 
-def region(of: boto3.session.Session) -> str:
+@cache
+def lean_session(models: Path) -> botocore.session.Session:
+    """The same for a cold start that counts: botocore alone, with `models` before its own data.
+
+    models: a folder laid out as botocore's data; what is not there comes from botocore.
+    """
+    core = botocore.session.Session()
+    core.register_component("data_loader", _LeanLoader(models))
+    if region_name := _region_of_the_function():
+        core.set_config_variable("region", region_name)
+    return core
+
+
+class _LeanLoader(Loader):
+    """The SDK's loader, with a folder of ours first and without its walk through all services."""
+
+    def __init__(self, models: Path) -> None:
+        super().__init__(extra_search_paths=[str(models)])
+        self._models = str(models)
+
+    def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002 - the SDK's
+        """Names of folders; the SDK looks into each of some 400 to see if it has the type."""
+        return sorted({name for path in self.search_paths for name in _entries(path)})
+
+    def is_builtin_path(self, path: str) -> bool:
+        """Our endpoints.json is the SDK's own, cut short: no user's, which overrides the rules."""
+        return path.startswith(self._models) or bool(super().is_builtin_path(path))
+
+
+def _entries(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - names only
+    except OSError:
+        return []
+
+
+def _region_of_the_function() -> str | None:
+    return os.environ.get("AWS_REGION") or None
+
+
+def region(of: boto3.session.Session | botocore.session.Session) -> str:
     """The region of a session. Raises AwsRefusedError where none is set."""
-    name = of.region_name
+    name = _core(of).get_config_variable("region")
     if not name:
         raise AwsRefusedError("Set AWS_REGION: no region is configured", code="NoRegion")
-    return name
+    return str(name)
 
 
-def dns_suffix(of: boto3.session.Session, region_name: str) -> str:
+def dns_suffix(of: boto3.session.Session | botocore.session.Session, region_name: str) -> str:
     """The DNS suffix of a region's partition: amazonaws.com, amazonaws.com.cn, …
 
     Source: the partitions that the SDK itself resolves endpoints by.
     """
-    # boto3 has no public door to its partition data; botocore's loader is the documented one.
     import re  # noqa: PLC0415 - botocore has imported it already; only this function needs it
 
-    loader = of._session.get_component("data_loader")  # noqa: SLF001
+    loader = _core(of).get_component("data_loader")
     partitions: list[dict[str, Any]] = loader.load_data("partitions")["partitions"]
     for partition in partitions:
         if region_name in partition["regions"] or re.match(partition["regionRegex"], region_name):
             return str(partition["outputs"]["dnsSuffix"])
     return str(partitions[0]["outputs"]["dnsSuffix"])
+
+
+def _core(of: boto3.session.Session | botocore.session.Session) -> botocore.session.Session:
+    """boto3's session is a shell around botocore's, with no public way in."""
+    if isinstance(of, botocore.session.Session):
+        return of
+    core: botocore.session.Session = of._session  # noqa: SLF001
+    return core
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from lambdas.common.errors import PermanentError
 
 if TYPE_CHECKING:
     import boto3.session
+    import botocore.session
     from mypy_boto3_eks import EKSClient
 
 
@@ -91,7 +92,10 @@ class Token:
 
 
 def token_for(
-    cluster: Cluster, *, session: boto3.session.Session | None = None, clock: Clock = SYSTEM
+    cluster: Cluster,
+    *,
+    session: boto3.session.Session | botocore.session.Session | None = None,
+    clock: Clock = SYSTEM,
 ) -> Token:
     """The token of this process's own AWS identity (that of `session`) for `cluster`.
 

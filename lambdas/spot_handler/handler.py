@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lambdas.common import aws
 from lambdas.common.clock import SYSTEM
-from lambdas.spot_handler import instances, interruption, notices, report
+from lambdas.spot_handler import castai, instances, interruption, notices, report
+from lambdas.spot_handler.castai import CastAi
 from lambdas.spot_handler.interruption import Means
 from lambdas.spot_handler.kubernetes import transport
 from lambdas.spot_handler.locate import Clusters
@@ -18,6 +19,7 @@ from lambdas.spot_handler.settings import Settings
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
+    from mypy_boto3_ec2 import EC2Client
 
 # s kept for the report when the function's own time runs out before the notice does
 REPORT_RESERVE = 3.0
@@ -31,10 +33,13 @@ def means() -> Means:
     session = instances.session()
     return Means(
         settings=settings,
-        ec2=session.client("ec2", config=aws.CONFIG),
+        ec2=cast("EC2Client", session.create_client("ec2", config=aws.CONFIG)),
         clusters=Clusters(session, SYSTEM),
         transport=lambda ca_pem, connections: transport(ca_pem, connections=connections),
         clock=SYSTEM,
+        castai=CastAi(settings.api_url, castai.key_reader(session, settings.api_key_secret), SYSTEM)
+        if settings.api_key_secret
+        else None,
     )
 
 

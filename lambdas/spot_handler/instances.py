@@ -11,11 +11,11 @@ from lambdas.common import aws
 from lambdas.common.errors import AwsRefusedError
 
 if TYPE_CHECKING:
-    import boto3.session
+    import botocore.session
     from mypy_boto3_ec2 import EC2Client
 
-# The SDK takes longer to load its model of EC2 (some 700 calls) than a cold start has for all the
-# rest. This one has the call and the fields that we use, and is held to the SDK's by a test.
+# The SDK takes longer to load its model of EC2 (some 700 calls) and its list of all endpoints than
+# a cold start has for all the rest. These have what we use, and are held to the SDK's by tests.
 MODELS = Path(__file__).parent / "models"
 
 # EKS's own tags first: they name the cluster. The last is a family of tags: its key names it.
@@ -75,6 +75,6 @@ def find(ec2: EC2Client, instance_id: str) -> Instance | None:
     return None
 
 
-def session() -> boto3.session.Session:
-    """The container's one session: with this, EC2 clients know DescribeInstances and no more."""
-    return aws.session(MODELS)
+def session() -> botocore.session.Session:
+    """The container's one session: EC2 and EKS clients know the calls of a drain and no more."""
+    return aws.lean_session(MODELS)

@@ -7,7 +7,7 @@ knows the node: nothing about a cluster is configured.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from lambdas.common import aws, backoff
 from lambdas.common.clock import Clock
@@ -18,21 +18,21 @@ from lambdas.spot_handler.kubernetes import ClusterApi, Node
 from lambdas.spot_handler.retry import never, retried
 
 if TYPE_CHECKING:
-    import boto3.session
+    import botocore.session
     from mypy_boto3_eks import EKSClient
 
 
 class Clusters:
     """The clusters that this container has met: described once, and again when one has moved."""
 
-    def __init__(self, session: boto3.session.Session, clock: Clock) -> None:
+    def __init__(self, session: botocore.session.Session, clock: Clock) -> None:
         self._session = session
         self._clock = clock
         self._known: dict[str, tuple[Cluster, Token]] = {}
 
     @cached_property
     def _eks(self) -> EKSClient:
-        return self._session.client("eks", config=aws.CONFIG)
+        return cast("EKSClient", self._session.create_client("eks", config=aws.CONFIG))
 
     def get(self, name: str, *, until: float, fresh: bool = False) -> tuple[Cluster, Token] | None:
         """The cluster and our token for it; None where EKS has no cluster of this name.

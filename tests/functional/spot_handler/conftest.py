@@ -89,7 +89,7 @@ def open_account() -> Iterator[Account]:
             patch.delenv(name, raising=False)
         for name, value in environment.items():
             patch.setenv(name, value)
-        aws.session.cache_clear()
+        aws.lean_session.cache_clear()
         ec2 = boto3.client("ec2", region_name=REGION)
         eks = boto3.client("eks", region_name=REGION)
         subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
@@ -104,7 +104,7 @@ def open_account() -> Iterator[Account]:
         account = Account(ec2, eks, launched["InstanceId"], launched["PrivateDnsName"])
         account.tag({f"kubernetes.io/cluster/{CLUSTER}": "owned"})
         yield account
-    aws.session.cache_clear()
+    aws.lean_session.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ class Scene:
         session = instances.session()
         return Means(
             settings=replace(self.settings, **settings),
-            ec2=session.client("ec2", config=aws.CONFIG),
+            ec2=session.create_client("ec2", config=aws.CONFIG),
             clusters=Clusters(session, self.clock()),
             transport=lambda _ca, _connections: self.cluster.transport(),
             clock=self.clock(),

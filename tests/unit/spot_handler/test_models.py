@@ -1,20 +1,31 @@
-"""Our lean EC2 model says of the one call that we make what the SDK's own model says."""
+"""What our lean models and endpoints say is what the SDK's own say, and leads to the same place."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import botocore.session
+import pytest
+from botocore.config import Config
+from botocore.exceptions import EndpointProviderError, EndpointVariantError
 
+from lambdas.common import aws
+from lambdas.spot_handler import instances
 from lambdas.spot_handler.instances import MODELS
 
-OURS: dict[str, Any] = json.loads((MODELS / "ec2/2016-11-15/service-2.json").read_text())
-THEIRS: dict[str, Any] = (
-    botocore.session.Session()
-    .get_component("data_loader")
-    .load_service_model("ec2", "service-2", api_version="2016-11-15")
-)
+LOADER = botocore.session.Session().get_component("data_loader")
+SERVICES = {"ec2": "2016-11-15", "eks": "2017-11-01"}
+PARTITIONS: list[dict[str, Any]] = LOADER.load_data("partitions")["partitions"]
+REGIONS = [
+    *(region for partition in PARTITIONS for region in partition["regions"]),
+    "eu-somewhere-9",  # one that AWS has yet to open
+]
+
+
+def ours(path: str) -> Any:
+    return json.loads((MODELS / path).read_text())
 
 
 def differences(ours: Any, theirs: Any, path: str = "$") -> list[str]:
@@ -32,23 +43,94 @@ def differences(ours: Any, theirs: Any, path: str = "$") -> list[str]:
     return [] if ours == theirs else [f"{path}: {ours!r} is {theirs!r} in the SDK's model"]
 
 
-def test_every_word_of_it_is_the_sdks() -> None:
-    assert differences({k: v for k, v in OURS.items() if k != "version"}, THEIRS) == []
+@pytest.mark.parametrize("service", SERVICES)
+class TestModel:
+    def model(self, service: str) -> dict[str, Any]:
+        found: dict[str, Any] = ours(f"{service}/{SERVICES[service]}/service-2.json")
+        return found
+
+    def test_every_word_of_it_is_the_sdks(self, service: str) -> None:
+        theirs = LOADER.load_service_model(service, "service-2", SERVICES[service])
+        model = {key: value for key, value in self.model(service).items() if key != "version"}
+        assert differences(model, theirs) == []
+
+    def test_it_is_of_the_version_that_the_sdk_would_take(self, service: str) -> None:
+        assert LOADER.determine_latest_version(service, "service-2") == SERVICES[service]
+
+    def test_every_shape_that_is_named_is_there(self, service: str) -> None:
+        named = set[str]()
+
+        def collect(value: Any) -> None:
+            if isinstance(value, dict):
+                named.update(v for k, v in value.items() if k == "shape")
+                for inner in value.values():
+                    collect(inner)
+
+        collect(self.model(service))
+        assert named == set(self.model(service)["shapes"])
 
 
 def test_a_difference_would_be_seen() -> None:
-    assert differences({"shapes": {"Tag": {"type": "list"}}}, THEIRS)
-    assert differences({"operations": {"DescribeInstance": {}}}, THEIRS)
+    theirs = LOADER.load_service_model("ec2", "service-2", SERVICES["ec2"])
+    assert differences({"shapes": {"Tag": {"type": "list"}}}, theirs)
+    assert differences({"operations": {"DescribeInstance": {}}}, theirs)
 
 
-def test_every_shape_that_is_named_is_there() -> None:
-    named = set[str]()
+def test_the_endpoints_are_the_sdks_for_our_services() -> None:
+    """Written anew when this fails: the SDK's endpoints.json with these two services only."""
+    theirs = json.loads((Path(botocore.__file__).parent / "data/endpoints.json").read_text())
+    for partition in theirs["partitions"]:
+        partition["services"] = {
+            name: service for name, service in partition["services"].items() if name in SERVICES
+        }
+    assert ours("endpoints.json") == theirs
 
-    def collect(value: Any) -> None:
-        if isinstance(value, dict):
-            named.update(v for k, v in value.items() if k == "shape")
-            for inner in value.values():
-                collect(inner)
 
-    collect(OURS)
-    assert named == set(OURS["shapes"])
+def goal(session: botocore.session.Session, service: str, region: str, **config: Any) -> str:
+    """Where a client's requests go, and for which region they are signed; or why nowhere."""
+    try:
+        client = session.create_client(
+            service,
+            region_name=region,
+            config=Config(**config),
+            aws_access_key_id="testing",
+            aws_secret_access_key="testing",
+        )
+        resolved = client._ruleset_resolver.construct_endpoint(
+            operation_model=client.meta.service_model.operation_model(
+                "DescribeInstances" if service == "ec2" else "DescribeCluster"
+            ),
+            call_args={},
+            request_context={},
+        )
+    except (EndpointProviderError, EndpointVariantError) as error:
+        return str(error)
+    return f"{resolved.url} {client._request_signer.region_name}"
+
+
+@pytest.mark.parametrize(
+    "config", [{}, {"use_fips_endpoint": True}, {"use_dualstack_endpoint": True}]
+)
+@pytest.mark.parametrize("service", SERVICES)
+def test_requests_go_where_the_sdks_would_go(service: str, config: dict[str, bool]) -> None:
+    lean = instances.session()
+    plain = botocore.session.Session()
+    assert {region: goal(lean, service, region, **config) for region in REGIONS} == {
+        region: goal(plain, service, region, **config) for region in REGIONS
+    }
+
+
+def test_services_without_a_lean_model_are_the_sdks() -> None:
+    assert aws.lean_session(MODELS).create_client(
+        "sts", "eu-central-1", aws_access_key_id="testing", aws_secret_access_key="testing"
+    )
+
+
+def test_a_users_endpoint_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://127.0.0.1:1")
+    aws.lean_session.cache_clear()
+    client = instances.session().create_client(
+        "ec2", "eu-central-1", aws_access_key_id="testing", aws_secret_access_key="testing"
+    )
+    aws.lean_session.cache_clear()
+    assert client.meta.endpoint_url == "https://127.0.0.1:1"

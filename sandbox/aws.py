@@ -89,7 +89,7 @@ class Aws:
     def iam_as_root(self) -> IAMClient:
         """IAM as the account's root user, who is only needed to make the administrator."""
         root = boto3.Session(self.account, self._emulator.root_secret, region_name=self.region)
-        return root.client("iam", **self._options())
+        return root.client("iam", **self.client_options())
 
     @cached_property
     def session(self) -> Session:
@@ -103,37 +103,38 @@ class Aws:
 
     @cached_property
     def ec2(self) -> EC2Client:
-        return self.session.client("ec2", **self._options())
+        return self.session.client("ec2", **self.client_options())
 
     @cached_property
     def eks(self) -> EKSClient:
-        return self.session.client("eks", **self._options())
+        return self.session.client("eks", **self.client_options())
 
     @cached_property
     def iam(self) -> IAMClient:
-        return self.session.client("iam", **self._options())
+        return self.session.client("iam", **self.client_options())
 
     @cached_property
     def sqs(self) -> SQSClient:
-        return self.session.client("sqs", **self._options())
+        return self.session.client("sqs", **self.client_options())
 
     @cached_property
     def logs(self) -> CloudWatchLogsClient:
-        return self.session.client("logs", **self._options())
+        return self.session.client("logs", **self.client_options())
 
     @cached_property
     def events(self) -> EventBridgeClient:
-        return self.session.client("events", **self._options())
+        return self.session.client("events", **self.client_options())
 
     @cached_property
     def functions(self) -> LambdaClient:
-        return self.session.client("lambda", **self._options())
+        return self.session.client("lambda", **self.client_options())
 
     @cached_property
     def cloudformation(self) -> CloudFormationClient:
-        return self.session.client("cloudformation", **self._options())
+        return self.session.client("cloudformation", **self.client_options())
 
-    def _options(self) -> dict[str, Any]:
+    def client_options(self) -> dict[str, Any]:
+        """What any boto3 client needs to reach the sandbox."""
         return {
             "endpoint_url": self._emulator.endpoint,
             "verify": self._state.ca,

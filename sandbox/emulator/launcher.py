@@ -32,7 +32,9 @@ def main() -> None:
     import guard  # noqa: PLC0415
     import role_logs  # noqa: PLC0415
     from asynchronous import AsyncInvocations  # noqa: PLC0415
+    from condition_keys import ConditionKeys  # noqa: PLC0415
     from door import Door  # noqa: PLC0415
+    from pass_role import PassRole  # noqa: PLC0415
     from permissions import Permissions  # noqa: PLC0415
     from rule_targets import RuleTargets  # noqa: PLC0415
 
@@ -46,6 +48,8 @@ def main() -> None:
         invocations.install()
         RuleTargets(invocations, permissions).install()
         role_logs.install(permissions)
+        ConditionKeys().install()
+        PassRole().install()
         access_entry.install()
         cluster_vpc.install()
         door = Door(
@@ -116,6 +120,7 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     print(json.dumps({"endpoint": endpoint}), flush=True)
+    os.dup2(2, 1)  # the reader is gone now: whatever else is printed belongs into the log
     # A trigger that never comes keeps Hypercorn's own signal handlers and its long farewell away.
     serving = asyncio.create_task(serve(door, settings, shutdown_trigger=asyncio.Event().wait))
     await asyncio.wait(

@@ -1,0 +1,215 @@
+"""What the launcher adds to the emulator, seen through AWS's own API.
+
+The rest of the suite trusts it: were a permission granted here that AWS denies, our policies would
+look sufficient without being so.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from sandbox.aws import Aws
+from sandbox.state import State
+
+_numbers = itertools.count(1)
+NODE_POLICY = "arn:aws:iam::aws:policy/AmazonEKS_CNI_Policy"
+ADMIN_POLICY = "arn:aws:iam::aws:policy/AdministratorAccess"
+
+
+class User:
+    """An IAM user who may do what a test says."""
+
+    def __init__(self, account: Aws) -> None:
+        self._account = account
+        self.name = f"tester-{next(_numbers)}"
+        account.iam.create_user(UserName=self.name)
+        self._key = account.iam.create_access_key(UserName=self.name)["AccessKey"]
+
+    def may(self, *statements: dict[str, Any]) -> None:
+        """Replace the user's permissions; no Resource is any."""
+        document = {
+            "Version": "2012-10-17",
+            "Statement": [{"Effect": "Allow", "Resource": "*", **found} for found in statements],
+        }
+        self._account.iam.put_user_policy(
+            UserName=self.name, PolicyName="p", PolicyDocument=json.dumps(document)
+        )
+
+    def client(self, service: str) -> Any:
+        session = boto3.Session(
+            self._key["AccessKeyId"],
+            self._key["SecretAccessKey"],
+            region_name=self._account.region,
+        )
+        options = self._account.client_options()
+        return session.client(service, **options)  # type: ignore[call-overload]
+
+
+@pytest.fixture
+def user(account: Aws) -> User:
+    return User(account)
+
+
+@pytest.fixture
+def role(account: Aws) -> Iterator[str]:
+    """The name of a role that EC2 and Lambda may take."""
+    name = f"role-{next(_numbers)}"
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": ["ec2.amazonaws.com", "lambda.amazonaws.com"]},
+                "Action": "sts:AssumeRole",
+            }
+        ],
+    }
+    account.iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))
+    yield name
+    for policy in account.iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]:
+        account.iam.detach_role_policy(RoleName=name, PolicyArn=policy["PolicyArn"])
+    account.iam.delete_role(RoleName=name)
+
+
+def denied(call: Callable[..., Any], **arguments: Any) -> str:
+    """The message of the refusal, which must come."""
+    with pytest.raises(ClientError) as refused:
+        call(**arguments)
+    assert refused.value.response["Error"]["Code"] in (
+        "AccessDenied",
+        "AccessDeniedException",
+        "UnauthorizedOperation",
+    )
+    return refused.value.response["Error"]["Message"]
+
+
+def only_if(key: str, value: str) -> dict[str, Any]:
+    return {"Condition": {"StringEquals": {key: value}}}
+
+
+def test_policies_may_be_attached_by_their_arn(user: User, role: str) -> None:
+    user.may({"Action": "iam:AttachRolePolicy", **only_if("iam:PolicyARN", NODE_POLICY)})
+    attach = user.client("iam").attach_role_policy
+    denied(attach, RoleName=role, PolicyArn=ADMIN_POLICY)
+    attach(RoleName=role, PolicyArn=NODE_POLICY)
+
+
+def test_a_permissions_boundary_may_be_required(user: User, account: Aws) -> None:
+    user.may({"Action": "iam:CreateRole", **only_if("iam:PermissionsBoundary", ADMIN_POLICY)})
+    create = user.client("iam").create_role
+    trust = '{"Version":"2012-10-17","Statement":[]}'
+    denied(create, RoleName="unbounded", AssumeRolePolicyDocument=trust)
+    create(RoleName="bounded", AssumeRolePolicyDocument=trust, PermissionsBoundary=ADMIN_POLICY)
+    account.iam.delete_role(RoleName="bounded")
+
+
+def test_a_role_is_handed_to_lambda_only_by_who_may_pass_it(
+    user: User, account: Aws, role: str
+) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as code:
+        code.writestr("main.py", "")
+    function: dict[str, Any] = {
+        "FunctionName": role,
+        "Runtime": "python3.13",
+        "Role": f"arn:aws:iam::{account.account}:role/{role}",
+        "Handler": "main.handler",
+        "Code": {"ZipFile": archive.getvalue()},
+    }
+    create = user.client("lambda").create_function
+    user.may({"Action": "lambda:CreateFunction"})
+    assert "iam:PassRole" in denied(create, **function)
+    user.may(
+        {"Action": "lambda:CreateFunction"},
+        {"Action": "iam:PassRole", **only_if("iam:PassedToService", "ec2.amazonaws.com")},
+    )
+    assert "iam:PassRole" in denied(create, **function)
+    user.may(
+        {"Action": "lambda:CreateFunction"},
+        {"Action": "iam:PassRole", **only_if("iam:PassedToService", "lambda.amazonaws.com")},
+    )
+    create(**function)
+    account.functions.delete_function(FunctionName=role)
+
+
+def test_a_role_comes_into_an_instance_profile_only_by_who_may_pass_it(
+    user: User, account: Aws, role: str
+) -> None:
+    account.iam.create_instance_profile(InstanceProfileName=role)
+    add = user.client("iam").add_role_to_instance_profile
+    user.may({"Action": "iam:AddRoleToInstanceProfile"})
+    assert "iam:PassRole" in denied(add, InstanceProfileName=role, RoleName=role)
+    user.may({"Action": ["iam:AddRoleToInstanceProfile", "iam:PassRole"]})
+    add(InstanceProfileName=role, RoleName=role)
+    launch = user.client("ec2").run_instances
+    user.may({"Action": "ec2:RunInstances"})
+    arguments: dict[str, Any] = {"ImageId": "ami-0123", "MinCount": 1, "MaxCount": 1}
+    assert "iam:PassRole" in denied(launch, IamInstanceProfile={"Name": role}, **arguments)
+    account.iam.remove_role_from_instance_profile(InstanceProfileName=role, RoleName=role)
+    account.iam.delete_instance_profile(InstanceProfileName=role)
+
+
+def test_instances_may_be_bound_to_tags(user: User, account: Aws) -> None:
+    launch, end = user.client("ec2").run_instances, user.client("ec2").terminate_instances
+    user.may({"Action": "ec2:RunInstances", **only_if("aws:RequestTag/owner", "us")})
+    arguments: dict[str, Any] = {"ImageId": "ami-0123", "MinCount": 1, "MaxCount": 1}
+    denied(launch, **arguments)
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": "owner", "Value": "us"}]}]
+    ours = launch(TagSpecifications=tags, **arguments)["Instances"][0]["InstanceId"]
+    theirs = account.ec2.run_instances(**arguments)["Instances"][0]["InstanceId"]
+    user.may({"Action": "ec2:TerminateInstances", **only_if("ec2:ResourceTag/owner", "us")})
+    denied(end, InstanceIds=[theirs])
+    denied(end, InstanceIds=[ours, theirs])
+    end(InstanceIds=[ours])
+
+
+def test_security_groups_may_be_bound_to_a_vpc(user: User, account: Aws, state: State) -> None:
+    vpcs = account.ec2.describe_vpcs(Filters=[{"Name": "tag:Name", "Values": [state.cluster]}])
+    vpc = vpcs["Vpcs"][0]["VpcId"]
+    ours = account.ec2.create_security_group(GroupName="ours", Description="x", VpcId=vpc)[
+        "GroupId"
+    ]
+    theirs = account.ec2.create_security_group(GroupName="theirs", Description="x")["GroupId"]
+    arn = f"arn:aws:ec2:{account.region}:{account.account}:vpc/{vpc}"
+    user.may({"Action": "ec2:AuthorizeSecurityGroupIngress", **only_if("ec2:Vpc", arn)})
+    rule: dict[str, Any] = {"IpProtocol": "tcp", "FromPort": 1, "ToPort": 1, "CidrIp": "10.0.0.0/8"}
+    authorize = user.client("ec2").authorize_security_group_ingress
+    denied(authorize, GroupId=theirs, **rule)
+    authorize(GroupId=ours, **rule)
+    for group in (ours, theirs):
+        account.ec2.delete_security_group(GroupId=group)
+
+
+def test_access_entries_are_resources_of_their_own(
+    user: User, account: Aws, state: State, role: str
+) -> None:
+    principal = f"arn:aws:iam::{account.account}:role/{role}"
+    account.eks.create_access_entry(clusterName=state.cluster, principalArn=principal)
+    delete = user.client("eks").delete_access_entry
+    prefix = f"arn:aws:eks:{account.region}:{account.account}:access-entry/{state.cluster}/role"
+    user.may(
+        {
+            "Action": "eks:DeleteAccessEntry",
+            "Resource": f"{prefix}/{account.account}/somebody-else/*",
+        }
+    )
+    denied(delete, clusterName=state.cluster, principalArn=principal)
+    user.may(
+        {"Action": "eks:DeleteAccessEntry", "Resource": f"{prefix}/{account.account}/{role}/*"}
+    )
+    delete(clusterName=state.cluster, principalArn=principal)
+
+
+def test_a_cluster_is_in_the_vpc_of_its_subnets(account: Aws, state: State) -> None:
+    network = account.eks.describe_cluster(name=state.cluster)["cluster"]["resourcesVpcConfig"]
+    subnets = account.ec2.describe_subnets(SubnetIds=network["subnetIds"])["Subnets"]
+    assert {subnet["VpcId"] for subnet in subnets} == {network["vpcId"]}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -499,8 +501,6 @@ class Api:
 
 
 _QUOTES = '""'
-_NEVER = 1e9
-"""Seconds; asyncio cannot sleep for ever."""
 
 
 def _success(code: int) -> Obj:
@@ -673,7 +673,7 @@ class _HttpExchange:
             if isinstance(action, Answer):
                 return _canned(action)
             if isinstance(action, Delay):
-                await asyncio.sleep(min(action.seconds, _NEVER))
+                await self._pause(action.seconds)
             elif isinstance(action, Hook):
                 result = action.function(request)
                 if result is not None:
@@ -683,6 +683,13 @@ class _HttpExchange:
             if self._dropped:
                 return None
         return None
+
+    async def _pause(self, seconds: float) -> None:
+        """Let time pass, unless the client leaves."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if math.isinf(seconds) else seconds):
+                await self._disconnected()
+                self._dropped = True
 
     def _note(self, action: Reset | DropAnswer | BreakWatch | Down) -> None:
         match action:

@@ -13,7 +13,6 @@ from sandbox.cluster.resources import PODS, Obj, Resource
 from sandbox.cluster.selectors import FieldSelector
 from sandbox.cluster.store import Store
 
-
 _EXPIRED = (
     "The provided continue parameter is too old to display a consistent list result. You must start"
     " a new list without the continue parameter."

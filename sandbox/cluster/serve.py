@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import socket
 import ssl
 import tempfile
 import threading
@@ -79,17 +80,18 @@ class _Server(uvicorn.Server):
         self.cut()
 
     def _come_back(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._listen())
+        # The socket listens from here on; its connections wait for the server in the next step.
+        sock = socket.create_server((HOST, self.port), backlog=self.config.backlog)
+        task = asyncio.get_running_loop().create_task(self._listen(sock))
         self._comebacks.add(task)
         task.add_done_callback(self._comebacks.discard)
 
-    async def _listen(self) -> None:
+    async def _listen(self, sock: socket.socket) -> None:
         server = await asyncio.get_running_loop().create_server(
             lambda: _Protocol(
                 config=self.config, server_state=self.server_state, app_state=self.lifespan.state
             ),
-            HOST,
-            self.port,
+            sock=sock,
             ssl=self.config.ssl,
         )
         self.servers = [server]
@@ -228,6 +230,23 @@ class ServedCluster(ClusterState):
             cluster = self._running()
             async with asyncio.timeout(timeout):
                 await cluster.until(lambda: condition(cluster))
+
+        self._await(wait(), timeout + CALL_SECONDS)
+
+    def wait_up(self, *, timeout: float = CALL_SECONDS) -> None:
+        """Wait until a server that a fault took down listens again.
+
+        Raises:
+            TimeoutError: it did not within so many seconds.
+        """
+
+        async def wait() -> None:
+            up = asyncio.Event()
+            faults = self._running().faults
+            faults.listen(lambda: None, up.set)
+            if faults.is_down():
+                async with asyncio.timeout(timeout):
+                    await up.wait()
 
         self._await(wait(), timeout + CALL_SECONDS)
 

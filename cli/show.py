@@ -12,6 +12,7 @@ from rich.text import Text
 
 from lambdas.onboarding.ledger import Action, Row
 
+WIDE: Final = 400  # characters: ARNs of longest names, and a sentence
 _COLOURS: Final = {
     Action.CREATE: "green",
     Action.UPDATE: "yellow",
@@ -28,7 +29,7 @@ def rows(found: Iterable[Row]) -> None:
     for row in found:
         style = _COLOURS.get(row.action, "dim")
         table.add_row(*map(Text, (row.step, row.action, row.thing, row.detail)), style=style)
-    Console().print(table)
+    _console().print(table)
 
 
 def facts(found: Mapping[str, str]) -> None:
@@ -37,7 +38,13 @@ def facts(found: Mapping[str, str]) -> None:
     for name, value in found.items():
         if value:
             table.add_row(Text(name), Text(value))
-    Console().print(table)
+    _console().print(table)
+
+
+def _console() -> Console:
+    """In a pipe or a file a line is a row, however long."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDE)
 
 
 def document(value: Any) -> None:  # noqa: ANN401 - any JSON

@@ -1,0 +1,112 @@
+"""`castai-eks` on the same account, cluster and CAST AI as the custom resource."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli import account
+from cli.main import app
+from lambdas.onboarding.steps import InTheWayError
+from tests.functional.onboarding.conftest import API_KEY, API_KEY_SECRET, Scene
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A command as a user who has access to the cluster, which no command grants."""
+    scene.users.admits = lambda: True
+    monkeypatch.setattr(account, "means", lambda _region: replace(scene.means(), own_role=None))
+
+    def invoke(command: str, *arguments: str, ok: bool = True, answer: str = "") -> Result:
+        given = [*command.split(), scene.eks.name, *arguments]
+        result = CliRunner().invoke(app, given, input=answer, catch_exceptions=False)
+        assert (result.exit_code == 0) is ok, result.output
+        return result
+
+    return invoke
+
+
+def api(scene: Scene) -> list[str]:
+    return [
+        "--api-key-secret",
+        API_KEY_SECRET,
+        "-p",
+        f"ApiUrl={scene.castai_url}",
+        "-p",
+        "RequireAgent=false",
+    ]
+
+
+@pytest.mark.parametrize("mode", ["user", "cross-account-role"])
+def test_a_plan_says_what_onboard_then_does_and_writes_nothing(
+    scene: Scene, run: Run, mode: str
+) -> None:
+    before = scene.snapshot()
+    planned = run("plan", "--mode", mode, *api(scene)).stdout
+    assert scene.snapshot() == before
+    assert not scene.writes.done
+    for thing in ("CastEKSPolicy-prod", "cast-eks-prod"):
+        assert thing in planned
+    assert "create" in planned
+    done = run("onboard", "--mode", mode, *api(scene)).stdout
+    assert scene.known.credentials
+    assert "NodeRoleArn" in done
+    again = run("plan", "--mode", mode, *api(scene)).stdout
+    assert "create" not in again
+
+
+def test_onboard_and_offboard_leave_the_account_as_it_was(scene: Scene, run: Run) -> None:
+    before = scene.snapshot()
+    run("onboard", *api(scene))
+    after = scene.snapshot()
+    run("onboard", *api(scene))
+    assert scene.snapshot() == after
+    shown = run("offboard", "--dry-run", *api(scene)).stdout
+    assert "delete" in shown
+    assert scene.snapshot() == after
+    run("offboard", *api(scene), answer="n\n", ok=False)
+    assert scene.snapshot() == after
+    run("offboard", "--yes", *api(scene))
+    assert scene.snapshot() == before
+
+
+def test_what_a_stack_made_is_in_the_way_and_stays(scene: Scene, run: Run) -> None:
+    scene.users.admits = lambda: True
+    scene.create()
+    before = scene.snapshot()
+    planned = run("plan", *api(scene), ok=False)
+    assert planned.exit_code == 2
+    assert "conflict" in planned.stdout
+    with pytest.raises(InTheWayError):
+        run("onboard", *api(scene))
+    run("offboard", "--yes", *api(scene))
+    assert scene.snapshot() == before
+
+
+def test_the_status_tells_how_far_the_onboarding_is(scene: Scene, run: Run) -> None:
+    scene.agent = "Install the agent"
+    text = run("status", *api(scene)).stdout
+    assert "things differ" in text
+    assert "Install the agent" in text
+    run("onboard", *api(scene))
+    scene.agent = ""
+    text = run("status", *api(scene)).stdout
+    assert "complete" in text
+    assert "available" in text
+
+
+def test_the_key_is_shown_only_when_asked_for(scene: Scene, run: Run) -> None:
+    outputs = [run("plan", *api(scene)), run("onboard", *api(scene)), run("status", *api(scene))]
+    key = scene.stored_key()
+    for result in outputs:
+        assert API_KEY not in result.output
+        assert key["secretAccessKey"] not in result.output
+    refused = run("credentials show", answer="n\n", ok=False)
+    assert key["secretAccessKey"] not in refused.output
+    assert json.loads(run("credentials show", "--yes").stdout) == key

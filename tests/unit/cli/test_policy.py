@@ -1,0 +1,127 @@
+"""`castai-eks policy` and what needs no account."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from cli import main as command_line
+from cli.onboarding import parsed
+from lambdas.common.errors import PermanentError
+from lambdas.onboarding import policies
+from lambdas.onboarding.policies import Mode, Permissions, Scope
+
+ID = "1a2b3c4d-0000-4000-8000-000000000001"
+WHERE = ["--region", "cn-north-1", "--account", "111122223333", "--partition", "aws-cn"]
+SCOPE = Scope("aws-cn", "cn-north-1", "111122223333", "prod", ID, "vpc-1")
+KNOWN = ["--cluster", "prod", *WHERE, "--cluster-id", ID, "--vpc-id", "vpc-1"]
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(command_line.app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def run_json(*arguments: str) -> Any:
+    return json.loads(run(*arguments, "--json"))
+
+
+def test_admin_prints_what_the_chosen_mode_needs() -> None:
+    both = run_json("policy", "admin", *KNOWN)
+    assert both == policies.administrator(SCOPE)
+    user = run_json("policy", "admin", *KNOWN, "--mode", "user")
+    assert user == policies.administrator(SCOPE, modes=[Mode.USER])
+
+
+def test_admin_takes_a_name_that_is_too_long_for_user_mode() -> None:
+    documents = run_json("policy", "admin", "--cluster", "c" * 60)
+    assert "CreateUser" not in json.dumps(documents)
+
+
+def test_admin_for_cdk_needs_only_the_roles_of_the_bootstrap_stack() -> None:
+    documents = run_json("policy", "admin", *KNOWN, "--cdk")
+    assert documents == {
+        "cdk-deployer": policies.cdk_deployer("aws-cn", "111122223333", "cn-north-1")
+    }
+
+
+@pytest.mark.parametrize("permissions", Permissions)
+def test_cluster_prints_what_cast_ai_carries(permissions: Permissions) -> None:
+    documents = run_json("policy", "cluster", *KNOWN, "--permissions", permissions.value)
+    assert documents == {
+        "CastEKSPolicy-prod": policies.cast_eks_policy(
+            SCOPE, permissions, manage_spot_lambda=False, boundary=None
+        ),
+        "CastEKSRestrictedAccess": policies.restricted_access(SCOPE, permissions),
+        "managed-policies": list(policies.identity_managed_policies("aws-cn", permissions)),
+    }
+
+
+def test_cluster_in_role_mode_prints_the_trust_too() -> None:
+    principal = "arn:aws-cn:iam::1:user/c"
+    arguments = ["--mode", "cross-account-role", "--principal", principal]
+    documents = run_json("policy", "cluster", *KNOWN, *arguments)
+    assert documents["trust"] == policies.cross_account_trust(principal, ID)
+
+
+def test_node_and_spot_print_trust_and_managed_policies() -> None:
+    assert run_json("policy", "node", "--partition", "aws-cn", "--ssm") == {
+        "trust": policies.node_trust("aws-cn"),
+        "managed-policies": [*policies.node_managed_policies("aws-cn", ssm=True, ebs_csi=False)],
+    }
+    assert run_json("policy", "spot", "--partition", "aws-cn") == {
+        "trust": policies.lambda_trust("aws-cn"),
+        "managed-policies": [*policies.spot_managed_policies("aws-cn")],
+    }
+
+
+@pytest.mark.parametrize("command", ["admin", "cluster", "node", "spot"])
+def test_every_document_can_be_printed_with_placeholders_for_people(command: str) -> None:
+    text = run("policy", command)
+    assert '"Version": "2012-10-17"' in text
+
+
+def test_an_error_is_one_message_and_exit_status_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["castai-eks", "policy", "cluster", "--cluster", "x y"])
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+    assert ended.value.code == 1
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith("Give the name of an EKS cluster, not 'x y'")
+    assert "Traceback" not in err
+
+
+def test_the_agents_manifest_is_printed_without_the_key() -> None:
+    objects = list(yaml.safe_load_all(run("agent", "render", "prod")))
+    assert {each["kind"] for each in objects} >= {"Namespace", "Deployment", "ClusterRole"}
+    (secret,) = [each for each in objects if each["kind"] == "Secret"]
+    assert set(secret["data"].values()) == {""}
+
+
+@pytest.mark.parametrize(
+    ("pair", "value"),
+    [
+        ("Path=/castai/", {"Path": "/castai/"}),
+        ('Tags={"team": "platform"}', {"Tags": {"team": "platform"}}),
+        ('SecurityGroup=["sg-12345678"]', {"SecurityGroup": ["sg-12345678"]}),
+        ("RotationId=a=b", {"RotationId": "a=b"}),
+        ("RotationId=", {"RotationId": ""}),
+    ],
+)
+def test_a_property_is_a_pair(pair: str, value: dict[str, Any]) -> None:
+    assert parsed([pair]) == value
+
+
+@pytest.mark.parametrize("pair", ["Path", "=x", "Tags={x"])
+def test_what_is_no_pair_is_refused(pair: str) -> None:
+    with pytest.raises(PermanentError, match=r"^Give"):
+        parsed([pair])

@@ -17,7 +17,7 @@ from sandbox import aws, kubernetes, lifecycle
 from sandbox.cdk import Cdk
 from sandbox.demo import Stage, play, selected
 from sandbox.errors import SandboxError
-from sandbox.state import CLUSTER, FOLDER, State
+from sandbox.state import API_KEY_SECRET, CLUSTER, FOLDER, State
 from sandbox.view import View
 
 app = typer.Typer(
@@ -172,13 +172,16 @@ def _introduce(state: State) -> None:
     """How to look at a running sandbox. The secrets stay in files."""
     client = aws.Aws(state)
     environment = state.path / "environment"
-    lines = [f"export {name}={value}" for name, value in client.environment().items()]
+    lines = ["unset AWS_PROFILE AWS_SESSION_TOKEN"]  # of a real account
+    lines += [f"export {name}={value}" for name, value in client.environment().items()]
     if state.kubernetes is not None:
         lines.append(f"export KUBECONFIG={state.kubernetes.kubeconfig}")
     environment.touch(mode=0o600)
     environment.write_text("\n".join(lines) + "\n")
     table = Table.grid(padding=(0, 2))
     table.add_row("AWS endpoint", client.environment()["AWS_ENDPOINT_URL"])
+    if state.castai is not None:
+        table.add_row("CAST AI API", f"{state.castai.url} (key: secret {API_KEY_SECRET})")
     if state.kubernetes is not None:
         table.add_row("cluster", f"{state.cluster} at {kubernetes.endpoint(state)}")
         table.add_row("kubeconfig", state.kubernetes.kubeconfig)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mypy_boto3_iam import IAMClient
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_logs import CloudWatchLogsClient
+    from mypy_boto3_secretsmanager import SecretsManagerClient
     from mypy_boto3_sqs import SQSClient
 
 SPOT_NOTICE = "EC2 Spot Instance Interruption Warning"
@@ -116,6 +117,10 @@ class Aws:
     @cached_property
     def sqs(self) -> SQSClient:
         return self.session.client("sqs", **self.client_options())
+
+    @cached_property
+    def secrets(self) -> SecretsManagerClient:
+        return self.session.client("secretsmanager", **self.client_options())
 
     @cached_property
     def logs(self) -> CloudWatchLogsClient:

@@ -7,12 +7,12 @@ from pathlib import Path
 import msgspec
 from lightkube import Client
 
-from sandbox import account, cluster_process, emulator_process, kubernetes, wait
+from sandbox import account, castai_process, cluster_process, emulator_process, kubernetes, wait
 from sandbox.account import Machine
 from sandbox.aws import Aws
 from sandbox.certificates import Certificates
 from sandbox.errors import SandboxError
-from sandbox.state import CLUSTER, Kubernetes, State
+from sandbox.state import API_KEY_SECRET, CLUSTER, Kubernetes, State
 
 ROOT = Path(__file__).parents[1]
 WORKLOADS = Path(__file__).parent / "workloads.yaml"
@@ -91,6 +91,11 @@ def _start(
     state = msgspec.structs.replace(state, administrator=account.create_administrator(aws))
     state.save()
     aws = Aws(state)
+    say("starting the CAST AI API")
+    castai, api_key = castai_process.start(state.path)
+    state = msgspec.structs.replace(state, castai=castai)
+    state.save()
+    aws.secrets.create_secret(Name=API_KEY_SECRET, SecretString=api_key)
     say(f"creating VPC, EKS cluster {state.cluster} and {len(machines)} instances")
     subnets = account.create_network(aws, state.cluster)
     account.create_cluster(aws, state.cluster, subnets)

@@ -8,10 +8,12 @@ from pathlib import Path
 import msgspec
 import psutil  # type: ignore[import-untyped] # its stubs are a package of their own
 
+from sandbox import wait
 from sandbox.errors import SandboxError
 
 START_TIME_TOLERANCE = 1.0  # s: the boot time that start times are computed from drifts
 GRACE = 10.0  # s between SIGTERM and SIGKILL
+START = 30.0  # s that a process has to say that it is ready
 TAIL = 20  # lines of a log that an error shows
 
 
@@ -99,6 +101,33 @@ def start(
         _children.pop(child.pid).wait()
         raise SandboxError(f"Read {log}: {Path(command[0]).name} did not start\n{_tail(log)}")
     return Process.of(child.pid), line.strip()
+
+
+def start_with_file(
+    command: Sequence[str | Path], *, log: Path, env: Mapping[str, str], ready: Path
+) -> tuple[Process, bytes]:
+    """As `start`, for a process that says that it is ready by writing the file ``ready``."""
+    ready.unlink(missing_ok=True)
+    with log.open("w") as sink:
+        child = subprocess.Popen(
+            [os.fspath(part) for part in command],
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            text=True,
+            start_new_session=True,
+        )
+    _children[child.pid] = child
+    wait.until(
+        lambda: ready.exists() or child.poll() is not None,
+        f"{command[0]} writing {ready}",
+        timeout=START,
+    )
+    if not ready.exists():
+        _children.pop(child.pid)
+        raise SandboxError(f"Read {log}: {Path(command[0]).name} did not start\n{_tail(log)}")
+    return Process.of(child.pid), ready.read_bytes()
 
 
 def _tail(log: Path) -> str:

@@ -12,6 +12,7 @@ FOLDER = Path(".sandbox")
 ACCOUNT = "111122223333"  # an account id that AWS reserves for documentation
 REGION = "eu-central-1"
 CLUSTER = "demo"
+API_KEY_SECRET = "castai/api-key"  # noqa: S105 - the secret's name
 
 
 class Emulator(msgspec.Struct, frozen=True):
@@ -52,6 +53,13 @@ class Kubernetes(msgspec.Struct, frozen=True):
     process: Process | None = None  # None: somebody else's cluster
 
 
+class CastAi(msgspec.Struct, frozen=True):
+    """The simulated CAST AI API; its key is in Secrets Manager, where the functions look."""
+
+    process: Process
+    url: str
+
+
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """Enough to talk to the sandbox and to end it. Holds secrets: readable by its owner only."""
 
@@ -63,7 +71,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     emulator: Emulator | None = None
     administrator: Administrator | None = None
     kubernetes: Kubernetes | None = None
-    castai: Process | None = None
+    castai: CastAi | None = None
     nodes: tuple[Node, ...] = ()
 
     @property
@@ -96,6 +104,6 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         found = {
             "AWS emulator": self.emulator.process if self.emulator else None,
             "simulated cluster": self.kubernetes.process if self.kubernetes else None,
-            "CAST AI API": self.castai,
+            "CAST AI API": self.castai.process if self.castai else None,
         }
         return {name: process for name, process in found.items() if process is not None}

@@ -31,7 +31,7 @@ LOOK = 0.2  # s between looks of the agent that is played
 @pytest.fixture(scope="module")
 def castai(account: Aws) -> Iterator[tuple[Castai, str]]:
     """CAST AI, simulated, and the API key in Secrets Manager."""
-    secrets = account.session.client("secretsmanager", **account._options())
+    secrets = account.session.client("secretsmanager", **account.client_options())
     secrets.create_secret(Name=SECRET, SecretString=KEY)
     simulated = Castai(KEY)
     with running(simulated) as url:

@@ -12,6 +12,7 @@ from lambdas.common.own_access import CLUSTER_ADMIN, VIEW
 from lambdas.connect.handler import OWN_ROLE
 from stacks.castai_stack import CastaiStack
 from stacks.constructs.acknowledged import acknowledge
+from stacks.constructs.api_key import api_key_statements
 from stacks.constructs.bundling import ROOT
 from stacks.constructs.patient_provider import PatientProvider
 from stacks.constructs.python_function import PythonFunction
@@ -46,7 +47,7 @@ class AgentStack(CastaiStack):
         self.settings = settings
         clusters = settings.agent.agent_clusters
         secret = str(settings.castai.api_key_secret)
-        role = self._role(clusters, secret)
+        role = self._role(clusters)
         provider = PatientProvider(
             self,
             "Provider",
@@ -98,15 +99,15 @@ class AgentStack(CastaiStack):
             },
         )
 
-    def _role(self, clusters: Sequence[str], secret: str) -> iam.Role:
-        """What the function does, on these clusters and this secret, and nothing else."""
+    def _role(self, clusters: Sequence[str]) -> iam.Role:
+        """What the function does, on these clusters and the one secret, and nothing else."""
         # A name of its own, so that its policy can name it: it lets itself in and nobody else.
         name = f"{self.prefix}-{self.region}"
         statements = {
             statement.sid: statement
             for statement in (
                 *self._cluster_statements(clusters, name),
-                *self._other_statements(secret),
+                *self._other_statements(),
             )
         }
         role = iam.Role(
@@ -156,17 +157,14 @@ class AgentStack(CastaiStack):
             {"ArnEquals": {"eks:policyArn": self._access_policies()}},
         )
 
-    def _other_statements(self, secret: str) -> Iterator[iam.PolicyStatement]:
+    def _other_statements(self) -> Iterator[iam.PolicyStatement]:
         log = f"/aws/lambda/{self.prefix}:*"
         yield _allow(
             "WriteOwnLog",
             ["logs:CreateLogStream", "logs:PutLogEvents"],
             [self._arn("logs", "log-group", log, ArnFormat.COLON_RESOURCE_NAME)],
         )
-        secret_arn = self._secret_arn(secret)
-        yield _allow("ReadApiKey", ["secretsmanager:GetSecretValue"], [secret_arn])
-        if key := self.settings.castai.api_key_kms_key:
-            yield _allow("DecryptApiKey", ["kms:Decrypt"], [key])
+        yield from api_key_statements(self, self.settings.castai)
         if self.settings.spot_handler.subnet_ids:
             yield _allow("AttachToVpc", NETWORK_INTERFACE_ACTIONS, ["*"])
 
@@ -187,13 +185,6 @@ class AgentStack(CastaiStack):
             service=service, resource=resource, resource_name=name, arn_format=form
         )
         return Arn.format(parts, self)
-
-    def _secret_arn(self, secret: str) -> str:
-        if secret.startswith("arn:"):
-            return secret
-        return self._arn(
-            "secretsmanager", "secret", f"{secret}-??????", ArnFormat.COLON_RESOURCE_NAME
-        )
 
     def _outputs(self, cluster: str, agent: CustomResource) -> None:
         part = "".join(each.capitalize() for each in cluster.replace("_", "-").split("-"))

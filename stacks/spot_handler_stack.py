@@ -53,6 +53,7 @@ class SpotHandlerStack(CastaiStack):
             self,
             "Role",
             settings=self.spot,
+            castai=settings.castai,
             function_name=self.prefix,
             failure_queue_name=failures_name,
         ).role
@@ -111,8 +112,16 @@ class SpotHandlerStack(CastaiStack):
                 "LOG_LEVEL": self.spot.log_level,
                 "POWERTOOLS_SERVICE_NAME": SERVICE,
                 "POWERTOOLS_METRICS_NAMESPACE": METRICS_NAMESPACE,
+                **self._castai(),
             },
         )
+
+    def _castai(self) -> dict[str, str]:
+        """Where and with which key CAST AI is told of interruptions; nothing without a key."""
+        castai = self.settings.castai
+        if castai.api_key_secret is None:
+            return {}
+        return {"CASTAI_API_KEY_SECRET": castai.api_key_secret, "CASTAI_API_URL": castai.api_url}
 
     def _target(self, function: lambda_.Function) -> lambda_.IFunction:
         """What the rules call: the function, or with SnapStart an alias of its newest version."""

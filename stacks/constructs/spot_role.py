@@ -9,7 +9,8 @@ from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from stacks.constructs.acknowledged import acknowledge
-from stacks.settings import SpotHandlerSettings
+from stacks.constructs.api_key import api_key_statements
+from stacks.settings import CastaiSettings, SpotHandlerSettings
 
 # What CAST AI documents for CastLambdaRoleForSpot.
 MANAGED_POLICIES = (
@@ -45,11 +46,13 @@ class SpotRole(Construct):
         id: str,  # noqa: A002 - CDK's own name for it
         *,
         settings: SpotHandlerSettings,
+        castai: CastaiSettings,
         function_name: str,
         failure_queue_name: str,
     ) -> None:
         super().__init__(scope, id)
         self._settings = settings
+        self._castai = castai
         self._function_name = function_name
         self._failure_queue_name = failure_queue_name
         self._regions = settings.spot_role_regions or (Stack.of(self).region,)
@@ -103,6 +106,7 @@ class SpotRole(Construct):
             actions=["sqs:SendMessage"],
             resources=self._arns("sqs", self._failure_queue_name, form=ArnFormat.NO_RESOURCE_NAME),
         )
+        yield from api_key_statements(self, self._castai, regions=self._regions)
         if self._settings.tracing:
             yield iam.PolicyStatement(sid="Trace", actions=list(TRACING_ACTIONS), resources=["*"])
         if self._settings.subnet_ids:

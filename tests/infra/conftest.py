@@ -44,6 +44,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "castai:permissionsBoundary": "platform/Boundary",
         "castai:namePrefix": "acme",
         "castai:tags": {"team": "platform"},
+        "castai:apiKeySecret": "castai/api-key",
     },
     "imported": {
         "castai:clusters": "blue",

@@ -16,7 +16,7 @@ from lambdas.spot_handler.outcome import Outcome, Result
 from lambdas.spot_handler.settings import Settings
 from stacks.constructs.bundling import LOCAL
 from stacks.constructs.spot_rules import EVENT_KINDS
-from tests.infra.conftest import VARIANTS, Assembly, Stack, Synthesise, without_assets
+from tests.infra.conftest import ACCOUNT, VARIANTS, Assembly, Stack, Synthesise, without_assets
 
 FUNCTION = "AWS::Lambda::Function"
 ROLE = "AWS::IAM::Role"
@@ -100,6 +100,7 @@ class TestFunction:
                 "MARGIN_SECONDS": "2.5",
                 "CLUSTERS": "blue,green",
                 "LOG_LEVEL": "ERROR",
+                "CASTAI_API_KEY_SECRET": "castai/api-key",
             }
         )
         assert Settings.from_env(default.one(FUNCTION)["Environment"]["Variables"]) == Settings()
@@ -246,6 +247,13 @@ class TestRole:
                     for place in (central, west)
                 ],
             ),
+            "ReadApiKey": (
+                ["secretsmanager:GetSecretValue"],
+                [
+                    f"arn:<AWS::Partition>:secretsmanager:{place}:secret:castai/api-key-??????"
+                    for place in (central, west)
+                ],
+            ),
             "Trace": (["xray:PutTelemetryRecords", "xray:PutTraceSegments"], ["*"]),
             "AttachToVpc": (
                 [
@@ -275,6 +283,14 @@ class TestRole:
         queue = everything.one(QUEUE)["QueueName"]
         assert all(f":{group}:" in resource for resource in found["WriteOwnLog"][1])
         assert all(r.endswith(f":{queue}") for r in found["KeepFailedNotices"][1])
+
+    def test_an_api_key_with_a_kms_key_of_its_own(self, synthesise: Synthesise) -> None:
+        key = f"arn:aws:kms:eu-central-1:{ACCOUNT}:key/0a1b2c3d"
+        secret = f"arn:aws:secretsmanager:eu-central-1:{ACCOUNT}:secret:castai-AbCdEf"
+        context = {"castai:apiKeySecret": secret, "castai:apiKeyKmsKey": key}
+        found = statements(synthesise(context).stack("spot-handler"))
+        assert found["ReadApiKey"] == (["secretsmanager:GetSecretValue"], [secret])
+        assert found["DecryptApiKey"] == (["kms:Decrypt"], [key])
 
     @pytest.mark.parametrize("name", ["default", "everything", "imported"])
     def test_no_grant_adds_to_the_role(self, synthesise: Synthesise, name: str) -> None:

@@ -1,9 +1,10 @@
 """Condition keys and resources that our policies are written in and the emulator does not fill in.
 
 Without them a statement such as "attach these policies only" never matches, and what AWS allows is
-denied. Keys: service authorization reference, "Condition keys for Amazon EC2" and "… for IAM".
+denied. Keys: service authorization reference, "Condition keys for Amazon EC2", "… EKS" and "… IAM".
 """
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -57,6 +58,8 @@ class ConditionKeys:
             context.update(self._iam_context(params))
         elif service == "ec2":
             context.update(self._ec2_context(params))
+        elif service == "eks":
+            context.update(_eks_context(body))
         return context
 
     def _iam_context(self, params: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -123,6 +126,17 @@ class ConditionKeys:
         return (
             f"arn:aws:eks:{region}:{account}:access-entry/{cluster}/{kind}/{account}/{name}/{entry}"
         )
+
+
+def _eks_context(body: bytes) -> Iterator[tuple[str, Any]]:
+    """Who is let into a cluster, and with which policy."""
+    try:
+        request = json.loads(body or b"{}")
+    except ValueError:
+        return
+    for field in ("principalArn", "policyArn"):
+        if isinstance(request, dict) and isinstance(request.get(field), str):
+            yield f"eks:{field}", request[field]
 
 
 def _first(params: dict[str, Any], name: str) -> str:

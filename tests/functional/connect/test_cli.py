@@ -1,0 +1,125 @@
+"""`castai-eks connect` and `disconnect` on a served cluster and the simulated CAST AI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli import account
+from cli.main import app
+from lambdas.common.castai_api import CastaiApi
+from lambdas.common.clock import Clock
+from lambdas.common.cluster import Token
+from lambdas.common.errors import PermanentError
+from lambdas.connect.manifest import NAME
+from lambdas.connect.readonly import NotReadOnlyError
+from lambdas.onboarding.context import Clients
+from lambdas.onboarding.context import Place as AwsPlace
+from lambdas.onboarding.handler import Means
+from sandbox.castai_api.state import State
+from sandbox.cluster import ServedCluster
+from sandbox.cluster.cluster import ADMIN_TOKEN
+from tests.functional.connect.conftest import ACCOUNT, KEY, REGION, Eks, Secrets
+from tests.functional.connect.test_apply import is_available
+
+WRITER = """
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: castai-agent}
+rules: [{apiGroups: [""], resources: [pods], verbs: [delete]}]
+"""
+
+
+class Waiting:
+    """A clock of which each sleep lets something happen."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+        self.then: Callable[[], None] = lambda: None
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.then()
+
+
+@pytest.fixture
+def waiting() -> Waiting:
+    return Waiting()
+
+
+@pytest.fixture
+def run(
+    eks: Eks, secrets: Secrets, castai_url: str, waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Result]:
+    nothing: Any = None
+    clients: Any = Clients(iam=nothing, ec2=nothing, eks=eks, secrets=secrets)  # type: ignore[arg-type]
+    tools = Means(
+        clients=clients,
+        place=AwsPlace("aws", REGION, ACCOUNT),
+        own_role=None,
+        open_api=lambda key, url, clock, until: CastaiApi(key, url, clock=clock, deadline=until),
+        token=lambda _cluster: Token(lambda: ADMIN_TOKEN),
+        clock=Clock(now=lambda: waiting.now, sleep=waiting.sleep),
+    )
+    monkeypatch.setattr(account, "means", lambda _region: tools)
+
+    def invoke(*arguments: str) -> Result:
+        given = list(arguments)
+        if given[0] == "connect":
+            given += ["--api-key-secret", "castai/api-key", "-p", f"ApiUrl={castai_url}"]
+        return CliRunner().invoke(app, given, catch_exceptions=False)
+
+    return invoke
+
+
+def test_connect_waits_until_cast_ai_sees_the_agent_and_disconnect_leaves_nothing(
+    run: Callable[..., Result], cluster: ServedCluster, castai: State, waiting: Waiting
+) -> None:
+    def reported() -> None:
+        cluster.until(is_available)
+        (cluster_id,) = castai.clusters
+        castai.agent(cluster_id, "online")
+
+    waiting.then = reported
+    done = run("connect", "prod")
+    assert done.exit_code == 0
+    assert "CAST AI sees the agent." in done.output
+    assert KEY not in done.output
+    assert cluster.get("Deployment", NAME, NAME)
+    gone = run("disconnect", "prod", "--yes")
+    assert gone.exit_code == 0
+    assert cluster.get("Namespace", NAME) is None
+
+
+def test_connect_says_what_is_wrong_when_the_wait_ends(
+    run: Callable[..., Result], cluster: ServedCluster
+) -> None:
+    del cluster
+    with pytest.raises(PermanentError, match=r"waited 60 s"):
+        run("connect", "prod", "-p", "ReadyWithin=60")
+
+
+def test_no_command_grants_itself_access(run: Callable[..., Result], eks: Eks) -> None:
+    with pytest.raises(PermanentError):
+        run("connect", "prod", "-p", "ReadyWithin=60")
+    assert eks.calls == []
+
+
+def test_a_manifest_that_writes_is_refused_before_anything_is_applied(
+    run: Callable[..., Result], cluster: ServedCluster, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "agent.yaml"
+    manifest.write_text(WRITER)
+    with pytest.raises(NotReadOnlyError):
+        run("connect", "prod", "--manifest", str(manifest))
+    assert cluster.get("Namespace", NAME) is None
+    assert cluster.get("ClusterRole", NAME) is None
+
+
+def test_disconnect_asks_first(run: Callable[..., Result], eks: Eks) -> None:
+    assert run("disconnect", "prod").exit_code == 1
+    assert eks.calls == []

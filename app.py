@@ -9,10 +9,11 @@ from cdk_nag import AwsSolutionsChecks
 
 from stacks.agent_stack import AgentStack
 from stacks.castai_stack import CastaiStack
+from stacks.onboarding_stack import OnboardingStack
 from stacks.settings import Settings, SettingsError
 from stacks.spot_handler_stack import SpotHandlerStack
 
-STACKS: tuple[type[CastaiStack], ...] = (AgentStack, SpotHandlerStack)
+STACKS: tuple[type[CastaiStack], ...] = (AgentStack, SpotHandlerStack, OnboardingStack)
 
 
 def build(app: App, env: Environment | None = None) -> None:

@@ -25,6 +25,7 @@ from lambdas.connect.request import (
     LONGEST_READY_WITHIN,
     READY_WITHIN,
 )
+from lambdas.onboarding import request as onboarding_request
 
 PREFIX = "castai:"
 
@@ -83,6 +84,10 @@ SecretId = Annotated[
 KmsKeyArn = Annotated[
     str,
     Meta(pattern=r"^arn:[a-z-]+:kms:[a-z0-9-]+:\d{12}:key/.+$", title="the ARN of a KMS key"),
+]
+PolicyArn = Annotated[
+    str,
+    Meta(pattern=r"^arn:[a-z-]+:iam::(\d{12}|aws):policy/.+$", title="the ARN of a managed policy"),
 ]
 # CloudWatch Logs takes these numbers of days and no others.
 RetentionDays = Literal[
@@ -353,6 +358,100 @@ class AgentSettings(Group, frozen=True, kw_only=True):
             yield (f"agent{name}",), what
 
 
+class OnboardingSettings(Group, frozen=True, kw_only=True):
+    """Onboarding"""
+
+    onboard_clusters: Annotated[
+        tuple[ClusterName, ...],
+        Meta(description="EKS clusters that CAST AI gets access to. Empty: none."),
+    ] = ()
+    onboard_mode: Annotated[
+        Literal["user", "cross-account-role"],
+        Meta(description="What CAST AI acts as: an IAM user, or a role that it assumes."),
+    ] = "user"
+    onboard_permissions: Annotated[
+        Literal["seeds", "current", "tight"],
+        Meta(
+            description="How much CAST AI may do: all that its product names, what it asks for "
+            "today, or that bound to the cluster's own tags."
+        ),
+    ] = "seeds"
+    onboard_manage_spot_lambda: Annotated[
+        bool, Meta(description="Let CAST AI manage a spot function of its own.")
+    ] = True
+    onboard_account_wide_policy: Annotated[
+        bool,
+        Meta(description="Use the one `CastEKSPolicy` of the account, not one for each cluster."),
+    ] = False
+    onboard_permissions_boundary: Annotated[
+        PolicyArn | None,
+        Meta(description="Boundary of the user and roles made for CAST AI, and of those it makes."),
+    ] = None
+    onboard_path: Annotated[str, Meta(description="IAM path of what is made for CAST AI.")] = "/"
+    onboard_ssm_on_nodes: Annotated[
+        bool, Meta(description="Let Session Manager reach the nodes that CAST AI adds.")
+    ] = False
+    onboard_ebs_csi_on_nodes: Annotated[
+        bool, Meta(description="Let the EBS CSI driver use the node role.")
+    ] = False
+    onboard_cluster_access: Annotated[
+        Literal["auto", "access-entries", "aws-auth", "none"],
+        Meta(
+            description="How nodes and user become known to the cluster; `auto`: by access entries "
+            "where it has them, else by `aws-auth`."
+        ),
+    ] = "auto"
+    onboard_spot_handler: Annotated[
+        bool,
+        Meta(description="Give the spot handler of this app its access to the clusters."),
+    ] = True
+    onboard_kms_key: Annotated[
+        KmsKeyArn | None,
+        Meta(description="KMS key of the secret with the user's access key, unless AWS's own."),
+    ] = None
+    onboard_rotation_id: Annotated[
+        str, Meta(description="Any text; change it to replace the user's access key.")
+    ] = ""
+    onboard_require_agent: Annotated[
+        bool, Meta(description="Refuse a cluster whose castai-agent does not run.")
+    ] = True
+    onboard_adopt: Annotated[
+        bool, Meta(description="Take over what CAST AI's script, or another tool, has made.")
+    ] = False
+    onboard_detach_foreign_policies: Annotated[
+        bool,
+        Meta(description="On removal, detach also policies that others attached to our roles."),
+    ] = False
+    onboard_retain_on_delete: Annotated[
+        bool, Meta(description="Leave everything in place when the stack is destroyed.")
+    ] = False
+    onboard_by_cluster: Annotated[
+        dict[ClusterName, dict[str, Any]],
+        Meta(
+            description="Properties of `Custom::CastEksOnboarding` for single clusters, JSON: "
+            '`{"prod": {"ClusterId": "…", "SecurityGroup": ["sg-…"], "PrincipalArn": "…"}}`.'
+        ),
+    ] = {}
+
+    def properties(self, cluster: str, castai: CastaiSettings) -> dict[str, Any]:
+        """The properties of one cluster's `Custom::CastEksOnboarding`."""
+        values: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
+        apart = {"onboardClusters", "onboardByCluster", "onboardSpotHandler"}
+        common = {
+            name.removeprefix("onboard"): value
+            for name, value in values.items()
+            if name not in apart and value not in (None, "")
+        }
+        api = {"ApiUrl": castai.api_url, "ApiKeySecret": castai.api_key_secret}
+        return {
+            "SchemaVersion": onboarding_request.SCHEMA_VERSION,
+            "ClusterName": cluster,
+            **{name: value for name, value in api.items() if value},
+            **common,
+            **self.onboard_by_cluster.get(cluster, {}),
+        }
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All settings of the app. A key belongs to one group."""
 
@@ -360,6 +459,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     spot_handler: SpotHandlerSettings = SpotHandlerSettings()
     castai: CastaiSettings = CastaiSettings()
     agent: AgentSettings = AgentSettings()
+    onboarding: OnboardingSettings = OnboardingSettings()
 
     @classmethod
     def from_context(cls, context: Mapping[str, object]) -> Settings:
@@ -392,6 +492,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             yield from getattr(self, name).contradictions()
         if self.agent.agent_clusters and not self.castai.api_key_secret:
             yield ("agentClusters", "apiKeySecret"), "the agent needs the secret with the API key"
+        yield from self._onboarding_contradictions()
+
+    def _onboarding_contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """What the custom resource itself would refuse, said at synth."""
+        wish = self.onboarding
+        for cluster in wish.onboard_by_cluster:
+            if cluster not in wish.onboard_clusters:
+                yield ("onboardByCluster",), f"{cluster} is not one of castai:onboardClusters"
+        for cluster in wish.onboard_clusters:
+            for fault in onboarding_request.faults_of(wish.properties(cluster, self.castai)):
+                yield ("onboardClusters", "onboardByCluster"), f"{cluster}: {fault}"
 
 
 Fault = tuple[str, str]  # the key or keys, what is wrong with them

@@ -69,6 +69,7 @@ class Scope:
     cluster_id: str
     vpc_id: str
     path: str = "/"
+    spot_role: str = names.SPOT_ROLE
 
     def __post_init__(self) -> None:
         names.checked_cluster(self.cluster)
@@ -97,7 +98,7 @@ class Scope:
 
     @property
     def spot_role_arn(self) -> str:
-        return self.iam(f"role/{names.SPOT_ROLE}")
+        return self.iam(f"role/{self.spot_role}")
 
     @property
     def vpc_arn(self) -> str:

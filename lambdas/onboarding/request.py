@@ -156,18 +156,27 @@ def parse(properties: Mapping[str, Any], *, tolerant: bool = False) -> Onboardin
     Raises:
         RequestRefusedError: lists every fault.
     """
-    ours = str(properties.get("SchemaVersion", SCHEMA_VERSION)) == SCHEMA_VERSION
     values, faults = _converted(properties)
-    if ours and not tolerant:
+    if not tolerant and _is_current(properties):
         faults = [*_unknown(properties), *faults]
     if faults and (not tolerant or "cluster_name" not in values):
         raise _refused(faults)
-    if "cluster_name" not in values:
-        raise _refused(["ClusterName: is missing"])
     onboarding = Onboarding(**values)
     if not tolerant and (faults := list(_contradictions(onboarding))):
         raise _refused(faults)
     return onboarding
+
+
+def faults_of(properties: Mapping[str, Any]) -> list[str]:
+    """Every fault of the properties, as `parse` would say it; for the synth, before any deploy."""
+    values, faults = _converted(properties)
+    faults = [*_unknown(properties), *faults]
+    return faults or list(_contradictions(Onboarding(**values)))
+
+
+def _is_current(properties: Mapping[str, Any]) -> bool:
+    """Whether this release wrote the properties."""
+    return str(properties.get("SchemaVersion", SCHEMA_VERSION)) == SCHEMA_VERSION
 
 
 def _previous(properties: object) -> Onboarding | None:

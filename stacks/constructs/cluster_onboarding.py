@@ -1,0 +1,243 @@
+"""One cluster's onboarding: a function that may act on this cluster alone, and its resource."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, cast
+
+from aws_cdk import ArnFormat, Aws, CfnElement, CustomResource, Duration, RemovalPolicy, Stack
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from aws_cdk import custom_resources as cr
+from constructs import Construct
+
+from lambdas.onboarding import policies
+from lambdas.onboarding.handler import OWN_ROLE
+from lambdas.onboarding.policies import Scope
+from stacks.constructs.acknowledged import acknowledge
+from stacks.constructs.api_key import api_key_statements
+from stacks.constructs.bundling import ROOT
+from stacks.constructs.python_function import PythonFunction
+from stacks.constructs.spot_role import NETWORK_INTERFACE_ACTIONS
+from stacks.settings import Settings
+
+RESOURCE_TYPE: Final = "Custom::CastEksOnboarding"
+SERVICE: Final = "castai-onboarding"
+MEMORY_MB: Final = 512
+
+# A run takes a minute or two; the rest is for an IAM, an EKS or a CAST AI that are slow, and for
+# taking back what was made. The function ends before the framework, the framework before
+# CloudFormation gives up.
+TIMEOUT: Final = Duration.minutes(10)
+SERVICE_TIMEOUT: Final = Duration.minutes(15)
+
+_NAME_LIMIT: Final = 64  # IAM quotas: role names; Lambda: function names
+_REGION_ROOM: Final = len("-ap-northeast-1")  # the longest region there is
+
+_WILDCARDS: Final = {
+    "ReadSecurityGroups": "DescribeSecurityGroups takes no resource",
+    "CreateSecurityGroup": "A new group has no id yet; the tag and the VPC bind the rest",
+    "TagSecurityGroup": "Tags on creation only, by the condition",
+    "SecurityGroup": "Groups that carry CAST AI's tag of the cluster, by the condition",
+    "AccessEntries": "Entries of the named principals; the last part is an id of EKS's",
+    "ClusterAdmins": "Entries of the named principals; the last part is an id of EKS's",
+    "WriteOwnLog": "The streams of the function's own log group",
+    "AttachToVpc": "Network interfaces take no resource",
+}
+_FRAMEWORK = "CDK's Provider framework makes it this way; the function is only CDK's own code"
+
+
+class ClusterOnboarding(Construct):
+    """Role, function, provider and `resource`, the custom resource with its attributes.
+
+    properties: those of `Custom::CastEksOnboarding`. Each cluster has a function of its own, so
+    that none can touch another's cluster.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        id: str,  # noqa: A002 - CDK's own name for it
+        *,
+        prefix: str,
+        settings: Settings,
+        properties: Mapping[str, Any],
+    ) -> None:
+        super().__init__(scope, id)
+        self._settings = settings
+        self._properties = properties
+        self._cluster: str = properties["ClusterName"]
+        self._name = _short(f"{prefix}-{self._cluster}", _NAME_LIMIT - _REGION_ROOM)
+        function = self._function(self._role())
+        self.resource = CustomResource(
+            self,
+            "Resource",
+            resource_type=RESOURCE_TYPE,
+            service_token=self._provider(function).service_token,
+            service_timeout=SERVICE_TIMEOUT,
+            properties=dict(properties),
+        )
+
+    def _function(self, role: iam.Role) -> PythonFunction:
+        spot = self._settings.spot_handler
+        return PythonFunction(
+            self,
+            "Function",
+            package="onboarding",
+            requirements=ROOT / "lambdas" / "onboarding" / "requirements.txt",
+            name=self._name,
+            role=role,
+            description=f"Gives CAST AI its access to EKS cluster {self._cluster}, and takes it",
+            bundling=self._settings.app.bundling,
+            memory_mb=MEMORY_MB,
+            timeout=TIMEOUT,
+            log_level=spot.log_level,
+            log_retention_days=spot.log_retention_days,
+            subnet_ids=spot.subnet_ids,
+            security_group_ids=spot.security_group_ids,
+            environment={
+                OWN_ROLE: role.role_arn,
+                "POWERTOOLS_SERVICE_NAME": SERVICE,
+                "POWERTOOLS_LOG_LEVEL": spot.log_level,
+            },
+        )
+
+    def _role(self) -> iam.Role:
+        """What the function does for this cluster, and nothing else."""
+        stack = Stack.of(self)
+        # A name of its own, so that its policy can name it: it lets itself in and nobody else.
+        name = f"{self._name}-{stack.region}"
+        return iam.Role(
+            self,
+            "Role",
+            role_name=name,
+            description=f"Of the function that onboards EKS cluster {self._cluster}",
+            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
+            managed_policies=[
+                self._policy(part, document) for part, document in self._documents(name).items()
+            ],
+        )
+
+    def _documents(self, role_name: str) -> dict[str, iam.PolicyDocument]:
+        """By part: the onboarding's own documents, and what runs the function."""
+        stack, wish = Stack.of(self), self._properties
+        scope = Scope(
+            partition=stack.partition,
+            region=stack.region,
+            account=stack.account,
+            cluster=self._cluster,
+            # Every id that the cluster may come to have: with a new one, what the former named
+            # has to be removed, and its name is narrow without it.
+            cluster_id="",
+            vpc_id="",
+            path=wish.get("Path", "/"),
+            spot_role=self._settings.spot_handler.spot_role_name,
+        )
+        documents = policies.onboarding_lambda(
+            scope,
+            own_role_arn=scope.iam(f"role/{role_name}"),
+            account_wide=bool(wish.get("AccountWidePolicy")),
+            boundary=wish.get("PermissionsBoundary"),
+        )
+        return {
+            **{
+                name.rpartition("-")[2].capitalize(): iam.PolicyDocument.from_json(document)
+                for name, document in documents.items()
+            },
+            "Run": iam.PolicyDocument(statements=list(self._run_statements())),
+        }
+
+    def _run_statements(self) -> Iterator[iam.PolicyStatement]:
+        stack = Stack.of(self)
+        log = stack.format_arn(
+            service="logs",
+            resource="log-group",
+            resource_name=f"/aws/lambda/{self._name}:*",
+            arn_format=ArnFormat.COLON_RESOURCE_NAME,
+        )
+        yield iam.PolicyStatement(
+            sid="WriteOwnLog",
+            actions=["logs:CreateLogStream", "logs:PutLogEvents"],
+            resources=[log],
+        )
+        yield from api_key_statements(self, self._settings.castai)
+        if key := self._properties.get("KmsKey"):
+            via = f"secretsmanager.{stack.region}.{Aws.URL_SUFFIX}"
+            yield iam.PolicyStatement(
+                sid="EncryptCredentials",
+                actions=["kms:Decrypt", "kms:GenerateDataKey"],
+                resources=[key],
+                conditions={"StringEquals": {"kms:ViaService": via}},
+            )
+        if self._settings.spot_handler.subnet_ids:
+            yield iam.PolicyStatement(
+                sid="AttachToVpc", actions=[*NETWORK_INTERFACE_ACTIONS], resources=["*"]
+            )
+
+    def _policy(self, part: str, document: iam.PolicyDocument) -> iam.ManagedPolicy:
+        policy = iam.ManagedPolicy(
+            self,
+            f"{part}Policy",
+            description=f"Onboarding of EKS cluster {self._cluster}: {part.lower()}",
+            document=document,
+        )
+        statements = Stack.of(self).resolve(document.to_json())["Statement"]
+        acknowledge(policy, dict(_findings(statements)))
+        return policy
+
+    def _provider(self, function: lambda_.IFunction) -> cr.Provider:
+        log_group = logs.LogGroup(
+            self,
+            "ProviderLog",
+            retention=logs.RetentionDays.ONE_MONTH,
+            removal_policy=RemovalPolicy.DESTROY,
+        )
+        provider = cr.Provider(
+            self,
+            "Provider",
+            on_event_handler=function,
+            log_group=log_group,
+            # Requests carry the ResponseURL, with which anyone may answer CloudFormation.
+            framework_lambda_logging_level=lambda_.ApplicationLogLevel.FATAL,
+        )
+        child = cast("CfnElement", function.node.default_child)
+        versions = f"<{Stack.of(self).get_logical_id(child)}.Arn>:*"
+        acknowledge(
+            provider,
+            {
+                "IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/"
+                "AWSLambdaBasicExecutionRole]": _FRAMEWORK,
+                "L1": _FRAMEWORK,
+                f"IAM5[Resource::{versions}]": "All versions of one function",
+            },
+        )
+        return provider
+
+
+def _findings(statements: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """cdk-nag's findings in statements: each resource with a wildcard, and the reason for it."""
+    for statement in statements:
+        resources = statement["Resource"]
+        for resource in resources if isinstance(resources, list) else [resources]:
+            written = _written(resource)
+            if "*" in written:
+                yield f"IAM5[Resource::{written}]", _WILDCARDS[statement["Sid"]]
+
+
+def _written(value: Any) -> str:  # noqa: ANN401 - a resolved value of a template
+    """A resolved ARN as cdk-nag writes it: joins joined, references in angle brackets."""
+    if isinstance(value, dict) and "Fn::Join" in value:
+        return "".join(_written(part) for part in value["Fn::Join"][1])
+    if isinstance(value, dict) and "Ref" in value:
+        return f"<{value['Ref']}>"
+    return str(value)
+
+
+def _short(name: str, limit: int) -> str:
+    """The name, or as much of it as fits with a hash of the whole."""
+    if len(name) <= limit:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: limit - 9]}-{digest}"

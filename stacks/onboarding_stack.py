@@ -1,0 +1,86 @@
+"""The onboarding: CAST AI's identity, policies, node role, access and credentials per cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from aws_cdk import CfnOutput, CustomResource, Environment, Stack
+from constructs import Construct
+
+from stacks.agent_stack import AgentStack
+from stacks.castai_stack import CastaiStack
+from stacks.constructs.cluster_onboarding import ClusterOnboarding
+from stacks.settings import Settings
+from stacks.spot_handler_stack import SpotHandlerStack
+
+Output = tuple[str, str]
+
+
+class OnboardingStack(CastaiStack):
+    """For each cluster a function with its role, a provider, a custom resource and its outputs."""
+
+    PART = "onboarding"
+    DESCRIPTION = "CAST AI on EKS: identity, permissions, nodes, cluster access and credentials"
+
+    def __init__(
+        self, scope: Construct, settings: Settings, *, env: Environment | None = None
+    ) -> None:
+        super().__init__(scope, settings, env=env)
+        self.settings = settings
+        self._after(scope)
+        for cluster in settings.onboarding.onboard_clusters:
+            properties = settings.onboarding.properties(cluster, settings.castai)
+            onboarding = ClusterOnboarding(
+                self,
+                f"Cluster-{cluster}",
+                prefix=self.prefix,
+                settings=settings,
+                properties={**self._spot_handler(), **properties},
+            )
+            self._outputs(cluster, properties, onboarding.resource)
+
+    @classmethod
+    def wanted(cls, settings: Settings) -> bool:
+        """Where there are clusters to onboard."""
+        return bool(settings.onboarding.onboard_clusters)
+
+    def _after(self, scope: Construct) -> None:
+        """The agent has to run before, and the spot handler's role to exist, where we make them."""
+        for stack in (AgentStack, SpotHandlerStack):
+            made = scope.node.try_find_child(f"{self.settings.app.name_prefix}-{stack.PART}")
+            if isinstance(made, Stack):
+                self.add_dependency(made, "the onboarding stands on it")
+
+    def _spot_handler(self) -> dict[str, str]:
+        if not self.settings.onboarding.onboard_spot_handler:
+            return {}
+        name = self.settings.spot_handler.spot_role_name
+        return {"SpotHandlerRoleArn": f"arn:{self.partition}:iam::{self.account}:role/{name}"}
+
+    def _outputs(self, cluster: str, properties: dict[str, str], resource: CustomResource) -> None:
+        part = "".join(each.capitalize() for each in cluster.replace("_", "-").split("-"))
+        for attribute, description in _described(properties):
+            CfnOutput(
+                self,
+                f"{part}{attribute}",
+                value=resource.get_att_string(attribute),
+                description=f"{description} {cluster}",
+            )
+
+
+def _described(properties: dict[str, str]) -> Iterator[Output]:
+    """The attributes that say something, as the properties are."""
+    yield "Mode", "Whether CAST AI is a user or a role for cluster"
+    yield "ClusterId", "CAST AI's id of cluster"
+    if properties["Mode"] == "user":
+        yield "UserArn", "The IAM user that CAST AI is for cluster"
+        yield "CredentialsSecretArn", "The secret that holds the user's access key for cluster"
+    else:
+        yield "RoleArn", "The IAM role that CAST AI assumes for cluster"
+    yield "PolicyArn", "What CAST AI may do for cluster"
+    yield "NodeRoleArn", "The role of the nodes that CAST AI adds to cluster"
+    yield "InstanceProfileArn", "The instance profile of the nodes that CAST AI adds to cluster"
+    yield "SecurityGroupId", "The security group of the nodes that CAST AI adds to cluster"
+    yield "AccessMethod", "How nodes and user are known to cluster"
+    if "ApiKeySecret" not in properties:
+        yield "NextStep", "What is left to do by hand for cluster"

@@ -1,0 +1,262 @@
+"""The onboarding's stack: what the template says where it matters."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from cfnlint.api import ManualArgs, lint
+
+from lambdas.onboarding import steps
+from lambdas.onboarding.context import Context
+from lambdas.onboarding.handler import OWN_ROLE
+from lambdas.onboarding.request import Onboarding, faults_of
+from stacks.constructs.cluster_onboarding import RESOURCE_TYPE
+from stacks.settings import Settings, SettingsError
+from tests.infra.conftest import Assembly, Stack, Synthesise
+from tests.infra.test_agent_stack import text
+from tests.infra.test_checks import ACCEPTED, REGIONS
+
+PLAIN: dict[str, Any] = {
+    "castai:onboardClusters": "blue,green",
+    "castai:apiKeySecret": "castai/api-key",
+}
+FULL: dict[str, Any] = {
+    "castai:onboardClusters": ["blue", "x" * 90],
+    "castai:onboardMode": "cross-account-role",
+    "castai:onboardPermissions": "tight",
+    "castai:onboardPath": "/castai/",
+    "castai:onboardPermissionsBoundary": "arn:aws:iam::111122223333:policy/platform/Boundary",
+    "castai:onboardKmsKey": "arn:aws:kms:eu-central-1:111122223333:key/0a1b2c3d",
+    "castai:onboardRequireAgent": "false",
+    "castai:onboardByCluster": {
+        "blue": {
+            "ClusterId": "12345678-1234-1234-1234-123456789012",
+            "SecurityGroup": ["sg-0a1b2c3d"],
+            "PrincipalArn": "arn:aws:iam::809060229965:user/cast-crossrole-1",
+        },
+        "x" * 90: {
+            "ClusterId": "22345678-1234-1234-1234-123456789012",
+            "PrincipalArn": "arn:aws:iam::809060229965:user/cast-crossrole-2",
+        },
+    },
+    "castai:clusters": "blue",
+    "castai:spotRoleName": "SpotRole",
+    "castai:subnetIds": ["subnet-0a1b2c3d"],
+    "castai:securityGroupIds": ["sg-0a1b2c3d"],
+    "castai:permissionsBoundary": "platform/Boundary",
+    "castai:logRetentionDays": 7,
+}
+NAMES = ["plain", "full"]
+
+
+@pytest.fixture
+def plain(synthesise: Synthesise) -> Stack:
+    return synthesise(PLAIN).stack("onboarding")
+
+
+@pytest.fixture
+def full(synthesise: Synthesise) -> Stack:
+    return synthesise(FULL).stack("onboarding")
+
+
+@pytest.fixture(params=NAMES)
+def assembly(request: pytest.FixtureRequest, synthesise: Synthesise) -> Assembly:
+    return synthesise(PLAIN if request.param == "plain" else FULL)
+
+
+def own_functions(stack: Stack) -> list[dict[str, Any]]:
+    functions = stack.all("AWS::Lambda::Function").values()
+    return [each for each in functions if each["Handler"].startswith("lambdas.")]
+
+
+def own_roles(stack: Stack) -> list[dict[str, Any]]:
+    return [role for role in stack.all("AWS::IAM::Role").values() if "RoleName" in role]
+
+
+def test_there_is_none_without_clusters(synthesise: Synthesise) -> None:
+    assert "castai-onboarding" not in synthesise({}).templates
+
+
+class TestResource:
+    def test_one_for_each_cluster(self, plain: Stack) -> None:
+        resources = plain.all(RESOURCE_TYPE).values()
+        assert sorted(each["ClusterName"] for each in resources) == ["blue", "green"]
+        assert len({json.dumps(each["ServiceToken"]) for each in resources}) == 2
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_the_function_takes_what_the_template_gives(
+        self, name: str, request: pytest.FixtureRequest
+    ) -> None:
+        stack: Stack = request.getfixturevalue(name)
+        for resource in stack.all(RESOURCE_TYPE).values():
+            deployed = json.loads(json.dumps(resource).replace('"Ref": "AWS::', '"Ref": "'))
+            deployed["SpotHandlerRoleArn"] = "arn:aws:iam::111122223333:role/SpotRole"
+            assert faults_of(deployed) == []
+
+    def test_settings_become_properties_and_one_cluster_may_have_its_own(self, full: Stack) -> None:
+        blue, long = (full.all(RESOURCE_TYPE)[each] for each in sorted(full.all(RESOURCE_TYPE)))
+        assert (blue["Mode"], blue["Permissions"], blue["Path"]) == (
+            "cross-account-role", "tight", "/castai/",
+        )  # fmt: skip
+        assert blue["SecurityGroup"] == ["sg-0a1b2c3d"]
+        assert "SecurityGroup" not in long
+        assert text(blue["SpotHandlerRoleArn"]).endswith(":role/SpotRole")
+
+    def test_every_property_can_be_set(self) -> None:
+        """A property that no setting reaches would be for nobody."""
+        settings = Settings.from_context(PLAIN).onboarding
+        reached = {name.removeprefix("onboard") for name in settings.__struct_encode_fields__}
+        known = set(Onboarding.__struct_encode_fields__)
+        by_other_ways = {
+            "ClusterName", "ApiUrl", "ApiKeySecret", "SpotHandlerRoleArn",
+            "ClusterId", "PrincipalArn", "SecurityGroup", "Tags",
+        }  # fmt: skip
+        assert known - by_other_ways <= reached
+
+    def test_time_outs_nest(self, plain: Stack) -> None:
+        (function, *_) = own_functions(plain)
+        for resource in plain.all(RESOURCE_TYPE).values():
+            assert function["Timeout"] < int(resource["ServiceTimeout"]) <= 3600
+
+    def test_nothing_waits_in_a_state_machine(self, plain: Stack) -> None:
+        """What a run made is known to that run only: it has to end in one invocation."""
+        assert plain.all("AWS::StepFunctions::StateMachine") == {}
+
+    def test_outputs_are_described_and_name_attributes_that_exist(
+        self, plain: Stack, full: Stack
+    ) -> None:
+        attributes = set(steps.attributes(_any_context()))
+        for stack in (plain, full):
+            for output in stack.template["Outputs"].values():
+                assert len(output["Description"]) > 10
+                assert output["Value"]["Fn::GetAtt"][1] in attributes
+        assert "BlueUserArn" in plain.template["Outputs"]
+        assert "BlueRoleArn" in full.template["Outputs"]
+        assert "BlueNextStep" not in plain.template["Outputs"]  # the key is there
+        assert "BlueNextStep" in full.template["Outputs"]
+
+    def test_it_comes_after_the_agent_and_the_spot_handler(self, synthesise: Synthesise) -> None:
+        assembly = synthesise(PLAIN | {"castai:agentClusters": "blue"})
+        found = assembly.json("manifest.json")["artifacts"]["castai-onboarding"]["dependencies"]
+        assert {"castai-agent", "castai-spot-handler"} <= set(found)
+
+
+def _any_context() -> Context:
+    wish = Onboarding(cluster_name="blue", cluster_id="12345678-1234-1234-1234-123456789012")
+    nothing: Any = None
+    return Context(
+        onboarding=wish, place=nothing, resource="", clients=nothing, api=None, door=nothing,
+        deadline=0, agent_problem=lambda _: "",
+    )  # fmt: skip
+
+
+class TestFunction:
+    def test_one_for_each_cluster_with_a_log_that_ends(self, full: Stack) -> None:
+        names = {each["FunctionName"] for each in own_functions(full)}
+        groups = full.all("AWS::Logs::LogGroup").values()
+        logs = {g["LogGroupName"]: g["RetentionInDays"] for g in groups if "LogGroupName" in g}
+        assert logs == {f"/aws/lambda/{name}": 7 for name in names}
+        assert all("RetentionInDays" in group for group in groups)
+
+    def test_names_fit_whatever_the_cluster_is_called(self, full: Stack) -> None:
+        for role in own_roles(full):
+            assert len(text(role["RoleName"]).replace("<Region>", "ap-northeast-1")) <= 64
+        assert len({f["FunctionName"] for f in own_functions(full)}) == 2
+
+    def test_it_knows_its_role_and_no_key(self, plain: Stack) -> None:
+        for function in own_functions(plain):
+            variables = function["Environment"]["Variables"]
+            assert set(variables) == {OWN_ROLE, "POWERTOOLS_SERVICE_NAME", "POWERTOOLS_LOG_LEVEL"}
+
+    def test_the_framework_logs_no_request(self, plain: Stack) -> None:
+        framework = [
+            each
+            for each in plain.all("AWS::Lambda::Function").values()
+            if not each["Handler"].startswith("lambdas.")
+        ]
+        assert len(framework) == 2
+        for each in framework:
+            assert each["LoggingConfig"]["ApplicationLogLevel"] == "FATAL"
+
+
+class TestRole:
+    def test_it_acts_on_its_own_cluster_only(self, plain: Stack) -> None:
+        for policy in plain.all("AWS::IAM::ManagedPolicy").values():
+            document = json.dumps(policy["PolicyDocument"])
+            mine, other = ("blue", "green") if "blue" in policy["Description"] else (
+                "green", "blue",
+            )  # fmt: skip
+            assert mine in document
+            assert not re.search(rf"\b{other}\b", document)
+
+    def test_documents_have_no_more_than_iam_takes(self, assembly: Assembly) -> None:
+        for policy in assembly.stack("onboarding").all("AWS::IAM::ManagedPolicy").values():
+            written = re.sub(r'\{"Ref": "AWS::(\w+)"\}', r"\1", json.dumps(policy))
+            assert len(re.sub(r"\s", "", written)) < 6144 * 1.1
+
+    def test_roles_for_castai_are_bounded_where_a_boundary_is_set(self, full: Stack) -> None:
+        for policy in full.all("AWS::IAM::ManagedPolicy").values():
+            for statement in policy["PolicyDocument"]["Statement"]:
+                if "iam:CreateRole" in statement["Action"]:
+                    bound = statement["Condition"]["ArnEquals"]["iam:PermissionsBoundary"]
+                    assert bound.endswith("platform/Boundary")
+
+    def test_the_spot_handlers_role_is_named_as_the_settings_name_it(self, full: Stack) -> None:
+        documents = json.dumps(full.all("AWS::IAM::ManagedPolicy"))
+        assert "role/SpotRole" in documents
+        assert "CastLambdaRoleForSpot" not in documents
+
+
+class TestChecks:
+    def test_cdk_nag_finds_nothing_but_what_is_acknowledged(self, assembly: Assembly) -> None:
+        report = assembly.json("validation-report.json")
+        (nag,) = (r for r in report["pluginReports"] if r["pluginName"] == "AwsSolutions")
+        assert nag["conclusion"] == "success"
+        assert all(len(found["reason"]) > 20 for found in nag["suppressedViolations"])
+
+    def test_cfn_lint_has_nothing_to_say(self, assembly: Assembly) -> None:
+        template = json.dumps(assembly.stack("onboarding").template)
+        matches = lint(template, config=ManualArgs(regions=REGIONS))
+        assert [str(m) for m in matches if m.rule.id not in ACCEPTED] == []
+
+    @pytest.mark.parametrize(
+        ("region", "partition"),
+        [("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov"), (None, None)],
+    )
+    def test_every_arn_is_of_its_partition(
+        self, synthesise: Synthesise, region: str | None, partition: str | None
+    ) -> None:
+        template = json.dumps(synthesise(PLAIN, region).stack("onboarding").template)
+        assert set(re.findall(r"\barn:([a-z-]+):", template)) == (
+            {partition} if partition else set()
+        )
+
+    def test_no_secret_value_is_in_the_template(self, assembly: Assembly) -> None:
+        template = json.dumps(assembly.stack("onboarding").template)
+        assert "resolve:secretsmanager" not in template
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        ("context", "message"),
+        [
+            ({"castai:onboardClusters": "blue"}, "blue: ClusterId: give CAST AI's id"),
+            (
+                PLAIN | {"castai:onboardByCluster": {"red": {}}},
+                "red is not one of castai:onboardClusters",
+            ),
+            (
+                PLAIN | {"castai:onboardByCluster": {"blue": {"Mod": "user"}}},
+                "blue: Mod: there is no such property: did you mean Mode?",
+            ),
+            (PLAIN | {"castai:onboardPath": "castai"}, "begins and ends with a slash"),
+        ],
+    )
+    def test_what_the_resource_would_refuse_stops_the_synth(
+        self, context: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(SettingsError, match=re.escape(message)):
+            Settings.from_context(context)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -416,6 +418,23 @@ def test_the_function_maps_its_own_principals_and_makes_only_two_of_them_admins(
         entry = SCOPE.regional("eks", f"access-entry/prod/{kind}/111122223333/{name}/0a1b")
         request = Request("eks:AssociateAccessPolicy", entry, context)
         assert is_allowed(function(), request) is allowed, name
+
+
+def test_the_function_may_make_every_call_that_its_steps_name() -> None:
+    """Each call goes by its name in IAM through `Context.ask` or `find`: in the source as text."""
+    bounded = function(api_key_secret="castai/key", boundary=OWN_ROLE)
+    granted = set[str]().union(*map(actions, bounded))
+    here = Path(policies.__file__)
+    named = set[str]()
+    for path in here.parent.glob("*.py"):
+        if path == here:
+            continue
+        source = path.read_text()
+        named |= set(re.findall(r'"((?:iam|ec2|eks|secretsmanager):[A-Z]\w+)"', source))
+        for name in re.findall(r'f"([A-Z]\w+\{self\.KIND\}\w*)"', source):
+            named |= {"iam:" + name.replace("{self.KIND}", kind) for kind in ("User", "Role")}
+    assert len(named) > 40
+    assert named <= granted
 
 
 def test_a_cluster_that_is_not_registered_yet_is_bound_by_the_shape_of_its_names() -> None:

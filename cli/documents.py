@@ -147,7 +147,10 @@ def _roles() -> Iterator[str]:
     yield "## The spot handler"
     yield f"The role `{names.SPOT_ROLE}`, which Lambda alone may assume:"
     yield "\n".join(f"- `{arn}`" for arn in policies.spot_managed_policies("aws"))
-    yield "`castai:rolePolicies=least-privilege` replaces these three by what the code uses."
+    yield (
+        "and eks:DescribeCluster on the clusters concerned. "
+        "`castai:rolePolicies=least-privilege` replaces the three by what the code uses."
+    )
 
 
 def _onboarders() -> Iterator[str]:

@@ -153,13 +153,31 @@ def node(
 
 
 @app.command()
-def spot(*, partition: Partition = "aws", as_json: AsJson = False) -> None:
+def spot(
+    *,
+    cluster: Annotated[str, typer.Option(help="One cluster; all by default.")] = "*",
+    region: Region = "REGION",
+    account: Account = "ACCOUNT",
+    partition: Partition = "aws",
+    as_json: AsJson = False,
+) -> None:
     """What the spot handler's role carries."""
-    managed = policies.spot_managed_policies(partition)
-    _print(
-        {"trust": policies.lambda_trust(partition), "managed-policies": list(managed)},
-        as_json=as_json,
-    )
+    documents = {
+        "trust": policies.lambda_trust(partition),
+        "managed-policies": list(policies.spot_managed_policies(partition)),
+        "inline": {
+            "Version": policies.VERSION,
+            "Statement": [
+                {
+                    "Sid": "FindCluster",
+                    "Effect": "Allow",
+                    "Action": ["eks:DescribeCluster"],
+                    "Resource": [f"arn:{partition}:eks:{region}:{account}:cluster/{cluster}"],
+                }
+            ],
+        },
+    }
+    _print(documents, as_json=as_json)
 
 
 def _print(documents: Mapping[str, Any], *, as_json: bool) -> None:

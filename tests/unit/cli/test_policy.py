@@ -75,10 +75,11 @@ def test_node_and_spot_print_trust_and_managed_policies() -> None:
         "trust": policies.node_trust("aws-cn"),
         "managed-policies": [*policies.node_managed_policies("aws-cn", ssm=True, ebs_csi=False)],
     }
-    assert run_json("policy", "spot", "--partition", "aws-cn") == {
-        "trust": policies.lambda_trust("aws-cn"),
-        "managed-policies": [*policies.spot_managed_policies("aws-cn")],
-    }
+    spot = run_json("policy", "spot", "--cluster", "prod", *WHERE)
+    assert spot["trust"] == policies.lambda_trust("aws-cn")
+    assert spot["managed-policies"] == [*policies.spot_managed_policies("aws-cn")]
+    (find,) = spot["inline"]["Statement"]
+    assert (find["Action"], find["Resource"]) == (["eks:DescribeCluster"], [SCOPE.cluster_arn])
 
 
 @pytest.mark.parametrize("command", ["admin", "cluster", "node", "spot"])

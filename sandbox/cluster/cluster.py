@@ -97,13 +97,15 @@ class SimulatedCluster(ClusterState):
         if self._unsubscribe is not None:
             self._unsubscribe()
 
-    def client(self, token: str = ADMIN_TOKEN, **options: float) -> httpx2.AsyncClient:
-        """An HTTP client of the API in this loop. `options`: those of httpx2.AsyncClient."""
+    def client(
+        self, token: str = ADMIN_TOKEN, *, timeout: float | None = 5.0
+    ) -> httpx2.AsyncClient:
+        """An HTTP client of the API in this loop. `timeout`: seconds for each read."""
         return httpx2.AsyncClient(
             transport=self.transport(),
             base_url=URL,
             headers={"Authorization": f"Bearer {token}"},
-            **options,  # type: ignore[arg-type]
+            timeout=timeout,
         )
 
     def transport(self) -> InMemoryTransport:

@@ -113,10 +113,7 @@ def _decrement(registry: Registry, budget: Obj, pod: str, *, dry_run: bool) -> N
         raise errors.forbidden(BUDGETS, name, why)
     allowed: int = status.get("disruptionsAllowed", 0)
     if allowed <= 0:
-        message = (
-            f"The disruption budget {name} needs {status.get('desiredHealthy', 0)} healthy pods"
-            f" and has {status.get('currentHealthy', 0)} currently"
-        )
+        message = _why_not(name, status)
         raise errors.too_many_requests(_REFUSAL, Cause("DisruptionBudget", message))
     if dry_run:
         return
@@ -128,6 +125,16 @@ def _decrement(registry: Registry, budget: Obj, pod: str, *, dry_run: bool) -> N
     if allowed == 1:
         status = with_condition(status, disruption_allowed(budget, registry.stamp(), allowed=False))
     registry.set_status(BUDGETS, budget, status)
+
+
+def _why_not(name: str, status: dict[str, Any]) -> str:
+    desired, healthy = status.get("desiredHealthy", 0), status.get("currentHealthy", 0)
+    if healthy <= desired:
+        return (
+            f"The disruption budget {name} needs {desired} healthy pods and has {healthy} currently"
+        )
+    # Enough are healthy, but disruptions that were granted are not counted yet.
+    return f"The disruption budget {name} does not allow evicting pods currently"
 
 
 def disruption_allowed(budget: Obj, stamp: str, *, allowed: bool) -> dict[str, Any]:

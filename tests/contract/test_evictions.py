@@ -53,7 +53,9 @@ def test_another_pod_of_that_name_is_left_alone(space: Space) -> None:
 
     assert (answer.status, answer.body["reason"]) == (409, "Conflict")
     assert "does not match the UID in record" in answer.body["message"]
-    assert "deletionTimestamp" not in space.api.get(f"{space.pods}/a").ok()["metadata"]
+    pod = space.api.get(f"{space.pods}/a").ok()
+    assert "deletionTimestamp" not in pod["metadata"]
+    assert all(c["type"] != "DisruptionTarget" for c in pod["status"]["conditions"])
 
 
 def test_the_body_has_to_name_the_pod_of_the_path(space: Space) -> None:

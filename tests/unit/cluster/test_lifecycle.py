@@ -9,8 +9,10 @@ import pytest
 
 from sandbox.cluster import SimulatedCluster
 from sandbox.cluster.controllers import DisruptionController
+from sandbox.cluster.controllers.disruption import DELETION_TIMEOUT
 from sandbox.cluster.controllers.nodes import ORPHAN_QUARANTINE
 from sandbox.cluster.eviction import is_ready
+from sandbox.cluster.registry import seconds_of
 from tests.unit.cluster.support import evict, virtual, watch
 
 
@@ -52,6 +54,24 @@ async def test_a_shortened_grace_is_honoured() -> None:
         await cluster.until(lambda: cluster.get("pods", "stubborn", "default") is None)
 
         assert clock() == pytest.approx(15, abs=1)
+
+
+@virtual
+async def test_a_shortened_grace_counts_from_the_first_deletion_and_ends_in_no_past() -> None:
+    async with SimulatedCluster() as cluster:
+        cluster.add_node("n")
+        cluster.add_pod("a", "n", grace=600, shutdown="never")
+        begun = cluster.now()
+        cluster.delete("pods", "a", "default")
+        await asyncio.sleep(10)
+
+        ends = []
+        for grace in (60, 5):
+            cluster.delete("pods", "a", "default", grace=grace)
+            metadata = (cluster.get("pods", "a", "default") or {})["metadata"]
+            ends.append(seconds_of(metadata["deletionTimestamp"]) - begun)
+
+        assert ends == [60, 10]
 
 
 @virtual
@@ -206,6 +226,24 @@ async def test_a_budget_follows_its_pods() -> None:
         await cluster.until(lambda: (cluster.get("pdb", "x", "default") or {})["status"].get(
             "disruptedPods") is None)  # fmt: skip
         assert allowed() == 0
+
+
+@virtual
+async def test_a_disruption_that_did_not_happen_is_given_back_after_a_while() -> None:
+    async with SimulatedCluster() as cluster, cluster.client() as client:
+        cluster.add_node("n")
+        for name in ("a", "b"):
+            cluster.add_pod(name, "n", labels={"app": "x"})
+        cluster.add_budget("x", {"app": "x"}, minAvailable=1)
+        await asyncio.sleep(1)
+
+        refused = await evict(client, "a", preconditions={"uid": "another"})
+        await asyncio.sleep(1)
+        meanwhile = await evict(client, "b")
+        await asyncio.sleep(DELETION_TIMEOUT)
+        later = await evict(client, "b")
+
+        assert [refused.status_code, meanwhile.status_code, later.status_code] == [409, 429, 201]
 
 
 @pytest.mark.parametrize(

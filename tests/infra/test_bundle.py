@@ -23,6 +23,7 @@ from tests.infra.conftest import CONTEXT, ROOT
 ZIP_LIMIT = 4_000_000  # bytes
 AARCH64 = 0xB7  # ELF e_machine
 LOCK = ROOT / "lambdas" / "requirements.txt"
+BIG_LOCK = ROOT / "lambdas" / "onboarding" / "requirements.txt"
 
 # What the Lambda runtime has beside the zip: boto3 and what it stands on.
 RUNTIME_PACKAGES = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six", "urllib3")
@@ -36,13 +37,6 @@ def spot(target: Target) -> Bundle:
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(request.param.name)
     spot(request.param).build(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def local_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("local")
-    spot(LOCAL).build(folder)
     return folder
 
 
@@ -117,21 +111,30 @@ def test_for_lambda_its_machine_code_is_of_lambdas_processor_and_python(tmp_path
         assert ".cpython-314-aarch64-linux-gnu." in library.name
 
 
+@pytest.mark.parametrize(
+    ("package", "lock"),
+    [("spot_handler", LOCK), ("onboarding", BIG_LOCK), ("connect", BIG_LOCK)],
+)
 def test_the_handler_imports_from_the_bundle_and_boto3_alone(
-    local_bundle: Path, tmp_path: Path
+    package: str, lock: Path, tmp_path: Path
 ) -> None:
-    for package in RUNTIME_PACKAGES:
-        spec = find_spec(package)
+    bundled, runtime = tmp_path / "bundle", tmp_path / "runtime"
+    Bundle(package, lock, LOCAL).build(bundled)
+    runtime.mkdir()
+    for name in RUNTIME_PACKAGES:
+        spec = find_spec(name)
         assert spec is not None
         assert spec.origin is not None
         origin = Path(spec.origin)
         origin = origin.parent if origin.name == "__init__.py" else origin
-        (tmp_path / origin.name).symlink_to(origin)
+        (runtime / origin.name).symlink_to(origin)
     script = f"""
-import json, sys
-sys.path[:0] = [{str(local_bundle)!r}, {str(tmp_path)!r}]
-from lambdas.spot_handler import handler
-assert callable(handler.lambda_handler)
+import importlib, json, pkgutil, sys
+sys.path[:0] = [{str(bundled)!r}, {str(runtime)!r}]
+package = importlib.import_module("lambdas.{package}")
+for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+    importlib.import_module(module.name)
+assert callable(sys.modules["lambdas.{package}.handler"].lambda_handler)
 print(json.dumps({{n: m.__file__ for n, m in sys.modules.items() if getattr(m, "__file__", None)}}))
 """
     # -I -S: neither the environment's packages nor this checkout can be seen.
@@ -146,9 +149,9 @@ print(json.dumps({{n: m.__file__ for n, m in sys.modules.items() if getattr(m, "
     )
     assert done.returncode == 0, done.stderr
     modules = json.loads(done.stdout)
-    assert modules["lambdas.spot_handler.handler"].startswith(str(local_bundle))
-    assert modules["aws_lambda_powertools"].startswith(str(local_bundle))
-    assert modules["boto3"].startswith(str(tmp_path))
+    assert modules[f"lambdas.{package}.handler"].startswith(str(bundled))
+    assert modules["aws_lambda_powertools"].startswith(str(bundled))
+    assert modules["botocore"].startswith(str(runtime))
 
 
 def test_the_fingerprint_follows_sources_lock_and_target() -> None:

@@ -47,7 +47,8 @@ class Api(httpx2.AsyncBaseTransport):
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        return self.state.clusters[self.cluster].events
+        events = self.state.clusters[self.cluster].events
+        return [{k: v for k, v in event.items() if k != "time"} for event in events]
 
 
 def means(scene: Scene, api: Api, key: Any = lambda: KEY, **settings: Any) -> Means:

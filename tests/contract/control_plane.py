@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import select
 import shutil
 import socket
 import ssl
@@ -24,8 +23,9 @@ HOST = "127.0.0.1"
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 TOKEN = "contract-admin"
-CONTROLLERS = (
-    "disruption,namespace-controller,serviceaccount-controller,garbage-collector-controller"
+CONTROLLERS = ",".join(
+    f"{name}-controller"
+    for name in ("disruption", "namespace", "serviceaccount", "garbage-collector")
 )
 
 
@@ -123,7 +123,8 @@ class ControlPlane:
                 with contextlib.suppress(httpx2.TransportError):
                     if client.get(f"{endpoint}/readyz").status_code == 200:
                         return
-                select.select([], [], [], 0.1)  # between two looks at a process that starts
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    server.wait(0.1)  # the pause between two looks ends early if it dies
         log = (self._folder / "kube-apiserver.log").read_text()[-2000:]
         message = f"Look at its log: kube-apiserver is not ready after {START_SECONDS} s\n{log}"
         raise RuntimeError(message)

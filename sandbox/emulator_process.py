@@ -3,7 +3,7 @@
 import json
 import os
 import secrets
-import shutil
+import sys
 from pathlib import Path
 
 from sandbox import processes
@@ -55,12 +55,12 @@ def start(
 
 def _environment(folder: Path) -> dict[str, str]:
     """Nothing of this shell: functions inherit it, and AWS gives them nothing of it either."""
-    node = shutil.which("node")
-    if node is None:
-        raise SandboxError("Run it through make, or put .venv/bin first on PATH: node is not found")
+    node = Path(sys.executable).with_name("node")  # of the project's environment
+    if not node.exists():
+        raise SandboxError("Install Node beside Python: make setup")
     return {
         # Functions of CDK's own are written in JavaScript.
-        "PATH": os.pathsep.join([os.fspath(Path(node).resolve().parent), "/usr/bin", "/bin"]),
+        "PATH": os.pathsep.join([os.fspath(node.resolve().parent), "/usr/bin", "/bin"]),
         "HOME": str(folder),
         "LANG": "C.UTF-8",
         "PYTHONDONTWRITEBYTECODE": "1",

@@ -5,6 +5,7 @@ Every test drains nodes of its own and may run alone, in any order.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,10 +21,19 @@ from tests.integration.pool import Pool
 LEAST_PRIVILEGE = {"castai:rolePolicies": "least-privilege"}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _isolated() -> Iterator[None]:
+    """No real AWS account in reach; other tiers of the same run get their environment back."""
+    before = dict(os.environ)
+    aws.isolate()
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[State]:
     """A running sandbox with the demo's workloads."""
-    aws.isolate()
     folder = tmp_path_factory.mktemp("sandbox")
     yield lifecycle.up(folder, print)
     lifecycle.down(folder)

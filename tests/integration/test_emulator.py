@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,8 +18,10 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from sandbox import emulator_process, wait
 from sandbox.aws import Aws
 from sandbox.state import State
+from tests.integration.pool import SOON
 
 _numbers = itertools.count(1)
 NODE_POLICY = "arn:aws:iam::aws:policy/AmazonEKS_CNI_Policy"
@@ -213,3 +216,108 @@ def test_a_cluster_is_in_the_vpc_of_its_subnets(account: Aws, state: State) -> N
     network = account.eks.describe_cluster(name=state.cluster)["cluster"]["resourcesVpcConfig"]
     subnets = account.ec2.describe_subnets(SubnetIds=network["subnetIds"])["Subnets"]
     assert {subnet["VpcId"] for subnet in subnets} == {network["vpcId"]}
+
+
+QUEUE_POLICY = """{
+  "Version": "2012-10-17",
+  "Statement": [{
+    "Effect": "Allow",
+    "Principal": {"Service": "events.amazonaws.com"},
+    "Action": "sqs:SendMessage",
+    "Resource": "*"
+  }]
+}"""
+
+
+@pytest.fixture
+def function(account: Aws, role: str) -> Iterator[str]:
+    """A function that answers at once; its ARN."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as code:
+        code.writestr("main.py", "def handler(event, context):\n    return event['detail']\n")
+    yield account.functions.create_function(
+        FunctionName=role,
+        Runtime="python3.13",
+        Role=f"arn:aws:iam::{account.account}:role/{role}",
+        Handler="main.handler",
+        Code={"ZipFile": archive.getvalue()},
+    )["FunctionArn"]
+    account.functions.delete_function(FunctionName=role)
+
+
+def test_a_rule_invokes_a_function_only_with_its_permission(
+    account: Aws, function: str, role: str
+) -> None:
+    """Without it the event goes to the dead-letter queue of the rule's target."""
+    queue = account.sqs.create_queue(QueueName=role, Attributes={"Policy": QUEUE_POLICY})[
+        "QueueUrl"
+    ]
+    queue_arn = f"arn:aws:sqs:{account.region}:{account.account}:{role}"
+    pattern = {"source": ["aws.test"], "detail": {"for": [role]}}
+    rule = account.events.put_rule(Name=role, EventPattern=json.dumps(pattern))["RuleArn"]
+    account.events.put_targets(
+        Rule=role,
+        Targets=[{"Id": "f", "Arn": function, "DeadLetterConfig": {"Arn": queue_arn}}],
+    )
+    event = {
+        "source": "aws.test",
+        "detail-type": "test",
+        "time": "2026-01-31T12:00:00Z",
+        "detail": {"for": role},
+    }
+    try:
+        refused = account.publish(event)
+        [letter] = account.sqs.receive_message(QueueUrl=queue)["Messages"]
+        assert json.loads(letter["Body"])["id"] == refused
+        assert account.deliveries(refused) == []
+
+        account.functions.add_permission(
+            FunctionName=role,
+            StatementId="rule",
+            Action="lambda:InvokeFunction",
+            Principal="events.amazonaws.com",
+            SourceArn=rule,
+        )
+        accepted = account.publish(event)
+        delivery = wait.until(
+            lambda: [d for d in account.deliveries(accepted) if d["state"] == "succeeded"],
+            "the function's answer",
+            timeout=SOON,
+        )
+        assert delivery[0]["result"] == {"for": role}
+    finally:
+        account.events.remove_targets(Rule=role, Ids=["f"])
+        account.events.delete_rule(Name=role)
+        account.sqs.delete_queue(QueueUrl=queue)
+
+
+def test_an_emulator_that_has_changed_is_named_before_it_serves() -> None:
+    code = (
+        "from ministack.services import eks\n"
+        "eks._create_access_entry = lambda body: None\n"
+        "import access_entry\n"
+        "access_entry.install()\n"
+    )
+    failed = subprocess.run(  # noqa: S603 - our own interpreter and code
+        [emulator_process.PYTHON, "-c", code],
+        cwd=emulator_process.LAUNCHER.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert failed.returncode != 0
+    last = failed.stderr.strip().splitlines()[-1]
+    assert "EmulatorChangedError: Install the emulator version" in last
+    assert "_create_access_entry takes ('body',)" in last
+
+
+def test_nothing_of_ours_is_importable_where_functions_run() -> None:
+    """A dependency that is missing from a zip must fail here too."""
+    for name in ("lambdas", "sandbox", "httpx2", "msgspec", "lightkube", "aws_lambda_powertools"):
+        found = subprocess.run(  # noqa: S603 - our own interpreter
+            [emulator_process.PYTHON, "-c", f"import {name}"],
+            cwd="/",
+            capture_output=True,
+            check=False,
+        )
+        assert found.returncode != 0, f"{name} is importable in the emulator's environment"

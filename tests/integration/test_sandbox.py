@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from lambdas.common import eks_token
-from sandbox import aws, kubernetes, lifecycle
+from sandbox import kubernetes, lifecycle
 from sandbox.aws import Aws
 from sandbox.errors import SandboxError
 from sandbox.processes import Process
@@ -20,7 +20,6 @@ from sandbox.state import State
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     """A folder whose sandbox, if any, ends with the test."""
-    aws.isolate()
     yield tmp_path / "sandbox"
     lifecycle.down(tmp_path / "sandbox")
 

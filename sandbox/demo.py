@@ -125,10 +125,11 @@ def _notice(stage: Stage) -> None:
                 return following.story.settled()
 
             delivery = wait.until(ended, "an end of the drain", timeout=NOTICE + COMING_BACK)
+            stage.result = delivery["result"] or {}
+            if delivery["state"] != "succeeded":
+                why = stage.result.get("errorMessage", delivery)
+                raise DemoError(f"The function failed: {why}")
             wait.until(back, "every evicted pod being ready elsewhere", timeout=COMING_BACK)
-        stage.result = delivery["result"] or {}
-        if delivery["state"] != "succeeded":
-            raise DemoError(f"The function failed: {stage.result.get('errorMessage', delivery)}")
         stage.view.line(f"   {conclusion(stage.result)}", style="bold green")
         check(stage.result, following.story)
 

@@ -129,7 +129,9 @@ def _notice(stage: Stage) -> None:
             if delivery["state"] != "succeeded":
                 why = stage.result.get("errorMessage", delivery)
                 raise DemoError(f"The function failed: {why}")
-XX.view.line(f"   {conclusion(stage.result)}", style="bold green")
+            if stage.result["outcome"] == "drained":
+                wait.until(back, "every evicted pod being ready elsewhere", timeout=COMING_BACK)
+        stage.view.line(f"   {conclusion(stage.result)}", style="bold green")
         check(stage.result, following.story)
 
 

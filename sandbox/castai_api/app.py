@@ -134,10 +134,23 @@ class App:
                 for name in ("propagation", "disconnect_reads", "outage"):
                     setattr(state, name, int(request.body.get(name, getattr(state, name))))
                 return Answer({"status": "ok"})
+            case ("POST", ["_sandbox", "agent"]):
+                return self._report(request)
             case ("POST", ["_sandbox", "clusters", cluster_id, "agent"]):
                 status = str(request.body.get("status", "online"))
                 return Answer(api_cluster(state.agent(cluster_id, status)))
         raise Refusal(404, "Not Found")
+
+    def _report(self, request: Request) -> Answer:
+        """The agent reports, with its own key; only news are worth a line in the log."""
+        self._admit(request)
+        cluster = self.state.register(request.body)
+        status = str(request.body.get("status", "online"))
+        if cluster.agent_status != status:
+            self.state.agent(cluster.id, status)
+            what = f"agent of cluster {cluster.name}: {status}"
+            self.state.record(request.method, request.path, 200, what, request.body)
+        return Answer(api_cluster(cluster))
 
 
 def _get(state: State, cluster_id: str, _: dict[str, Any]) -> Answer:

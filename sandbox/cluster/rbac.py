@@ -1,4 +1,4 @@
-"""Who may do what: decided by the RBAC objects that the cluster holds."""
+"""Who may do what: decided by the RBAC objects that the cluster holds, and EKS access policies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox.cluster import errors
+from sandbox.cluster import access_policies, errors
 from sandbox.cluster.authentication import User
 from sandbox.cluster.errors import ApiError
 from sandbox.cluster.resources import (
@@ -123,6 +123,7 @@ class Authorizer:
         return any(_contains(rule, atom) for rule in self._rules(user, namespace))
 
     def _rules(self, user: User, namespace: str) -> Iterator[Obj]:
+        yield from access_policies.rules(user.groups, namespace)
         for binding in self._store.objects(CLUSTER_ROLE_BINDINGS):
             if _binds(binding, user):
                 yield from self._role(binding, "")

@@ -28,6 +28,7 @@ def main() -> None:
 
     # Only now: the emulator reads its settings while it is imported.
     import access_entry  # noqa: PLC0415
+    import access_policies  # noqa: PLC0415
     import cluster_vpc  # noqa: PLC0415
     import guard  # noqa: PLC0415
     import role_logs  # noqa: PLC0415
@@ -51,6 +52,7 @@ def main() -> None:
         ConditionKeys().install()
         PassRole().install()
         access_entry.install()
+        access_policies.install()
         cluster_vpc.install()
         door = Door(
             application.app,

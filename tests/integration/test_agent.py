@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
+import httpx2
 import pytest
 from lightkube import ApiError, Client
 from lightkube.resources.apps_v1 import Deployment
@@ -16,106 +16,103 @@ from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBi
 
 from sandbox import demo
 from sandbox.aws import Aws
-from sandbox.castai_api.server import running
-from sandbox.castai_api.state import State as Castai
+from sandbox.castai_api.reporter import reporting
 from sandbox.cdk import Cdk
 from sandbox.errors import SandboxError
-from sandbox.state import State
+from sandbox.state import API_KEY_SECRET, CastAi, State
 
-KEY = "castai-key-of-the-integration-tests"
-SECRET = "castai/api-key"
 NAME = "castai-agent"
-LOOK = 0.2  # s between looks of the agent that is played
-
-
-@pytest.fixture(scope="module")
-def castai(account: Aws) -> Iterator[tuple[Castai, str]]:
-    """CAST AI, simulated, and the API key in Secrets Manager."""
-    secrets = account.session.client("secretsmanager", **account.client_options())
-    secrets.create_secret(Name=SECRET, SecretString=KEY)
-    simulated = Castai(KEY)
-    with running(simulated) as url:
-        yield simulated, url
-    secrets.delete_secret(SecretId=SECRET, ForceDeleteWithoutRecovery=True)
 
 
 @pytest.fixture
-def reporting(castai: tuple[Castai, str], admin: Client) -> Iterator[None]:
-    """Plays the agent's part: reports once its Deployment is available."""
-    simulated, _ = castai
-    end = Event()
-
-    def report() -> None:
-        while not end.wait(LOOK):
-            deployment = _found(admin, Deployment, NAME, namespace=NAME)
-            if deployment and deployment.status and deployment.status.availableReplicas:
-                for cluster_id in list(simulated.clusters):
-                    simulated.agent(cluster_id, "online")
-
-    thread = Thread(target=report, daemon=True)
-    thread.start()
-    yield
-    end.set()
-    thread.join()
+def castai(state: State) -> CastAi:
+    assert state.castai is not None
+    return state.castai
 
 
-def _found(admin: Client, kind: Any, name: str, **where: str) -> Any:
+@pytest.fixture
+def agents_part(admin: Client) -> Iterator[None]:
+    """The agent's pods run nothing: its reports are played."""
+    with reporting(admin):
+        yield
+
+
+def found(admin: Client, kind: Any, name: str) -> Any:
     try:
-        return admin.get(kind, name, **where)
+        return admin.get(kind, name)
     except ApiError as error:
         if error.status.code == 404:
             return None
         raise
 
 
-def cdk_of(state: State, account: Aws, url: str, **more: str) -> Cdk:
+def received(castai: CastAi) -> dict[str, Any]:
+    """What CAST AI shows of itself."""
+    shown: dict[str, Any] = httpx2.get(f"{castai.url}/_sandbox/log").json()
+    return shown
+
+
+def cdk_of(state: State, account: Aws, castai: CastAi, **more: str) -> Cdk:
     cdk = Cdk(account, Path(state.folder), name="agent")
     context = {
         "castai:agentClusters": state.cluster,
-        "castai:apiKeySecret": SECRET,
-        "castai:apiUrl": url,
+        "castai:apiKeySecret": API_KEY_SECRET,
+        "castai:apiUrl": castai.url,
         **{f"castai:{key}": value for key, value in more.items()},
     }
     cdk.synth(context)
     return cdk
 
 
-@pytest.mark.usefixtures("stack", "reporting")
+@pytest.mark.usefixtures("stack", "agents_part")
 def test_connect_change_and_disconnect(
-    state: State, account: Aws, admin: Client, castai: tuple[Castai, str]
+    state: State, account: Aws, admin: Client, castai: CastAi
 ) -> None:
-    simulated, url = castai
-    cdk = cdk_of(state, account, url)
+    cdk = cdk_of(state, account, castai)
     cdk.deploy("castai-agent")
     try:
-        outputs = cdk.outputs()
-        (cluster_id,) = simulated.clusters
-        assert outputs[f"{state.cluster.capitalize()}ClusterId"] == cluster_id
-        assert admin.get(Deployment, NAME, namespace=NAME).status.readyReplicas == 1
+        (cluster,) = [c for c in received(castai)["clusters"] if c["name"] == state.cluster]
+        assert cdk.outputs()[f"{state.cluster.capitalize()}ClusterId"] == cluster["id"]
+        assert cluster["agent_status"] == "online"
+        deployment = admin.get(Deployment, NAME, namespace=NAME)
+        assert deployment.status is not None
+        assert deployment.status.readyReplicas == 1
         entries = account.eks.list_access_entries(clusterName=state.cluster)["accessEntries"]
         assert [each for each in entries if NAME in each] == []
-        cdk_of(state, account, url, agentReplicas="2").deploy("castai-agent")
-        assert admin.get(Deployment, NAME, namespace=NAME).spec.replicas == 2
-        shown = json.dumps(simulated.shown()) + (Path(state.folder) / "cdk.log").read_text()
-        assert KEY not in shown
+        cdk_of(state, account, castai, agentReplicas="2").deploy("castai-agent")
+        deployment = admin.get(Deployment, NAME, namespace=NAME)
+        assert deployment.spec is not None
+        assert deployment.spec.replicas == 2
     finally:
         cdk.destroy("castai-agent")
-    for kind, name in ((Namespace, NAME), (ClusterRole, NAME), (ClusterRoleBinding, NAME)):
-        assert _found(admin, kind, name) is None
+    for kind in (Namespace, ClusterRole, ClusterRoleBinding):
+        assert found(admin, kind, NAME) is None
     assert [each for each in demo.leftovers(account) if "agent" in each.lower()] == []
+    key = account.session.client("secretsmanager", **account.client_options()).get_secret_value(
+        SecretId=API_KEY_SECRET
+    )["SecretString"]
+    folder = Path(state.folder)
+    places = [json.dumps(received(castai)), *(log.read_text() for log in folder.glob("*.log"))]
+    places += [file.read_text() for file in folder.rglob("*.template.json")]
+    places += [
+        str(event["message"])
+        for group in account.logs.describe_log_groups()["logGroups"]
+        for event in account.logs.filter_log_events(logGroupName=group["logGroupName"])["events"]
+    ]
+    assert all(key not in text for text in places)
 
 
 @pytest.mark.usefixtures("stack")
 def test_a_wrong_key_fails_the_deployment_with_what_to_do_and_leaves_nothing(
-    state: State, account: Aws, admin: Client, castai: tuple[Castai, str]
+    state: State, account: Aws, admin: Client, castai: CastAi
 ) -> None:
-    simulated, url = castai
-    simulated.api_key = "another"
-    cdk = cdk_of(state, account, url, namePrefix="wrong")
+    secrets = account.session.client("secretsmanager", **account.client_options())
+    secrets.create_secret(Name="castai/wrong", SecretString="not-the-key")
+    cdk = cdk_of(state, account, castai, namePrefix="wrong", apiKeySecret="castai/wrong")
     try:
         with pytest.raises(SandboxError, match="Give a valid CAST AI API key"):
             cdk.deploy("wrong-agent")
-        assert _found(admin, Namespace, NAME) is None
+        assert found(admin, Namespace, NAME) is None
     finally:
-        simulated.api_key = KEY
         cdk.destroy("wrong-agent")
+        secrets.delete_secret(SecretId="castai/wrong", ForceDeleteWithoutRecovery=True)

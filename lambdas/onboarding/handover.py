@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lambdas.onboarding import identity
 from lambdas.onboarding.context import Context
 from lambdas.onboarding.inspection import UNREGISTERED
 from lambdas.onboarding.policies import Mode
@@ -73,7 +74,8 @@ def _by_hand(ctx: Context) -> str:
 def remove(ctx: Context) -> None:
     """Let CAST AI go: disconnect, and drop its principal where the role was its way in.
 
-    Nodes stay, and so does what runs in Kubernetes. Without the API key this is left to people.
+    Nodes stay, and so does what runs in Kubernetes. Without the API key this is left to people. A
+    cluster that CAST AI reaches through someone else's identity is not ours to disconnect.
     """
     api, facts = ctx.api, ctx.facts
     if not facts.cluster_id:
@@ -81,6 +83,10 @@ def remove(ctx: Context) -> None:
     if api is None:
         if thing(ctx) not in ctx.ledger.protected:
             ctx.ledger.leave(thing(ctx), "no ApiKeySecret: disconnect in CAST AI's console")
+        return
+    stranger = identity.stranger(ctx)
+    if stranger:
+        ctx.ledger.leave(thing(ctx), stranger)
         return
     ctx.ledger.delete(thing(ctx), lambda: api.disconnect(facts.cluster_id), "disconnect")
     if any(wish and wish.mode is Mode.ROLE for wish in (ctx.onboarding, ctx.previous)):

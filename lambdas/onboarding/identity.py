@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lambdas.common.errors import PermanentError
-from lambdas.onboarding import iam_principals, names, policies
+from lambdas.onboarding import iam_principals, names, ownership, policies
 from lambdas.onboarding.context import Context, tag_list, tag_map
 from lambdas.onboarding.iam_principals import GONE, SETTLING, Role, User, Wanted
 from lambdas.onboarding.policies import Mode, Permissions
@@ -48,6 +48,16 @@ def _trust(ctx: Context) -> policies.Document | None:
     if ctx.onboarding.mode is Mode.USER or not ctx.facts.principal:
         return None
     return policies.cross_account_trust(ctx.facts.principal, ctx.facts.cluster_id)
+
+
+def stranger(ctx: Context) -> str:
+    """Who owns the identity of this mode, where it is there and not ours; else empty."""
+    mode = ctx.onboarding.mode
+    principal = (User if mode is Mode.USER else Role)(ctx, _identity_name(ctx, mode))
+    found = principal.found()
+    if found is None or ctx.owner.owns(found.tags):
+        return ""
+    return f"{principal.thing} {ownership.described(found.tags)}"
 
 
 def remove(ctx: Context) -> None:

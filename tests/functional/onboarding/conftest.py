@@ -76,6 +76,8 @@ class Writes:
     """Every write to AWS, in order, and the fault that hits one of them."""
 
     done: list[str] = field(default_factory=list)
+    actions: set[str] = field(default_factory=set)
+    """Every call as IAM names it, reads included."""
     fault: Fault | None = None
 
 
@@ -87,6 +89,8 @@ class Watched:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._client, name)
+        words = name.split("_")
+        self._writes.actions.add(f"{self._service}:{''.join(w.capitalize() for w in words)}")
         if name.startswith(_READS):
             return method
 

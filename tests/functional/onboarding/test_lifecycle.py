@@ -2,21 +2,651 @@
 
 from __future__ import annotations
 
-from tests.functional.onboarding.conftest import Scene
+import json
+from typing import Any
+
+import pytest
+
+from lambdas.common.errors import CastaiError
+from lambdas.onboarding import policies
+from lambdas.onboarding.policies import Scope
+from lambdas.onboarding.steps import InTheWayError, OffboardError, StepFailedError
+from sandbox.cluster import Hook
+from tests.functional.onboarding.conftest import API_KEY, API_KEY_SECRET, OWN_ROLE, Scene
+from tests.functional.onboarding.eks import ACCOUNT, refusal
+
+ROLE = {"Mode": "cross-account-role"}
+SPOT_ROLE = f"arn:aws:iam::{ACCOUNT}:role/CastLambdaRoleForSpot"
+ID = "12345678-1234-1234-1234-123456789012"
+TRUST = '{"Version":"2012-10-17","Statement":[]}'
+POLICY = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": "ec2:RunInstances", "Resource": "*"}],
+    }
+)
+MODES = pytest.mark.parametrize("mode", [{}, ROLE], ids=["user", "role"])
 
 
-def test_user_mode_there_and_back(scene: Scene) -> None:
-    before = scene.snapshot()
-    data = scene.create()
-    print(data, scene.time.slept)
-    assert scene.known.credentials["accessKeyId"] in scene.keys("cast-eks-prod")
-    scene.delete()
-    assert scene.snapshot() == before
+def arn_of(name: str) -> str:
+    return f"arn:aws:iam::aws:policy/{name}Access"
 
 
-def test_role_mode_there_and_back(scene: Scene) -> None:
-    before = scene.snapshot()
-    data = scene.create(Mode="cross-account-role")
-    assert scene.known.credentials["role"] == data["RoleArn"]
-    scene.delete(Mode="cross-account-role")
-    assert scene.snapshot() == before
+class TestCreate:
+    def test_user_mode_makes_what_castai_expects(self, scene: Scene) -> None:
+        data = scene.create()
+        id8 = scene.id8
+        assert data == {
+            "Mode": "user",
+            "ClusterId": scene.cluster_id,
+            "UserArn": f"arn:aws:iam::{ACCOUNT}:user/cast-eks-prod",
+            "RoleArn": "",
+            "PolicyArn": f"arn:aws:iam::{ACCOUNT}:policy/CastEKSPolicy-prod",
+            "NodeRoleArn": f"arn:aws:iam::{ACCOUNT}:role/cast-prod-eks-{id8}",
+            "InstanceProfileArn": f"arn:aws:iam::{ACCOUNT}:instance-profile/cast-prod-eks-{id8}",
+            "SecurityGroupId": data["SecurityGroupId"],
+            "CredentialsSecretArn": data["CredentialsSecretArn"],
+            "AccessMethod": "access-entries",
+            "NextStep": "",
+        }
+        found = scene.snapshot()
+        attached, inline, _, keys = found["users"]["cast-eks-prod"]
+        assert attached == [
+            data["PolicyArn"], arn_of("AmazonEC2ReadOnly"), arn_of("IAMReadOnly"),
+        ]  # fmt: skip
+        assert set(inline) == {"CastEKSRestrictedAccess"}
+        assert keys == [scene.known.credentials["accessKeyId"]]
+        assert scene.stored_key()["accessKeyId"] == keys[0]
+        assert found["profiles"][f"cast-prod-eks-{id8}"][0] == [f"cast-prod-eks-{id8}"]
+        kinds = {arn: (e[0], e[2]) for arn, e in found["entries"].items()}
+        assert kinds == {
+            data["NodeRoleArn"]: ("EC2_LINUX", ()),
+            data["UserArn"]: (
+                "STANDARD",
+                ("arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy",),
+            ),
+        }
+        rules, _, tags = found["groups"]["cast-prod-cluster/CastNodeSecurityGroup"]
+        assert [p["GroupId"] for p in rules[0]["UserIdGroupPairs"]] == [data["SecurityGroupId"]]
+        assert tags["cast:cluster-id"] == scene.cluster_id
+
+    def test_role_mode_trusts_castais_principal_and_gives_it_no_access_inside(
+        self, scene: Scene
+    ) -> None:
+        data = scene.create(**ROLE)
+        name = f"cast-eks-prod-cluster-role-{scene.id8}"
+        assert data["RoleArn"].endswith(f":role/{name}")
+        trust, *_ = scene.snapshot()["roles"][name]
+        (statement,) = trust["Statement"]
+        assert statement["Principal"]["AWS"].endswith(f"user/cast-crossrole-{scene.cluster_id}")
+        assert statement["Condition"]["StringEquals"]["sts:ExternalId"] == scene.cluster_id
+        assert set(scene.eks.entries) == {data["NodeRoleArn"]}
+        assert scene.known.credentials["role"] == data["RoleArn"]
+        assert data["CredentialsSecretArn"] == ""
+
+    def test_the_physical_id_is_that_of_the_cluster(self, scene: Scene) -> None:
+        answer = scene.send(scene.event("Create", scene.properties()))
+        assert answer["PhysicalResourceId"] == f"castai-eks/{ACCOUNT}/eu-central-1/prod"
+
+    @MODES
+    def test_twice_is_once(self, scene: Scene, mode: dict[str, Any]) -> None:
+        first = scene.create(**mode)
+        before, scene.writes.done = scene.snapshot(), []
+        assert scene.create(**mode) == first
+        assert scene.writes.done == []
+        assert scene.snapshot() == before
+
+    def test_what_exists_is_listed_whole_and_nothing_is_made(self, scene: Scene) -> None:
+        scene.iam.create_user(UserName="cast-eks-prod")
+        scene.secrets.create_secret(Name="castai-eks/prod/credentials", SecretString="{}")
+        before = scene.snapshot()
+        scene.writes.done.clear()
+        with pytest.raises(InTheWayError) as error:
+            scene.create()
+        assert str(error.value).splitlines() == [
+            "Remove what is in the way, or set Adopt to take it over:",
+            "- IAM user cast-eks-prod: made by someone else",
+            "- secret castai-eks/prod/credentials: made by someone else",
+        ]
+        assert scene.writes.done == []
+        assert scene.snapshot() == before
+
+    @pytest.mark.parametrize("reason", ["status", "missing"])
+    def test_a_cluster_that_is_not_there_yet(self, scene: Scene, reason: str) -> None:
+        scene.eks.status, scene.eks.exists = "CREATING", reason == "status"
+        with pytest.raises(StepFailedError, match=r"Wait until|Create cluster prod"):
+            scene.create()
+
+    def test_the_agent_has_to_run(self, scene: Scene) -> None:
+        before = scene.snapshot()
+        scene.agent = "there is no Deployment"
+        with pytest.raises(StepFailedError, match=r"Connect the cluster first.*no Deployment"):
+            scene.create(RequireAgent="true")
+        assert scene.snapshot() == before
+
+    def test_without_the_api_key_the_outputs_say_what_to_paste(self, scene: Scene) -> None:
+        wish = {"ApiKeySecret": None, "ClusterId": ID}
+        data = scene.create(**wish)
+        assert "Paste accessKeyId and secretAccessKey" in data["NextStep"]
+        assert scene.castai.log == []
+        scene.delete(**wish)
+        with pytest.raises(CastaiError, match="PrincipalArn"):
+            scene.create(**wish, **ROLE)
+
+    def test_existing_security_groups_are_used_and_not_touched(self, scene: Scene) -> None:
+        group = scene.ec2.create_security_group(GroupName="mine", Description="-")["GroupId"]
+        before = scene.snapshot()
+        assert scene.create(SecurityGroup=[group])["SecurityGroupId"] == group
+        scene.delete(SecurityGroup=[group])
+        assert scene.snapshot() == before
+        with pytest.raises(InTheWayError, match="sg-12345678: is not in the cluster's VPC"):
+            scene.create(SecurityGroup=["sg-12345678"])
+
+    def test_iam_that_has_not_heard_yet_is_waited_for(self, scene: Scene) -> None:
+        """CAST AI answers 400 and API servers 401 for a while; nobody sees it but the clock."""
+        scene.castai.propagation = 5
+        scene.users.refusals = 3
+        scene.create(SpotHandlerRoleArn=SPOT_ROLE)
+        assert 0 < scene.time.slept < 120
+
+    def test_an_api_that_never_accepts_ends_in_time_with_the_account_as_it_was(
+        self, scene: Scene
+    ) -> None:
+        before, start = scene.snapshot(), scene.time.now
+        scene.castai.propagation = 10_000
+        with pytest.raises(StepFailedError, match=r"step hand-over; everything .* undone"):
+            scene.create()
+        assert scene.time.now - start < 600
+        assert scene.snapshot() == before
+
+    def test_a_key_that_castai_refuses_is_explained(self, scene: Scene) -> None:
+        scene.secrets.put_secret_value(SecretId=API_KEY_SECRET, SecretString="another-key")
+        with pytest.raises(StepFailedError, match="valid CAST AI API key"):
+            scene.create()
+
+    def test_paths_tags_and_boundary(self, scene: Scene) -> None:
+        boundary = scene.iam.create_policy(PolicyName="Boundary", PolicyDocument=POLICY)["Policy"]
+        before = scene.snapshot()
+        wish = {
+            "Path": "/castai/",
+            "Tags": {"team": "platform"},
+            "PermissionsBoundary": boundary["Arn"],
+            "SsmOnNodes": "true",
+            "EbsCsiOnNodes": "true",
+        }
+        data = scene.create(**ROLE, **wish)
+        assert ":role/castai/cast-eks-prod" in data["RoleArn"]
+        role = scene.iam.get_role(RoleName=data["NodeRoleArn"].rpartition("/")[2])["Role"]
+        assert role["PermissionsBoundary"]["PermissionsBoundaryArn"] == boundary["Arn"]
+        assert {"Key": "team", "Value": "platform"} in role["Tags"]
+        attached = scene.snapshot()["roles"][role["RoleName"]][1]
+        assert "arn:aws:iam::aws:policy/service-role/AmazonEBSCSIDriverPolicy" in attached
+        with pytest.raises(InTheWayError, match="IAM cannot move it"):
+            scene.update({**ROLE, **wish}, **{**ROLE, **wish, "Path": "/other/"})
+        scene.delete(**ROLE, **wish)
+        assert scene.snapshot() == before
+
+
+class TestUpdate:
+    @pytest.mark.parametrize(("old", "new"), [({}, ROLE), (ROLE, {})], ids=["to-role", "to-user"])
+    def test_a_switched_mode_hands_the_new_identity_over_before_the_old_one_goes(
+        self, scene: Scene, old: dict[str, Any], new: dict[str, Any]
+    ) -> None:
+        clean = scene.snapshot()
+        scene.create(**old)
+        data = scene.update(old, **new)
+        given = scene.known.credentials
+        assert given.get("role", "") == data["RoleArn"]
+        found = scene.snapshot()
+        assert ("cast-eks-prod" in found["users"]) is (new == {})
+        assert (f"cast-eks-prod-cluster-role-{scene.id8}" in found["roles"]) is (new == ROLE)
+        assert ("castai-eks/prod/credentials" in found["secrets"]) is (new == {})
+        assert (f"arn:aws:iam::{ACCOUNT}:user/cast-eks-prod" in found["entries"]) is (new == {})
+        assert bool(scene.known.principal) is (new == ROLE)
+        assert [call for call in scene.castai.log if call.path.endswith("disconnect")] == []
+        scene.delete(**new)
+        assert scene.snapshot() == clean
+
+    def test_rotation_makes_one_new_key_and_removes_the_old_one(self, scene: Scene) -> None:
+        scene.create()
+        (old,) = scene.keys("cast-eks-prod")
+        scene.update({}, RotationId="2")
+        (new,) = scene.keys("cast-eks-prod")
+        assert new != old
+        assert scene.stored_key()["accessKeyId"] == new == scene.known.credentials["accessKeyId"]
+        scene.update({"RotationId": "2"}, RotationId="2")
+        assert scene.keys("cast-eks-prod") == [new]
+
+    def test_without_the_api_the_old_key_works_until_the_rotation_after(self, scene: Scene) -> None:
+        wish = {"ApiKeySecret": None, "ClusterId": ID}
+        scene.create(**wish)
+        (first,) = scene.keys("cast-eks-prod")
+        scene.update(wish, **wish, RotationId="2")
+        assert first in scene.keys("cast-eks-prod")
+        scene.update({**wish, "RotationId": "2"}, **wish, RotationId="3")
+        assert first not in scene.keys("cast-eks-prod")
+        assert len(scene.keys("cast-eks-prod")) == 2
+
+    def test_a_third_key_is_refused_before_anything_is_made(self, scene: Scene) -> None:
+        scene.create()
+        scene.secrets.put_secret_value(SecretId="castai-eks/prod/credentials", SecretString="{}")
+        scene.iam.create_access_key(UserName="cast-eks-prod")
+        before = scene.snapshot()
+        with pytest.raises(InTheWayError, match="delete the one that nobody uses"):
+            scene.update({})
+        assert scene.snapshot() == before
+
+    def test_a_policy_gets_a_version_only_where_its_meaning_differs(self, scene: Scene) -> None:
+        arn = scene.create()["PolicyArn"]
+        for number in range(8):
+            scene.update({}, ManageSpotLambda=str(bool(number % 2)).lower())
+            versions = scene.iam.list_policy_versions(PolicyArn=arn)["Versions"]
+            assert len(versions) <= 5
+            assert [v["IsDefaultVersion"] for v in versions].count(True) == 1
+        newest = scene.iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
+        scene.update({}, ManageSpotLambda="true")
+        assert scene.iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"] == newest
+
+    def test_fewer_rights_and_tags_are_taken_back(self, scene: Scene) -> None:
+        old = {"Tags": {"team": "a", "cost": "1"}, "SsmOnNodes": "true"}
+        scene.create(**old)
+        scene.update(old, Tags={"team": "b"}, Permissions="tight")
+        attached, _, tags, _ = scene.snapshot()["users"]["cast-eks-prod"]
+        assert arn_of("IAMReadOnly") not in attached
+        assert tags["team"] == "b"
+        assert "cost" not in tags
+        node = scene.snapshot()["roles"][f"cast-prod-eks-{scene.id8}"]
+        assert "arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore" not in node[1]
+
+    def test_a_new_id_at_castai_gives_a_new_node_role_and_removes_the_old(
+        self, scene: Scene
+    ) -> None:
+        old = {"ClusterId": ID, "ApiKeySecret": None}
+        scene.create(**old)
+        new = {**old, "ClusterId": ID.replace("12345678-", "99999999-")}
+        assert scene.update(old, **new)["NodeRoleArn"].endswith("-99999999")
+        found = scene.snapshot()
+        assert [name for name in found["roles"] if name.endswith("12345678")] == []
+        assert [name for name in found["profiles"] if name.endswith("12345678")] == []
+
+    def test_another_cluster_is_a_replacement(self, scene: Scene) -> None:
+        """CloudFormation sees the new physical id and deletes the old cluster's things itself."""
+        scene.create()
+        other = scene.beside("stage")
+        event = other.event(
+            "Update",
+            other.properties(),
+            OldResourceProperties=scene.properties(),
+            PhysicalResourceId=f"castai-eks/{ACCOUNT}/eu-central-1/prod",
+        )
+        assert other.send(event)["PhysicalResourceId"].endswith("/stage")
+        assert set(scene.snapshot()["users"]) == {"cast-eks-prod", "cast-eks-stage"}
+        scene.delete()
+        assert set(scene.snapshot()["users"]) == {"cast-eks-stage"}
+
+    def test_old_properties_of_another_release_are_read_as_far_as_they_go(
+        self, scene: Scene
+    ) -> None:
+        scene.create(**ROLE)
+        old = {**ROLE, "SchemaVersion": "0", "Gone": "x", "Permissions": "everything"}
+        scene.update(old, SchemaVersion="0", Gone="x")  # the rollback of an upgrade
+        assert f"cast-eks-prod-cluster-role-{scene.id8}" not in scene.snapshot()["roles"]
+
+
+class TestDelete:
+    @MODES
+    def test_the_account_is_as_it_was(self, scene: Scene, mode: dict[str, Any]) -> None:
+        before = scene.snapshot()
+        wish = {**mode, "SpotHandlerRoleArn": SPOT_ROLE}
+        scene.create(**wish)
+        scene.delete(**wish)
+        assert scene.snapshot() == before
+        assert scene.known.credentials == {}
+        scene.delete(**wish)  # again, with nothing left
+        assert scene.snapshot() == before
+
+    def test_what_is_gone_already_is_no_error(self, scene: Scene) -> None:
+        before = scene.snapshot()
+        scene.create()
+        scene.secrets.delete_secret(
+            SecretId="castai-eks/prod/credentials", ForceDeleteWithoutRecovery=True
+        )
+        name = f"cast-prod-eks-{scene.id8}"
+        scene.iam.remove_role_from_instance_profile(InstanceProfileName=name, RoleName=name)
+        scene.iam.delete_instance_profile(InstanceProfileName=name)
+        scene.castai.clusters.clear()
+        scene.delete()
+        assert scene.snapshot() == before
+
+    @MODES
+    def test_a_cluster_that_is_gone_has_taken_its_entries_along(
+        self, scene: Scene, mode: dict[str, Any]
+    ) -> None:
+        before = scene.snapshot()
+        wish = {**mode, "SpotHandlerRoleArn": SPOT_ROLE}
+        scene.create(**wish)
+        scene.eks.exists = False
+        scene.eks.entries.clear()
+        scene.delete(**wish)
+        found = scene.snapshot()
+        assert {**found, "rbac": before["rbac"]} == before
+
+    def test_the_id_is_remembered_where_castai_and_its_key_are_gone(self, scene: Scene) -> None:
+        before = scene.snapshot()
+        scene.create(**ROLE)
+        scene.castai.clusters.clear()
+        scene.secrets.delete_secret(SecretId=API_KEY_SECRET, ForceDeleteWithoutRecovery=True)
+        scene.delete(**ROLE)
+        del before["secrets"][API_KEY_SECRET]
+        assert scene.snapshot() == before
+
+    def test_policies_that_others_attached_keep_the_role_unless_told(self, scene: Scene) -> None:
+        before = scene.snapshot()
+        data = scene.create()
+        name = data["NodeRoleArn"].rpartition("/")[2]
+        scene.iam.attach_role_policy(RoleName=name, PolicyArn=arn_of("IAMReadOnly"))
+        with pytest.raises(OffboardError, match=r"Detach arn:.*IAMReadOnlyAccess from IAM role"):
+            scene.delete()
+        assert "cast-eks-prod" not in scene.snapshot()["users"]  # the rest is gone
+        scene.delete(DetachForeignPolicies="true")
+        assert scene.snapshot() == before
+
+    def test_a_security_group_in_use_says_by_whom(self, scene: Scene) -> None:
+        before = scene.snapshot()
+        scene.create()
+
+        def in_use(**_: Any) -> None:
+            raise refusal("DependencyViolation")
+
+        scene.ec2, real = _Proxy(scene.ec2, delete_security_group=in_use), scene.ec2
+        with pytest.raises(OffboardError, match="Remove the nodes that CAST AI added first"):
+            scene.delete()
+        scene.ec2 = real
+        scene.delete()
+        assert scene.snapshot() == before
+
+    def test_retain_leaves_everything(self, scene: Scene) -> None:
+        scene.create()
+        before = scene.snapshot()
+        scene.delete(RetainOnDelete="true")
+        assert scene.snapshot() == before
+        scene.create(resource="Prod")  # the stack comes back: its own things, still
+        assert scene.snapshot() == before
+
+    def test_properties_that_cannot_be_read_stop_no_removal(self, scene: Scene) -> None:
+        before = scene.snapshot()
+        scene.create()
+        scene.delete(Permissions="everything", Tags="none", Typo="1")
+        assert scene.snapshot() == before
+
+
+class _Proxy:
+    """A client with some methods replaced."""
+
+    def __init__(self, client: Any, **methods: Any) -> None:
+        self._client, self._methods = client, methods
+
+    def __getattr__(self, name: str) -> Any:
+        return self._methods.get(name) or getattr(self._client, name)
+
+
+class TestNeighbours:
+    @MODES
+    def test_two_clusters_in_one_account(self, scene: Scene, mode: dict[str, Any]) -> None:
+        empty = scene.snapshot()
+        stage = scene.beside("stage")
+        scene.create(**mode)
+        only_prod = scene.snapshot()
+        stage.create(resource="Stage", **mode)
+        stage.delete(resource="Stage", **mode)
+        assert scene.snapshot() == only_prod
+        scene.delete(**mode)
+        assert scene.snapshot() == empty
+
+    def test_clusters_whose_names_are_cut_to_the_same_are_told_apart(self, scene: Scene) -> None:
+        one, two = (scene.beside("x" * 45 + end) for end in ("-blue", "-green"))
+        one.create(resource="One", **ROLE)
+        before = scene.snapshot()
+        two.create(resource="Two", **ROLE)
+        two.delete(resource="Two", **ROLE)
+        assert scene.snapshot() == before
+
+    def test_one_name_in_two_regions_is_a_conflict_and_not_a_take_over(self, scene: Scene) -> None:
+        scene.create()
+        before = scene.snapshot()
+        twin = scene.beside("prod", region="eu-west-1")
+        with pytest.raises(InTheWayError, match="belongs to arn:aws:eks:eu-central-1"):
+            twin.create(resource="Twin")
+        twin.delete(resource="Twin")
+        assert scene.snapshot() == before
+
+    def test_the_same_cluster_twice_is_refused_and_the_refused_takes_nothing(
+        self, scene: Scene
+    ) -> None:
+        scene.create()
+        before = scene.snapshot()
+        with pytest.raises(InTheWayError, match="onboarded by castai-onboarding/Prod"):
+            scene.create(resource="Again")
+        scene.delete(resource="Again")
+        assert scene.snapshot() == before
+        assert scene.known.status == "ready"
+
+    def test_a_renamed_resource_adopts_and_the_old_ones_delete_takes_nothing(
+        self, scene: Scene
+    ) -> None:
+        empty = scene.snapshot()
+        scene.create(resource="Old")
+        scene.create(resource="New", Adopt="true")
+        before = scene.snapshot()
+        scene.delete(resource="Old")
+        assert scene.snapshot() == before
+        scene.delete(resource="New")
+        assert scene.snapshot() == empty
+
+    def test_the_account_wide_policy_stays_while_another_cluster_uses_it(
+        self, scene: Scene
+    ) -> None:
+        wish = {"AccountWidePolicy": "true"}
+        empty = scene.snapshot()
+        stage = scene.beside("stage")
+        scene.create(**wish)
+        stage.create(resource="Stage", **wish)
+        scene.delete(**wish)
+        arn = f"arn:aws:iam::{ACCOUNT}:policy/CastEKSPolicy"
+        assert arn in scene.snapshot()["policies"]
+        stage.delete(resource="Stage", **wish)
+        assert scene.snapshot() == empty
+
+    def test_a_script_made_account_is_adopted(self, scene: Scene) -> None:
+        """As CAST AI's script leaves it: user with a key of its own, roles, group, no tags."""
+        iam = scene.iam
+        cluster_id = scene.castai.register(
+            {"eks": {"accountId": ACCOUNT, "region": "eu-central-1", "clusterName": "prod"}}
+        ).id
+        node = f"cast-prod-eks-{cluster_id[:8]}"
+        iam.create_user(UserName="cast-eks-prod")
+        script_key = iam.create_access_key(UserName="cast-eks-prod")["AccessKey"]["AccessKeyId"]
+        iam.create_role(RoleName=node, AssumeRolePolicyDocument=TRUST)
+        iam.create_instance_profile(InstanceProfileName=node)
+        iam.add_role_to_instance_profile(InstanceProfileName=node, RoleName=node)
+        name = "cast-prod-cluster/CastNodeSecurityGroup"
+        scene.ec2.create_security_group(GroupName=name, Description="-", VpcId=scene.eks.vpc)
+        iam.create_policy(PolicyName="CastEKSPolicy", PolicyDocument=POLICY)
+        with pytest.raises(InTheWayError) as error:
+            scene.create(AccountWidePolicy="true")
+        assert len(str(error.value).splitlines()) == 6
+        before = scene.snapshot()
+        scene.castai.propagation = 10_000
+        with pytest.raises(StepFailedError):
+            scene.create(AccountWidePolicy="true", Adopt="true")
+        assert scene.snapshot() == before
+        scene.castai.propagation = 1
+        scene.create(AccountWidePolicy="true", Adopt="true")
+        assert script_key not in scene.keys("cast-eks-prod")
+        assert len(scene.keys("cast-eks-prod")) == 1
+        scene.delete(AccountWidePolicy="true")
+        assert set(scene.snapshot()["users"]) == set()
+        assert set(scene.snapshot()["policies"]) == set()
+
+
+class TestClusterAccess:
+    def test_aws_auth_clusters_get_their_entries_and_lose_only_them(self, scene: Scene) -> None:
+        scene.eks.mode = "CONFIG_MAP"
+        scene.users.admits = lambda: True  # mapped by hand, as documented
+        before = scene.snapshot()
+        data = scene.create(SpotHandlerRoleArn=SPOT_ROLE)
+        assert data["AccessMethod"] == "aws-auth"
+        found = scene.snapshot()["aws-auth"]
+        assert "cast-eks-prod" in found["mapUsers"]
+        assert "castai:spot-handler" in found["mapRoles"]
+        assert OWN_ROLE not in scene.eks.entries
+        scene.delete(SpotHandlerRoleArn=SPOT_ROLE)
+        assert scene.snapshot() == before  # the ConfigMap that we made went, too
+
+    def test_someone_who_writes_in_between_loses_nothing(self, scene: Scene) -> None:
+        scene.eks.mode = "CONFIG_MAP"
+        scene.users.admits = lambda: True
+        config_map: dict[str, Any] = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "aws-auth", "namespace": "kube-system"},
+            "data": {"mapAccounts": "- '1'\n"},
+        }
+        scene.cluster.create(config_map)
+
+        def write(_request: object) -> None:
+            now = scene.cluster._running().get("ConfigMap", "aws-auth", "kube-system")
+            assert now is not None
+            scene.cluster._running().set({**now, "data": {**now["data"], "mapAccounts": "- '2'\n"}})
+
+        scene.cluster.faults.add("PUT", "configmaps/aws-auth", Hook(write), skip=1)
+        scene.create()
+        data = scene.snapshot()["aws-auth"]
+        assert data["mapAccounts"] == "- '2'\n"
+        assert "cast-eks-prod" in data["mapUsers"]
+
+    def test_a_map_that_cannot_be_parsed_is_left_with_the_entry_to_add(self, scene: Scene) -> None:
+        scene.eks.mode = "CONFIG_MAP"
+        scene.users.admits = lambda: True
+        scene.cluster.create(
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": "aws-auth", "namespace": "kube-system"},
+                "data": {"mapRoles": "{[}"},
+            }
+        )
+        before = scene.snapshot()
+        with pytest.raises(InTheWayError, match=r"(?s)by hand.*rolearn: arn:aws:iam"):
+            scene.create()
+        assert scene.snapshot() == before
+
+    def test_a_lambda_that_the_cluster_does_not_know_says_so(self, scene: Scene) -> None:
+        scene.eks.mode = "CONFIG_MAP"
+        scene.users.admits = lambda: False
+        with pytest.raises(StepFailedError, match=r"access to the cluster.*aws-auth"):
+            scene.create()
+
+    @pytest.mark.parametrize(
+        ("mode", "access", "words"),
+        [
+            ("CONFIG_MAP", "access-entries", "Set ClusterAccess to aws-auth"),
+            ("API", "aws-auth", "Set ClusterAccess to access-entries"),
+        ],
+    )
+    def test_a_way_that_the_cluster_does_not_have_is_refused(
+        self, scene: Scene, mode: str, access: str, words: str
+    ) -> None:
+        scene.eks.mode = mode
+        before = scene.snapshot()
+        with pytest.raises(StepFailedError, match=words):
+            scene.create(ClusterAccess=access)
+        assert scene.snapshot() == before
+
+    def test_none_touches_nothing_inside(self, scene: Scene) -> None:
+        assert scene.create(ClusterAccess="none")["AccessMethod"] == "none"
+        assert scene.eks.entries == {}
+
+    def test_our_own_access_is_taken_only_where_needed_and_never_stays(self, scene: Scene) -> None:
+        scene.create()
+        created = [w for w in scene.writes.done if w == "eks:create_access_entry"]
+        assert len(created) == 2  # node role and user: nothing inside the cluster was needed
+        scene.update({}, SpotHandlerRoleArn=SPOT_ROLE)
+        assert OWN_ROLE not in scene.eks.entries
+        assert scene.snapshot()["rbac"]["ClusterRole"]
+
+    def test_an_access_entry_that_someone_made_for_us_stays(self, scene: Scene) -> None:
+        scene.eks.create_access_entry(clusterName="prod", principalArn=OWN_ROLE)
+        scene.eks.entries[OWN_ROLE].policies.append("admin")
+        scene.create(SpotHandlerRoleArn=SPOT_ROLE)
+        scene.delete(SpotHandlerRoleArn=SPOT_ROLE)
+        assert set(scene.eks.entries) == {OWN_ROLE}
+
+    def test_the_entry_of_the_spot_handlers_own_stack_is_used_and_stays(self, scene: Scene) -> None:
+        scene.eks.create_access_entry(
+            clusterName="prod", principalArn=SPOT_ROLE, kubernetesGroups=["castai:spot-handler"]
+        )
+        before = scene.snapshot()
+        scene.create(SpotHandlerRoleArn=SPOT_ROLE)
+        scene.delete(SpotHandlerRoleArn=SPOT_ROLE)
+        assert scene.snapshot() == before
+
+    def test_a_cluster_role_of_someone_else_is_in_the_way(self, scene: Scene) -> None:
+        scene.cluster.create(
+            {
+                "apiVersion": "rbac.authorization.k8s.io/v1",
+                "kind": "ClusterRole",
+                "metadata": {"name": "castai-spot-handler"},
+                "rules": [],
+            }
+        )
+        with pytest.raises(InTheWayError, match="ClusterRole castai-spot-handler"):
+            scene.create(SpotHandlerRoleArn=SPOT_ROLE)
+        scene.create(SpotHandlerRoleArn=SPOT_ROLE, Adopt="true")
+        assert scene.snapshot()["rbac"]["ClusterRole"]
+
+
+def test_the_functions_role_covers_every_call(scene: Scene) -> None:
+    """Emulation enforces no IAM here; the policy's actions are held against the calls made."""
+    tags: dict[str, Any] = {"Tags": {"a": "b"}}
+    scene.create(SpotHandlerRoleArn=SPOT_ROLE, **tags)
+    scene.update(tags, RotationId="2", ManageSpotLambda="false", KmsKey="alias/mine")
+    scene.update({}, **ROLE, SsmOnNodes="true")
+    scene.update(ROLE, ClusterAccess="aws-auth")
+    scene.delete(ClusterAccess="aws-auth")
+    scope = Scope("aws", "eu-central-1", ACCOUNT, "prod", "", "")
+    documents = policies.onboarding_lambda(
+        scope, own_role_arn=OWN_ROLE, api_key_secret=API_KEY_SECRET
+    )
+    allowed = {
+        action
+        for document in documents.values()
+        for statement in document["Statement"]
+        for action in statement["Action"]
+    }
+    assert scene.writes.actions - allowed == set()
+    assert len(scene.writes.actions) > 40
+
+
+def test_the_key_is_in_no_log_answer_error_or_tag(
+    scene: Scene, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+    secrets: list[str] = []
+    said.append(json.dumps(scene.create()))
+    secrets.append(scene.stored_key()["secretAccessKey"])
+    said.append(json.dumps(scene.update({}, RotationId="2")))
+    secrets.append(scene.stored_key()["secretAccessKey"])
+    scene.castai.propagation = 10_000
+    with pytest.raises(CastaiError) as error:
+        scene.update({"RotationId": "2"}, RotationId="3")
+    said += [str(error.value), repr(error.value), repr(error.value.__cause__)]
+    said.append(json.dumps(scene.castai.shown()))
+    snapshot = scene.snapshot()
+    said.append(json.dumps({k: v for k, v in snapshot.items() if k != "secrets"}, default=str))
+    said.append(json.dumps(scene.delete()))
+    out, err = capfd.readouterr()
+    said += [out, err]
+    assert len(set(secrets)) == 2
+    for secret in (*secrets, API_KEY, "signature=secret"):
+        assert [text for text in said if secret in text] == []

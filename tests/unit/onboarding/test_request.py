@@ -1,0 +1,195 @@
+"""CloudFormation's request: every fault at once, and properties of other releases."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lambdas.common.errors import CastaiError
+from lambdas.onboarding.policies import Mode, Permissions
+from lambdas.onboarding.request import (
+    ClusterAccess,
+    Kind,
+    Onboarding,
+    RequestRefusedError,
+    faults_of,
+    parse,
+    parse_request,
+)
+
+ID = "12345678-1234-1234-1234-123456789012"
+GOOD: dict[str, Any] = {"ClusterName": "prod", "ClusterId": ID}
+ARN = "arn:aws:iam::123456789012:policy/Boundary"
+STACK = "arn:aws:cloudformation:eu-central-1:123456789012:stack/castai-onboarding/1b2c"
+
+
+def event(kind: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "RequestType": kind,
+        "StackId": STACK,
+        "LogicalResourceId": "Prod",
+        "ResourceProperties": GOOD,
+        **changes,
+    }
+
+
+class TestParse:
+    def test_what_cloudformation_makes_text_of_gets_its_type_back(self) -> None:
+        wish = parse(
+            {
+                **GOOD,
+                "ServiceToken": "arn",
+                "ServiceTimeout": "900",
+                "SchemaVersion": "1",
+                "Mode": "cross-account-role",
+                "ApiKeySecret": "castai/api-key",
+                "ApiUrl": "https://api.eu.cast.ai/",
+                "Permissions": "tight",
+                "Adopt": "true",
+                "RequireAgent": "false",
+                "Tags": {"team": "platform"},
+                "SecurityGroup": ["sg-12345678", "sg-0123456789abcdef0"],
+                "ClusterAccess": "aws-auth",
+                "PermissionsBoundary": ARN,
+            }
+        )
+        assert wish == Onboarding(
+            cluster_name="prod",
+            cluster_id=ID,
+            mode=Mode.ROLE,
+            api_key_secret="castai/api-key",
+            api_url="https://api.eu.cast.ai",
+            permissions=Permissions.TIGHT,
+            adopt=True,
+            require_agent=False,
+            tags={"team": "platform"},
+            security_group=("sg-12345678", "sg-0123456789abcdef0"),
+            cluster_access=ClusterAccess.AWS_AUTH,
+            permissions_boundary=ARN,
+        )
+
+    def test_defaults(self) -> None:
+        wish = parse(GOOD)
+        assert (wish.mode, wish.permissions) == (Mode.USER, Permissions.SEEDS)
+        assert (wish.require_agent, wish.adopt, wish.retain_on_delete) == (True, False, False)
+        assert wish.cluster_access is ClusterAccess.AUTO
+
+    def test_empty_text_is_no_value(self) -> None:
+        assert parse({**GOOD, "PermissionsBoundary": "", "Path": ""}) == parse(GOOD)
+
+    def test_all_faults_are_in_one_error(self) -> None:
+        with pytest.raises(RequestRefusedError) as error:
+            parse(
+                {
+                    "ClusterNme": "prod",
+                    "Mode": "usr",
+                    "ClusterId": "1",
+                    "Adopt": "maybe",
+                    "Tags": {"aws:x": "y"},
+                    "SecurityGroup": "creat",
+                    "PermissionsBoundary": "Boundary",
+                    "Path": "castai",
+                    "ApiUrl": "http://api.cast.ai",
+                }
+            )
+        first, *lines = str(error.value).splitlines()
+        assert first == "Correct these properties:"
+        assert [line.split(":")[0] for line in lines] == [
+            "- ClusterNme", "- ClusterName", "- Mode", "- ClusterId", "- ApiUrl",
+            "- PermissionsBoundary", "- Path", "- Tags", "- SecurityGroup", "- Adopt",
+        ]  # fmt: skip
+        assert "did you mean ClusterName?" in lines[0]
+        assert 'give "user" or "cross-account-role"' in lines[2]
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"ClusterId": None}, "ClusterId: give CAST AI's id of the cluster, or ApiKeySecret"),
+            ({"Mode": "cross-account-role"}, "PrincipalArn: give who may assume the role"),
+            ({"ClusterName": "x" * 60}, "Use Mode cross-account-role"),
+            ({"SecurityGroup": []}, "SecurityGroup: give"),
+            ({"SecurityGroup": ["create"]}, "SecurityGroup: give"),
+            ({"AccountWidePolicy": "true", "Permissions": "tight"}, "cannot be shared"),
+            ({"Tags": {f"k{n}": "v" for n in range(41)}}, "give at most 40 tags"),
+            ({"Tags": {"castai-eks-cdk:owner": "me"}}, "reserved"),
+            ({"Tags": "team=a"}, "Tags: give a map"),
+            ({"ClusterName": "-prod"}, "Give the name of an EKS cluster"),
+            ({"SpotHandlerRoleArn": "CastLambdaRoleForSpot"}, "the ARN of an IAM role"),
+        ],
+    )
+    def test_faults_in_words(self, changes: dict[str, Any], words: str) -> None:
+        (fault,) = faults_of({**GOOD, **changes})
+        assert words in fault
+        with pytest.raises(RequestRefusedError, match=r"^Correct these properties:\n- "):
+            parse({**GOOD, **changes})
+
+    def test_a_value_that_could_be_a_key_is_not_repeated(self) -> None:
+        with pytest.raises(RequestRefusedError) as error:
+            parse({**GOOD, "PermissionsBoundary": "s3cr3t" * 20})
+        assert "s3cr3t" not in str(error.value)
+
+    def test_another_releases_properties_are_read_as_far_as_they_go(self) -> None:
+        assert parse({**GOOD, "SchemaVersion": "99", "Newer": "x"}) == parse(GOOD)
+        with pytest.raises(RequestRefusedError):
+            parse({**GOOD, "SchemaVersion": "1", "Newer": "x"})
+
+    def test_a_tolerant_reading_takes_defaults_for_what_it_cannot_read(self) -> None:
+        faulty = {**GOOD, "Permissions": "all", "Tags": 1, "Newer": "x", "Path": "x"}
+        assert parse(faulty, tolerant=True) == parse(GOOD)
+        with pytest.raises(RequestRefusedError, match="ClusterName: is missing"):
+            parse({"ClusterId": ID}, tolerant=True)
+
+    values = st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+        ),
+        max_leaves=5,
+    )
+
+    @given(
+        st.dictionaries(
+            st.sampled_from(Onboarding.__struct_encode_fields__) | st.text(max_size=10), values
+        )
+    )
+    def test_whatever_comes_is_read_or_refused_in_words(self, properties: dict[str, Any]) -> None:
+        for tolerant in (False, True):
+            try:
+                parse(properties, tolerant=tolerant)
+            except CastaiError as error:
+                assert str(error).startswith("Correct these properties:\n- ")  # noqa: PT017
+
+
+class TestRequest:
+    def test_the_resource_is_that_of_the_stack(self) -> None:
+        request = parse_request(event("Create"))
+        assert (request.kind, request.resource) == (Kind.CREATE, "castai-onboarding/Prod")
+        assert request.previous is None
+
+    def test_an_update_knows_what_it_comes_from(self) -> None:
+        old = {**GOOD, "Mode": "user", "Permissions": "of another release"}
+        request = parse_request(event("Update", OldResourceProperties=old))
+        assert request.previous == parse(GOOD)
+
+    @pytest.mark.parametrize("old", [None, {}, [], {"ClusterName": 1}])
+    def test_old_properties_that_say_nothing(self, old: Any) -> None:
+        assert parse_request(event("Update", OldResourceProperties=old)).previous is None
+
+    def test_a_delete_takes_what_it_can_read(self) -> None:
+        faulty = {"ClusterName": "prod", "Mode": "nobody"}
+        assert parse_request(event("Delete", ResourceProperties=faulty)).onboarding == Onboarding(
+            cluster_name="prod"
+        )
+
+    @pytest.mark.parametrize("broken", [{}, {"RequestType": "Replace"}, {"RequestType": "Create"}])
+    def test_what_is_no_request_is_refused(self, broken: dict[str, Any]) -> None:
+        with pytest.raises(RequestRefusedError, match="through CloudFormation"):
+            parse_request(broken)
+
+    def test_a_long_stack_name_still_makes_a_tag(self) -> None:
+        long = event("Create", LogicalResourceId="L" * 300)
+        assert len(parse_request(json.loads(json.dumps(long))).resource) == 256

@@ -122,7 +122,7 @@ def _notice(stage: Stage) -> None:
 
             def back() -> bool:
                 drawing.look()
-                return following.story.settled()
+                return following.sees(Story.settled)
 
             delivery = wait.until(ended, "an end of the drain", timeout=NOTICE + COMING_BACK)
             stage.result = delivery["result"] or {}
@@ -132,7 +132,7 @@ def _notice(stage: Stage) -> None:
             if stage.result["outcome"] == "drained":
                 wait.until(back, "every evicted pod being ready elsewhere", timeout=COMING_BACK)
         stage.view.line(f"   {conclusion(stage.result)}", style="bold green")
-        check(stage.result, following.story)
+        following.sees(partial(check, stage.result))
 
 
 def conclusion(result: dict[str, Any]) -> str:

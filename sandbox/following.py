@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import TypeVar
 
 import httpx2
 from lightkube import ApiError, Client
@@ -11,6 +12,8 @@ from lightkube.resources.core_v1 import Node, Pod
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
 from sandbox.story import Story
+
+Answer = TypeVar("Answer")
 
 PAUSE = 0.2  # s before a broken watch is opened again
 
@@ -25,6 +28,11 @@ class Following:
         self._clients: list[Client] = []
         self._closed = threading.Event()
         self._threads: list[threading.Thread] = []
+
+    def sees(self, question: Callable[[Story], Answer]) -> Answer:
+        """The story's answer while it stands still."""
+        with self.lock:
+            return question(self.story)
 
     def __enter__(self) -> "Following":
         with self._connect() as client:

@@ -84,23 +84,22 @@ class Drawing:
 
     def timeline(self, first: int = 0) -> list[str]:
         """The story's lines from the given one on, with seconds since the notice."""
-        with self._following.lock:
-            return list(since(self._following.story.lines[first:], self._given))
+        return self._following.sees(lambda story: list(since(story.lines[first:], self._given)))
 
     def picture(self) -> RenderableType:
         """Clock, pods and budgets as they are now."""
-        with self._following.lock:
-            story = self._following.story
-            return Group(self._clock(), _pods(story), _budgets(story))
+        return self._following.sees(
+            lambda story: Group(self._clock(story), _pods(story), _budgets(story))
+        )
 
-    def _clock(self) -> RenderableType:
+    def _clock(self, story: Story) -> RenderableType:
         total = self._deadline - self._given
         passed = min(time.time() - self._given, total)
         table = Table.grid(padding=(0, 2))
         table.add_row(
             Text(f"{passed:5.1f} s of {total:.0f} s", style="bold"),
             ProgressBar(total=total, completed=passed, width=BAR),
-            Text("cordoned" if self._following.story.cordoned_at else "", style="yellow"),
+            Text("cordoned" if story.cordoned_at else "", style="yellow"),
         )
         return table
 

@@ -13,13 +13,18 @@ from lightkube.resources.core_v1 import Node as NodeResource
 from sandbox import demo, wait
 from sandbox.aws import Aws
 from sandbox.state import Node, State
-from sandbox.story import Way
+from sandbox.story import Story, Way
 from tests.integration.pool import SOON, Pool
 
 
 def cordoned(admin: Client, node: Node) -> bool:
     spec = admin.get(NodeResource, node.name).spec
     return spec is not None and bool(spec.unschedulable)
+
+
+def begun(story: Story) -> bool:
+    """Whether a first pod is on its way out."""
+    return any(pod.way is not Way.RUNNING for pod in story.leaving)
 
 
 def test_a_notice_drains_the_node_within_the_budget_and_no_pod_is_lost(
@@ -31,7 +36,7 @@ def test_a_notice_drains_the_node_within_the_budget_and_no_pod_is_lost(
     pool.node()  # where the replacements go
     with pool.following(node) as following:
         delivery = pool.drained(node)
-        wait.until(following.story.settled, "every pod being back", timeout=SOON)
+        wait.until(lambda: following.sees(Story.settled), "every pod being back", timeout=SOON)
     assert delivery.state == "succeeded", delivery.error
     demo.check(delivery.result, following.story)
     assert cordoned(admin, node)
@@ -68,7 +73,7 @@ def test_a_pod_whose_budget_never_allows_it_is_forced_in_time(pool: Pool) -> Non
     pool.node()
     with pool.following(node) as following:
         delivery = pool.drained(node)
-        wait.until(following.story.settled, "the pod being back", timeout=SOON)
+        wait.until(lambda: following.sees(Story.settled), "the pod being back", timeout=SOON)
     assert delivery.result["pods"]["forced"] == 1, delivery.result
     demo.check(delivery.result, following.story)
 
@@ -79,9 +84,8 @@ def test_a_function_killed_midway_is_run_again_and_ends_the_same(pool: Pool, acc
     pool.node()
     with pool.following(node) as following:
         event = pool.notice(node)
-        story = following.story
         wait.until(
-            lambda: any(pod.way is not Way.RUNNING for pod in story.leaving),
+            lambda: following.sees(begun),
             "a first eviction",
             timeout=SOON,
         )
@@ -90,11 +94,11 @@ def test_a_function_killed_midway_is_run_again_and_ends_the_same(pool: Pool, acc
         for worker in workers:
             os.kill(worker["pid"], signal.SIGKILL)
         delivery = pool.outcome(event)
-        wait.until(story.settled, "every pod being back", timeout=SOON)
+        wait.until(lambda: following.sees(Story.settled), "every pod being back", timeout=SOON)
     assert delivery.state == "succeeded", delivery.error
     assert delivery.attempts == 2
     assert delivery.result["outcome"] == "drained"
-    assert story.count() == (3, 0, 0)
+    assert following.story.count() == (3, 0, 0)
     assert pool.pods(node) == []
 
 

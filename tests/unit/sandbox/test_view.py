@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -44,7 +43,7 @@ def view_on(screen: io.StringIO, *, plain: bool) -> View:
 
 
 def drawing_on(view: View, story: Story) -> Drawing:
-    following = cast("Any", SimpleNamespace(story=story, lock=threading.Lock()))
+    following = cast("Any", SimpleNamespace(sees=lambda question: question(story)))
     return Drawing(view, cast("Following", following), GIVEN, GIVEN + 120)
 
 

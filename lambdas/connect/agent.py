@@ -16,7 +16,7 @@ from lambdas.common.errors import ClusterUnavailableError, PermanentError
 from lambdas.common.kube import Kube
 from lambdas.connect import apply, readonly
 from lambdas.connect.apply import Changes
-from lambdas.connect.manifest import NAME, Object, Place, render
+from lambdas.connect.manifest import METADATA, NAME, Object, Place, metadata, render
 from lambdas.connect.request import Agent
 
 
@@ -57,8 +57,11 @@ def connect(
     readonly.prove(objects, namespace=NAME)
     cluster_id = api.register(where.cluster, where.region, where.account)
 
+    known = any(each["metadata"]["name"] == METADATA for each in objects)
+    wanted = objects if known else [*objects, metadata(cluster_id, api.url)]
+
     def put() -> Changes:
-        return apply.apply(kube, objects, owner=owner)
+        return apply.apply(kube, wanted, owner=owner)
 
     # An earlier namespace may still be on its way out: that passes.
     return Connected(cluster_id, backoff.call(put, until=until, clock=clock))

@@ -24,6 +24,7 @@ NAME: Final = "castai-agent"
 AUTOSCALER_CONFIG: Final = "castai-agent-autoscaler"
 QUOTA: Final = "castai-agent-critical-pods"
 CERTIFICATES: Final = "castai-agent-certificates"
+METADATA: Final = "castai-agent-metadata"
 PRIORITY: Final = "system-cluster-critical"
 KEY_ANNOTATION: Final = "castai-eks/api-key"
 """Fingerprint of the API key on the pods: a new key makes new pods."""
@@ -89,6 +90,11 @@ def render(agent: Agent, place: Place, api_key: str) -> list[Object]:
             )
         )
     return [*objects, _deployment(agent, place, api_key)]
+
+
+def metadata(cluster_id: str, api_url: str) -> Object:
+    """Who the cluster is at CAST AI, where later agents write it and the spot handler looks."""
+    return _object("v1", "ConfigMap", METADATA, data={"API_URL": api_url, "CLUSTER_ID": cluster_id})
 
 
 def fingerprint(api_key: str) -> str:

@@ -15,6 +15,7 @@ import signal
 import sys
 from pathlib import Path
 
+from sandbox.castai_api.agent_yaml import agent_yaml
 from sandbox.castai_api.app import App
 from sandbox.castai_api.server import Tls, listen, server, url_of
 from sandbox.castai_api.state import State
@@ -36,7 +37,7 @@ def main() -> None:
             _write(options.state_file, json.dumps(known))
 
         try:
-            server(App(state), ready, tls).run(sockets=[sock])
+            server(App(state, agent_yaml), ready, tls).run(sockets=[sock])
         finally:
             options.state_file.unlink(missing_ok=True)
 

@@ -57,6 +57,9 @@ class TestConnecting:
         (cluster_id,) = castai.clusters
         assert answer["PhysicalResourceId"] == f"castai-agent:{ACCOUNT}:{REGION}:prod"
         assert answer["Data"]["ClusterId"] == cluster_id
+        metadata = cluster.get("ConfigMap", "castai-agent-metadata", NAME)
+        assert metadata is not None
+        assert metadata["data"] == {"API_URL": properties["ApiUrl"], "CLUSTER_ID": cluster_id}
         waiting = {**request, **answer}
         cluster.until(is_available)
         assert respond(waiting, tools, remaining=REMAINING) == {"IsComplete": False}

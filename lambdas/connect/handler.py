@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 READY_UNTIL: Final = "ReadyUntil"
 """In onEvent's answer: epoch seconds at which waiting for the agent ends."""
 OWN_ROLE: Final = "OWN_ROLE_ARN"
-RESERVE: Final = 20.0  # s kept of an invocation to take our own access back
+RESERVE: Final = own_access.CALL_PATIENCE + 5.0  # s kept to take our own access back
 REASON_LENGTH: Final = 1000  # characters: CloudFormation does not take much more
 
 _GONE: Final = "ResourceNotFoundException"

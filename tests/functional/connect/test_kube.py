@@ -1,0 +1,125 @@
+"""The patient Kubernetes client: what is retried, what is explained, what is final."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from lambdas.common import agent_check
+from lambdas.common.clock import Clock
+from lambdas.common.cluster import Cluster, Token
+from lambdas.common.errors import (
+    ClusterForbiddenError,
+    ClusterRefusedError,
+    ClusterUnauthorizedError,
+    ClusterUnavailableError,
+    PermanentError,
+)
+from lambdas.common.kube import Kube, connect
+from sandbox.cluster import Answer, Reset, ServedCluster
+from tests.functional.connect.conftest import kube_of
+
+
+@dataclasses.dataclass
+class Time:
+    """A clock that moves only when someone sleeps."""
+
+    now: float = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(now=lambda: self.now, sleep=self.sleep)
+
+
+@pytest.mark.parametrize("code", [429, 500, 503])
+def test_a_server_that_is_not_well_is_asked_again(
+    cluster: ServedCluster, kube: Kube, code: int
+) -> None:
+    cluster.faults.add("GET", "/namespaces/default", Answer(code))
+    found = kube.get("v1", "Namespace", "default")
+    assert found is not None
+    assert found["kind"] == "Namespace"
+
+
+def test_a_connection_that_breaks_is_tried_again(cluster: ServedCluster, kube: Kube) -> None:
+    cluster.faults.add("GET", "/namespaces/default", Reset())
+    assert kube.get("v1", "Namespace", "default") is not None
+
+
+def test_patience_ends(cluster: ServedCluster) -> None:
+    cluster.faults.add("GET", "/namespaces/", Answer(503), times=1000)
+    time = Time()
+    with (
+        kube_of(cluster, clock=time.clock, until=10.0) as kube,
+        pytest.raises(ClusterUnavailableError, match="reading Namespace default"),
+    ):
+        kube.get("v1", "Namespace", "default")
+    assert 5 < time.now <= 10
+
+
+def test_an_endpoint_that_cannot_be_reached_is_explained(cluster: ServedCluster) -> None:
+    nowhere = Cluster(
+        name="prod", endpoint="https://127.0.0.1:1", ca_pem=cluster.ca_pem, region="eu-central-1"
+    )
+    time = Time()
+    with (
+        connect(nowhere, Token(lambda: "x"), clock=time.clock) as kube,
+        pytest.raises(ClusterUnavailableError, match="VPC, security group") as caught,
+    ):
+        kube.get("v1", "Namespace", "default")
+    assert caught.value.unreachable
+
+
+def test_what_is_missing_is_none_and_deleted_already(kube: Kube) -> None:
+    assert kube.get("v1", "ConfigMap", "none", "default") is None
+    kube.delete("v1", "ConfigMap", "none", "default")
+
+
+def test_a_missing_right_is_named() -> None:
+    with (
+        ServedCluster(tokens={"weak": ("somebody", ())}) as cluster,
+        kube_of(cluster, "weak") as kube,
+        pytest.raises(ClusterForbiddenError, match=r"Give this identity the right.*somebody"),
+    ):
+        kube.list("v1", "Secret")
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [(401, ClusterUnauthorizedError), (403, ClusterForbiddenError)]
+)
+def test_a_refusal_may_pass_until_access_has_settled(
+    cluster: ServedCluster, code: int, error: type[Exception]
+) -> None:
+    time = Time()
+    with kube_of(cluster, clock=time.clock, settled=60.0) as kube:
+        cluster.faults.add("GET", "/namespaces/default", Answer(code), times=3)
+        assert kube.get("v1", "Namespace", "default") is not None
+        cluster.faults.add("GET", "/namespaces/default", Answer(code), times=1000)
+        with pytest.raises(error):
+            kube.get("v1", "Namespace", "default")
+    assert time.now <= 60
+
+
+def test_an_object_that_the_server_refuses_is_named(kube: Kube) -> None:
+    bad = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "Not A Name", "namespace": "default"},
+    }
+    with pytest.raises(ClusterRefusedError, match="applying ConfigMap default/Not A Name"):
+        kube.apply(bad)
+
+
+def test_a_kind_that_is_not_handled_is_refused_without_asking(kube: Kube) -> None:
+    with pytest.raises(PermanentError, match="Leave CronJob"):
+        kube.get("batch/v1", "CronJob", "x", "default")
+
+
+def test_a_cluster_without_agent_says_how_to_connect(kube: Kube) -> None:
+    found = agent_check.check(kube)
+    assert not found.installed
+    assert "castai-eks connect" in found.sentence

@@ -60,10 +60,10 @@ contracts: $(VENV)
 	$(BIN)/lint-imports
 
 unit: $(VENV)
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest -n auto tests/unit
 
 functional: $(VENV)
-	$(BIN)/pytest tests/functional
+	$(BIN)/pytest -n auto tests/functional
 
 infra: $(VENV)
 	$(BIN)/pytest tests/infra

@@ -18,6 +18,9 @@ from lambdas.onboarding.iam_principals import SETTLING
 from lambdas.onboarding.policies import Mode
 
 GONE: Final = ("ResourceNotFoundException",)
+# A policy names a secret by its ARN, which one that does not exist does not have: asking for it by
+# name is refused. Where it does exist and is refused, the next write says so.
+UNSEEN: Final = (*GONE, "AccessDeniedException")
 MAX_KEYS: Final = 2  # IAM quotas: access keys of one user
 ROTATION_TAG: Final = "castai-eks-cdk:rotation"
 
@@ -132,7 +135,7 @@ def _found(ctx: Context, name: str) -> _Secret | None:
     answer: Any = ctx.find(
         "secretsmanager:DescribeSecret",
         lambda: ctx.clients.secrets.describe_secret(SecretId=name),
-        missing=GONE,
+        missing=UNSEEN,
     )
     if answer is None:
         return None

@@ -171,7 +171,9 @@ def remove(ctx: Context) -> None:
     Raises:
         PermanentError: someone else attached the cluster's own policy to something.
     """
-    for shared in (False, True):
+    wishes = [wish for wish in (ctx.onboarding, ctx.previous) if wish]
+    # The shared policy is looked at only where it was asked for: we may have no right to.
+    for shared in {False, *(wish.account_wide_policy for wish in wishes)}:
         arn = ctx.scope.policy_arn(account_wide=shared)
         if thing(arn) in ctx.ledger.protected:
             continue

@@ -112,9 +112,14 @@ class ConditionKeys:
         if service == "ec2" and (resource := _first(query_params, "ResourceId.1")):
             kind = _EC2_KINDS.get(resource.partition("-")[0], resource.partition("-")[0])
             return f"arn:aws:ec2:{region}:{account_id}:{kind}/{resource}"
+        if service == "iam" and (own := _iam_resource(query_params, account_id)):
+            return own
         found: str = self._resource_of_request(
             service, method, path, headers, body, query_params, region, account_id
         )
+        target = next((v for k, v in headers.items() if k.lower() == "x-amz-target"), "")
+        if target == "secretsmanager.CreateSecret":
+            return f"{found}-000000"  # the characters that Secrets Manager will append
         return found
 
     def _access_entry(self, cluster: str, principal: str, region: str, account: str) -> str:
@@ -142,3 +147,13 @@ def _eks_context(body: bytes) -> Iterator[tuple[str, Any]]:
 def _first(params: dict[str, Any], name: str) -> str:
     value = params.get(name, "")
     return str(value[0] if isinstance(value, list) and value else value or "")
+
+
+def _iam_resource(params: dict[str, Any], account: str) -> str:
+    """What the emulator leaves at `*`: instance profiles, and the policy that is being created."""
+    path = _first(params, "Path") or "/"
+    if profile := _first(params, "InstanceProfileName"):
+        return f"arn:aws:iam::{account}:instance-profile{path}{profile}"
+    if _first(params, "Action") == "CreatePolicy":
+        return f"arn:aws:iam::{account}:policy{path}{_first(params, 'PolicyName')}"
+    return ""

@@ -1,0 +1,144 @@
+"""The onboarding by real deploys, with IAM enforced: both modes, the switch, a failure, the end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandbox.aws import Aws
+from sandbox.cdk import Cdk
+from sandbox.errors import SandboxError
+from sandbox.state import API_KEY_SECRET, CastAi, State
+from tests.integration.test_agent import castai, received
+
+__all__ = ["castai"]  # a fixture
+
+OURS = "castai-eks-cdk:owner"
+
+
+class Account:
+    """What of the account the onboarding could touch."""
+
+    def __init__(self, account: Aws, cluster: str) -> None:
+        options = account.client_options()
+        self.iam: Any = account.session.client("iam", **options)
+        self.ec2: Any = account.session.client("ec2", **options)
+        self.secrets: Any = account.session.client("secretsmanager", **options)
+        self.eks: Any = account.eks
+        self.cluster = cluster
+
+    def snapshot(self) -> dict[str, Any]:
+        iam = self.iam
+        return {
+            "users": {
+                user["UserName"]: sorted(
+                    p["PolicyName"]
+                    for p in iam.list_attached_user_policies(UserName=user["UserName"])[
+                        "AttachedPolicies"
+                    ]
+                )
+                for user in iam.list_users()["Users"]
+            },
+            "roles": sorted(role["RoleName"] for role in iam.list_roles()["Roles"]),
+            "policies": sorted(
+                p["PolicyName"] for p in iam.list_policies(Scope="Local")["Policies"]
+            ),
+            "profiles": sorted(
+                p["InstanceProfileName"] for p in iam.list_instance_profiles()["InstanceProfiles"]
+            ),
+            "groups": sorted(
+                g["GroupName"] for g in self.ec2.describe_security_groups()["SecurityGroups"]
+            ),
+            "secrets": sorted(s["Name"] for s in self.secrets.list_secrets()["SecretList"]),
+            "entries": sorted(
+                self.eks.list_access_entries(clusterName=self.cluster)["accessEntries"]
+            ),
+        }
+
+    def made(self, before: dict[str, Any]) -> dict[str, set[str]]:
+        """What is there now and was not before, of the kinds that something was made of."""
+        now = self.snapshot()
+        new = {kind: set(now[kind]) - set(before[kind]) for kind in now}
+        return {kind: things for kind, things in new.items() if things}
+
+
+@pytest.fixture
+def own(account: Aws, state: State) -> Account:
+    return Account(account, state.cluster)
+
+
+def cdk_of(state: State, account: Aws, castai: CastAi, **more: Any) -> Cdk:
+    cdk = Cdk(account, Path(state.folder), name="onboarding")
+    settings = {
+        "onboardClusters": state.cluster,
+        "onboardRequireAgent": "false",
+        "apiKeySecret": API_KEY_SECRET,
+        "apiUrl": castai.url,
+        **more,
+    }
+    cdk.synth({f"castai:{key}": value for key, value in settings.items()})
+    return cdk
+
+
+def known(castai: CastAi, name: str) -> dict[str, Any]:
+    (cluster,) = [c for c in received(castai)["clusters"] if c["name"] == name]
+    return dict(cluster)
+
+
+@pytest.mark.usefixtures("stack")
+def test_user_then_role_then_gone(state: State, account: Aws, castai: CastAi, own: Account) -> None:
+    cluster, before = state.cluster, own.snapshot()
+    cdk = cdk_of(state, account, castai)
+    part = cluster.capitalize()
+    try:
+        cdk.deploy("castai-onboarding")
+        outputs = cdk.outputs()
+        assert outputs[f"{part}UserArn"].endswith(f":user/cast-eks-{cluster}")
+        seen = known(castai, cluster)
+        assert seen["credentials"]["kind"] == "key"
+        id8 = seen["id"][:8]
+        node = f"cast-{cluster}-eks-{id8}"
+        made = own.made(before)
+        assert made["users"] == {f"cast-eks-{cluster}"}
+        assert node in made["roles"]
+        assert made["profiles"] == {node}
+        assert any(arn.endswith(f"user/cast-eks-{cluster}") for arn in made["entries"])
+        assert all("onboarding" not in arn for arn in made["entries"])
+
+        cdk = cdk_of(state, account, castai, onboardMode="cross-account-role")
+        cdk.deploy("castai-onboarding")
+        seen = known(castai, cluster)
+        assert seen["credentials"]["role"] == cdk.outputs()[f"{part}RoleArn"]
+        made = own.made(before)
+        assert "users" not in made
+        assert "secrets" not in made
+        assert f"cast-eks-{cluster}-cluster-role-{id8}" in made["roles"]
+    finally:
+        cdk.destroy("castai-onboarding")
+    assert own.made(before) == {}
+    assert known(castai, cluster)["credentials"] == {}
+
+
+@pytest.mark.usefixtures("stack")
+def test_a_create_that_is_in_the_way_of_others_rolls_back_to_nothing(
+    state: State, account: Aws, castai: CastAi, own: Account
+) -> None:
+    name = f"cast-eks-{state.cluster}"
+    own.iam.create_user(UserName=name)
+    before = own.snapshot()
+    cdk = cdk_of(state, account, castai)
+    try:
+        with pytest.raises(SandboxError, match=f"IAM user {name}: made by someone else"):
+            cdk.deploy("castai-onboarding")
+    finally:
+        cdk.destroy("castai-onboarding")
+        own.iam.delete_user(UserName=name)
+    assert own.made(before) == {}
+
+
+def test_no_template_holds_a_key(state: State) -> None:
+    for file in Path(state.folder).rglob("*.template.json"):
+        assert "SecretAccessKey" not in json.dumps(file.read_text())

@@ -1,0 +1,189 @@
+"""`python -m benchmarks`: measure, print the goals and write docs/benchmarks.md.
+
+--quick: one small round of everything, to see that it runs. --kubeconfig FILE --node NAME: the
+first three on a cluster that exists, in a namespace of their own, cleaned up after.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import big_cluster, cold_start, full_node, machine, report, storm
+from benchmarks.report import Figures
+from benchmarks.rig import ROOT, BenchmarkError, Rig, Simulation
+from benchmarks.stage import RealStage, SimulatedStage
+from stacks.settings import SPOT_MEMORY_MB
+
+DOCUMENT = ROOT / "docs" / "benchmarks.md"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything."""
+
+    pods: int
+    rounds: int
+    kubectl: bool
+    storm: tuple[int, int, int]  # nodes, pods on each, containers
+    big: tuple[tuple[int, int], ...]  # nodes, pods
+    big_on_node: int
+    samples: int
+    crowd: int
+
+
+FULL = Scale(
+    pods=110,
+    rounds=3,
+    kubectl=True,
+    storm=(100, 10, 100),
+    big=((3, 60), (5000, 20_000)),
+    big_on_node=30,
+    samples=15,
+    crowd=250,
+)
+QUICK = Scale(
+    pods=5,
+    rounds=1,
+    kubectl=False,
+    storm=(4, 2, 2),
+    big=((3, 12), (20, 60)),
+    big_on_node=4,
+    samples=1,
+    crowd=6,
+)
+
+
+def main() -> None:
+    """Measure, print, write."""
+    options = _options()
+    scale = QUICK if options.quick else FULL
+    with tempfile.TemporaryDirectory(prefix="castai-benchmarks-") as folder:
+        rig = Rig(Path(folder))
+        try:
+            figures = _real(rig, scale, options) if options.kubeconfig else _simulated(rig, scale)
+        except BenchmarkError as error:
+            sys.exit(str(error))
+    for goal, value, verdict in report.goals(figures):
+        print(f"{verdict.strip('*') or '—':8} {value:>12}  {goal}")
+    document = report.markdown(figures)
+    if options.output:
+        options.output.write_text(document)
+        print(f"Written: {options.output}")
+    else:
+        print(document)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small and once: a smoke test")
+    parser.add_argument("--output", type=Path, help="default: docs/benchmarks.md, or the terminal")
+    parser.add_argument("--kubeconfig", type=Path, help="a cluster that exists")
+    parser.add_argument(
+        "--node", action="append", default=[], help="of it, to be drained; again for a storm"
+    )
+    parser.add_argument("--yes", action="store_true", help="do not ask before touching these nodes")
+    options = parser.parse_args()
+    if bool(options.kubeconfig) != bool(options.node):
+        parser.error("--kubeconfig and --node go together: name the nodes that may be drained")
+    if options.output is None:
+        made_for_the_document = not (options.quick or options.kubeconfig)
+        options.output = DOCUMENT if made_for_the_document else None
+    return options
+
+
+def _say(what: str) -> None:
+    print(f"… {what}", file=sys.stderr, flush=True)
+
+
+def _figures(where: str) -> Figures:
+    return Figures("python -m benchmarks", where, machine.facts(), SPOT_MEMORY_MB)
+
+
+def _simulated(rig: Rig, scale: Scale) -> Figures:
+    figures = _figures("the simulated cluster of `sandbox/cluster`")
+    _say("building the zip")
+    rig.bundle()
+    with rig.aws() as aws:
+        _say("cold start")
+        figures.cold = cold_start.measure(rig, aws, samples=scale.samples)
+        with Simulation(rig.folder) as simulation:
+            stage = SimulatedStage(simulation)
+            aws.describe(simulation.endpoint, stage.access.ca_pem, {stage.instance: stage.node})
+            _say("one full node")
+            figures.full_node = full_node.measure(
+                rig, aws, stage, pods=scale.pods, rounds=scale.rounds, kubectl=scale.kubectl
+            )
+            _say("memory")
+            figures.crowded = full_node.measure(
+                rig, aws, stage, pods=scale.crowd, rounds=1, kubectl=False
+            )
+        _say("clusters of different size")
+        figures.big = [
+            big_cluster.measure(
+                rig, aws, nodes=nodes, pods=pods, on_node=scale.big_on_node, rounds=scale.rounds
+            )
+            for nodes, pods in scale.big
+        ]
+        _say("storm")
+        nodes, pods, containers = scale.storm
+        with Simulation(rig.folder) as simulation:
+            figures.storm = storm.measure(
+                rig, aws, simulation, nodes=nodes, pods=pods, containers=containers
+            )
+    return figures
+
+
+def _real(rig: Rig, scale: Scale, options: argparse.Namespace) -> Figures:
+    stages = [RealStage(options.kubeconfig, node) for node in options.node]
+    pods = min(scale.pods, *(stage.room for stage in stages), scale.pods)
+    if not options.yes:
+        print(
+            f"This cordons and drains {', '.join(options.node)} again and again, and runs up to "
+            f"{pods} pause pods on each."
+        )
+        if input("Go on? [y/N] ").strip().lower() != "y":
+            raise BenchmarkError("Nothing was touched.")
+    figures = _figures(f"the cluster at {stages[0].access.server}")
+    figures.notes.append("cold start, memory and cost: they do not depend on the cluster")
+    env = {"BENCHMARK_KUBECONFIG": str(options.kubeconfig.resolve())}
+    with ExitStack() as stack:
+        for stage in stages:
+            stack.enter_context(stage.opened())
+        aws = stack.enter_context(rig.aws())
+        access = stages[0].access
+        instances = {stage.instance: stage.node for stage in stages}
+        aws.describe(access.server, access.ca_pem, instances)
+        _say("one full node")
+        figures.full_node = full_node.measure(
+            rig, aws, stages[0], pods=pods, rounds=scale.rounds, kubectl=scale.kubectl, **env
+        )
+        _say("the cluster's own size")
+        nodes, everywhere = stages[0].size()
+        figures.big = [
+            big_cluster.drained(
+                rig,
+                aws,
+                stages[0],
+                nodes=nodes,
+                pods=everywhere,
+                on_node=min(pods, scale.big_on_node),
+                rounds=scale.rounds,
+                **env,
+            )
+        ]
+        if len(stages) > 1:
+            _say("storm")
+            each = min(pods, scale.storm[1])
+            figures.storm = storm.measure_real(rig, aws, stages, pods=each, **env)
+        else:
+            figures.notes.append("storm: name several nodes (--node again)")
+    return figures
+
+
+if __name__ == "__main__":
+    main()

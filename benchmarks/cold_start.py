@@ -1,0 +1,140 @@
+"""Process start → first request to the cluster, against a process that makes one EC2 client."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from benchmarks.objects import instance_id, node_name
+from benchmarks.rig import ROOT, AwsEndpoint, Container, Rig
+
+CLIENT = "import time, boto3; boto3.client('ec2'); print(time.monotonic())"
+MODULES = 15  # shown
+# What is imported before the first request; httpx2 imports the last two when it is first used.
+IMPORTS = "import lambdas.spot_handler.handler, httpcore2, anyio._backends._asyncio"
+_IMPORT_TIME = re.compile(r"import time:\s+(\d+) \|\s+(\d+) \|\s+(\S+)")
+
+
+@dataclass(frozen=True)
+class ColdStart:
+    """Medians, in seconds; sizes in bytes, unpacked and as they are in the zip."""
+
+    samples: int
+    client: float
+    compiled: float
+    sources: float
+    first_invocation: float
+    modules: list[tuple[str, float, int]]
+    """Top-level package, seconds of its own code, modules."""
+    slowest: list[tuple[str, float]]
+    sizes: dict[str, tuple[int, int]]
+
+    @property
+    def ratio(self) -> float:
+        return self.compiled / self.client
+
+
+def measure(rig: Rig, aws: AwsEndpoint, *, samples: int) -> ColdStart:
+    """The peers by turns, so that what else the machine does touches them alike."""
+    instance, name = instance_id(1), node_name(1)
+    aws.describe(aws.url, aws.ca_pem, {instance: name})
+    times: dict[str, list[float]] = {"client": [], "compiled": [], "sources": []}
+    for _ in range(samples):
+        times["client"].append(_client(rig, aws))
+        times["compiled"].append(_first_request(rig, aws, rig.compiled, instance))
+        times["sources"].append(_first_request(rig, aws, rig.zip, instance))
+    packages, slowest = _import_times(rig, aws)
+    return ColdStart(
+        samples=samples,
+        client=median(times["client"]),
+        compiled=median(times["compiled"]),
+        sources=median(times["sources"]),
+        first_invocation=median(_after_import(rig, aws, instance) for _ in range(samples)),
+        modules=packages,
+        slowest=slowest,
+        sizes=sizes(rig),
+    )
+
+
+def _client(rig: Rig, aws: AwsEndpoint) -> float:
+    begun = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-S", "-P", "-c", CLIENT],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=rig.environment(aws),
+    )
+    return float(done.stdout) - begun
+
+
+def _first_request(rig: Rig, aws: AwsEndpoint, folder: Path, instance: str) -> float:
+    with _start(rig, aws, folder) as container:
+        container.notice(instance)
+        arrived = float(aws.hear())
+        container.kill()  # what it would do next is measured elsewhere
+        return arrived - container.started
+
+
+def _after_import(rig: Rig, aws: AwsEndpoint, instance: str) -> float:
+    """Of that, what comes after the import: Lambda's invocation without its initialisation."""
+    with _start(rig, aws, rig.compiled) as container:
+        container.tell(None)  # an event of no kind: answered once everything is imported
+        container.hear()
+        begun = container.notice(instance)
+        arrived = float(aws.hear())
+        container.kill()
+        return arrived - begun
+
+
+def _start(rig: Rig, aws: AwsEndpoint, folder: Path) -> Container:
+    return Container(
+        [sys.executable, "-S", "-P", ROOT / "benchmarks" / "container.py"],
+        log=rig.log,
+        env=rig.environment(aws, folder),
+    )
+
+
+def _import_times(
+    rig: Rig, aws: AwsEndpoint
+) -> tuple[list[tuple[str, float, int]], list[tuple[str, float]]]:
+    """Own time by top-level package and by module, as CPython counts it."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-P", "-X", "importtime", "-c", IMPORTS],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=rig.environment(aws, rig.compiled),
+    )
+    packages: Counter[str] = Counter()
+    modules: Counter[str] = Counter()
+    count: Counter[str] = Counter()
+    for own, _, module in _IMPORT_TIME.findall(done.stderr):
+        package = module.partition(".")[0]
+        packages[package] += int(own)
+        modules[module] += int(own)
+        count[package] += 1
+    return (
+        [(name, own / 1e6, count[name]) for name, own in packages.most_common(MODULES)],
+        [(name, own / 1e6) for name, own in modules.most_common(MODULES)],
+    )
+
+
+def sizes(rig: Rig) -> dict[str, tuple[int, int]]:
+    """Bytes by top-level name in the zip: unpacked, and deflated file by file as a zip does it."""
+    import zlib  # noqa: PLC0415 - one function's business
+
+    found: dict[str, tuple[int, int]] = {}
+    for path in sorted(rig.zip.rglob("*")):
+        if path.is_file():
+            name = path.relative_to(rig.zip).parts[0].partition("-")[0].removesuffix(".dist")
+            content = path.read_bytes()
+            plain, packed = found.get(name, (0, 0))
+            found[name] = plain + len(content), packed + len(zlib.compress(content, 9))
+    return dict(sorted(found.items(), key=lambda entry: -entry[1][1]))

@@ -1,0 +1,68 @@
+"""A Lambda container, as far as the handler can tell: a process that imports and calls it.
+
+    python -S -P benchmarks/container.py      (PYTHONPATH: the zip's folder, the runtime's packages)
+
+One JSON object a line: an event on standard input, what came of it on standard output. The
+handler's own output (its log, its metrics) goes to standard error. BENCHMARK_KUBECONFIG puts that
+cluster in the place of the one that EKS describes.
+
+Imports as little as it can before the handler: what it takes counts as the handler's cold start.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from typing import Any
+
+TIMEOUT = 150.0  # s, the function's own
+
+
+class Context:
+    """What the handler asks of Lambda's context object."""
+
+    def __init__(self) -> None:
+        self._end = time.monotonic() + TIMEOUT
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int((self._end - time.monotonic()) * 1000)
+
+
+def main() -> None:
+    """Handle events until standard input ends."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    from lambdas.spot_handler import handler  # noqa: PLC0415 - standard output had to be set aside
+
+    tools = None
+    if kubeconfig := os.environ.get("BENCHMARK_KUBECONFIG"):
+        from pathlib import Path  # noqa: PLC0415 - see above
+
+        from benchmarks.kubeconfig import means  # noqa: PLC0415
+
+        tools = means(Path(kubeconfig))
+
+    for line in sys.stdin:
+        begun, processor = time.monotonic(), time.process_time()
+        event, context = json.loads(line), Context()
+        answer: dict[str, Any]
+        try:
+            answer = {
+                "result": handler.respond(event, tools, remaining=TIMEOUT)
+                if tools
+                else handler.lambda_handler(event, context)  # type: ignore[arg-type]
+            }
+        except Exception as error:  # noqa: BLE001 - what Lambda counts as a failed invocation
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        answer |= {
+            "begun": begun,
+            "seconds": time.monotonic() - begun,
+            "processor_seconds": time.process_time() - processor,
+            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        }
+        print(json.dumps(answer), file=answers)
+
+
+if __name__ == "__main__":
+    main()

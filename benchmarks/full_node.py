@@ -1,0 +1,127 @@
+"""One full node, drained by the handler, by kubectl and by a bare loop: who needs how long."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from benchmarks.rig import ROOT, AwsEndpoint, Rig
+from benchmarks.stage import Observed, Stage
+
+HANDLER_COLD, HANDLER_WARM = "handler, cold", "handler, warm"
+KUBECTL, LOOP = "kubectl drain", "bare loop of 50"
+
+
+@dataclass
+class Run:
+    """Seconds from the notice, or from the start of the process, to each moment."""
+
+    cordoned: float | None
+    accepted: float
+    empty: float
+    calls: dict[str, int] = field(default_factory=dict)
+    peak_mb: float = 0.0
+    seconds: float = 0.0
+    processor_seconds: float = 0.0
+
+    @classmethod
+    def of(cls, begun: float, seen: Observed) -> Run:
+        return cls(
+            cordoned=max(seen.cordoned.values()) - begun if seen.cordoned else None,
+            accepted=max(seen.accepted.values()) - begun,
+            empty=max(seen.gone.values()) - begun,
+            calls=dict(sorted(seen.calls.items())),
+        )
+
+
+@dataclass(frozen=True)
+class FullNode:
+    """The runs of each peer on one node with so many pods."""
+
+    pods: int
+    runs: dict[str, list[Run]]
+    missing: dict[str, str]  # a peer that could not run, and why
+
+    def median(self, peer: str, what: str) -> float | None:
+        found = [getattr(run, what) for run in self.runs.get(peer, ())]
+        return median(found) if found and None not in found else None
+
+    def ratio(self, peer: str) -> float | None:
+        """Of the handler's time to the last accepted eviction, cold as it may be, to the peer's."""
+        ours, theirs = self.median(HANDLER_COLD, "accepted"), self.median(peer, "accepted")
+        return ours / theirs if ours and theirs else None
+
+
+def measure(
+    rig: Rig, aws: AwsEndpoint, stage: Stage, *, pods: int, rounds: int, kubectl: bool, **env: str
+) -> FullNode:
+    """Each peer in turn on the same node in the same state, `rounds` times."""
+    path = access_file(rig.folder, stage)
+    tool = shutil.which("kubectl") if kubectl else None
+    peers: dict[str, Callable[[], float]] = {
+        LOOP: lambda: _process([sys.executable, "-m", "benchmarks.bare_loop", path, stage.node]),
+    }
+    missing = {}
+    if tool:
+        command: list[str | Path] = [tool, "drain", stage.node, "--ignore-daemonsets"]
+        command += ["--delete-emptydir-data", "--force", "--kubeconfig", stage.kubeconfig]
+        peers[KUBECTL] = lambda: _process(command)
+    else:
+        missing[KUBECTL] = "no kubectl on PATH" if kubectl else "left out by --quick"
+
+    runs: dict[str, list[Run]] = {HANDLER_COLD: [], HANDLER_WARM: [], **{p: [] for p in peers}}
+    for _ in range(rounds):
+        stage.prepare(pods)
+        with rig.container(aws, **env) as container:
+            for peer in (HANDLER_COLD, HANDLER_WARM):
+                if peer == HANDLER_WARM:
+                    stage.prepare(pods)
+                begun = container.notice(stage.instance)
+                if peer == HANDLER_COLD:
+                    begun = container.started
+                answer = container.result()
+                run = Run.of(begun, stage.until_empty(pods))
+                run.peak_mb, run.seconds = answer["peak_mb"], answer["seconds"]
+                run.processor_seconds = answer["processor_seconds"]
+                runs[peer].append(run)
+        for peer, drain in peers.items():
+            stage.prepare(pods)
+            begun = drain()
+            runs[peer].append(Run.of(begun, stage.until_empty(pods)))
+    return FullNode(pods, runs, missing)
+
+
+def access_file(folder: Path, stage: Stage) -> Path:
+    """What the bare loop is told of the cluster."""
+    access = stage.access
+    pair = folder / "client.pem"
+    if access.certificate:
+        pair.touch(mode=0o600)
+        pair.write_text(f"{access.certificate}\n{access.key}")
+    path = folder / "access.json"
+    path.touch(mode=0o600)
+    path.write_text(
+        json.dumps(
+            {
+                "server": access.server,
+                "ca_pem": access.ca_pem,
+                "token": access.token,
+                "certificate": str(pair) if access.certificate else "",
+            }
+        )
+    )
+    return path
+
+
+def _process(command: list[str | Path]) -> float:
+    """Run it to its end; when it was started."""
+    begun = time.monotonic()
+    subprocess.run([str(part) for part in command], check=True, capture_output=True, cwd=ROOT)
+    return begun

@@ -1,0 +1,116 @@
+"""A cluster that exists, by its kubeconfig: for the handler and for its peers."""
+
+from __future__ import annotations
+
+import base64
+import ssl
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import yaml
+
+from lambdas.common.cluster import Cluster
+from lambdas.spot_handler import handler
+from lambdas.spot_handler.interruption import Means
+
+
+class KubeconfigError(ValueError):
+    """The first line says what the file must hold."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """Where the API is and who we are: by a token, or by a client certificate."""
+
+    server: str
+    ca_pem: str
+    token: str = ""
+    certificate: str = ""
+    key: str = ""
+
+    @classmethod
+    def read(cls, path: Path) -> Access:
+        """The current context of a kubeconfig. Raises KubeconfigError."""
+        config = yaml.safe_load(path.read_text())
+        context = _named(config, "contexts", "context", config["current-context"])
+        cluster = _named(config, "clusters", "cluster", context["cluster"])
+        user = _named(config, "users", "user", context["user"])
+        access = cls(
+            server=cluster["server"],
+            ca_pem=_text(path, cluster, "certificate-authority"),
+            token=user.get("token", ""),
+            certificate=_text(path, user, "client-certificate"),
+            key=_text(path, user, "client-key"),
+        )
+        if not (access.token or (access.certificate and access.key)):
+            raise KubeconfigError(
+                f"Give the user in {path} a token (kubectl create token …) or a client "
+                "certificate: a benchmark runs no credential plugin"
+            )
+        return access
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """TLS to this cluster only, as this client."""
+        context = ssl.create_default_context(cadata=self.ca_pem)
+        if self.certificate:
+            with tempfile.NamedTemporaryFile("w") as file:
+                file.write(f"{self.certificate}\n{self.key}")
+                file.flush()
+                context.load_cert_chain(file.name)
+        return context
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.token}"} if self.token else {}
+
+
+class _Token:
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def get(self, *, fresh: bool = False) -> str:  # noqa: ARG002 - there is one
+        return self._token
+
+
+class _OneCluster:
+    """In place of EKS: whatever the cluster's name, it is this one."""
+
+    def __init__(self, access: Access) -> None:
+        cluster = Cluster("", access.server, access.ca_pem, "")
+        self._found = cluster, _Token(access.token)
+
+    def get(self, name: str, *, until: float, fresh: bool = False) -> Any:  # noqa: ARG002, ANN401
+        return self._found
+
+
+def means(path: Path) -> Means:
+    """The handler's means, with this cluster in the place of the one that EKS describes."""
+    access = Access.read(path)
+    context = access.ssl_context()
+    return replace(
+        handler.means(),
+        clusters=_OneCluster(access),  # type: ignore[arg-type] # the one method that is called
+        transport=lambda _ca, connections: httpx2.AsyncHTTPTransport(
+            verify=context,
+            limits=httpx2.Limits(
+                max_connections=connections + 4, max_keepalive_connections=connections + 4
+            ),
+        ),
+    )
+
+
+def _named(config: dict[str, Any], kind: str, what: str, name: str) -> dict[str, Any]:
+    for entry in config.get(kind) or ():
+        if entry["name"] == name:
+            found: dict[str, Any] = entry[what]
+            return found
+    raise KubeconfigError(f"Name a {what} {name!r} in the kubeconfig: its current context needs it")
+
+
+def _text(path: Path, entry: dict[str, Any], key: str) -> str:
+    if data := entry.get(f"{key}-data"):
+        return base64.b64decode(data).decode()
+    return (path.parent / entry[key]).read_text() if entry.get(key) else ""

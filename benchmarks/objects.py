@@ -1,0 +1,65 @@
+"""What the benchmarks fill a cluster with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+REGION = "eu-central-1"
+ZONE = "eu-central-1a"
+CLUSTER = "benchmark"
+NAMESPACE = "castai-benchmark"
+PAUSE_IMAGE = "registry.k8s.io/pause:3.10"
+SHUTDOWN = 1.0  # s that a pod takes to end after SIGTERM
+GRACE = 30  # s, Kubernetes' default
+# What a real pod has more than a simulated one: managed fields, environment, volumes, probes.
+PADDING = {"benchmark/padding": "x" * 4096}
+
+
+def instance_id(number: int) -> str:
+    """The EC2 instance behind the node of that number."""
+    return f"i-{number:017x}"
+
+
+def node_name(number: int) -> str:
+    """As EC2 names it: by a private address."""
+    return (
+        f"ip-10-{number >> 16 & 255}-{number >> 8 & 255}-{number & 255}.{REGION}.compute.internal"
+    )
+
+
+def node_object(name: str, instance: str) -> dict[str, Any]:
+    """A node as small as the API allows."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "uid": name, "resourceVersion": "1"},
+        "spec": {"providerID": f"aws:///{ZONE}/{instance}"},
+    }
+
+
+def pause_pod(name: str, node: str) -> dict[str, Any]:
+    """A pod that does nothing, on a node of the caller's choice."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "nodeName": node,
+            "terminationGracePeriodSeconds": GRACE,
+            "tolerations": [{"key": "node.kubernetes.io/unschedulable", "operator": "Exists"}],
+            "containers": [{"name": "pause", "image": PAUSE_IMAGE}],
+        },
+    }
+
+
+def spot_notice(instance: str, time: str) -> dict[str, Any]:
+    """The event that EventBridge delivers."""
+    return {
+        "version": "0",
+        "id": f"benchmark-{instance}",
+        "source": "aws.ec2",
+        "detail-type": "EC2 Spot Instance Interruption Warning",
+        "time": time,
+        "region": REGION,
+        "detail": {"instance-id": instance, "instance-action": "terminate"},
+    }

@@ -1,0 +1,359 @@
+"""Figures → Markdown: the goals with what was measured, then each benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from benchmarks import cost
+from benchmarks.big_cluster import Drain
+from benchmarks.cold_start import ColdStart
+from benchmarks.cost import Choice
+from benchmarks.full_node import HANDLER_COLD, HANDLER_WARM, KUBECTL, LOOP, FullNode
+from benchmarks.storm import Storm
+
+X = "\N{MULTIPLICATION SIGN}"
+MB = 1e6
+ZIP_LIMIT = 4.0  # MB
+TRIPS = ("get nodes", "list nodes", "patch nodes")
+NOT_MEASURED = "not measured"
+
+
+@dataclass
+class Figures:
+    """What a run measured; None: not in this run."""
+
+    command: str
+    where: str
+    machine: dict[str, str] = field(default_factory=dict)
+    memory_mb: int = 0
+    full_node: FullNode | None = None
+    storm: Storm | None = None
+    big: Sequence[Drain] = ()
+    cold: ColdStart | None = None
+    crowded: FullNode | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def markdown(figures: Figures) -> str:
+    """The whole document."""
+    parts = [
+        "# Benchmarks",
+        "",
+        _prose(
+            f"""
+            Written by `{figures.command}` on {figures.where}. Figures are medians;
+            what counts are the ratios, measured in one run, by turns, each peer on
+            the same cluster in the same state. No test asserts any of them.
+            """
+        ),
+        "",
+        *_table(("", ""), figures.machine.items()),
+        "## Goals",
+        "",
+        *_table(("goal", "measured", ""), goals(figures)),
+        *_full_node(figures.full_node),
+        *_storm(figures.storm),
+        *_big(figures.big),
+        *_cold(figures.cold),
+        *_memory(figures),
+        *(["## Left out", "", *(f"- {note}" for note in figures.notes), ""] * bool(figures.notes)),
+    ]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def goals(figures: Figures) -> list[tuple[str, str, str]]:
+    """Each goal, its figure and whether it is met."""
+    rows: list[tuple[str, str, str]] = []
+
+    def add(goal: str, value: float | None, shown: str, limit: float) -> None:
+        if value is None:
+            rows.append((goal, NOT_MEASURED, ""))
+        else:
+            rows.append((goal, shown, "met" if value <= limit else "**not met**"))
+
+    if node := figures.full_node:
+        what = f"notice → all {node.pods} evictions accepted, cold"
+        for peer, limit in ((KUBECTL, 0.05), (LOOP, 1.5)):
+            ratio = node.ratio(peer)
+            add(f"{what}: ≤ {limit:g} {X} {peer}", ratio, f"{ratio or 0:.3f} {X}", limit)
+        calls = node.runs[HANDLER_WARM][-1].calls
+        if calls:
+            trips = sum(calls.get(what, 0) for what in TRIPS)
+            add("notice → cordoned, warm: ≤ 3 round trips to the cluster", trips, str(trips), 3)
+    if storm := figures.storm:
+        name = f"{storm.nodes} notices at once"
+        cordoned, drained = storm.cordoned_all, storm.drained_all
+        add(f"{name}: all cordoned ≤ 5 s", cordoned, f"{cordoned:.1f} s", 5)
+        add(f"{name}: all drained ≤ 60 s", drained, f"{drained:.1f} s", 60)
+        add(f"{name}: no pod lost", storm.lost, str(storm.lost), 0)
+    if cold := figures.cold:
+        what = f'cold start ≤ 1.0 {X} a process that only does `boto3.client("ec2")`'
+        add(f"{what}, with bytecode in the zip", cold.ratio, f"{cold.ratio:.2f} {X}", 1.0)
+        ratio = cold.sources / cold.client
+        add(f"{what}, as the zip is built now", ratio, f"{ratio:.2f} {X}", 1.0)
+        size = sum(packed for _, packed in cold.sizes.values()) / MB
+        add(f"spot zip ≤ {ZIP_LIMIT:g} MB", size, f"{size:.1f} MB", ZIP_LIMIT)
+    if figures.big and figures.big[-1].reads:
+        most = max(figures.big, key=lambda drain: drain.reads)
+        watches = max(drain.watches for drain in figures.big)
+        add(
+            "reads per drain ≤ 4 and one watch, whatever the size of the cluster",
+            most.reads if watches <= 1 else float("inf"),
+            f"{most.reads} and {watches}",
+            4,
+        )
+    if crowded := figures.crowded:
+        peak = max(run.peak_mb for run in crowded.runs[HANDLER_COLD])
+        add(f"peak memory at {crowded.pods} pods ≤ 160 MB", peak, f"{peak:.0f} MB", 160)
+    return rows
+
+
+def _full_node(node: FullNode | None) -> list[str]:
+    if node is None:
+        return []
+    rows = [
+        (
+            peer,
+            *(_seconds(node.median(peer, what)) for what in ("cordoned", "accepted", "empty")),
+            f"{ratio:.3f} {X}" if (ratio := node.ratio(peer)) and peer in (KUBECTL, LOOP) else "",
+        )
+        for peer, runs in node.runs.items()
+        if runs
+    ]
+    calls = {peer: runs[-1].calls for peer, runs in node.runs.items() if runs and runs[-1].calls}
+    verbs = sorted({verb for found in calls.values() for verb in found})
+    return [
+        f"## One full node: {node.pods} pods",
+        "",
+        _prose(
+            """
+            From the notice to: the node cordoned, the last eviction accepted, the
+            node empty. Cold: from the start of a new container. The peers: from the
+            start of their process.
+            """
+        ),
+        "",
+        *_table(("", "cordoned", "last accepted", "empty", "handler, cold, to it"), rows),
+        *(f"Not run: {peer} ({why}).\n" for peer, why in node.missing.items()),
+        *(
+            [
+                "Calls to the API server:",
+                "",
+                *_table(
+                    ("", *calls),
+                    (
+                        (
+                            verb.strip() or "discovery",
+                            *(str(c.get(verb, "")) for c in calls.values()),
+                        )
+                        for verb in verbs
+                    ),
+                ),
+            ]
+            if calls
+            else []
+        ),
+    ]
+
+
+def _storm(storm: Storm | None) -> list[str]:
+    if storm is None:
+        return []
+    rows = [
+        ("half of the nodes cordoned by", _seconds(storm.cordoned_half)),
+        ("all cordoned by", _seconds(storm.cordoned_all)),
+        ("all drained by", _seconds(storm.drained_all)),
+        ("all pods running again by", _seconds(storm.running_again)),
+        ("pods left on a node", str(storm.left)),
+        ("pods lost", _shown(storm.lost)),
+        ("conflicts, each tried again", _shown(storm.conflicts)),
+        ("outcomes", ", ".join(f"{name} {count}" for name, count in storm.outcomes.items())),
+    ]
+    return [
+        f"## Storm: {storm.nodes} nodes, {storm.pods} pods, all notices at once",
+        "",
+        _prose(
+            f"""
+            {storm.containers} warm containers, each a process of its own that
+            handles one notice at a time, as Lambda's do; all of them, the cluster
+            and AWS share this machine's processors, which is what the time to drain
+            is made of.
+            """
+        ),
+        "",
+        *_table(("", ""), rows),
+    ]
+
+
+def _big(drains: Sequence[Drain]) -> list[str]:
+    if not drains:
+        return []
+    return [
+        "## Size of the cluster",
+        "",
+        "The same warm drain of one node in clusters of different size.",
+        "",
+        *_table(
+            ("nodes", "pods", "reads", "watches", "bytes read", "cordoned", "empty"),
+            (
+                (
+                    f"{drain.nodes:,}",
+                    f"{drain.pods:,}",
+                    _shown(drain.reads or None),
+                    _shown(drain.watches or None),
+                    f"{drain.read_bytes:,}" if drain.read_bytes else NOT_MEASURED,
+                    _seconds(drain.cordoned),
+                    _seconds(drain.empty),
+                )
+                for drain in drains
+            ),
+        ),
+    ]
+
+
+def _cold(cold: ColdStart | None) -> list[str]:
+    if cold is None:
+        return []
+    total = sum(packed for _, packed in cold.sizes.values())
+    return [
+        "## Cold start",
+        "",
+        _prose(
+            f"""
+            Process start → the first request arrives at the cluster, {cold.samples}
+            starts of each, by turns. The handler imports its zip's folder and the
+            SDK, asks EC2 and EKS over TLS with the SDK's full list of authorities,
+            signs its token and connects to the cluster; the peer makes a client and
+            asks nobody.
+            """
+        ),
+        "",
+        *_table(
+            ("", "seconds", "ratio"),
+            (
+                ('`boto3.client("ec2")` and nothing else', _seconds(cold.client), f"1.00 {X}"),
+                (
+                    "the handler, with bytecode in the zip",
+                    _seconds(cold.compiled),
+                    f"{cold.ratio:.2f} {X}",
+                ),
+                (
+                    "the handler, sources only, as the zip is built now",
+                    _seconds(cold.sources),
+                    f"{cold.sources / cold.client:.2f} {X}",
+                ),
+                (
+                    "of it, after the import: Lambda's first invocation",
+                    _seconds(cold.first_invocation),
+                    f"{cold.first_invocation / cold.client:.2f} {X}",
+                ),
+            ),
+        ),
+        _prose(
+            """
+            Lambda's `/var/task` is read-only, so Python compiles the zip's modules
+            anew at each cold start unless the zip holds their bytecode. Bytecode
+            belongs to one minor version of Python: only an interpreter of the
+            function's own version can make it. The SDK comes with the runtime and
+            is compiled in both rows. SnapStart (`castai:snapStart`) skips the
+            import altogether.
+            """
+        ),
+        "",
+        f"What is imported, by package, own time (the first {len(cold.modules)}):",
+        "",
+        *_table(
+            ("package", "ms", "modules"),
+            ((f"`{name}`", f"{own * 1e3:.1f}", str(n)) for name, own, n in cold.modules),
+        ),
+        f"By module, the slowest {len(cold.slowest)}, of one run: the disk shows in it, too:",
+        "",
+        *_table(
+            ("module", "ms"), ((f"`{name}`", f"{own * 1e3:.1f}") for name, own in cold.slowest)
+        ),
+        f"The zip, {total / MB:.2f} MB, by dependency:",
+        "",
+        *_table(
+            ("in the zip", "unpacked, kB", "packed, kB", "share"),
+            (
+                (f"`{name}`", f"{plain / 1e3:.0f}", f"{packed / 1e3:.0f}", f"{packed / total:.0%}")
+                for name, (plain, packed) in cold.sizes.items()
+            ),
+        ),
+    ]
+
+
+def _memory(figures: Figures) -> list[str]:
+    crowded = figures.crowded
+    if crowded is None or figures.cold is None or figures.full_node is None:
+        return []
+    run = crowded.runs[HANDLER_COLD][-1]
+    drain = figures.full_node.median(HANDLER_WARM, "processor_seconds") or 0.0
+    sizes = cost.choices(cold_seconds=figures.cold.compiled, drain_processor_seconds=drain)
+    return [
+        "## Memory, processor and cost",
+        "",
+        _prose(
+            f"""
+            At {crowded.pods} pods the process peaks at {run.peak_mb:.0f} MB and
+            uses {run.processor_seconds:.2f} s of a processor in its first
+            invocation. A cold start takes {figures.cold.compiled:.2f} s of one, a
+            drain of {figures.full_node.pods} pods {drain:.2f} s more. Lambda gives
+            a function its memory's share of a processor, one whole at
+            {cost.MB_PER_PROCESSOR:,} MB; during the rest of the drain the function
+            waits, and waiting is what it costs: the product of memory and of the
+            time that pods take to end.
+            """
+        ),
+        "",
+        *_table(
+            (
+                "memory",
+                "cold start to last eviction accepted",
+                *(f"$ per {cost.INTERRUPTIONS:,}, pods end in {wait:.0f} s" for wait in cost.WAITS),
+            ),
+            (_size(choice, figures.memory_mb) for choice in sizes),
+        ),
+        _prose(
+            f"""
+            List prices: ${cost.DOLLARS_PER_GB_SECOND:.10f} per GB-second and
+            ${cost.DOLLARS_PER_REQUEST * 1e6:.2f} per million requests (AWS Lambda,
+            arm64, first tier, as known in 2025, without the free tier; logs and
+            metrics are not in it). The default is shown in bold. Its reason: the
+            step before it saves fractions of a cent per interruption and takes
+            longer than all requests of a drain; the step after it buys less than
+            half a second of the 120.
+            """
+        ),
+        "",
+    ]
+
+
+def _size(choice: Choice, chosen: int) -> tuple[str, ...]:
+    row = (
+        f"{choice.memory_mb:,} MB",
+        f"{choice.seconds:.1f} s",
+        *(f"{dollars:.2f}" for dollars in choice.dollars.values()),
+    )
+    return tuple(f"**{cell}**" for cell in row) if choice.memory_mb == chosen else row
+
+
+def _prose(text: str) -> str:
+    """One paragraph, on one line: where it breaks is the reader's business."""
+    return " ".join(text.split())
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    return [*lines, *(f"| {' | '.join(row)} |" for row in rows), ""]
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "—"
+    return f"{value:.3f} s" if value < 1 else f"{value:.2f} s"
+
+
+def _shown(value: int | None) -> str:
+    return NOT_MEASURED if value is None else str(value)

@@ -1,0 +1,240 @@
+"""What a run has: the handler's zip, containers that run it, an AWS and a cluster beside them.
+
+Each is a process of its own, so that none takes processor time from what is measured in another,
+beyond the cores that they share.
+"""
+
+from __future__ import annotations
+
+import base64
+import compileall
+import json
+import os
+import py_compile
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Any, Self
+
+import botocore
+
+from benchmarks.objects import CLUSTER, REGION, spot_notice
+from sandbox.certificates import Certificates
+from stacks.constructs.bundling import LOCAL, Bundle
+
+ROOT = Path(__file__).parents[1]
+REQUIREMENTS = ROOT / "lambdas" / "requirements.txt"
+# What Lambda's Python runtime carries beside the interpreter.
+RUNTIME_PACKAGES = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3", "six")
+ENDED = 30.0  # s that a process gets to end
+
+
+class BenchmarkError(RuntimeError):
+    """A benchmark cannot go on. The first line says why."""
+
+
+class Talker:
+    """A process that answers lines with lines."""
+
+    def __init__(
+        self, command: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None = None
+    ) -> None:
+        self._log = log
+        with log.open("a") as sink:
+            self.started = time.monotonic()
+            self._process = subprocess.Popen(
+                [str(part) for part in command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=sink,
+                text=True,
+                bufsize=1,
+                cwd=ROOT,
+                env=None if env is None else dict(env),
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._in.close()
+        try:
+            self._process.wait(ENDED)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._out.close()
+
+    @property
+    def _in(self) -> IO[str]:
+        assert self._process.stdin is not None  # noqa: S101 - it was opened as a pipe
+        return self._process.stdin
+
+    @property
+    def _out(self) -> IO[str]:
+        assert self._process.stdout is not None  # noqa: S101
+        return self._process.stdout
+
+    def kill(self) -> None:
+        """At once: nobody waits for its answer."""
+        self._process.kill()
+
+    def hear(self) -> str:
+        """The next line. Raises BenchmarkError with the log's end when the process has ended."""
+        line = self._out.readline()
+        if not line:
+            tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+            raise BenchmarkError(f"A process has ended that should not: {self._log}\n{tail}")
+        return line.rstrip("\n")
+
+    def tell(self, message: object) -> None:
+        """Send a line of JSON."""
+        self._in.write(json.dumps(message) + "\n")
+        self._in.flush()
+
+    def ask(self, message: object) -> Any:  # noqa: ANN401 - the other side's JSON
+        """Send a line and read the answer."""
+        self.tell(message)
+        return json.loads(self.hear())
+
+
+class Simulation(Talker):
+    """The simulated cluster; benchmarks/simulation.py has the commands."""
+
+    def __init__(self, folder: Path) -> None:
+        self.kubeconfig = folder / "kubeconfig"
+        super().__init__(
+            [sys.executable, "-m", "benchmarks.simulation", self.kubeconfig],
+            log=folder / "cluster.log",
+        )
+        self.endpoint = self.hear()
+
+    def do(self, command: str, **arguments: object) -> Any:  # noqa: ANN401 - JSON
+        """One command and its answer."""
+        return self.ask({"do": command, **arguments})
+
+
+class Rig:
+    """A folder with the zip's content and certificates, and the environment of a container."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.zip = folder / "zip"
+        self.compiled = folder / "compiled"
+        self.runtime = folder / "runtime"
+        self.log = folder / "containers.log"
+        self._certificates = Certificates.ensure(folder / "certificates")
+        self._config = folder / "aws.json"
+        self._config.write_text("{}")
+        # As long as the real one: reading it is a part of every first call.
+        self._authorities = folder / "authorities.pem"
+        self._authorities.write_bytes(
+            (Path(botocore.__file__).parent / "cacert.pem").read_bytes()
+            + self._certificates.ca.read_bytes()
+        )
+
+    def bundle(self) -> None:
+        """Build the zip's folder for this machine, once as it is and once with bytecode."""
+        self.zip.mkdir()
+        Bundle("spot_handler", REQUIREMENTS, LOCAL).build(self.zip)
+        shutil.copytree(self.zip, self.compiled)
+        compileall.compile_dir(
+            self.compiled,
+            quiet=1,
+            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        )
+        self.runtime.mkdir()
+        for name in RUNTIME_PACKAGES:
+            spec = find_spec(name)
+            if spec is None or spec.origin is None:
+                raise BenchmarkError(f"Install {name}: the function's runtime has it")
+            origin = Path(spec.origin)
+            source = origin.parent if origin.name == "__init__.py" else origin
+            (self.runtime / source.name).symlink_to(source)
+
+    @contextmanager
+    def aws(self) -> Iterator[AwsEndpoint]:
+        """An AWS that knows one cluster and its instances."""
+        certificate, key = self._certificates.certificate, self._certificates.key
+        command: list[str | Path] = [sys.executable, "-m", "benchmarks.aws_endpoint"]
+        command += [self._config, certificate, key]
+        with AwsEndpoint(command, log=self.folder / "aws.log") as endpoint:
+            endpoint.url = f"https://127.0.0.1:{endpoint.hear()}"
+            endpoint.config, endpoint.ca_pem = self._config, self._certificates.ca.read_text()
+            yield endpoint
+            endpoint.kill()
+
+    def environment(self, aws: AwsEndpoint, *paths: Path, **more: str) -> dict[str, str]:
+        """A container's, as Lambda sets it."""
+        return {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.pathsep.join(str(path) for path in (*paths, self.runtime)),
+            "PYTHONDONTWRITEBYTECODE": "1",  # /var/task is read-only
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": "benchmark",
+            "AWS_SECRET_ACCESS_KEY": "benchmark",
+            "AWS_SESSION_TOKEN": "benchmark",
+            "AWS_ENDPOINT_URL": aws.url,
+            "AWS_CA_BUNDLE": str(self._authorities),
+            "AWS_LAMBDA_FUNCTION_NAME": "spot-handler",
+            "POWERTOOLS_SERVICE_NAME": "spot-handler",
+            "POWERTOOLS_METRICS_NAMESPACE": "CastAI/SpotHandler",
+            **more,
+        }
+
+    def container(self, aws: AwsEndpoint, **more: str) -> Container:
+        """A container that has just been started."""
+        script = ROOT / "benchmarks" / "container.py"
+        command: list[str | Path]
+        paths: tuple[Path, ...]
+        if "BENCHMARK_KUBECONFIG" in more:  # with the libraries that read it
+            command, paths = [sys.executable, script], (ROOT,)
+        else:
+            command, paths = [sys.executable, "-S", "-P", script], (self.compiled,)
+        environment = self.environment(aws, *paths, **more)
+        return Container(command, log=self.log, env=environment)
+
+
+class AwsEndpoint(Talker):
+    """benchmarks/aws_endpoint.py"""
+
+    url = ""
+    ca_pem = ""
+    config: Path
+
+    def describe(self, endpoint: str, ca_pem: str, instances: Mapping[str, str]) -> None:
+        """Say where the cluster is, and the node of each instance."""
+        draft = self.config.with_suffix(".new")
+        cluster = {
+            "name": CLUSTER,
+            "endpoint": endpoint,
+            "status": "ACTIVE",
+            "certificateAuthority": {"data": base64.b64encode(ca_pem.encode()).decode()},
+        }
+        draft.write_text(json.dumps({"cluster": cluster, "instances": dict(instances)}))
+        draft.replace(self.config)
+
+
+class Container(Talker):
+    """benchmarks/container.py"""
+
+    def notice(self, instance: str) -> float:
+        """Give it a spot notice; when that was, by the monotonic clock."""
+        event = spot_notice(instance, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+        at = time.monotonic()
+        self.tell(event)
+        return at
+
+    def result(self) -> dict[str, Any]:
+        """What came of the oldest notice. Raises BenchmarkError where the handler raised."""
+        answer: dict[str, Any] = json.loads(self.hear())
+        if "error" in answer:
+            raise BenchmarkError(f"The handler failed: {answer['error']} (log: {self._log})")
+        return answer

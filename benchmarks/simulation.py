@@ -1,0 +1,179 @@
+"""The simulated cluster as a process that a benchmark fills and observes.
+
+    python -m benchmarks.simulation KUBECONFIG
+
+Commands and answers are JSON, one a line. The first line on standard output is the endpoint. Times
+are those of the machine's monotonic clock, the same in every process, taken when the change is
+made: observing costs the cluster next to nothing, and each peer the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.objects import (
+    GRACE,
+    NAMESPACE,
+    PADDING,
+    SHUTDOWN,
+    ZONE,
+    instance_id,
+    node_name,
+)
+from sandbox.certificates import Certificates
+from sandbox.cluster.authentication import User
+from sandbox.cluster.cluster import SimulatedCluster
+from sandbox.cluster.resources import NODES, PODS
+from sandbox.cluster.serve import https, kubeconfig
+from sandbox.cluster.store import Change
+
+MANIFEST = Path(__file__).parents[1] / "manifests" / "spot-handler-rbac.yaml"
+SLICE = 500  # objects made before the loop may do something else
+
+
+class EksTokens:
+    """Knows every EKS token as the function's role: whose it is, is measured nowhere here."""
+
+    async def authenticate(self, token: str) -> User | None:
+        if not token.startswith("k8s-aws-v1."):
+            return None
+        return User("spot-handler", ("castai:spot-handler", "system:authenticated"))
+
+
+class Simulation:
+    """The commands."""
+
+    def __init__(self, cluster: SimulatedCluster) -> None:
+        self._cluster = cluster
+        self._times: dict[str, dict[str, float]] = {}
+        cluster.store.subscribe(self._note)
+        cluster.add_namespace(NAMESPACE)
+        for document in yaml.safe_load_all(MANIFEST.read_text()):
+            cluster.create(document)
+        self.forget()
+
+    def _note(self, change: Change) -> None:
+        name = change.new["metadata"]["name"]
+        if change.resource is NODES:
+            if change.kind == "MODIFIED" and change.new["spec"].get("unschedulable"):
+                self._times["cordoned"].setdefault(name, time.monotonic())
+        elif change.resource is PODS:
+            if change.kind == "DELETED":
+                self._times["gone"][name] = time.monotonic()
+            elif change.new["metadata"].get("deletionTimestamp"):
+                self._times["accepted"].setdefault(name, time.monotonic())
+
+    def forget(self) -> None:
+        """Forget all that was observed."""
+        self._times = {"cordoned": {}, "accepted": {}, "gone": {}}
+        self._cluster.log.clear()
+
+    def observed(self) -> dict[str, Any]:
+        """What happened since `forget`."""
+        entries = list(self._cluster.log.entries)
+        calls: dict[str, int] = {}
+        for entry in entries:
+            what = f"{entry.verb} {entry.resource}"
+            calls[what] = calls.get(what, 0) + 1
+        return {
+            **self._times,
+            "calls": calls,
+            "conflicts": sum(entry.status == 409 for entry in entries),
+            "read_bytes": sum(
+                entry.sent_bytes for entry in entries if entry.verb in ("get", "list", "watch")
+            ),
+        }
+
+    async def build(self, first: int, nodes: int, pods: int) -> None:
+        """Nodes with so many bare pods each."""
+        for number in range(first, first + nodes):
+            name = node_name(number)
+            self._cluster.add_node(name, f"aws:///{ZONE}/{instance_id(number)}")
+            for index in range(pods):
+                self._cluster.add_pod(
+                    f"pod-{number}-{index}",
+                    name,
+                    namespace=NAMESPACE,
+                    grace=GRACE,
+                    shutdown=SHUTDOWN,
+                    annotations=PADDING,
+                )
+                if index % SLICE == 0:
+                    await asyncio.sleep(0)
+
+    async def renew(self, number: int, pods: int) -> None:
+        """A node as at first: gone with all on it, and built anew."""
+        name = node_name(number)
+        for pod in self._cluster.pods_on(name):
+            self._cluster.delete("pods", pod["metadata"]["name"], NAMESPACE, grace=0)
+        self._cluster.delete("nodes", name)
+        await self.build(number, 1, pods)
+
+    async def deploy(self, deployments: int, replicas: int) -> None:
+        """Deployments; answers when all their pods run."""
+        for number in range(deployments):
+            self._cluster.add_deployment(
+                f"app-{number}",
+                replicas,
+                namespace=NAMESPACE,
+                grace=GRACE,
+                annotations={**PADDING, "sandbox/shutdown-seconds": str(SHUTDOWN)},
+            )
+        await self.settled(deployments * replicas)
+
+    async def settled(self, pods: int) -> float:
+        """When so many pods run and none ends; the time of that."""
+        while True:
+            living = [
+                pod
+                for pod in self._cluster.list("pods", NAMESPACE)
+                if pod.get("status", {}).get("phase") == "Running"
+            ]
+            ending = any(pod["metadata"].get("deletionTimestamp") for pod in living)
+            if len(living) >= pods and not ending:
+                return time.monotonic()
+            await asyncio.sleep(0.2)
+
+    def counts(self) -> dict[str, int]:
+        """Pods by node."""
+        found: dict[str, int] = {}
+        for pod in self._cluster.list("pods", NAMESPACE):
+            node = pod["spec"].get("nodeName", "")
+            found[node] = found.get(node, 0) + 1
+        return found
+
+
+async def main(kubeconfig_file: Path) -> None:
+    """Serve until standard input ends."""
+    loop = asyncio.get_running_loop()
+    with tempfile.TemporaryDirectory(prefix="castai-benchmark-") as folder:
+        certificates = Certificates.ensure(Path(folder))
+        async with (
+            SimulatedCluster(authenticators=(EksTokens(),)) as cluster,
+            https(cluster, certificates) as endpoint,
+        ):
+            simulation = Simulation(cluster)
+            _write(kubeconfig_file, kubeconfig(endpoint, certificates.ca.read_text()))
+            print(endpoint, flush=True)
+            while line := await loop.run_in_executor(None, sys.stdin.readline):
+                command = json.loads(line)
+                answer = getattr(simulation, command.pop("do"))(**command)
+                if asyncio.iscoroutine(answer):
+                    answer = await answer
+                print(json.dumps(answer), flush=True)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1])))

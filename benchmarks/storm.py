@@ -1,0 +1,132 @@
+"""A hundred notices at once, each for a node of its own."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.kubeconfig import Access
+from benchmarks.objects import instance_id, node_name
+from benchmarks.rig import AwsEndpoint, Container, Rig, Simulation
+from benchmarks.stage import RealStage
+
+FIRST = 1000  # the storm's nodes are numbered from here
+SPARE = 5000  # and those that take the pods that come back from here
+WARM_UP = 9000  # an empty node, drained once by every container
+
+
+@dataclass(frozen=True)
+class Storm:
+    """What came of it. Times in seconds since the notices."""
+
+    nodes: int
+    pods: int
+    containers: int
+    cordoned_half: float
+    cordoned_all: float
+    drained_all: float
+    running_again: float | None
+    left: int
+    lost: int | None
+    conflicts: int | None
+    outcomes: dict[str, int]
+
+
+def measure(
+    rig: Rig, aws: AwsEndpoint, simulation: Simulation, *, nodes: int, pods: int, containers: int
+) -> Storm:
+    """`nodes` nodes with some `pods` pods of Deployments each; all notices at one moment.
+
+    A container handles one notice at a time, as Lambda's do: with fewer containers than nodes,
+    the others wait.
+    """
+    simulation.do("build", first=FIRST, nodes=nodes, pods=0)
+    simulation.do("deploy", deployments=nodes // 2, replicas=2 * pods)
+    simulation.do("build", first=SPARE, nodes=nodes, pods=0)
+    simulation.do("build", first=WARM_UP, nodes=1, pods=0)
+    numbers = [*range(FIRST, FIRST + nodes), WARM_UP]
+    aws.describe(
+        simulation.endpoint,
+        Access.read(simulation.kubeconfig).ca_pem,
+        {instance_id(number): node_name(number) for number in numbers},
+    )
+    total = sum(simulation.do("counts").values())
+    with ExitStack() as stack:
+        warm = [stack.enter_context(rig.container(aws)) for _ in range(containers)]
+        for container in warm:
+            container.notice(instance_id(WARM_UP))
+            container.result()
+        simulation.do("forget")
+        begun = time.monotonic()
+        results = _handle(warm, [instance_id(number) for number in numbers[:-1]])
+        settled = simulation.do("settled", pods=total)
+        seen = simulation.do("observed")
+    names = {node_name(number) for number in numbers[:-1]}
+    cordoned = sorted(at - begun for name, at in seen["cordoned"].items() if name in names)
+    return Storm(
+        nodes=nodes,
+        pods=total,
+        containers=containers,
+        cordoned_half=cordoned[len(cordoned) // 2],
+        cordoned_all=cordoned[-1],
+        drained_all=max(seen["gone"].values()) - begun,
+        running_again=settled - begun,
+        left=sum(result["pods"]["left"] for result in results),
+        lost=total - sum(simulation.do("counts").values()),
+        conflicts=seen["conflicts"],
+        outcomes=Counter(result["outcome"] for result in results),
+    )
+
+
+def measure_real(
+    rig: Rig, aws: AwsEndpoint, stages: Sequence[RealStage], *, pods: int, **env: str
+) -> Storm:
+    """The same on the nodes of a cluster that exists, a container for each.
+
+    The pods are bare: nobody makes them anew, so none can be lost.
+    """
+    for stage in stages:
+        stage.prepare(pods)
+    with ExitStack() as stack:
+        containers = [stack.enter_context(rig.container(aws, **env)) for _ in stages]
+        for container in containers:
+            container.tell(None)  # warms what no cluster is needed for
+            container.hear()
+        begun = time.monotonic()
+        results = _handle(containers, [stage.instance for stage in stages])
+        seen = [stage.until_empty(pods) for stage in stages]
+    cordoned = sorted(at - begun for found in seen for at in found.cordoned.values())
+    drained = max(max(found.gone.values()) for found in seen) - begun
+    return Storm(
+        nodes=len(stages),
+        pods=pods * len(stages),
+        containers=len(stages),
+        cordoned_half=cordoned[len(cordoned) // 2],
+        cordoned_all=cordoned[-1],
+        drained_all=drained,
+        running_again=None,
+        left=sum(result["pods"]["left"] for result in results),
+        lost=None,
+        conflicts=None,
+        outcomes=Counter(result["outcome"] for result in results),
+    )
+
+
+def _handle(containers: list[Container], instances: list[str]) -> list[dict[str, Any]]:
+    """Every notice to the first container that is free; the results."""
+    waiting = iter(instances)  # next() on it is one step: threads may share it
+
+    def work(container: Container) -> list[dict[str, Any]]:
+        results = []
+        for instance in waiting:
+            container.notice(instance)
+            results.append(container.result()["result"])
+        return results
+
+    with ThreadPoolExecutor(len(containers)) as threads:
+        return [result for results in threads.map(work, containers) for result in results]

@@ -22,12 +22,14 @@ LABELS: Final = {
 OWNER_ANNOTATION: Final = "castai-eks-cdk/resource"
 """On what the onboarding made, and not on what was applied by hand."""
 
-RULES: Final = (
-    ("nodes", ("get", "list", "patch")),
-    ("pods", ("get", "list", "watch", "delete")),
-    ("pods/eviction", ("create",)),
-    ("events", ("create",)),
+RULES: Final[tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = (
+    ("nodes", ("get", "list", "patch"), ()),
+    ("pods", ("get", "list", "watch", "delete"), ()),
+    ("pods/eviction", ("create",), ()),
+    ("events", ("create",), ()),
+    ("configmaps", ("get",), ("castai-agent-metadata",)),
 )
+"""Resource, verbs, and the names of the only objects where not all are meant."""
 
 Object = dict[str, Any]
 
@@ -36,7 +38,8 @@ def role() -> Object:
     """The ClusterRole."""
     rules = [
         {"apiGroups": [""], "resources": [resource], "verbs": list(verbs)}
-        for resource, verbs in RULES
+        | ({"resourceNames": list(only)} if only else {})
+        for resource, verbs, only in RULES
     ]
     return {**_head("ClusterRole"), "rules": rules}
 

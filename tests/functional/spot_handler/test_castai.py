@@ -101,32 +101,9 @@ async def test_else_the_agents_config_map_names_the_cluster(scene: Scene) -> Non
                 "data": {"CLUSTER_ID": api.cluster},
             }
         )
-        let_read(scene)
         result = await scene.notice(means=means(scene, api))
         assert result.castai == "reported"
         assert [event["node_id"] for event in api.events] == [""]
-
-
-def let_read(scene: Scene) -> None:
-    """The right that connecting the agent gives: this one ConfigMap."""
-    group = "rbac.authorization.k8s.io"
-    meta = {"name": "castai-spot-handler", "namespace": "castai-agent"}
-    rule = {
-        "apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"],
-        "resourceNames": ["castai-agent-metadata"],
-    }  # fmt: skip
-    scene.cluster.create(
-        {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": meta, "rules": [rule]}
-    )
-    scene.cluster.create(
-        {
-            "apiVersion": f"{group}/v1",
-            "kind": "RoleBinding",
-            "metadata": meta,
-            "roleRef": {"apiGroup": group, "kind": "Role", "name": meta["name"]},
-            "subjects": [{"apiGroup": group, "kind": "Group", "name": "castai:spot-handler"}],
-        }
-    )
 
 
 @virtual

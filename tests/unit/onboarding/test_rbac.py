@@ -23,7 +23,7 @@ def test_the_manifest_and_the_onboarding_apply_the_same() -> None:
 def test_it_may_write_only_what_a_drain_writes() -> None:
     writes = {
         (resource, verb)
-        for resource, verbs in rbac.RULES
+        for resource, verbs, _only in rbac.RULES
         for verb in verbs
         if verb not in {"get", "list", "watch"}
     }

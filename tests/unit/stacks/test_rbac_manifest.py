@@ -18,6 +18,12 @@ def test_the_cluster_role_has_these_verbs_and_no_others() -> None:
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "delete"]},
         {"apiGroups": [""], "resources": ["pods/eviction"], "verbs": ["create"]},
         {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]},
+        {
+            "apiGroups": [""],
+            "resources": ["configmaps"],
+            "resourceNames": ["castai-agent-metadata"],
+            "verbs": ["get"],
+        },
     ]
 
 

@@ -1,0 +1,72 @@
+"""The benchmarks run and write their table: small, once, and no figure is looked at."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from sandbox.cluster import ServedCluster
+
+ROOT = Path(__file__).parents[2]
+LONGEST = 300  # s before a hanging run is ended
+NODE = "ip-10-0-0-1.eu-central-1.compute.internal"
+OTHER = "ip-10-0-0-2.eu-central-1.compute.internal"
+
+
+def bench(*options: str | Path, succeeds: bool = True) -> str:
+    done = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-m", "benchmarks", "--quick", *map(str, options)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=LONGEST,
+        check=False,
+    )
+    assert (done.returncode == 0) is succeeds, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_quick_run_measures_every_goal_but_kubectls(tmp_path: Path) -> None:
+    document = tmp_path / "benchmarks.md"
+    bench("--output", document)
+    text = document.read_text()
+    goals = text.partition("## Goals")[2].partition("## ")[0]
+    rows = [line for line in goals.splitlines() if line.startswith("| ")][1:]
+    assert [row for row in rows if "not measured" in row and "kubectl" not in row] == []
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [
+        "## Goals",
+        "## One full node: 5 pods",
+        "## Storm: 4 nodes, 8 pods, all notices at once",
+        "## Size of the cluster",
+        "## Cold start",
+        "## Memory, processor and cost",
+    ]
+
+
+def test_on_a_cluster_that_exists_nothing_stays_behind(tmp_path: Path) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    with ServedCluster() as cluster:
+        kubeconfig.write_text(cluster.kubeconfig())
+        for number, name in enumerate((NODE, OTHER), start=1):
+            cluster.add_node(name, f"aws:///eu-central-1a/i-{number:017x}")
+        nodes = {node["metadata"]["name"]: node for node in cluster.list("nodes")}
+        text = bench("--kubeconfig", kubeconfig, "--node", NODE, "--node", OTHER, "--yes")
+        assert "## Storm: 2 nodes" in text
+        after = {node["metadata"]["name"]: node for node in cluster.list("nodes")}
+        for name, node in nodes.items():
+            assert after[name]["metadata"]["labels"] == node["metadata"]["labels"]
+            assert after[name]["spec"] == node["spec"]
+        cluster.until(lambda state: not state.list("pods"))
+
+
+def test_the_pods_of_others_are_not_evicted(tmp_path: Path) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    with ServedCluster() as cluster:
+        kubeconfig.write_text(cluster.kubeconfig())
+        cluster.add_node(NODE, "aws:///eu-central-1a/i-00000000000000001")
+        cluster.add_pod("precious", NODE)
+        text = bench("--kubeconfig", kubeconfig, "--node", NODE, "--yes", succeeds=False)
+        assert "default/precious" in text
+        assert cluster.get("pods", "precious", "default")
+        assert cluster.get("namespaces", "castai-benchmark") is None

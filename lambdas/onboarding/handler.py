@@ -100,10 +100,9 @@ def lambda_handler(event: Mapping[str, Any], context: LambdaContext) -> dict[str
     try:
         return respond(event, means(), remaining=remaining)
     except CastaiError as error:
-        reason = "\n".join([str(error), *getattr(error, "__notes__", ())])
-        logger().error("The request failed", extra={"reason": reason})
-        # Without the cause: its text, and the values in its frames, are not for a log.
-        raise OnboardingResourceError(_cut(reason)) from None
+        raise _failure(error) from None
+    except Exception as error:  # noqa: BLE001 - CloudFormation gets an answer on every path
+        raise _failure(steps.bug(error)) from None
 
 
 def respond(event: Mapping[str, Any], tools: Means, *, remaining: float) -> dict[str, Any]:
@@ -165,6 +164,13 @@ def _api(request: Request, tools: Means, until: float) -> CastaiApi | None:
         logger().warning("Disconnect in CAST AI's console: the API key cannot be read")
         return None
     return tools.open_api(key, wish.api_url, tools.clock, until)
+
+
+def _failure(error: CastaiError) -> OnboardingResourceError:
+    """Logged, and cut to what CloudFormation takes. The cause's own text is not for a log."""
+    reason = "\n".join([str(error), *getattr(error, "__notes__", ())])
+    logger().error("The request failed", extra={"reason": reason})
+    return OnboardingResourceError(_cut(reason))
 
 
 def _log(wish: Onboarding, rows: list[Row]) -> None:

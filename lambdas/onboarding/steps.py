@@ -9,8 +9,10 @@ plan_offboard   what that would remove
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from lambdas.common.errors import CastaiError, PermanentError
@@ -104,8 +106,7 @@ def onboard(ctx: Context) -> list[Row]:
     except CastaiError as error:
         raise _undone(ctx, error) from error
     except Exception as error:
-        failed = _undone(ctx, PermanentError(f"Report this as a bug: {type(error).__name__}"))
-        raise failed from error
+        raise _undone(ctx, bug(error)) from error
     return [*ctx.ledger.rows, *retired]
 
 
@@ -189,6 +190,13 @@ def _remove_all(ctx: Context) -> list[tuple[str, CastaiError]]:
         except CastaiError as error:
             failures.append((step.name, error))
     return failures
+
+
+def bug(error: Exception) -> PermanentError:
+    """An error that nobody foresaw: its kind and place, not its text, which may hold anything."""
+    *_, frame = traceback.extract_tb(error.__traceback__) or [None]
+    where = f" at {Path(frame.filename).name}:{frame.lineno}" if frame else ""
+    return PermanentError(f"Report this as a bug: {type(error).__name__}{where}")
 
 
 def _rest(error: CastaiError) -> str:

@@ -60,8 +60,15 @@ def heal(scene: Scene) -> None:
 
 
 @MODES
-@KINDS
-@pytest.mark.parametrize("access", ["access-entries", "aws-auth"])
+@pytest.mark.parametrize(
+    ("kind", "access"),
+    [
+        (("AccessDenied", False), "access-entries"),
+        (("Timeout", True), "access-entries"),
+        (("AccessDenied", False), "aws-auth"),
+    ],
+    ids=["refused", "answer-lost", "refused-aws-auth"],
+)
 def test_a_create_that_fails_leaves_the_account_as_it_was(
     scene: Scene, mode: dict[str, Any], kind: tuple[str, bool], access: str
 ) -> None:

@@ -1,0 +1,68 @@
+"""The boundary: what CloudFormation is told, and what it is not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from lambdas.common.errors import PermanentError
+from lambdas.onboarding import handler
+from lambdas.onboarding.handler import REASON_BYTES, OnboardingResourceError, lambda_handler
+
+
+@dataclass
+class LambdaContext:
+    """As much of Lambda's as the handler asks for."""
+
+    milliseconds: int = 600_000
+
+    def get_remaining_time_in_millis(self) -> int:
+        return self.milliseconds
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def respond(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(handler, "means", lambda: None)
+    monkeypatch.setattr(handler, "respond", respond)
+
+
+def answer() -> OnboardingResourceError:
+    with pytest.raises(OnboardingResourceError) as error:
+        lambda_handler({}, LambdaContext())  # type: ignore[arg-type]
+    return error.value
+
+
+def test_a_long_reason_is_cut_between_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, PermanentError("Do this\n" + "é" * 5000))
+    reason = str(answer())
+    assert reason.startswith("Do this\n")
+    assert len(reason.encode()) <= REASON_BYTES
+    assert reason.endswith("é…")
+
+
+def test_notes_are_part_of_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = PermanentError("Do this")
+    error.add_note("Remove that by hand as well")
+    failing(monkeypatch, error)
+    assert str(answer()) == "Do this\nRemove that by hand as well"
+
+
+def test_a_bug_is_told_by_kind_and_place_and_not_by_what_it_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing(monkeypatch, KeyError("wJalrXUtnFEMI"))
+    error = answer()
+    assert str(error).startswith("Report this as a bug: KeyError at test_handler.py:")
+    assert error.__cause__ is None
+    assert error.__suppress_context__
+    assert "wJalrXUtnFEMI" not in capsys.readouterr().out
+
+
+def test_a_function_that_does_not_know_its_role_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(handler.OWN_ROLE, raising=False)
+    handler.means.cache_clear()
+    assert str(answer()).startswith("Set OWN_ROLE_ARN")

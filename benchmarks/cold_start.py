@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -34,6 +35,7 @@ class ColdStart:
     """Top-level package, seconds of its own code, modules."""
     slowest: list[tuple[str, float]]
     sizes: dict[str, tuple[int, int]]
+    stages: dict[str, float]
 
     @property
     def ratio(self) -> float:
@@ -59,6 +61,7 @@ def measure(rig: Rig, aws: AwsEndpoint, *, samples: int) -> ColdStart:
         modules=packages,
         slowest=slowest,
         sizes=sizes(rig),
+        stages=_stages(rig, aws, instance, samples),
     )
 
 
@@ -99,6 +102,20 @@ def _start(rig: Rig, aws: AwsEndpoint, folder: Path) -> Container:
         log=rig.log,
         env=rig.environment(aws, folder),
     )
+
+
+def _stages(rig: Rig, aws: AwsEndpoint, instance: str, samples: int) -> dict[str, float]:
+    found: list[dict[str, float]] = []
+    for _ in range(samples):
+        done = subprocess.run(
+            [sys.executable, "-S", "-P", str(ROOT / "benchmarks" / "stages.py"), instance],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=rig.environment(aws, rig.compiled),
+        )
+        found.append(json.loads(done.stdout))
+    return {stage: median(times[stage] for times in found) for stage in found[0]}
 
 
 def _import_times(

@@ -261,6 +261,11 @@ def _cold(cold: ColdStart | None) -> list[str]:
             """
         ),
         "",
+        "Where it goes, by stages of the handler's own path, with bytecode:",
+        "",
+        *_table(
+            ("stage", "ms"), ((stage, f"{took * 1e3:.1f}") for stage, took in cold.stages.items())
+        ),
         f"What is imported, by package, own time (the first {len(cold.modules)}):",
         "",
         *_table(
@@ -290,7 +295,7 @@ def _memory(figures: Figures) -> list[str]:
         return []
     run = crowded.runs[HANDLER_COLD][-1]
     drain = figures.full_node.median(HANDLER_WARM, "processor_seconds") or 0.0
-    sizes = cost.choices(cold_seconds=figures.cold.compiled, drain_processor_seconds=drain)
+    sizes = cost.choices(cold_seconds=figures.cold.sources, drain_processor_seconds=drain)
     return [
         "## Memory, processor and cost",
         "",
@@ -298,7 +303,7 @@ def _memory(figures: Figures) -> list[str]:
             f"""
             At {crowded.pods} pods the process peaks at {run.peak_mb:.0f} MB and
             uses {run.processor_seconds:.2f} s of a processor in its first
-            invocation. A cold start takes {figures.cold.compiled:.2f} s of one, a
+            invocation. A cold start takes {figures.cold.sources:.2f} s of one, a
             drain of {figures.full_node.pods} pods {drain:.2f} s more. Lambda gives
             a function its memory's share of a processor, one whole at
             {cost.MB_PER_PROCESSOR:,} MB; during the rest of the drain the function
@@ -320,14 +325,29 @@ def _memory(figures: Figures) -> list[str]:
             List prices: ${cost.DOLLARS_PER_GB_SECOND:.10f} per GB-second and
             ${cost.DOLLARS_PER_REQUEST * 1e6:.2f} per million requests (AWS Lambda,
             arm64, first tier, as known in 2025, without the free tier; logs and
-            metrics are not in it). The default is shown in bold. Its reason: the
-            step before it saves fractions of a cent per interruption and takes
-            longer than all requests of a drain; the step after it buys less than
-            half a second of the 120.
+            metrics are not in it). {_choice(sizes, figures.memory_mb)}
             """
         ),
         "",
     ]
+
+
+def _choice(sizes: Sequence[Choice], chosen: int) -> str:
+    """Why the function has the memory that it has; empty where it has none of those shown."""
+    for less, default, more in zip(sizes, sizes[1:], sizes[2:], strict=False):
+        if default.memory_mb == chosen:
+            wait = cost.WAITS[0]
+            return (
+                f"The default, {chosen:,} MB, follows from the processor, since even the smallest "
+                "has room for the process: the last eviction of a full node is accepted "
+                f"{default.seconds:.1f} s after a cold start begins, "
+                f"{less.seconds - default.seconds:.1f} s earlier than with {less.memory_mb:,} MB "
+                f"and for ${default.dollars[wait] - less.dollars[wait]:.2f} per "
+                f"{cost.INTERRUPTIONS:,} interruptions; the next size would bring "
+                f"{default.seconds - more.seconds:.1f} s more for another "
+                f"${more.dollars[wait] - default.dollars[wait]:.2f}."
+            )
+    return ""
 
 
 def _size(choice: Choice, chosen: int) -> tuple[str, ...]:

@@ -1,0 +1,115 @@
+"""The goals' verdicts, and the arithmetic of costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks import cost, report
+from benchmarks.big_cluster import Drain
+from benchmarks.cold_start import ColdStart
+from benchmarks.full_node import HANDLER_COLD, HANDLER_WARM, KUBECTL, LOOP, FullNode, Run
+from benchmarks.report import Figures
+from benchmarks.storm import Storm
+
+CALLS = {"get nodes": 1, "patch nodes": 1, "list pods": 2, "watch pods": 1}
+
+
+def node(handler: float, kubectl: float | None, loop: float) -> FullNode:
+    runs = {
+        HANDLER_COLD: [Run(0.3, handler, handler + 1, CALLS, peak_mb=80)],
+        HANDLER_WARM: [Run(0.01, handler / 2, handler, CALLS, processor_seconds=0.25)],
+        LOOP: [Run(None, loop, loop + 1)],
+    }
+    if kubectl is not None:
+        runs[KUBECTL] = [Run(0.1, kubectl, kubectl + 1)]
+    return FullNode(110, runs, {} if kubectl else {KUBECTL: "no kubectl on PATH"})
+
+
+COLD = ColdStart(
+    samples=3,
+    client=0.30,
+    compiled=0.30,
+    sources=0.50,
+    first_invocation=0.1,
+    modules=[("botocore", 0.04, 78)],
+    slowest=[("ssl", 0.01)],
+    sizes={"httpx2": (400_000, 90_000)},
+    stages={"import": 0.2},
+)
+STORM = Storm(100, 1000, 100, 1.0, 4.9, 59.9, 60.0, 0, 0, 3, {"drained": 100})
+FIGURES = Figures(
+    "python -m benchmarks",
+    "here",
+    {"machine": "this"},
+    512,
+    full_node=node(0.7, 20.0, 0.5),
+    storm=STORM,
+    big=(Drain(3, 60, 3, 1, 100, 0.01, 1.1), Drain(5000, 20_000, 4, 1, 100, 0.01, 1.1)),
+    cold=COLD,
+    crowded=node(0.7, None, 0.5),
+)
+
+
+def verdicts(figures: Figures) -> dict[str, str]:
+    return {goal: verdict for goal, _, verdict in report.goals(figures)}
+
+
+def test_at_its_limit_a_goal_is_met() -> None:
+    found = verdicts(FIGURES)
+    assert {goal for goal, verdict in found.items() if verdict != "met"} == {
+        "cold start ≤ 1.0 \N{MULTIPLICATION SIGN} a process that only does "
+        '`boto3.client("ec2")`, as the zip is built now'
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "goal"),
+    [
+        ({"full_node": node(1.1, 20.0, 0.9)}, "kubectl drain"),
+        ({"full_node": node(0.8, 20.0, 0.5)}, "bare loop"),
+        ({"storm": replace(STORM, cordoned_all=5.1)}, "all cordoned"),
+        ({"storm": replace(STORM, drained_all=60.1)}, "all drained"),
+        ({"storm": replace(STORM, lost=1)}, "no pod lost"),
+        ({"cold": replace(COLD, compiled=0.31)}, "with bytecode"),
+        ({"cold": replace(COLD, sizes={"x": (9_000_000, 4_100_000)})}, "spot zip"),
+        ({"big": (Drain(3, 60, 5, 1, 100, 0.01, 1.1),)}, "reads per drain"),
+        ({"big": (Drain(3, 60, 3, 2, 100, 0.01, 1.1),)}, "reads per drain"),
+    ],
+)
+def test_beyond_its_limit_it_is_not(change: dict[str, object], goal: str) -> None:
+    found = verdicts(replace(FIGURES, **change))
+    assert [verdict for name, verdict in found.items() if goal in name] == ["**not met**"]
+
+
+def test_a_peer_that_is_not_there_is_said_and_no_goal_is_claimed() -> None:
+    figures = replace(FIGURES, full_node=node(0.7, None, 0.5))
+    (kubectl,) = [row for row in report.goals(figures) if "kubectl" in row[0]]
+    assert kubectl[1:] == (report.NOT_MEASURED, "")
+    assert "Not run: kubectl drain (no kubectl on PATH)." in report.markdown(figures)
+
+
+def test_what_was_not_measured_has_no_chapter() -> None:
+    text = report.markdown(Figures("command", "here"))
+    assert [line for line in text.splitlines() if line.startswith("## ")] == ["## Goals"]
+
+
+def test_the_default_memory_is_shown_and_explained() -> None:
+    text = report.markdown(FIGURES)
+    assert "| **512 MB** |" in text
+    assert "The default, 512 MB, follows" in text
+
+
+def test_cost_is_memory_by_time_and_a_request() -> None:
+    # 1,000 times 1 GB for 30 s at $0.0000133334, and 1,000 requests at $0.20 a million.
+    assert cost.dollars(1024, 30.0) == pytest.approx(0.400202)
+
+
+def test_less_than_a_processor_takes_longer_and_more_than_one_no_less() -> None:
+    sizes = {
+        choice.memory_mb: choice.seconds
+        for choice in cost.choices(cold_seconds=0.5, drain_processor_seconds=0.25)
+    }
+    assert sizes[1769] == 0.75
+    assert sizes[512] == pytest.approx(0.75 * 1769 / 512)

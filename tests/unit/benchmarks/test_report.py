@@ -58,10 +58,8 @@ def verdicts(figures: Figures) -> dict[str, str]:
 
 def test_at_its_limit_a_goal_is_met() -> None:
     found = verdicts(FIGURES)
-    assert {goal for goal, verdict in found.items() if verdict != "met"} == {
-        "cold start ≤ 1.0 \N{MULTIPLICATION SIGN} a process that only does "
-        '`boto3.client("ec2")`, as the zip is built now'
-    }
+    (missed,) = (goal for goal, verdict in found.items() if verdict != "met")
+    assert missed.endswith("as the zip is built now")
 
 
 @pytest.mark.parametrize(

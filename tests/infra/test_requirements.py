@@ -1,0 +1,50 @@
+"""requirements.txt is enough: what a user installs is what `cdk deploy` and `castai-eks` import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Makes an environment with more in it behave like one in which only the lock is installed.
+ONLY_THE_LOCK = """
+import importlib, re, sys
+from importlib.metadata import packages_distributions
+
+def canonical(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+lock, module = sys.argv[1:]
+locked = {canonical(name) for name in re.findall(r"(?m)^([\\w.-]+)==", open(lock).read())}
+missing = {
+    package
+    for package, distributions in packages_distributions().items()
+    if not locked & set(map(canonical, distributions))
+}
+
+class Missing:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in missing:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing)
+importlib.import_module(module)
+"""
+
+
+@pytest.mark.parametrize("module", ["app", "stacks.settings", "cli.main"])
+def test_the_lock_of_users_is_enough(module: str) -> None:
+    done = subprocess.run(  # noqa: S603 - this interpreter with a text of ours
+        [sys.executable, "-c", ONLY_THE_LOCK, str(ROOT / "requirements.txt"), module],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr.splitlines()[-1]

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.objects import instance_id, node_name
-from benchmarks.rig import ROOT, AwsEndpoint, Container, Rig
+from benchmarks.rig import ROOT, AwsEndpoint, Rig
 
 CLIENT = "import time, boto3; boto3.client('ec2'); print(time.monotonic())"
 MODULES = 15  # shown
@@ -78,7 +78,7 @@ def _client(rig: Rig, aws: AwsEndpoint) -> float:
 
 
 def _first_request(rig: Rig, aws: AwsEndpoint, folder: Path, instance: str) -> float:
-    with _start(rig, aws, folder) as container:
+    with rig.cold_container(aws, folder) as container:
         container.notice(instance)
         arrived = float(aws.hear())
         container.kill()  # what it would do next is measured elsewhere
@@ -87,21 +87,13 @@ def _first_request(rig: Rig, aws: AwsEndpoint, folder: Path, instance: str) -> f
 
 def _after_import(rig: Rig, aws: AwsEndpoint, instance: str) -> float:
     """Of that, what comes after the import: Lambda's invocation without its initialisation."""
-    with _start(rig, aws, rig.compiled) as container:
+    with rig.cold_container(aws, rig.compiled) as container:
         container.tell(None)  # an event of no kind: answered once everything is imported
         container.hear()
         begun = container.notice(instance)
         arrived = float(aws.hear())
         container.kill()
         return arrived - begun
-
-
-def _start(rig: Rig, aws: AwsEndpoint, folder: Path) -> Container:
-    return Container(
-        [sys.executable, "-S", "-P", ROOT / "benchmarks" / "container.py"],
-        log=rig.log,
-        env=rig.environment(aws, folder),
-    )
 
 
 def _stages(rig: Rig, aws: AwsEndpoint, instance: str, samples: int) -> dict[str, float]:

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from benchmarks.rig import ROOT, AwsEndpoint, Rig
+from benchmarks.rig import ROOT, AwsEndpoint, Container, Rig
 from benchmarks.stage import Observed, Stage
 
-HANDLER_COLD, HANDLER_WARM = "handler, cold", "handler, warm"
+AS_BUILT = "handler, cold, the zip as it is built now"
+HANDLER_COLD = "handler, cold, bytecode in the zip"
+HANDLER_WARM = "handler, warm"
 KUBECTL, LOOP = "kubectl drain", "bare loop of 50"
 
 
@@ -53,10 +55,10 @@ class FullNode:
         found = [getattr(run, what) for run in self.runs.get(peer, ())]
         return median(found) if found and None not in found else None
 
-    def ratio(self, peer: str) -> float | None:
-        """Of the handler's time to the last accepted eviction, cold as it may be, to the peer's."""
-        ours, theirs = self.median(HANDLER_COLD, "accepted"), self.median(peer, "accepted")
-        return ours / theirs if ours and theirs else None
+    def ratio(self, ours: str, peer: str) -> float | None:
+        """Of the handler's time to the last accepted eviction to the peer's."""
+        mine, theirs = self.median(ours, "accepted"), self.median(peer, "accepted")
+        return mine / theirs if mine and theirs else None
 
 
 def measure(
@@ -76,26 +78,36 @@ def measure(
     else:
         missing[KUBECTL] = "no kubectl on PATH" if kubectl else "left out by --quick"
 
-    runs: dict[str, list[Run]] = {HANDLER_COLD: [], HANDLER_WARM: [], **{p: [] for p in peers}}
+    handlers = [HANDLER_COLD, HANDLER_WARM]
+    if not env:  # else it runs from the repository: there is no zip
+        handlers = [AS_BUILT, *handlers]
+    runs: dict[str, list[Run]] = {peer: [] for peer in (*handlers, *peers)}
     for _ in range(rounds):
+        if AS_BUILT in handlers:
+            stage.prepare(pods)
+            with rig.cold_container(aws, rig.zip) as container:
+                runs[AS_BUILT].append(_drain(container, stage, pods, cold=True))
         stage.prepare(pods)
         with rig.container(aws, **env) as container:
-            for peer in (HANDLER_COLD, HANDLER_WARM):
-                if peer == HANDLER_WARM:
-                    stage.prepare(pods)
-                begun = container.notice(stage.instance)
-                if peer == HANDLER_COLD:
-                    begun = container.started
-                answer = container.result()
-                run = Run.of(begun, stage.until_empty(pods))
-                run.peak_mb, run.seconds = answer["peak_mb"], answer["seconds"]
-                run.processor_seconds = answer["processor_seconds"]
-                runs[peer].append(run)
+            runs[HANDLER_COLD].append(_drain(container, stage, pods, cold=True))
+            runs[HANDLER_WARM].append(_drain(container, stage, pods, cold=False))
         for peer, drain in peers.items():
             stage.prepare(pods)
             begun = drain()
             runs[peer].append(Run.of(begun, stage.until_empty(pods)))
     return FullNode(pods, runs, missing)
+
+
+def _drain(container: Container, stage: Stage, pods: int, *, cold: bool) -> Run:
+    """One notice; cold: since the container was started, which has just been."""
+    if not cold:
+        stage.prepare(pods)
+    noticed = container.notice(stage.instance)
+    answer = container.result()
+    run = Run.of(container.started if cold else noticed, stage.until_empty(pods))
+    run.peak_mb, run.seconds = answer["peak_mb"], answer["seconds"]
+    run.processor_seconds = answer["processor_seconds"]
+    return run
 
 
 def access_file(folder: Path, stage: Stage) -> Path:

@@ -29,6 +29,7 @@ from sandbox.certificates import Certificates
 from stacks.constructs.bundling import LOCAL, Bundle
 
 ROOT = Path(__file__).parents[1]
+CONTAINER = ROOT / "benchmarks" / "container.py"
 REQUIREMENTS = ROOT / "lambdas" / "requirements.txt"
 # What Lambda's Python runtime carries beside the interpreter.
 RUNTIME_PACKAGES = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3", "six")
@@ -190,16 +191,22 @@ class Rig:
         }
 
     def container(self, aws: AwsEndpoint, **more: str) -> Container:
-        """A container that has just been started."""
-        script = ROOT / "benchmarks" / "container.py"
-        command: list[str | Path]
-        paths: tuple[Path, ...]
-        if "BENCHMARK_KUBECONFIG" in more:  # with the libraries that read it
-            command, paths = [sys.executable, script], (ROOT,)
-        else:
-            command, paths = [sys.executable, "-S", "-P", script], (self.compiled,)
-        environment = self.environment(aws, *paths, **more)
-        return Container(command, log=self.log, env=environment)
+        """A container that has just been started, with bytecode in its zip."""
+        if "BENCHMARK_KUBECONFIG" in more:  # from the repository, with what reads the file
+            return Container(
+                [sys.executable, CONTAINER],
+                log=self.log,
+                env=self.environment(aws, ROOT, **more),
+            )
+        return self.cold_container(aws, self.compiled, **more)
+
+    def cold_container(self, aws: AwsEndpoint, zip_folder: Path, **more: str) -> Container:
+        """A container that has just been started, of one of the zip's folders."""
+        return Container(
+            [sys.executable, "-S", "-P", CONTAINER],
+            log=self.log,
+            env=self.environment(aws, zip_folder, **more),
+        )
 
 
 class AwsEndpoint(Talker):

@@ -17,7 +17,7 @@ CDK := node_modules/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint types contracts unit functional infra integration contract \
-	test-contract bench format lock synth clean
+	test-contract bench docs format lock synth clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -79,6 +79,10 @@ test-contract: $(VENV) ## The contract suite; CLUSTER=real runs it on kube-apise
 
 bench: setup ## Ratios against real tools; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
+
+docs: $(VENV) ## Write anew what the documents take from the code
+	$(BIN)/python -m stacks.readme
+	$(BIN)/python -m cli.documents
 
 format: $(VENV) ## ruff, writing
 	$(BIN)/ruff format .

@@ -25,7 +25,7 @@ def main(instance: str) -> dict[str, float]:
 
     import botocore.session  # noqa: F401, PLC0415 - the imports are what is measured
 
-    done("import botocore, and urllib3 with it")
+    done("SDK: import botocore, and urllib3 with it")
     import asyncio  # noqa: PLC0415
     import ssl  # noqa: PLC0415
 
@@ -42,11 +42,11 @@ def main(instance: str) -> dict[str, float]:
 
     done("import the handler itself")
     means = handler.means()
-    done("settings, session, EC2 client")
+    done("SDK: session and EC2 client, with our settings")
     instances.find(means.ec2, instance)
-    done("ask EC2: authorities, TLS, request")
+    done("SDK: ask EC2: authorities, TLS, request")
     found: Any = means.clusters.get("benchmark", until=time.time() + 60)
-    done("EKS client, and ask EKS: authorities, TLS, request")
+    done("SDK: EKS client, and ask EKS: authorities, TLS, request")
     cluster, token = found
     token.get()
     ssl.create_default_context(cadata=cluster.ca_pem)

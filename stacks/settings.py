@@ -30,7 +30,7 @@ from lambdas.onboarding import request as onboarding_request
 PREFIX = "castai:"
 
 # Chosen by measurement: docs/benchmarks.md.
-SPOT_MEMORY_MB = 512
+SPOT_MEMORY_MB = 1024
 
 # IAM: a role name has at most 64 characters of this set.
 RoleName = Annotated[

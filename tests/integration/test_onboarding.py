@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from sandbox.aws import Aws
 from sandbox.cdk import Cdk
 from sandbox.errors import SandboxError
 from sandbox.state import API_KEY_SECRET, CastAi, State
+from tests.integration.conftest import LEAST_PRIVILEGE
 from tests.integration.test_agent import castai, received
 
 __all__ = ["castai"]  # a fixture
 
-OURS = "castai-eks-cdk:owner"
+SPOT_SETTINGS = {key.removeprefix("castai:"): value for key, value in LEAST_PRIVILEGE.items()}
 
 
 class Account:
@@ -66,6 +68,13 @@ class Account:
 
 
 @pytest.fixture
+def spot_handler(stack: Cdk) -> Iterator[None]:
+    """The spot handler's stack, which a deploy of the onboarding updates, and as it was after."""
+    yield
+    stack.deploy()
+
+
+@pytest.fixture
 def own(account: Aws, state: State) -> Account:
     return Account(account, state.cluster)
 
@@ -73,6 +82,9 @@ def own(account: Aws, state: State) -> Account:
 def cdk_of(state: State, account: Aws, castai: CastAi, **more: Any) -> Cdk:
     cdk = Cdk(account, Path(state.folder), name="onboarding")
     settings = {
+        # The onboarding stands on the spot handler's stack, which is deployed along: as it is.
+        **SPOT_SETTINGS,
+        "clusters": state.cluster,
         "onboardClusters": state.cluster,
         "onboardRequireAgent": "false",
         "apiKeySecret": API_KEY_SECRET,
@@ -88,7 +100,7 @@ def known(castai: CastAi, name: str) -> dict[str, Any]:
     return dict(cluster)
 
 
-@pytest.mark.usefixtures("stack")
+@pytest.mark.usefixtures("spot_handler")
 def test_user_then_role_then_gone(state: State, account: Aws, castai: CastAi, own: Account) -> None:
     cluster, before = state.cluster, own.snapshot()
     cdk = cdk_of(state, account, castai)
@@ -118,11 +130,11 @@ def test_user_then_role_then_gone(state: State, account: Aws, castai: CastAi, ow
         assert f"cast-eks-{cluster}-cluster-role-{id8}" in made["roles"]
     finally:
         cdk.destroy("castai-onboarding")
-    assert own.made(before) == {}
+    assert own.snapshot() == before
     assert known(castai, cluster)["credentials"] == {}
 
 
-@pytest.mark.usefixtures("stack")
+@pytest.mark.usefixtures("spot_handler")
 def test_a_create_that_is_in_the_way_of_others_rolls_back_to_nothing(
     state: State, account: Aws, castai: CastAi, own: Account
 ) -> None:
@@ -135,8 +147,8 @@ def test_a_create_that_is_in_the_way_of_others_rolls_back_to_nothing(
             cdk.deploy("castai-onboarding")
     finally:
         cdk.destroy("castai-onboarding")
+        assert own.snapshot() == before
         own.iam.delete_user(UserName=name)
-    assert own.made(before) == {}
 
 
 def test_no_template_holds_a_key(state: State) -> None:

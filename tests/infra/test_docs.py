@@ -1,0 +1,111 @@
+"""What the documents say of the templates and of the CDK's command line is so."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.infra.conftest import Assembly, Synthesise
+from tests.support import pages
+from tests.support.pages import README, ROOT, WRITTEN
+
+OPERATIONS = ROOT / "docs" / "operations.md"
+USAGE = ROOT / "docs" / "aws-usage.md"
+
+SHOWN: list[dict[str, Any]] = [json.loads(each.text) for each in pages.blocks(README, "json")]
+# The settings of the README in both modes, with a key and without, and with all that is optional.
+CONTEXTS: list[dict[str, Any]] = [
+    *SHOWN,
+    SHOWN[-1] | {"castai:onboardMode": "user"},
+    {
+        "castai:onboardClusters": "prod",
+        "castai:onboardByCluster": {"prod": {"ClusterId": "12345678-1234-1234-1234-123456789012"}},
+        "castai:alarmEmail": "ops@example.org",
+    },
+]
+
+# How people call a service that CloudFormation calls otherwise. Custom resources are Lambda's.
+SERVICES = {
+    "Lambda": "Lambda",
+    "IAM": "IAM",
+    "Logs": "CloudWatch Logs",
+    "CloudWatch": "CloudWatch",
+    "Events": "EventBridge",
+    "SQS": "SQS",
+    "SNS": "SNS",
+    "EKS": "EKS",
+    "StepFunctions": "Step Functions",
+}
+
+
+@pytest.fixture
+def assemblies(synthesise: Synthesise) -> list[Assembly]:
+    return [synthesise(context) for context in CONTEXTS]
+
+
+def test_the_outputs_are_those_of_the_stacks(assemblies: list[Assembly]) -> None:
+    written: dict[str, set[str]] = {}
+    for assembly in assemblies:
+        for stack, template in assembly.templates.items():
+            written.setdefault(stack, set()).update(template["Outputs"])
+    said: dict[str, set[str]] = {}
+    stack = ""
+    for row in pages.rows(README.read_text().split("### Outputs")[1].split("\n## ")[0]):
+        stack = row[0].strip("`") or stack
+        said.setdefault(stack, set()).update(re.findall(r"`(\w+)`", row[1]))
+    assert said == written
+
+
+def test_the_alarms_are_those_of_the_stack(assemblies: list[Assembly]) -> None:
+    stack = assemblies[0].stack("spot-handler")
+    names = {alarm["AlarmName"] for alarm in stack.all("AWS::CloudWatch::Alarm").values()}
+    said = {row[0].strip("`") for row in pages.rows(pages.section(OPERATIONS, "Alarms"))}
+    assert said == names
+
+
+def test_functions_queues_and_logs_have_these_names(assemblies: list[Assembly]) -> None:
+    templates = json.dumps([assembly.templates for assembly in assemblies])
+    for page in WRITTEN:
+        text = page.read_text()
+        for name in re.findall(r"/aws/lambda/[\w-]+|castai-spot-handler-[\w-]+", text):
+            assert f'"{name.rstrip("-")}' in templates, f"{page.name}: {name}"
+
+
+def test_the_services_are_those_of_the_templates(assemblies: list[Assembly]) -> None:
+    used = {
+        resource["Type"].split("::")[1]
+        for assembly in assemblies
+        for template in assembly.templates.values()
+        for resource in template["Resources"].values()
+        if resource["Type"].startswith("AWS::")
+    }
+    said = {row[0] for row in pages.rows(pages.between(USAGE, "services"))}
+    assert said == {SERVICES[each] for each in used}
+
+
+COMMANDS = sorted(
+    {
+        (words[2], word)
+        for page in WRITTEN
+        for block in pages.blocks(page, "bash")
+        for words in block.commands()
+        if words[:2] == ["npx", "cdk"]
+        for word in words[3:]
+        if word.startswith("-")
+    }
+)
+
+
+@pytest.mark.parametrize(("command", "option"), COMMANDS)
+def test_the_pinned_cdk_has_these_options(command: str, option: str) -> None:
+    program = ROOT / "node_modules" / ".bin" / "cdk"
+    if not program.exists():
+        pytest.skip("make setup installs the CDK's command line")
+    done = subprocess.run(  # noqa: S603 - the pinned command line
+        [program, command, "--help"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert re.search(rf"(?m)^ .*(?<![\w-]){option}(?![\w-])", done.stdout)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, cast
 
 import httpx2
@@ -15,6 +14,7 @@ from lambdas.common.clock import Clock
 from lambdas.common.errors import CastaiError, ClusterForbiddenError
 from lambdas.spot_handler.instances import Instance
 from lambdas.spot_handler.kubernetes import ClusterApi, Node
+from lambdas.spot_handler.outcome import Report, Told
 from lambdas.spot_handler.retry import retried
 
 if TYPE_CHECKING:
@@ -26,20 +26,6 @@ NODE_ID_LABEL = "provisioner.cast.ai/node-id"
 AGENT_NAMESPACE = "castai-agent"
 AGENT_METADATA = "castai-agent-metadata"  # the ConfigMap in which the agent's cluster id stands
 CLUSTER_ID_KEY = "CLUSTER_ID"
-
-
-class Told(StrEnum):
-    """What came of telling CAST AI. One word, the same in the result, the log and the metric."""
-
-    REPORTED = "reported"
-    NO_CLUSTER_ID = "no_cluster_id"  # neither the instance nor the agent names one
-    FAILED = "failed"
-
-
-@dataclass(frozen=True)
-class Report:
-    told: Told
-    reason: str = ""
 
 
 @dataclass(frozen=True)

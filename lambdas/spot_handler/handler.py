@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lambdas.common import aws
 from lambdas.common.clock import SYSTEM
-from lambdas.spot_handler import castai, instances, interruption, notices, report
-from lambdas.spot_handler.castai import CastAi
+from lambdas.spot_handler import instances, interruption, notices, report
 from lambdas.spot_handler.interruption import Means
 from lambdas.spot_handler.kubernetes import transport
 from lambdas.spot_handler.locate import Clusters
@@ -18,8 +17,11 @@ from lambdas.spot_handler.outcome import Outcome, Result
 from lambdas.spot_handler.settings import Settings
 
 if TYPE_CHECKING:
+    import botocore.session
     from aws_lambda_powertools.utilities.typing import LambdaContext
     from mypy_boto3_ec2 import EC2Client
+
+    from lambdas.spot_handler.castai import CastAi
 
 # s kept for the report when the function's own time runs out before the notice does
 REPORT_RESERVE = 3.0
@@ -37,10 +39,17 @@ def means() -> Means:
         clusters=Clusters(session, SYSTEM),
         transport=lambda ca_pem, connections: transport(ca_pem, connections=connections),
         clock=SYSTEM,
-        castai=CastAi(settings.api_url, castai.key_reader(session, settings.api_key_secret), SYSTEM)
-        if settings.api_key_secret
-        else None,
+        castai=_castai(settings, session),
     )
+
+
+def _castai(settings: Settings, session: botocore.session.Session) -> CastAi | None:
+    if not settings.api_key_secret:
+        return None
+    from lambdas.spot_handler import castai  # noqa: PLC0415 - a cold start without a key does without
+
+    read_key = castai.key_reader(session, settings.api_key_secret)
+    return castai.CastAi(settings.api_url, read_key, SYSTEM)
 
 
 def lambda_handler(event: object, context: LambdaContext) -> dict[str, Any]:

@@ -13,20 +13,21 @@ from lambdas.common import backoff
 from lambdas.common.clock import Clock
 from lambdas.common.errors import ClusterUnavailableError
 from lambdas.spot_handler import instances, locate, pods
-from lambdas.spot_handler.castai import CastAi, Report, Told
 from lambdas.spot_handler.cordon import cordon, patch_for
 from lambdas.spot_handler.drain import Drain, Window
 from lambdas.spot_handler.instances import Instance
 from lambdas.spot_handler.kubernetes import ClusterApi, Node, Pod
 from lambdas.spot_handler.locate import Clusters
 from lambdas.spot_handler.notices import Notice
-from lambdas.spot_handler.outcome import Outcome, Result
+from lambdas.spot_handler.outcome import Outcome, Report, Result, Told
 from lambdas.spot_handler.report import NodeEvents
 from lambdas.spot_handler.retry import retried
 from lambdas.spot_handler.settings import Mode, OnDeadline, Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
+
+    from lambdas.spot_handler.castai import CastAi
 
 # s. A notice that leaves no time (hibernation begins at once, a delivery comes late) still gets
 # one pass over the pods: the instance may live a little longer, and trying harms nothing.

@@ -20,6 +20,22 @@ class Outcome(StrEnum):
     REJECTED = "rejected"  # malformed event
 
 
+class Told(StrEnum):
+    """What came of telling CAST AI. One word, the same in the result, the log and the metric."""
+
+    REPORTED = "reported"
+    NO_CLUSTER_ID = "no_cluster_id"  # neither the instance nor the agent names one
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Whether CAST AI was told, and why not."""
+
+    told: Told
+    reason: str = ""
+
+
 @dataclass(frozen=True)
 class Left:
     """A pod that is still on the node, and why."""

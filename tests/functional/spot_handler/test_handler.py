@@ -6,10 +6,11 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import boto3
 import pytest
 
 from lambdas.common.errors import SettingsError
-from lambdas.spot_handler import report
+from lambdas.spot_handler import handler, report
 from lambdas.spot_handler.outcome import Left, Outcome, Result, Tally
 from tests.functional.spot_handler.conftest import call
 from tests.support.events import EVENT_ID, spot_notice
@@ -135,3 +136,20 @@ def test_a_drained_node_has_the_time_it_took(capsys: pytest.CaptureFixture[str])
 def test_a_notice_of_no_cluster_is_counted_too(capsys: pytest.CaptureFixture[str]) -> None:
     report.measure(Result(Outcome.IGNORED))
     assert metrics(capsys)[("none", "ignored", "spot-handler")] == {"Notices": 1}
+
+
+@pytest.mark.usefixtures("shared_account")
+def test_with_a_secret_castai_is_told_with_the_key_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = boto3.client("secretsmanager", region_name="eu-central-1")
+    secrets.create_secret(Name="castai/api-key", SecretString="key-of-the-tests")
+    monkeypatch.setenv("CASTAI_API_KEY_SECRET", "castai/api-key")
+    monkeypatch.setenv("CASTAI_API_URL", "https://api.eu.cast.invalid")
+    castai = handler.means().castai
+    assert castai is not None
+    assert (castai.url, castai.read_key()) == ("https://api.eu.cast.invalid", "key-of-the-tests")
+    assert "key-of-the-tests" not in repr(castai)
+
+
+@pytest.mark.usefixtures("shared_account")
+def test_without_one_nobody_is_told() -> None:
+    assert handler.means().castai is None

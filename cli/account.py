@@ -7,8 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from lambdas.common import aws
-from lambdas.onboarding.context import Clients, Place
+from lambdas.onboarding import handler
 from lambdas.onboarding.handler import Means
 
 RESOURCE: Final = "castai-eks"
@@ -29,20 +28,4 @@ def means(region: str | None) -> Means:
     """
     if region:
         os.environ["AWS_REGION"] = region
-    session = aws.session()
-    with aws.explained("sts:GetCallerIdentity"):
-        caller = session.client("sts", config=aws.CONFIG).get_caller_identity()
-    return Means(
-        clients=Clients(
-            iam=session.client("iam", config=aws.CONFIG),
-            ec2=session.client("ec2", config=aws.CONFIG),
-            eks=session.client("eks", config=aws.CONFIG),
-            secrets=session.client("secretsmanager", config=aws.CONFIG),
-        ),
-        place=Place(
-            partition=caller["Arn"].split(":")[1],
-            region=aws.region(session),
-            account=caller["Account"],
-        ),
-        own_role=None,
-    )
+    return handler.means_of(None)

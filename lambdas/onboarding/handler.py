@@ -70,6 +70,14 @@ def means() -> Means:
     own_role = os.environ.get(OWN_ROLE, "")
     if not own_role:
         raise SettingsError(f"Set {OWN_ROLE} to the ARN of this function's role")
+    return means_of(own_role)
+
+
+def means_of(own_role: str | None) -> Means:
+    """As whoever the SDK finds. Raises AwsRefusedError without an identity or a region.
+
+    own_role: see Means.
+    """
     session = aws.session()
     region = aws.region(session)
     with aws.explained("sts:GetCallerIdentity"):

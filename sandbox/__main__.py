@@ -14,9 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from sandbox import aws, kubernetes, lifecycle
+from sandbox.castai_api.reporter import reporting
 from sandbox.cdk import Cdk
-from sandbox.demo import Stage, play, selected
+from sandbox.demo import play, selected
 from sandbox.errors import SandboxError
+from sandbox.stage import Stage
 from sandbox.state import API_KEY_SECRET, CLUSTER, FOLDER, State
 from sandbox.view import View
 
@@ -75,7 +77,9 @@ def deploy(
         cdk = Cdk(aws.Aws(state), state.path)
         cdk.synth({"castai:clusters": state.cluster, **settings})
         cdk.bootstrap()
-        console.print(cdk.deploy().strip())
+        # An agent may be among the stacks; its pods run nothing here, so its reports are played.
+        with kubernetes.administrator(state) as client, reporting(client):
+            console.print(cdk.deploy().strip())
 
 
 @app.command()
@@ -146,7 +150,7 @@ def demo(
         bool | None, typer.Option("--plain/--live", help="Lines or a live view; default: by TTY.")
     ] = None,
 ) -> None:
-    """Deploy, give a spot notice, watch the node drain, remove: exit status 0 if all went well."""
+    """Connect, onboard, a spot notice, a drained node, offboard: status 0 if all went well."""
     with explained():
         chapters = selected(chapter)
         stage = Stage(folder.absolute(), View(plain=plain))
@@ -154,7 +158,8 @@ def demo(
         signal.signal(signal.SIGTERM, _interrupt)
         kept = False
         try:
-            play(stage, chapters)
+            with stage:
+                play(stage, chapters)
             kept = keep
         finally:
             if not kept:

@@ -1,9 +1,10 @@
 """The sandbox's cluster as its administrator sees it."""
 
 import base64
-from collections.abc import Iterable
+import ssl
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx2
 import yaml
@@ -81,6 +82,52 @@ def ready(pod: Pod) -> bool:
     """Whether the pod's Ready condition is true."""
     conditions = (pod.status and pod.status.conditions) or ()
     return any(c.type == "Ready" and c.status == "True" for c in conditions)
+
+
+class Right(NamedTuple):
+    """Something that RBAC allows or not, everywhere in the cluster."""
+
+    verb: str
+    resource: str  # with its subresource: pods/eviction
+    group: str = ""
+
+
+class Somebody(NamedTuple):
+    """A user whom the API server has to judge."""
+
+    title: str
+    user: str
+    group: str = ""
+
+
+def rights(state: State, who: Somebody, asked: Mapping[str, Right]) -> dict[str, bool]:
+    """What the API server lets somebody do, asked in their name (SelfSubjectAccessReview)."""
+    if state.kubernetes is None:
+        raise SandboxError("Start the sandbox first: python -m sandbox up")
+    context = _context(Path(state.kubernetes.kubeconfig))
+    url, authority = server(Path(state.kubernetes.kubeconfig))
+    headers = [("Authorization", f"Bearer {context.user.token if context.user else ''}")]
+    headers.append(("Impersonate-User", who.user))
+    if who.group:
+        headers.append(("Impersonate-Group", who.group))
+    tls = ssl.create_default_context(cadata=authority)
+    with httpx2.Client(
+        base_url=url, headers=headers, verify=tls, timeout=TIMEOUT, trust_env=False
+    ) as client:
+        return {name: _allowed(client, right) for name, right in asked.items()}
+
+
+def _allowed(client: httpx2.Client, right: Right) -> bool:
+    resource, _, subresource = right.resource.partition("/")
+    attributes = {"verb": right.verb, "group": right.group, "resource": resource}
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": {**attributes, "subresource": subresource}},
+    }
+    answer = client.post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", json=review)
+    answer.raise_for_status()
+    return bool(answer.json()["status"]["allowed"])
 
 
 def server(kubeconfig: Path) -> tuple[str, str]:

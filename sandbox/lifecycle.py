@@ -37,11 +37,14 @@ def up(
     machines: Sequence[Machine] = MACHINES,
     workloads: str | None = None,
     concurrency: int = emulator_process.CONCURRENCY,
+    spot_handler_rights: bool = True,
 ) -> State:
     """The running sandbox of the folder, started if it is not.
 
     kubeconfig: another cluster in the simulated one's place; its contents are left alone.
     workloads: YAML for the simulated cluster instead of the demo's.
+    spot_handler_rights: whether manifests/spot-handler-rbac.yaml is applied, as by those who do
+    not onboard.
     A sandbox of which a part has died is ended and started anew: the account was in its memory.
     Raises SandboxError; nothing keeps running then.
     """
@@ -60,6 +63,7 @@ def up(
             machines=machines,
             workloads=WORKLOADS.read_text() if workloads is None else workloads,
             concurrency=concurrency,
+            spot_handler_rights=spot_handler_rights,
         )
     except BaseException:
         down(folder, keep_logs=True)
@@ -74,6 +78,7 @@ def _start(
     machines: Sequence[Machine],
     workloads: str,
     concurrency: int,
+    spot_handler_rights: bool,
 ) -> State:
     state.path.mkdir(parents=True, exist_ok=True)
     certificates = Certificates.ensure(state.path / "tls")
@@ -113,15 +118,17 @@ def _start(
     state.save()
     aws.place_cluster(state.cluster, *kubernetes.server(Path(kubernetes_state.kubeconfig)))
     say("starting the workloads")
+    if spot_handler_rights:
+        with kubernetes.administrator(state) as client:
+            kubernetes.apply(client, RBAC.read_text())
     populate(state, workloads)
     return state
 
 
 def populate(state: State, workloads: str) -> None:
-    """Nodes, workloads and the spot handler's rights; every pod is ready when this returns."""
+    """Nodes and workloads; every pod is ready when this returns."""
     first, _, rest = workloads.partition(JOINED)
     with kubernetes.administrator(state) as client:
-        kubernetes.apply(client, RBAC.read_text())
         kubernetes.join(client, state.nodes[:1])
         kubernetes.apply(client, first)
         _ready(client)

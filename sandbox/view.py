@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
@@ -25,23 +25,38 @@ class View:
     def __init__(self, *, plain: bool | None = None) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
         self.plain = not self.console.is_terminal if plain is None else plain
+        self.printed: list[str] = []
 
     def chapter(self, number: int, title: str, sentence: str) -> None:
         """The heading of a chapter."""
-        self.console.print()
-        self.console.print(Text(f"{number}  {title}", style="bold cyan"))
-        self.console.print(Text(f"   {sentence}", style="dim"))
+        self.line("")
+        self.line(f"{number}  {title}", style="bold cyan")
+        self.line(f"   {sentence}", style="dim")
 
     def step(self, text: str) -> None:
         """Something is done within a chapter."""
         self.line(f"   {text}")
 
+    def table(self, rows: Iterable[Sequence[str]]) -> None:
+        """Rows within a chapter, in columns as wide as they need."""
+        rows = list(rows)
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            self.step(f"   {'  '.join(cells).rstrip()}")
+
     def done(self, seconds: float) -> None:
         """The chapter's clock."""
-        self.console.print(Text(f"   ({seconds:.1f} s)", style="dim"))
+        self.line(f"   ({seconds:.1f} s)", style="dim")
+
+    def end(self, seconds: float) -> None:
+        """The clock of all chapters."""
+        self.line("")
+        self.line(f"The whole story took {seconds:.0f} s.", style="bold")
 
     def line(self, text: str, style: str = "") -> None:
         """One line. Flushed, so that a pipe sees it when it happens."""
+        self.printed.append(text)
         self.console.print(Text(text, style=style))
         sys.stdout.flush()
 

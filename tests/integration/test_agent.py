@@ -14,7 +14,7 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Namespace
 from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding
 
-from sandbox import demo
+from sandbox import inventory
 from sandbox.aws import Aws
 from sandbox.castai_api.reporter import reporting
 from sandbox.cdk import Cdk
@@ -87,7 +87,8 @@ def test_connect_change_and_disconnect(
         cdk.destroy("castai-agent")
     for kind in (Namespace, ClusterRole, ClusterRoleBinding):
         assert found(admin, kind, NAME) is None
-    assert [each for each in demo.leftovers(account) if "agent" in each.lower()] == []
+    found_after = inventory.account(account, state.cluster)
+    assert [name for _kind, name in found_after if "agent" in name.lower()] == []
     key = account.session.client("secretsmanager", **account.client_options()).get_secret_value(
         SecretId=API_KEY_SECRET
     )["SecretString"]

@@ -10,7 +10,7 @@ from typing import Any
 from lightkube import Client
 from lightkube.resources.core_v1 import Node as NodeResource
 
-from sandbox import demo, wait
+from sandbox import verdict, wait
 from sandbox.aws import Aws
 from sandbox.state import Node, State
 from sandbox.story import Story, Way
@@ -38,7 +38,7 @@ def test_a_notice_drains_the_node_within_the_budget_and_no_pod_is_lost(
         delivery = pool.drained(node)
         wait.until(lambda: following.sees(Story.settled), "every pod being back", timeout=SOON)
     assert delivery.state == "succeeded", delivery.error
-    demo.check(delivery.result, following.story)
+    verdict.drained(delivery.result, following.story)
     assert cordoned(admin, node)
     assert following.story.count() == (4, 0, 0)
     # Evicting two at once would have left one ready of the two that the budget requires.
@@ -75,7 +75,7 @@ def test_a_pod_whose_budget_never_allows_it_is_forced_in_time(pool: Pool) -> Non
         delivery = pool.drained(node)
         wait.until(lambda: following.sees(Story.settled), "the pod being back", timeout=SOON)
     assert delivery.result["pods"]["forced"] == 1, delivery.result
-    demo.check(delivery.result, following.story)
+    verdict.drained(delivery.result, following.story)
 
 
 def test_a_function_killed_midway_is_run_again_and_ends_the_same(pool: Pool, account: Aws) -> None:

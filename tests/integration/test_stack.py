@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sandbox import demo
+from sandbox import inventory
 from sandbox.aws import Aws
 from sandbox.cdk import Cdk
 from sandbox.state import State
@@ -34,5 +34,6 @@ def test_with_the_managed_policies_a_notice_drains_the_node(
         assert both["other-spot-handler"]["result"]["outcome"] == "drained"
     finally:
         cdk.destroy()
-    left = [name for name in demo.leftovers(account) if "other" in name.lower()]
+    found = inventory.account(account, state.cluster)
+    left = [name for _kind, name in found if "other" in name.lower()]
     assert left == []

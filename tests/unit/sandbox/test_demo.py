@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sandbox import demo
+from sandbox import acts, demo, inventory, verdict
 from sandbox.errors import SandboxError
 from sandbox.story import Story
 from tests.unit.sandbox.objects import NODE, OTHER, pod
@@ -36,7 +36,7 @@ def result(**changes: Any) -> dict[str, Any]:
 
 
 def test_an_account_that_agrees_with_the_cluster_passes(story: Story) -> None:
-    demo.check(result(), story)
+    verdict.drained(result(), story)
 
 
 @pytest.mark.parametrize(
@@ -51,31 +51,95 @@ def test_an_account_that_agrees_with_the_cluster_passes(story: Story) -> None:
 def test_an_account_that_differs_from_the_cluster_fails(
     story: Story, wrong: dict[str, Any]
 ) -> None:
-    with pytest.raises(demo.DemoError):
-        demo.check(result(**wrong), story)
+    with pytest.raises(verdict.DemoError):
+        verdict.drained(result(**wrong), story)
 
 
 def test_a_pod_that_did_not_come_back_fails(story: Story) -> None:
     story.pods["uid-web-1"].replacement_ready = False
-    with pytest.raises(demo.DemoError, match="shop/web-1"):
-        demo.check(result(), story)
+    with pytest.raises(verdict.DemoError, match="shop/web-1"):
+        verdict.drained(result(), story)
 
 
 def test_the_conclusion_is_one_line_of_the_handlers_numbers() -> None:
-    line = demo.conclusion(result(pods={"evicted": 12, "forced": 1, "left": 0}))
+    line = acts.conclusion(result(pods={"evicted": 12, "forced": 1, "left": 0}))
     assert line == f"node {NODE} drained in 8.1 s of 120 s: 12 evicted, 1 forced, 0 left"
 
 
-def test_every_need_of_a_chapter_comes_before_it() -> None:
+def test_every_chapter_stands_on_an_earlier_one() -> None:
     for number, chapter in enumerate(demo.CHAPTERS):
         earlier = {before.name for before in demo.CHAPTERS[:number]}
-        assert set(chapter.needs) <= earlier, chapter.name
+        assert chapter.needs in (earlier or {""}), chapter.name
 
 
 def test_one_chapter_plays_with_what_it_stands_on() -> None:
-    assert [chapter.name for chapter in demo.selected("notice")] == ["sandbox", "deploy", "notice"]
+    names = [chapter.name for chapter in demo.selected("notice")]
+    assert names == ["account", "connect", "onboard", "notice"]
 
 
 def test_an_unknown_chapter_names_the_known_ones() -> None:
-    with pytest.raises(SandboxError, match="sandbox, deploy, notice"):
+    with pytest.raises(SandboxError, match="account, connect, onboard"):
         demo.selected("onboarding-2")
+
+
+def test_rights_as_they_should_be_pass() -> None:
+    verdict.rights("the agent", {"list pods": True, "evict pods": False}, allowed={"list pods"})
+
+
+@pytest.mark.parametrize(
+    ("answers", "fault"),
+    [
+        ({"list pods": True, "evict pods": True}, "the agent may evict pods"),
+        ({"list pods": False, "evict pods": False}, "the agent may not list pods"),
+    ],
+)
+def test_a_right_too_many_or_too_few_is_named(answers: dict[str, bool], fault: str) -> None:
+    with pytest.raises(verdict.DemoError, match=fault):
+        verdict.rights("the agent", answers, allowed={"list pods"})
+
+
+USER, ROLE = ("IAM user", "administrator"), ("IAM role", "cast-demo")
+
+
+def test_an_account_as_before_passes() -> None:
+    verdict.same({USER}, {USER})
+
+
+@pytest.mark.parametrize(
+    ("after", "fault"),
+    [
+        ({USER, ROLE}, "left behind: IAM role cast-demo"),
+        (set(), "took what was there before: IAM user administrator"),
+    ],
+)
+def test_what_stays_or_goes_too_much_is_named(after: set[inventory.Thing], fault: str) -> None:
+    with pytest.raises(verdict.DemoError, match=fault):
+        verdict.same({USER}, after)
+
+
+def test_a_secret_that_can_be_read_names_the_place_and_not_the_secret() -> None:
+    texts = [("a log", b"nothing"), ("an output", b"key: 5ecret")]
+    with pytest.raises(verdict.DemoError, match="an output") as raised:
+        verdict.secret_unseen("5ecret", texts)
+    assert "5ecret" not in str(raised.value)
+    assert verdict.secret_unseen("other", texts) == len(texts)
+
+
+@pytest.mark.parametrize(
+    "still",
+    [
+        pytest.param({"status": "ready"}, id="status"),
+        pytest.param({"credentials": {"role": "arn"}}, id="credentials"),
+        pytest.param({"principal": "arn"}, id="principal"),
+    ],
+)
+def test_a_cluster_that_castai_still_holds_fails(still: dict[str, Any]) -> None:
+    gone = {"status": "deleting", "credentials": {}, "principal": ""}
+    verdict.disconnected(gone)
+    with pytest.raises(verdict.DemoError, match="still connected"):
+        verdict.disconnected({**gone, **still})
+
+
+def test_things_are_counted_by_kind() -> None:
+    policies = [("IAM policy", "a"), ("IAM policy", "b")]
+    assert inventory.told([*policies, ROLE]) == "2 IAM policies, 1 IAM role"

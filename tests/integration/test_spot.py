@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from typing import Any
 
 from lightkube import Client
@@ -50,6 +51,13 @@ def _healthy(lines: list[Any]) -> list[int]:
         line.text.split("(")[1] for line in lines if "budget" in line.text and "(" in line.text
     ]
     return [int(text.split()[0]) for text in words] or [0]
+
+
+def test_who_follows_a_node_leaves_no_watch_behind(pool: Pool) -> None:
+    """A reader of a closed connection reads what another one gets on the same descriptor."""
+    with pool.following(pool.node()) as following:
+        assert following.sees(Story.empty)
+    assert "following" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_the_outcome_is_logged_with_the_events_id(pool: Pool) -> None:

@@ -18,6 +18,7 @@ from sandbox.verdict import DemoError
 
 NOTICE = 120.0  # s between a spot notice and the end of the instance
 ENDED = ("succeeded", "failed", "expired", "discarded")
+NOT_YET = 400  # CAST AI's answer for credentials that do not work
 COMING_BACK = 20.0  # s for replacements to be ready after the drain
 
 AGENT = "castai-agent"
@@ -50,12 +51,15 @@ MADE_FOR_CASTAI = (
     ("access entry", "cast-", "lets those nodes, and nothing else, join the cluster"),
 )
 
+PURPOSES = [why for _kind, _start, why in MADE_FOR_CASTAI]
+
 
 def account(stage: Stage) -> None:
     """The sandbox, ready for deployments: what every account has before CAST AI comes."""
     state = stage.state
     nodes, pods = kubernetes.count(stage.cluster)
-    stage.view.step("cdk synth: one app, a stack for each of the next three chapters")
+    stage.view.step("cdk synth: one app, a stack for each of the next three chapters, by")
+    stage.view.table(stage.settings.items())
     stage.cdk.synth(stage.settings)
     stage.view.step("cdk bootstrap, as once in every account")
     stage.cdk.bootstrap()
@@ -84,10 +88,13 @@ def connect(stage: Stage) -> None:
 
 def onboard(stage: Stage) -> None:
     """The onboarding's stack, with the spot handler's: what it made, and what CAST AI was told."""
-    made = _deploy(stage, "castai-onboarding")
+    made = _deploy(stage, "castai-onboarding", f", and {SPOT_HANDLER}, on which it stands")
     explained = {thing: why for thing in made if (why := _purpose(thing))}
     stage.view.step("for CAST AI:")
-    stage.view.table((kind, _short(name), why) for (kind, name), why in explained.items())
+    stage.view.table(
+        (kind, _short(name), why)
+        for (kind, name), why in sorted(explained.items(), key=lambda each: PURPOSES.index(each[1]))
+    )
     rest = [thing for thing in made if thing not in explained and thing[0] not in _KUBERNETES]
     stage.view.step(f"and what did it: {inventory.told(rest)}")
     cluster = _at_castai(stage)
@@ -164,7 +171,9 @@ def log(stage: Stage) -> None:
     for call in calls:
         if call["method"] != "GET":
             seconds = call["time"] - calls[0]["time"]
-            stage.view.step(f"{seconds:6.1f} s  {call['status']}  {call['what']}")
+            # A role is new to parts of AWS for a moment: CAST AI refuses it, and is asked again.
+            again = " (IAM is not ready; asked again)" if call["status"] == NOT_YET else ""
+            stage.view.step(f"{seconds:6.1f} s  {call['status']}  {call['what']}{again}")
     events = [(event["event_type"], event["provider_id"]) for event in _at_castai(stage)["events"]]
     if events != [("interrupted", stage.spot.provider_id)]:
         raise DemoError(f"CAST AI knows of these interruptions: {events}")
@@ -186,10 +195,10 @@ def offboard(stage: Stage) -> None:
 _KUBERNETES = frozenset(kind.__name__ for kind in inventory.KINDS)
 
 
-def _deploy(stage: Stage, stack: str) -> list[Thing]:
+def _deploy(stage: Stage, stack: str, note: str = "") -> list[Thing]:
     """`cdk deploy`; what it made."""
     before = stage.inventory()
-    stage.view.step(f"cdk deploy {stack}")
+    stage.view.step(f"cdk deploy {stack}{note}")
     stage.cdk.deploy(stack)
     return sorted(stage.inventory() - before)
 

@@ -32,8 +32,8 @@ CHAPTERS = (
     Chapter(
         "connect",
         "Connect: CAST AI looks, and touches nothing",
-        "An agent in the cluster reads what runs there and reports it to CAST AI. It may read; it "
-        "may change nothing.",
+        "An agent in the cluster reads what runs there and reports it to CAST AI. It may read, and "
+        "change nothing but its own size.",
         acts.connect,
         needs="account",
     ),

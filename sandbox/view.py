@@ -1,6 +1,7 @@
 """What the demo shows: live on a terminal, plain lines elsewhere."""
 
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from sandbox.following import Following
 from sandbox.story import PodStory, Story, Way, since
 
 REFRESH = 8  # pictures a second
+WIDTH = 88  # characters of running text
+INDENT = "   "
 BAR = 60  # characters
 COLOURS = {Way.RUNNING: "white", Way.EVICTED: "yellow", Way.FORCED: "red", Way.GONE: "green"}
 
@@ -31,11 +34,12 @@ class View:
         """The heading of a chapter."""
         self.line("")
         self.line(f"{number}  {title}", style="bold cyan")
-        self.line(f"   {sentence}", style="dim")
+        for text in textwrap.wrap(sentence, WIDTH - len(INDENT)):
+            self.line(f"{INDENT}{text}", style="dim")
 
     def step(self, text: str) -> None:
         """Something is done within a chapter."""
-        self.line(f"   {text}")
+        self.line(f"{INDENT}{text}")
 
     def table(self, rows: Iterable[Sequence[str]]) -> None:
         """Rows within a chapter, in columns as wide as they need."""
@@ -43,16 +47,16 @@ class View:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            self.step(f"   {'  '.join(cells).rstrip()}")
+            self.step(f"{INDENT}{'  '.join(cells).rstrip()}")
 
     def done(self, seconds: float) -> None:
         """The chapter's clock."""
-        self.line(f"   ({seconds:.1f} s)", style="dim")
+        self.line(f"{INDENT}({seconds:.1f} s)", style="dim")
 
     def end(self, seconds: float) -> None:
         """The clock of all chapters."""
         self.line("")
-        self.line(f"The whole story took {seconds:.0f} s.", style="bold")
+        self.line(f"All of it took {seconds:.0f} s.", style="bold")
 
     def line(self, text: str, style: str = "") -> None:
         """One line. Flushed, so that a pipe sees it when it happens."""

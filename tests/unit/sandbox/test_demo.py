@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from sandbox import __main__ as command
 from sandbox import acts, demo, inventory, verdict
 from sandbox.errors import SandboxError
 from sandbox.story import Story
@@ -143,3 +146,23 @@ def test_a_cluster_that_castai_still_holds_fails(still: dict[str, Any]) -> None:
 def test_things_are_counted_by_kind() -> None:
     policies = [("IAM policy", "a"), ("IAM policy", "b")]
     assert inventory.told([*policies, ROLE]) == "2 IAM policies, 1 IAM role"
+
+
+@pytest.mark.parametrize("error", [verdict.DemoError("it went wrong"), None])
+def test_the_exit_status_says_how_it_went_and_the_sandbox_ends(
+    error: SandboxError | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[Path] = []
+
+    def play(*_: object) -> None:
+        if error:
+            raise error
+
+    monkeypatch.setattr(command, "play", play)
+    monkeypatch.setattr(command.aws, "isolate", lambda: None)
+    monkeypatch.setattr(command.lifecycle, "down", lambda folder, **_: ended.append(folder))
+    monkeypatch.setattr(command.signal, "signal", lambda *_: None)
+    done = CliRunner().invoke(command.app, ["demo", "--folder", str(tmp_path)])
+    assert done.exit_code == (1 if error else 0)
+    assert ended == [tmp_path, tmp_path]  # before it begins, and when it is over
+    assert ("it went wrong" in done.output) is bool(error)

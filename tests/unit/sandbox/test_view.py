@@ -76,3 +76,14 @@ def test_a_pipe_gets_each_line_once_with_its_second(story: Story) -> None:
         "2.0 s  shop/shell evicted",
         "12.5 s  shop/db-0 deleted past its budget",
     ]
+
+
+def test_a_table_is_as_wide_as_its_cells_and_everything_printed_is_remembered() -> None:
+    screen = io.StringIO()
+    view = view_on(screen, plain=True)
+    view.chapter(1, "Title", "word " * 30)
+    view.table([("a", "long name", "why"), ("kind", "b", "")])
+    lines = screen.getvalue().splitlines()
+    assert lines[-2:] == ["      a     long name  why", "      kind  b"]
+    assert max(map(len, lines)) <= 88
+    assert view.printed == lines

@@ -58,11 +58,12 @@ def account(stage: Stage) -> None:
     """The sandbox, ready for deployments: what every account has before CAST AI comes."""
     state = stage.state
     nodes, pods = kubernetes.count(stage.cluster)
-    stage.view.step("cdk synth: one app, a stack for each of the next three chapters, by")
+    stage.view.step("one CDK app, a stack for each of the next three chapters, by these settings:")
     stage.view.table(stage.settings.items())
-    stage.cdk.synth(stage.settings)
-    stage.view.step("cdk bootstrap, as once in every account")
-    stage.cdk.bootstrap()
+    with stage.view.doing("cdk synth"):
+        stage.cdk.synth(stage.settings)
+    with stage.view.doing("cdk bootstrap, as once in every account"):
+        stage.cdk.bootstrap()
     stage.before = stage.inventory()
     stage.view.step(f"account {state.account}, region {state.region}, cluster {state.cluster}")
     stage.view.step(f"{nodes} nodes with {pods} pods, all of them ready")
@@ -72,7 +73,7 @@ def connect(stage: Stage) -> None:
     """The agent's stack; its objects, its rights, and that CAST AI sees it."""
     stage.play_the_agent()
     made = _deploy(stage, AGENT)
-    ours = [(kind, name) for kind, name in made if AGENT in name and kind in _KUBERNETES]
+    ours = [(kind, name) for kind, name in made if AGENT in name and kind in inventory.CLUSTER]
     stage.view.step("in the cluster:")
     stage.view.table(ours)
     rules = stage.cluster.get(ClusterRole, AGENT).rules or []
@@ -95,7 +96,7 @@ def onboard(stage: Stage) -> None:
         (kind, _short(name), why)
         for (kind, name), why in sorted(explained.items(), key=lambda each: PURPOSES.index(each[1]))
     )
-    rest = [thing for thing in made if thing not in explained and thing[0] not in _KUBERNETES]
+    rest = [thing for thing in made if thing not in explained and thing[0] in inventory.ACCOUNT]
     stage.view.step(f"and what did it: {inventory.told(rest)}")
     cluster = _at_castai(stage)
     role = cluster["credentials"].get("role", "")
@@ -183,23 +184,26 @@ def log(stage: Stage) -> None:
 
 def offboard(stage: Stage) -> None:
     """All stacks are destroyed; account and cluster are compared with what they were before."""
-    stage.view.step("cdk destroy --all")
-    stage.cdk.destroy()
+    with stage.view.doing("cdk destroy --all"):
+        stage.cdk.destroy()
     verdict.disconnected(_at_castai(stage))
     stage.view.step("CAST AI: disconnected; it has neither role nor principal any more")
     verdict.same(stage.before, stage.inventory())
     verdict.secret_unseen(stage.api_key(), stage.texts())
-    stage.view.step(f"account and cluster are as before: {inventory.told(sorted(stage.before))}")
-
-
-_KUBERNETES = frozenset(kind.__name__ for kind in inventory.KINDS)
+    there = sorted(stage.before)
+    account = [thing for thing in there if thing[0] in inventory.ACCOUNT]
+    none = [kind for kind in inventory.ACCOUNT if kind not in dict(account)]
+    stage.view.step(f"the account is as it was: {inventory.told(account)}")
+    stage.view.step(f"   and no {', no '.join(none)}")
+    cluster = [thing for thing in there if thing[0] in inventory.CLUSTER]
+    stage.view.step(f"the cluster is as it was: {inventory.told(cluster)}")
 
 
 def _deploy(stage: Stage, stack: str, note: str = "") -> list[Thing]:
     """`cdk deploy`; what it made."""
     before = stage.inventory()
-    stage.view.step(f"cdk deploy {stack}{note}")
-    stage.cdk.deploy(stack)
+    with stage.view.doing(f"cdk deploy {stack}{note}"):
+        stage.cdk.deploy(stack)
     return sorted(stage.inventory() - before)
 
 

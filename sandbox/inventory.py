@@ -44,7 +44,7 @@ _LISTS = (
 )  # fmt: skip
 _GONE = "DELETE_COMPLETE"  # CloudFormation lists removed stacks, too
 
-KINDS: tuple[type[GlobalResource | NamespacedResource], ...] = (
+_KINDS: tuple[type[GlobalResource | NamespacedResource], ...] = (
     Namespace,
     ResourceQuota,
     ServiceAccount,
@@ -57,6 +57,9 @@ KINDS: tuple[type[GlobalResource | NamespacedResource], ...] = (
     PodDisruptionBudget,
     Deployment,
 )
+
+ACCOUNT = (*(kind for kind, *_ in _LISTS), "IAM policy", "access entry", "stack")
+CLUSTER = tuple(kind.__name__ for kind in _KINDS)
 
 
 def account(aws: Aws, cluster: str) -> set[Thing]:
@@ -77,7 +80,7 @@ def account(aws: Aws, cluster: str) -> set[Thing]:
 def cluster(client: Client) -> set[Thing]:
     """Everything in the cluster that is not a node, a pod, or made by a controller."""
     found = set()
-    for kind in KINDS:
+    for kind in _KINDS:
         everywhere = {"namespace": "*"} if issubclass(kind, NamespacedResource) else {}
         for each in client.list(kind, **everywhere):  # type: ignore[call-overload] # a union of kinds
             space = f"{each.metadata.namespace}/" if everywhere else ""

@@ -18,6 +18,7 @@ from sandbox.story import PodStory, Story, Way, since
 REFRESH = 8  # pictures a second
 WIDTH = 88  # characters of running text
 INDENT = "   "
+NAME = 38  # characters of a pod's name: two of them, its way and its node fit into 120
 BAR = 60  # characters
 COLOURS = {Way.RUNNING: "white", Way.EVICTED: "yellow", Way.FORCED: "red", Way.GONE: "green"}
 
@@ -48,6 +49,16 @@ class View:
         for row in rows:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             self.step(f"{INDENT}{'  '.join(cells).rstrip()}")
+
+    @contextmanager
+    def doing(self, text: str) -> Iterator[None]:
+        """A step that takes its time: on a terminal something moves meanwhile."""
+        self.step(text)
+        if self.plain:
+            yield
+        else:
+            with self.console.status(""):
+                yield
 
     def done(self, seconds: float) -> None:
         """The chapter's clock."""
@@ -124,9 +135,9 @@ class Drawing:
 
 
 def _pods(story: Story) -> Table:
-    table = Table(box=None, padding=(0, 2), title_justify="left")
-    for heading in ("pod", "way", "comes back as", "on"):
-        table.add_column(heading, header_style="dim", no_wrap=True)
+    table = Table(box=None, padding=(0, 1), title_justify="left")
+    for heading, widest in (("pod", NAME), ("way", None), ("comes back as", NAME), ("on", None)):
+        table.add_column(heading, header_style="dim", no_wrap=True, max_width=widest)
     for pod in story.leaving:
         table.add_row(Text(pod.name), Text(_way(pod), style=COLOURS[pod.way]), *_replacement(pod))
     for pod in story.staying:

@@ -190,13 +190,13 @@ def offboard(stage: Stage) -> None:
     stage.view.step("CAST AI: disconnected; it has neither role nor principal any more")
     verdict.same(stage.before, stage.inventory())
     verdict.secret_unseen(stage.api_key(), stage.texts())
+    stage.view.step("account and cluster are as before")
     there = sorted(stage.before)
     account = [thing for thing in there if thing[0] in inventory.ACCOUNT]
     none = [kind for kind in inventory.ACCOUNT if kind not in dict(account)]
-    stage.view.step(f"the account is as it was: {inventory.told(account)}")
-    stage.view.step(f"   and no {', no '.join(none)}")
+    stage.view.step(f"   account: {inventory.told(account)}, no {', no '.join(none)}")
     cluster = [thing for thing in there if thing[0] in inventory.CLUSTER]
-    stage.view.step(f"the cluster is as it was: {inventory.told(cluster)}")
+    stage.view.step(f"   cluster: {inventory.told(cluster)}")
 
 
 def _deploy(stage: Stage, stack: str, note: str = "") -> list[Thing]:

@@ -15,7 +15,7 @@ EMULATOR := .venv-emulator/.installed
 CDK := node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types contracts unit functional infra integration contract \
+.PHONY: help setup demo test lint types contracts unit functional faults infra integration contract \
 	test-contract bench docs format lock synth clean
 
 help: ## This list
@@ -38,7 +38,7 @@ $(VENV): requirements-dev.txt
 	@touch $@
 
 $(EMULATOR): sandbox/emulator/requirements.txt $(VENV)
-	$(PYTHON) -m venv .venv-emulator
+	$(PYTHON) -m venv --clear .venv-emulator
 	$(BIN)/uv pip install --quiet --python .venv-emulator/bin/python --require-hashes -r sandbox/emulator/requirements.txt
 	@touch $@
 
@@ -49,7 +49,7 @@ $(CDK): package-lock.json $(VENV)
 demo: setup ## The main job on this machine: deploy, notice, drained node
 	$(BIN)/python -m sandbox demo
 
-test: lint types contracts unit functional infra contract integration ## Every test that needs no account
+test: setup lint types contracts unit functional infra contract integration ## Every test that needs no account
 
 lint: $(VENV)
 	$(BIN)/ruff format --check .
@@ -67,7 +67,10 @@ unit: $(VENV)
 functional: $(VENV)
 	$(BIN)/pytest -n auto tests/functional
 
-infra: $(VENV)
+faults: $(VENV) ## With EVERY_FAULT=1: each write of the onboarding failing in every combination
+	$(BIN)/pytest -n auto tests/functional/onboarding/test_faults.py
+
+infra: setup
 	$(BIN)/pytest tests/infra
 
 contract: $(VENV)

@@ -49,7 +49,7 @@ class OnboardingStack(CastaiStack):
         for stack in (AgentStack, SpotHandlerStack):
             made = scope.node.try_find_child(f"{self.settings.app.name_prefix}-{stack.PART}")
             if isinstance(made, Stack):
-                self.add_dependency(made, "the onboarding stands on it")
+                self.add_stack_dependency(made, reason="the onboarding stands on it")
 
     def _spot_handler(self) -> dict[str, str]:
         if not self.settings.onboarding.onboard_spot_handler:

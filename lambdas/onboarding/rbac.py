@@ -111,6 +111,8 @@ def _meaning(thing: Mapping[str, Any]) -> object:
             (
                 sorted(rule.get("apiGroups") or ()),
                 sorted(rule.get("resources") or ()),
+                sorted(rule.get("resourceNames") or ()),
+                sorted(rule.get("nonResourceURLs") or ()),
                 sorted(rule["verbs"]),
             )
             for rule in thing.get("rules") or ()

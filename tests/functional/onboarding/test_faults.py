@@ -3,6 +3,8 @@ is touched, and CloudFormation's next request ends well."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -13,12 +15,36 @@ from tests.functional.onboarding.conftest import Fault, Scene
 SPOT = {"SpotHandlerRoleArn": "arn:aws:iam::123456789012:role/CastLambdaRoleForSpot"}
 USER: dict[str, Any] = {"Mode": "user", **SPOT}
 ROLE: dict[str, Any] = {"Mode": "cross-account-role", **SPOT}
-MODES = pytest.mark.parametrize("mode", [USER, ROLE], ids=["user", "role"])
-KINDS = pytest.mark.parametrize(
-    "kind",
-    [("AccessDenied", False), ("Timeout", True)],
-    ids=["refused", "answer-lost"],
-)
+REFUSED, ANSWER_LOST = ("AccessDenied", False), ("Timeout", True)
+
+# Every write of every request fails once in each. `make test` plays each mode and each kind of
+# fault, paired; EVERY_FAULT=1, as in CI, each mode with each kind.
+EVERY = bool(os.environ.get("EVERY_FAULT"))
+CREATES = {
+    "user-refused": (USER, REFUSED, "access-entries"),
+    "role-answer-lost": (ROLE, ANSWER_LOST, "access-entries"),
+    "role-refused-aws-auth": (ROLE, REFUSED, "aws-auth"),
+}
+MORE_CREATES = {
+    "user-answer-lost": (USER, ANSWER_LOST, "access-entries"),
+    "role-refused": (ROLE, REFUSED, "access-entries"),
+    "user-refused-aws-auth": (USER, REFUSED, "aws-auth"),
+}
+DELETES = {"user-refused": (USER, REFUSED), "role-answer-lost": (ROLE, ANSWER_LOST)}
+MORE_DELETES = {"user-answer-lost": (USER, ANSWER_LOST), "role-refused": (ROLE, REFUSED)}
+UPDATES = {
+    "to-role-refused": (USER, ROLE, REFUSED),
+    "to-user-answer-lost": (ROLE, USER, ANSWER_LOST),
+}
+MORE_UPDATES = {
+    "to-role-answer-lost": (USER, ROLE, ANSWER_LOST),
+    "to-user-refused": (ROLE, USER, REFUSED),
+}
+
+
+def cases(names: str, few: Mapping[str, Any], more: Mapping[str, Any]) -> pytest.MarkDecorator:
+    chosen = {**few, **(more if EVERY else {})}
+    return pytest.mark.parametrize(names, list(chosen.values()), ids=list(chosen))
 
 
 def furnish(scene: Scene) -> None:
@@ -59,16 +85,7 @@ def heal(scene: Scene) -> None:
     scene.writes.fault = None
 
 
-@MODES
-@pytest.mark.parametrize(
-    ("kind", "access"),
-    [
-        (("AccessDenied", False), "access-entries"),
-        (("Timeout", True), "access-entries"),
-        (("AccessDenied", False), "aws-auth"),
-    ],
-    ids=["refused", "answer-lost", "refused-aws-auth"],
-)
+@cases("mode, kind, access", CREATES, MORE_CREATES)
 def test_a_create_that_fails_leaves_the_account_as_it_was(
     scene: Scene, mode: dict[str, Any], kind: tuple[str, bool], access: str
 ) -> None:
@@ -95,8 +112,7 @@ def test_a_create_that_fails_leaves_the_account_as_it_was(
     assert failed
 
 
-@MODES
-@KINDS
+@cases("mode, kind", DELETES, MORE_DELETES)
 def test_a_delete_that_fails_is_finished_by_the_next(
     scene: Scene, mode: dict[str, Any], kind: tuple[str, bool]
 ) -> None:
@@ -118,8 +134,7 @@ def test_a_delete_that_fails_is_finished_by_the_next(
         assert scene.snapshot() == before, f"write {at}"
 
 
-@pytest.mark.parametrize(("old", "new"), [(USER, ROLE), (ROLE, USER)], ids=["to-role", "to-user"])
-@KINDS
+@cases("old, new, kind", UPDATES, MORE_UPDATES)
 def test_an_update_that_fails_is_rolled_back_by_the_old_properties(
     scene: Scene, old: dict[str, Any], new: dict[str, Any], kind: tuple[str, bool]
 ) -> None:

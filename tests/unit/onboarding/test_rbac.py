@@ -30,3 +30,11 @@ def test_it_may_write_only_what_a_drain_writes() -> None:
     assert writes == {
         ("nodes", "patch"), ("pods", "delete"), ("pods/eviction", "create"), ("events", "create"),
     }  # fmt: skip
+
+
+def test_a_rule_for_all_objects_is_not_the_rule_for_one() -> None:
+    """A role that somebody widened is another role."""
+    wide = rbac.role()
+    for rule in wide["rules"]:
+        rule.pop("resourceNames", None)
+    assert rbac._meaning(wide) != rbac._meaning(rbac.role())

@@ -15,7 +15,7 @@ EMULATOR := .venv-emulator/.installed
 CDK := node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types contracts unit functional faults infra integration contract \
+.PHONY: help setup demo test lint types contracts unit functional long infra integration contract \
 	test-contract bench docs format lock synth clean
 
 help: ## This list
@@ -67,8 +67,9 @@ unit: $(VENV)
 functional: $(VENV)
 	$(BIN)/pytest -n auto tests/functional
 
-faults: $(VENV) ## With EVERY_FAULT=1: each write of the onboarding failing in every combination
-	$(BIN)/pytest -n auto tests/functional/onboarding/test_faults.py
+long: setup ## What `make test` leaves out for its time: every fault combined, demo, benchmarks, tours
+	EVERY_FAULT=1 $(BIN)/pytest -n auto tests/functional/onboarding/test_faults.py
+	$(BIN)/pytest -m long tests/integration
 
 infra: setup
 	$(BIN)/pytest tests/infra
@@ -77,7 +78,7 @@ contract: $(VENV)
 	$(BIN)/pytest tests/contract
 
 integration: setup
-	$(BIN)/pytest tests/integration
+	$(BIN)/pytest -m "not long" tests/integration
 
 test-contract: $(VENV) ## The contract suite; CLUSTER=real runs it on kube-apiserver from KUBEBUILDER_ASSETS
 	$(BIN)/pytest tests/contract $(if $(CLUSTER),--cluster=$(CLUSTER)) $(if $(KUBECONFIG_FILE),--kubeconfig=$(KUBECONFIG_FILE))

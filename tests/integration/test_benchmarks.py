@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from sandbox.cluster import ServedCluster
+
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[2]
 LONGEST = 300  # s before a hanging run is ended

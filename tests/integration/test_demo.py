@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from sandbox.demo import CHAPTERS
+
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 600  # s: a stuck demo must not keep the tests for ever

@@ -15,6 +15,8 @@ from sandbox.state import State
 from tests.support import pages
 from tests.support.pages import README, ROOT
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:

@@ -16,6 +16,8 @@ from sandbox.errors import SandboxError
 from sandbox.processes import Process
 from sandbox.state import State
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:

@@ -18,7 +18,7 @@ ROLE: dict[str, Any] = {"Mode": "cross-account-role", **SPOT}
 REFUSED, ANSWER_LOST = ("AccessDenied", False), ("Timeout", True)
 
 # Every write of every request fails once in each. `make test` plays each mode and each kind of
-# fault, paired; EVERY_FAULT=1, as in CI, each mode with each kind.
+# fault, paired; `make long`, as in CI, each mode with each kind.
 EVERY = bool(os.environ.get("EVERY_FAULT"))
 CREATES = {
     "user-refused": (USER, REFUSED, "access-entries"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from lambdas.common.text import cut
 from lambdas.spot_handler.kubernetes import Answer, Status
 
 
@@ -28,6 +29,9 @@ class Reading:
     verdict: Verdict
     reason: str
     retry_after: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", cut(self.reason))
 
 
 _RETRY_CODES = frozenset({408, 429})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lambdas.common import aws
 from lambdas.common.clock import SYSTEM
+from lambdas.common.text import cut
 from lambdas.spot_handler import instances, interruption, notices, report
 from lambdas.spot_handler.interruption import Means
 from lambdas.spot_handler.kubernetes import transport
@@ -77,7 +78,7 @@ def respond(event: object, tools: Means, *, remaining: float) -> dict[str, Any]:
             time_limit = now + remaining - REPORT_RESERVE
             result = asyncio.run(interruption.handle(notice, tools, time_limit=time_limit))
     except notices.NoticeError as error:
-        event_id = str(event.get("id", "")) if isinstance(event, dict) else ""
+        event_id = cut(event.get("id", "")) if isinstance(event, dict) else ""
         result = Result(
             Outcome.REJECTED, reason=str(error), event_id=event_id, started=now, ended=now
         )

@@ -12,6 +12,7 @@ import httpx2
 from lambdas.common import backoff
 from lambdas.common.clock import Clock
 from lambdas.common.errors import ClusterUnavailableError
+from lambdas.common.text import cut
 from lambdas.spot_handler import instances, locate, pods
 from lambdas.spot_handler.cordon import cordon, patch_for
 from lambdas.spot_handler.drain import Drain, Window
@@ -171,7 +172,7 @@ class _Interruption:
         try:
             report = await self.means.castai.interrupted(api, instance, node, until=self.deadline)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is none of the drain's
-            report = Report(Told.FAILED, repr(error))
+            report = Report(Told.FAILED, cut(repr(error)))
         self.result.castai, self.result.castai_reason = report.told.value, report.reason
 
     async def _drain(self, api: ClusterApi, node: Node) -> None:

@@ -25,6 +25,7 @@ from lambdas.common.errors import (
     ClusterUnauthorizedError,
     ClusterUnavailableError,
 )
+from lambdas.common.text import cut
 from lambdas.spot_handler.notices import INSTANCE_ID
 
 T = TypeVar("T")
@@ -301,7 +302,7 @@ class ClusterApi:
                     event = _decode(_watch_event, line.encode())
                     if event.type == "ERROR":
                         status = _decode(_status, bytes(event.object))
-                        raise WatchEndedError(f"The watch ended: {status.message}")
+                        raise WatchEndedError(f"The watch ended: {cut(status.message)}")
                     if event.type != "BOOKMARK":
                         yield PodEvent(event.type, _decode(_pod, bytes(event.object)))
         except StopAsyncIteration:
@@ -392,7 +393,8 @@ class ClusterApi:
                 await response.aread()
                 if response.status_code == httpx2.codes.FORBIDDEN:
                     self._checked(response)
-                raise WatchEndedError(f"The watch was refused: {_status_of(response).message}")
+                words = cut(_status_of(response).message)
+                raise WatchEndedError(f"The watch was refused: {words}")
             yield response
         finally:
             await response.aclose()
@@ -410,7 +412,7 @@ class ClusterApi:
 
 def failure(what: str, code: int, status: Status, retry_after: float | None) -> CastaiError:
     """The error that an HTTP code of the Kubernetes API stands for. `what` names the request."""
-    words = status.message or httpx2.codes.get_reason_phrase(code)
+    words = cut(status.message) or httpx2.codes.get_reason_phrase(code)
     if code == httpx2.codes.UNAUTHORIZED:
         return ClusterUnauthorizedError(
             "Give the function's role access to the cluster (an access entry with the group "
@@ -432,7 +434,7 @@ def _unavailable(what: str, error: Exception) -> ClusterUnavailableError:
 
 
 def _words(error: Exception) -> str:
-    return f"{type(error).__name__} {error}".rstrip()
+    return cut(f"{type(error).__name__} {error}")
 
 
 def _decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
@@ -446,7 +448,7 @@ def _status_of(response: httpx2.Response) -> Status:
     try:
         return _status.decode(response.content)
     except msgspec.DecodeError:  # a proxy's or a load balancer's own page
-        return Status(message=response.text[:200])
+        return Status(message=cut(response.text))
 
 
 def _retry_after(response: httpx2.Response, status: Status) -> float | None:

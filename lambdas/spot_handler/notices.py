@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from lambdas.common.errors import PermanentError
+from lambdas.common.text import cut
 
 # s from the notice to the interruption.
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
@@ -76,8 +77,8 @@ def _spot_interruption(event: _Event, now: float) -> Notice:
         given=given,
         deadline=deadline,
         expires=given + NOTICE_PERIOD,
-        action=detail.action,
-        event_id=str(event.id),
+        action=cut(detail.action),
+        event_id=cut(event.id),
     )
 
 
@@ -103,7 +104,7 @@ def parse(event: object, *, now: float) -> Notice | None:
         parser = _parser(head)
         return parser(head, now) if parser else None
     except msgspec.ValidationError as error:
-        raise NoticeError(f"Malformed event: {error}") from error
+        raise NoticeError(f"Malformed event: {cut(error)}") from error
 
 
 def _parser(event: _Event) -> Parser | None:
@@ -114,7 +115,7 @@ def _parser(event: _Event) -> Parser | None:
 
 def _instance_id(text: str) -> str:
     if not INSTANCE_ID.fullmatch(text):
-        raise NoticeError(f"Malformed event: {text[:64]!r} is not an instance id")
+        raise NoticeError(f"Malformed event: {cut(text)!r} is not an instance id")
     return text
 
 

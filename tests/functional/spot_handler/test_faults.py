@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from typing import Any
 
@@ -430,3 +431,19 @@ async def test_leave_keeps_trying_to_the_end(scene: Scene) -> None:
         asyncio.get_running_loop().call_later(110, lambda: cluster.delete("pdb", name, "default"))
         result = await scene.notice(on_deadline=OnDeadline.LEAVE)
         assert (result.outcome, result.pods.evicted) == (Outcome.DRAINED, 1)
+
+
+@virtual
+async def test_a_servers_long_words_are_cut_before_they_are_logged_or_returned(
+    scene: Scene,
+) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        for number in range(110):
+            scene.pod(f"web-{number}")
+        words = 'admission webhook "x" denied the request: ' + "because " * 400
+        cluster.faults.add("POST", "eviction", Answer(403, failure(403, words)), times=math.inf)
+        result = await scene.notice(on_deadline=OnDeadline.LEAVE)
+        assert len(result.pods.left) == 110
+        assert {len(left.reason) for left in result.pods.left} == {200}
+        assert len(json.dumps(result.as_dict())) < 40_000

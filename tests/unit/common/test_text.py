@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import pytest
+
+from lambdas.common.text import LIMIT, cut
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("as it is", "as it is"),
+        ("two\nlines\tand  spaces ", "two lines and spaces"),
+        (None, "None"),
+        ("x" * LIMIT, "x" * LIMIT),
+        ("x" * (LIMIT + 1), "x" * (LIMIT - 1) + "…"),
+        (" " * 10_000 + "x", ""),
+    ],
+)
+def test_text_from_outside_is_one_short_line(given: object, expected: str) -> None:
+    assert cut(given) == expected

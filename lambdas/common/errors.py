@@ -8,7 +8,7 @@ CastaiError
 └── PermanentError         stays until a person changes something
     ├── AwsRefusedError            AWS refuses the call: missing permission, bad argument
     ├── ClusterUnauthorizedError   the Kubernetes API does not accept who we are (401)
-    ├── ClusterForbiddenError      the Kubernetes API does not let us do it (403)
+    ├── ClusterForbiddenError      RBAC does not let us do it (403 in the authorizer's words)
     └── ClusterRefusedError        the Kubernetes API refuses the request for another reason
 """
 
@@ -68,11 +68,11 @@ class ClusterUnauthorizedError(PermanentError):
 
 
 class ClusterForbiddenError(PermanentError):
-    """403: the cluster knows our role and does not let it do this."""
+    """403 in the authorizer's words: the cluster knows our role, and RBAC does not allow this."""
 
 
 class ClusterRefusedError(PermanentError):
-    """Any other 4xx. `code` is the HTTP status."""
+    """Any other 4xx, and a 403 of an admission plugin. `code` is the HTTP status."""
 
     def __init__(self, message: str, *, code: int) -> None:
         super().__init__(message)

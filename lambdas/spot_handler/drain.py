@@ -50,6 +50,7 @@ class _Going:
     unanswered: bool = False  # an eviction was sent and its answer lost: it may have been accepted
     hurried: bool = False
     held_by: str = ""
+    given_up: bool = False  # nothing that we could do would end it: the drain does not wait for it
 
     @property
     def accepted(self) -> bool:
@@ -123,6 +124,8 @@ class Drain:
         """Until a fresh list shows no pod that has to go: one may have landed late."""
         while True:
             await self._all_gone.wait()
+            if self._forbidden:
+                return
             try:
                 self._reconcile((await self._list()).items)
             except ClusterUnavailableError:
@@ -207,7 +210,9 @@ class Drain:
 
     def _note_progress(self) -> None:
         waiting = {
-            pods.wave(going.pod) for going in self._going.values() if not going.ended.is_set()
+            pods.wave(going.pod)
+            for going in self._going.values()
+            if not (going.ended.is_set() or going.given_up)
         }
         _set(self._ordinary_gone, Wave.ORDINARY not in waiting)
         _set(self._all_gone, not waiting)
@@ -218,7 +223,7 @@ class Drain:
         if pods.wave(going.pod) is Wave.SYSTEM:
             await self._wait_for_turn(going)
         attempt = 0
-        while not (going.ended.is_set() or going.terminating):
+        while not (going.ended.is_set() or going.terminating or going.given_up):
             pause = await self._evict(going, attempt)
             await self._pause(going, pause)
             attempt += 1
@@ -245,17 +250,9 @@ class Drain:
             case Verdict.GONE:
                 self._end(going.pod.uid)
                 return 0.0
-            case Verdict.FORBIDDEN if not force:
-                raise ClusterForbiddenError(
-                    "Apply manifests/spot-handler-rbac.yaml, and give the function's role the "
-                    f"group castai:spot-handler: {reading.reason}"
-                )
             case Verdict.FORBIDDEN:
-                # Others are on their way out and need us: it is raised when they are gone.
-                self._forbidden = ClusterForbiddenError(
-                    "Apply manifests/spot-handler-rbac.yaml: the function may evict pods, but "
-                    f"not delete one that a budget blocks: {reading.reason}"
-                )
+                self._give_up(going, reading.reason)
+                return 0.0
         going.held_by = reading.reason
         wait = backoff.delay(attempt, retry_after=reading.retry_after)
         if self._force and not force:
@@ -273,13 +270,22 @@ class Drain:
                 case Verdict.GONE:
                     self._end(going.pod.uid)
                 case Verdict.FORBIDDEN:
-                    self._forbidden = ClusterForbiddenError(
-                        "Apply manifests/spot-handler-rbac.yaml: the function may not shorten the "
-                        f"grace of a terminating pod: {reading.reason}"
-                    )
+                    self._give_up(going, reading.reason)
                     return
             await self._pause(going, backoff.delay(attempt, retry_after=reading.retry_after))
             attempt += 1
+
+    def _give_up(self, going: _Going, reason: str) -> None:
+        """RBAC refused this pod. Others may be in namespaces where it does not: it is raised when
+        they are gone.
+        """
+        going.given_up = True
+        going.held_by = reason
+        self._forbidden = ClusterForbiddenError(
+            "Apply manifests/spot-handler-rbac.yaml, and give the function's role the group "
+            f"castai:spot-handler: {reason}"
+        )
+        self._note_progress()
 
     async def _send(self, going: _Going, *, force: bool) -> evictions.Reading:
         async with self._slots:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from lambdas.common.text import cut
-from lambdas.spot_handler.kubernetes import Answer, Status
+from lambdas.spot_handler.kubernetes import Answer, Status, lacks_right
 
 
 class Verdict(Enum):
@@ -19,7 +19,7 @@ class Verdict(Enum):
     BLOCKED = auto()  # a budget holds it: back off, and force it when its time has come
     RETRY = auto()  # may pass: back off
     REFUSED = auto()  # this pod only; trying again may help, and so may force
-    FORBIDDEN = auto()  # missing rights: the same for every pod
+    FORBIDDEN = auto()  # RBAC does not allow it: trying again changes nothing
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,6 @@ class Reading:
 _RETRY_CODES = frozenset({408, 429})
 _SERVER_FAULT = 500
 _SUCCESS = range(200, 300)
-# An admission webhook's "no" is a 403 like RBAC's, but one for this pod alone.
-_ADMISSION = "admission webhook"
 
 
 def read(answer: Answer) -> Reading:
@@ -81,6 +79,5 @@ def _conflict(status: Status, words: str) -> Reading:
 def _forbidden(causes: dict[str, str], words: str) -> Reading:
     if "NamespaceTerminating" in causes:
         return Reading(Verdict.RETRY, causes["NamespaceTerminating"])
-    if _ADMISSION in words:
-        return Reading(Verdict.REFUSED, words)
-    return Reading(Verdict.FORBIDDEN, words)
+    # Webhooks, admission policies and budgets in an odd state answer 403 too, for this pod alone.
+    return Reading(Verdict.FORBIDDEN if lacks_right(words) else Verdict.REFUSED, words)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -410,6 +411,16 @@ class ClusterApi:
         raise failure(what, code, status, _retry_after(response, status))
 
 
+# How kube-apiserver's authorizer words a refusal (responsewriters.Forbidden). An admission plugin's
+# refusal has the plugin's own words in this place.
+_AUTHORIZER = re.compile(r'forbidden: User ".*" cannot ')
+
+
+def lacks_right(message: str) -> bool:
+    """Whether a 403 says that RBAC does not allow the request, and not that something else does."""
+    return _AUTHORIZER.search(message) is not None
+
+
 def failure(what: str, code: int, status: Status, retry_after: float | None) -> CastaiError:
     """The error that an HTTP code of the Kubernetes API stands for. `what` names the request."""
     words = cut(status.message) or httpx2.codes.get_reason_phrase(code)
@@ -418,14 +429,16 @@ def failure(what: str, code: int, status: Status, retry_after: float | None) -> 
             "Give the function's role access to the cluster (an access entry with the group "
             f"castai:spot-handler): {what}: 401 {words}"
         )
-    if code == httpx2.codes.FORBIDDEN:
+    if code == httpx2.codes.FORBIDDEN and lacks_right(status.message):
         return ClusterForbiddenError(
             "Apply manifests/spot-handler-rbac.yaml and give the function's role the group "
             f"castai:spot-handler: {what}: 403 {words}"
         )
     if code == httpx2.codes.TOO_MANY_REQUESTS or code >= httpx2.codes.INTERNAL_SERVER_ERROR:
         return ClusterUnavailableError(f"{what}: {code} {words}", retry_after=retry_after)
-    return ClusterRefusedError(f"{what}: {code} {words}", code=code)
+    return ClusterRefusedError(
+        f"Change what refuses this request: {what}: {code} {words}", code=code
+    )
 
 
 def _unavailable(what: str, error: Exception) -> ClusterUnavailableError:

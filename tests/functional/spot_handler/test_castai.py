@@ -200,7 +200,8 @@ async def test_a_drain_that_fails_does_not_wait_for_castai(scene: Scene) -> None
     async with scene.cluster as cluster:
         scene.build()
         scene.pod("web")
-        denied = {"kind": "Status", "status": "Failure", "code": 403, "message": "forbidden"}
+        words = 'pods "web" is forbidden: User "x" cannot create resource "pods/eviction"'
+        denied = {"kind": "Status", "status": "Failure", "code": 403, "message": words}
         cluster.faults.add("POST", "eviction", Answer(403, denied), times=10)
         started = cluster.now()
         with pytest.raises(ClusterForbiddenError):

@@ -12,6 +12,7 @@ import pytest
 from lambdas.common import eks_token
 from lambdas.common.errors import (
     ClusterForbiddenError,
+    ClusterRefusedError,
     ClusterUnauthorizedError,
     ClusterUnavailableError,
 )
@@ -447,3 +448,55 @@ async def test_a_servers_long_words_are_cut_before_they_are_logged_or_returned(
         assert len(result.pods.left) == 110
         assert {len(left.reason) for left in result.pods.left} == {200}
         assert len(json.dumps(result.as_dict())) < 40_000
+
+
+NOT_RBAC = {
+    "negative": 'poddisruptionbudget.policy "web" is forbidden: '
+    "pdb disruptions allowed is negative",
+    "full": 'poddisruptionbudget.policy "web" is forbidden: DisruptedPods map too big - too many '
+    "evictions not confirmed by PDB controller",
+    "policy": "pods \"web-0\" is forbidden: ValidatingAdmissionPolicy 'no-eviction' with binding "
+    "'no-eviction' denied request: not on weekdays",
+}
+
+
+@pytest.mark.parametrize("words", NOT_RBAC.values(), ids=NOT_RBAC.keys())
+@virtual
+async def test_a_403_that_is_no_missing_right_is_one_pods_refusal(scene: Scene, words: str) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        for number in range(4):
+            scene.pod(f"web-{number}")
+        refusal = Answer(403, failure(403, words))
+        cluster.faults.add("POST", "pods/web-0/eviction", refusal, times=3)
+        result = await scene.notice()
+        assert result.outcome is Outcome.DRAINED
+        assert (result.pods.evicted, result.pods.forced) == (4, 0)
+
+
+@virtual
+async def test_a_right_that_is_missing_in_one_namespace_stops_no_other_pod(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("closed")
+        for number in range(4):
+            scene.pod(f"web-{number}", shutdown=5)
+        words = 'pods "closed" is forbidden: User "spot" cannot create resource "pods/eviction"'
+        cluster.faults.add(
+            "POST", "pods/closed/eviction", Answer(403, failure(403, words)), times=math.inf
+        )
+        with pytest.raises(ClusterForbiddenError, match="cannot create resource"):
+            await scene.notice()
+        assert scene.names() == {"closed"}
+        assert len(cluster.log.find("POST", "pods/closed/eviction")) == 1
+
+
+@virtual
+async def test_an_admission_policy_on_nodes_is_not_called_a_missing_right(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        words = 'nodes "x" is forbidden: ValidatingAdmissionPolicy "y" denied request: no'
+        cluster.faults.add("PATCH", "/nodes/", Answer(403, failure(403, words)), times=math.inf)
+        with pytest.raises(ClusterRefusedError, match="denied request") as e:
+            await scene.notice()
+        assert "rbac" not in str(e.value)

@@ -19,9 +19,11 @@ RECORDED = Path(__file__).parents[2] / "recorded" / "kubernetes-1.36"
 def recorded(name: str) -> Answer:
     response = json.loads((RECORDED / f"{name}.json").read_text())["response"]
     retry_after = response["headers"].get("retry-after")
+    body = response["body"]
+    status = Status(message=body) if isinstance(body, str) else msgspec.convert(body, Status)
     return Answer(
         response["status"],
-        msgspec.convert(response["body"], Status),
+        status,
         None if retry_after is None else float(retry_after),
     )
 
@@ -47,6 +49,10 @@ def answer(http_code: int, /, **body: Any) -> Answer:
         ("evict-namespace-terminating", Verdict.RETRY),
         ("evict-name-mismatch", Verdict.REFUSED),
         ("evict-forbidden", Verdict.FORBIDDEN),
+        ("evict-disrupted-pods-full", Verdict.REFUSED),
+        ("evict-denied-by-policy", Verdict.REFUSED),
+        ("evict-webhook-fails", Verdict.RETRY),
+        ("evict-priority-and-fairness", Verdict.RETRY),
         ("delete-past-budget", Verdict.ACCEPTED),
         ("delete-uid-mismatch", Verdict.GONE),
     ],

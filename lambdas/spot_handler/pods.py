@@ -10,13 +10,16 @@ from datetime import datetime
 from enum import IntEnum, StrEnum
 
 from lambdas.spot_handler.cordon import DRAIN_TAINT
-from lambdas.spot_handler.kubernetes import Pod, Toleration
+from lambdas.spot_handler.kubernetes import Pod, Taint, Toleration
 
 GRACE_FLOOR = 1  # s: 0 would drop the object while the container still runs
 DEFAULT_GRACE = 30  # s: what the API server sets where the pod says nothing
 MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 SYSTEM_PRIORITY_CLASSES = frozenset({"system-cluster-critical", "system-node-critical"})
 FINISHED = frozenset({"Succeeded", "Failed"})
+# The scheduler keeps a pod off a cordoned node unless it tolerates this taint, whether or not the
+# node has it: the NodeUnschedulable filter.
+UNSCHEDULABLE = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
 
 
 class Skip(StrEnum):
@@ -25,7 +28,7 @@ class Skip(StrEnum):
     STATIC = "static pod: only its node can stop it"
     DAEMON_SET = "DaemonSet pod: it would come straight back"
     FINISHED = "finished: nothing runs"
-    TOLERATES = "tolerates the drain taint: it would come straight back"
+    TOLERATES = "tolerates the drain taint and unschedulable nodes: it would come straight back"
 
 
 class Wave(IntEnum):
@@ -45,7 +48,7 @@ def skip(pod: Pod) -> Skip | None:
         return Skip.DAEMON_SET
     if finished(pod):
         return Skip.FINISHED
-    if any(_tolerates(toleration) for toleration in pod.spec.tolerations or ()):
+    if all(_tolerates(pod, taint) for taint in (DRAIN_TAINT, UNSCHEDULABLE)):
         return Skip.TOLERATES
     return None
 
@@ -88,17 +91,21 @@ def stops_at(pod: Pod) -> float | None:
         return math.inf
 
 
-def _tolerates(toleration: Toleration) -> bool:
-    """Kubernetes' rule for a toleration and the drain taint.
+def _tolerates(pod: Pod, taint: Taint) -> bool:
+    return any(_matches(toleration, taint) for toleration in pod.spec.tolerations or ())
+
+
+def _matches(toleration: Toleration, taint: Taint) -> bool:
+    """Kubernetes' rule for a toleration and a taint.
 
     https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/
     """
-    if toleration.effect not in {"", DRAIN_TAINT.effect}:
+    if toleration.effect not in {"", taint.effect}:
         return False
     if toleration.operator == "Exists":
-        return toleration.key in {"", DRAIN_TAINT.key}
+        return toleration.key in {"", taint.key}
     return (
         toleration.operator in {"", "Equal"}
-        and toleration.key == DRAIN_TAINT.key
-        and toleration.value == DRAIN_TAINT.value
+        and toleration.key == taint.key
+        and toleration.value == taint.value
     )

@@ -23,12 +23,15 @@ async def test_a_notice_empties_the_node_and_leaves_what_must_stay(scene: Scene)
         scene.pod("scratch", volumes=[{"name": "tmp", "emptyDir": {}}])
         scene.pod("static", annotations={"kubernetes.io/config.mirror": "x"})
         scene.pod("done", phase="Succeeded")
-        scene.pod("stubborn", tolerations=[{"key": TAINT["key"], "operator": "Exists"}])
+        ours = {"key": TAINT["key"], "operator": "Exists"}
+        scene.pod("tolerant", tolerations=[ours])
+        cordoned = {"key": "node.kubernetes.io/unschedulable", "operator": "Exists"}
+        scene.pod("stubborn", tolerations=[ours, cordoned])
 
         result = await scene.notice()
 
         assert result.outcome is Outcome.DRAINED
-        assert (result.pods.evicted, result.pods.forced, result.pods.gone) == (6, 0, 0)
+        assert (result.pods.evicted, result.pods.forced, result.pods.gone) == (7, 0, 0)
         assert result.pods.skipped.total() == 4
         assert result.pods.left == []
         assert {name.split("-")[0] for name in scene.names()} == {

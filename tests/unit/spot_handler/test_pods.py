@@ -39,7 +39,6 @@ def test_which_pods_stay(candidate: Pod, reason: Skip | None) -> None:
 @pytest.mark.parametrize(
     ("toleration", "stays"),
     [
-        ({"operator": "Exists"}, True),
         ({"key": TAINT, "operator": "Exists"}, True),
         ({"key": TAINT, "operator": "Exists", "effect": "NoSchedule"}, True),
         ({"key": TAINT, "value": "true"}, True),
@@ -51,11 +50,19 @@ def test_which_pods_stay(candidate: Pod, reason: Skip | None) -> None:
         ({"key": TAINT, "operator": "Gt", "value": "true"}, False),
     ],
 )
-def test_a_pod_that_tolerates_the_drain_taint_would_come_back(
+def test_a_pod_that_tolerates_both_taints_would_come_back(
     toleration: dict[str, Any], *, stays: bool
 ) -> None:
     reason = Skip.TOLERATES if stays else None
-    assert pods.skip(pod(spec={"tolerations": [toleration]})) == reason
+    both = [{"key": "node.kubernetes.io/unschedulable", "operator": "Exists"}, toleration]
+    assert pods.skip(pod(spec={"tolerations": both})) == reason
+    # The NodeUnschedulable filter keeps a pod away that tolerates the drain taint alone.
+    assert pods.skip(pod(spec={"tolerations": [toleration]})) is None
+
+
+def test_a_pod_that_tolerates_everything_would_come_back() -> None:
+    wildcard = {"tolerations": [{"operator": "Exists"}]}
+    assert pods.skip(pod(spec=wildcard)) is Skip.TOLERATES
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,7 @@ class SpotHandlerStack(CastaiStack):
                 "CONCURRENCY": str(self.spot.concurrency),
                 "MARGIN_SECONDS": f"{self.spot.margin_seconds:g}",
                 "CLUSTERS": ",".join(self.spot.clusters),
+                "DRILL_SOURCES": ",".join(self.spot.drill_sources),
                 "LOG_LEVEL": self.spot.log_level,
                 "POWERTOOLS_SERVICE_NAME": SERVICE,
                 "POWERTOOLS_METRICS_NAMESPACE": METRICS_NAMESPACE,

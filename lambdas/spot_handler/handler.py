@@ -69,9 +69,9 @@ def respond(event: object, tools: Means, *, remaining: float) -> dict[str, Any]:
     now = tools.clock.now()
     log = report.logger()
     try:
-        notice = notices.parse(event, now=now)
+        notice = notices.parse(event, now=now, drill_sources=tools.settings.drill_sources)
         if notice is None:
-            reason = "no parser for this kind of event"
+            reason = "no parser for this kind of event, or its source is not in DRILL_SOURCES"
             result = Result(Outcome.IGNORED, reason=reason, started=now, ended=now)
         else:
             log.append_keys(instance=notice.instance, event_id=notice.event_id)

@@ -6,7 +6,7 @@ Pure. A kind of event is a row of PARSERS; a new kind is a new row and nothing e
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -88,29 +88,29 @@ PARSERS: dict[tuple[str, str], Parser] = {
     ("aws.ec2", "EC2 Spot Instance Interruption Warning"): _spot_interruption,
 }
 
-# A drill's event carries the detail-type of what it plays, under a source of the team's own choice:
-# nobody may publish as aws.ec2. Which sources get here is decided by the EventBridge rule.
+# A drill's event carries the detail-type of what it plays, under a source of the team's own:
+# EventBridge lets AWS alone publish as aws.ec2.
 _BY_DETAIL_TYPE = {detail_type: parser for (_, detail_type), parser in PARSERS.items()}
 
 
-def parse(event: object, *, now: float) -> Notice | None:
-    """The notice in an event, or None where its kind is unknown.
+def parse(
+    event: object, *, now: float, drill_sources: Collection[str] = frozenset()
+) -> Notice | None:
+    """The notice in an event, or None where its kind or its source is unknown.
 
     `now` is in epoch seconds and stands in for a time that is missing or unreadable.
+    `drill_sources`: sources beside AWS's own whose events count.
     Raises NoticeError where a known kind of event, or any event at all, is malformed.
     """
     try:
         head = msgspec.convert(event, _Event)
-        parser = _parser(head)
+        if head.source in drill_sources:
+            parser = _BY_DETAIL_TYPE.get(head.detail_type)
+        else:
+            parser = PARSERS.get((head.source, head.detail_type))
         return parser(head, now) if parser else None
     except msgspec.ValidationError as error:
         raise NoticeError(f"Malformed event: {cut(error)}") from error
-
-
-def _parser(event: _Event) -> Parser | None:
-    if event.source.startswith("aws."):
-        return PARSERS.get((event.source, event.detail_type))
-    return _BY_DETAIL_TYPE.get(event.detail_type)
 
 
 def _instance_id(text: str) -> str:

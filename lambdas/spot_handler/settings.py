@@ -45,6 +45,7 @@ class Settings:
 
     concurrency: evictions in flight. margin: seconds kept free before the deadline.
     clusters: names of the clusters that are ours; empty: all of the account and region.
+    drill_sources: sources of events beside aws.ec2 that are handled as if they were EC2's.
     api_key_secret: Secrets Manager name or ARN of CAST AI's API key; empty: CAST AI is not told.
     """
 
@@ -53,14 +54,15 @@ class Settings:
     concurrency: int = 50
     margin: float = 5.0
     clusters: frozenset[str] = frozenset()
+    drill_sources: frozenset[str] = frozenset()
     log_level: LogLevel = LogLevel.INFO
     api_key_secret: str = ""
     api_url: str = "https://api.cast.ai"
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str]) -> Settings:
-        """Read MODE, ON_DEADLINE, CONCURRENCY, MARGIN_SECONDS, CLUSTERS, LOG_LEVEL,
-        CASTAI_API_KEY_SECRET and CASTAI_API_URL.
+        """Read MODE, ON_DEADLINE, CONCURRENCY, MARGIN_SECONDS, CLUSTERS, DRILL_SOURCES,
+        LOG_LEVEL, CASTAI_API_KEY_SECRET and CASTAI_API_URL.
 
         An unset or empty variable means its default. Raises SettingsError with every fault.
         """
@@ -88,9 +90,8 @@ class Settings:
             margin=read(
                 "MARGIN_SECONDS", _margin, cls.margin, f"seconds from 0 to {MARGIN_LIMIT:g}"
             ),
-            clusters=frozenset(
-                name.strip() for name in environment.get("CLUSTERS", "").split(",") if name.strip()
-            ),
+            clusters=_names(environment.get("CLUSTERS", "")),
+            drill_sources=_names(environment.get("DRILL_SOURCES", "")),
             log_level=read(
                 "LOG_LEVEL", lambda text: LogLevel(text.upper()), cls.log_level, _one_of(LogLevel)
             ),
@@ -100,6 +101,10 @@ class Settings:
         if faults:
             raise SettingsError("Correct the function's environment: " + "; ".join(faults))
         return settings
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(name.strip() for name in text.split(",") if name.strip())
 
 
 def _one_of(choices: type[StrEnum]) -> str:

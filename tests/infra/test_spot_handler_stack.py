@@ -99,6 +99,7 @@ class TestFunction:
                 "CONCURRENCY": "20",
                 "MARGIN_SECONDS": "2.5",
                 "CLUSTERS": "blue,green",
+                "DRILL_SOURCES": "platform.drill",
                 "LOG_LEVEL": "ERROR",
                 "CASTAI_API_KEY_SECRET": "castai/api-key",
             }

@@ -59,7 +59,14 @@ def test_an_unknown_kind_is_nobodys_fault(source: str, detail_type: str) -> None
 
 
 def test_a_drill_speaks_under_a_name_of_its_own() -> None:
-    assert notices.parse(spot_notice(source="acme.drill"), now=NOW) is not None
+    drill = spot_notice(source="acme.drill")
+    assert notices.parse(drill, now=NOW, drill_sources={"acme.drill"}) is not None
+
+
+def test_an_event_of_another_source_is_none_of_ours() -> None:
+    foreign = spot_notice(source="acme.other")
+    assert notices.parse(foreign, now=NOW, drill_sources={"acme.drill"}) is None
+    assert notices.parse(foreign, now=NOW) is None
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ def test_every_setting_is_read() -> None:
             "CONCURRENCY": "7",
             "MARGIN_SECONDS": "2.5",
             "CLUSTERS": "blue, green,,",
+            "DRILL_SOURCES": "platform.drill",
             "LOG_LEVEL": "debug",
         }
     )

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 # a cold start has for all the rest. These have what we use, and are held to the SDK's by tests.
 MODELS = Path(__file__).parent / "models"
 
-# EKS's own tags first: they name the cluster. The last is a family of tags: its key names it.
-NAME_TAGS = ("aws:eks:cluster-name", "eks:cluster-name")
+# EKS's own tags first, the last of them Auto Mode's: they name the cluster. The ownership tag is a
+# family of tags: its key names the cluster.
+NAME_TAGS = ("aws:eks:cluster-name", "eks:cluster-name", "eks:eks-cluster-name")
 OWNERSHIP_TAG = "kubernetes.io/cluster/"
 OWNERSHIP = ("owned", "shared")
 GONE = frozenset({"shutting-down", "terminated", "stopping", "stopped"})

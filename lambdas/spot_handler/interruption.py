@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 # one pass over the pods: the instance may live a little longer, and trying harms nothing.
 LAST_PASS = 10.0
 
+REGISTRATION = 30.0  # s that a running instance without a node has to register one
+LOOK_AGAIN = 5.0  # s between two looks for it
+
 TransportFactory = Callable[[str, int], httpx2.AsyncBaseTransport]
 
 
@@ -82,11 +85,7 @@ class _Interruption:
         )
 
     async def run(self) -> None:
-        instance = backoff.call(
-            lambda: instances.find(self.means.ec2, self.notice.instance),
-            until=self.deadline,
-            clock=self.clock,
-        )
+        instance = self._describe()
         if instance is None:
             self._finish(Outcome.IGNORED, "EC2 does not know the instance")
             return
@@ -98,6 +97,13 @@ class _Interruption:
             self._finish(Outcome.TOO_LATE, reason)
             return
         await self._in_cluster(instance)
+
+    def _describe(self) -> Instance | None:
+        return backoff.call(
+            lambda: instances.find(self.means.ec2, self.notice.instance),
+            until=self.deadline,
+            clock=self.clock,
+        )
 
     def _not_ours(self, instance: Instance) -> str:
         if not instance.cluster:
@@ -124,15 +130,29 @@ class _Interruption:
             transport = self.means.transport(cluster.ca_pem, self.settings.concurrency)
             async with ClusterApi(cluster.endpoint, token, transport) as api:
                 try:
-                    node = await locate.node(
-                        api, instance, until=self.deadline, clock=self.clock, patient=again
-                    )
+                    node = await self._registered_node(api, instance, patient=again)
                 except ClusterUnavailableError as error:
                     if again or not error.unreachable:
                         raise
                     continue
                 await self._on_node(api, instance, node)
                 return
+
+    async def _registered_node(
+        self, api: ClusterApi, instance: Instance, *, patient: bool
+    ) -> Node | None:
+        """The node of the instance. A young instance's node may register after the notice."""
+        until = min(self.deadline, self.clock.now() + REGISTRATION)
+        current: Instance | None = instance
+        while current is not None and not current.gone:
+            node = await locate.node(
+                api, current, until=self.deadline, clock=self.clock, patient=patient
+            )
+            if node is not None or self.clock.now() + LOOK_AGAIN > until:
+                return node
+            await asyncio.sleep(LOOK_AGAIN)
+            current = self._describe()
+        return None
 
     async def _on_node(self, api: ClusterApi, instance: Instance, node: Node | None) -> None:
         if node is None:

@@ -6,7 +6,7 @@ knows the node: nothing about a cluster is configured.
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, cast
 
 from lambdas.common import aws, backoff
@@ -60,15 +60,13 @@ class Clusters:
 async def node(
     api: ClusterApi, found: Instance, *, until: float, clock: Clock, patient: bool
 ) -> Node | None:
-    """The node that is this instance, by name where EC2 knows it, else by provider id.
+    """The node that is this instance: the one of its DNS name, the one of its id (so EKS Auto Mode
+    names nodes), else any whose provider id it is.
 
     Retries until `until`. Raises ClusterUnavailableError after that; unless `patient`, at once
     where the endpoint cannot be reached, so that the caller can ask EKS for the current one.
     """
     unless = never if patient else _unreachable
-
-    async def by_name() -> Node | None:
-        return await api.node(found.dns_name)
 
     async def by_provider_id() -> Node | None:
         async for candidate in api.nodes():
@@ -76,7 +74,8 @@ async def node(
                 return candidate
         return None
 
-    if found.dns_name:
+    for name in filter(None, (found.dns_name, found.id)):
+        by_name = partial(api.node, name)
         named = await retried(by_name, until=until, clock=clock, unless=unless)
         if named is not None and named.instance == found.id:
             return named

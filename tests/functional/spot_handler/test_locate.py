@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -97,7 +99,40 @@ async def test_an_instance_without_a_dns_name_is_found(scene: Scene) -> None:
         means.ec2.meta.events.register("after-call.ec2.DescribeInstances", nameless)
         result = await scene.notice(means=means)
         assert (result.outcome, result.node) == (Outcome.DRAINED, scene.node)
-        assert "get nodes" not in scene.asked()
+
+
+@virtual
+async def test_a_node_named_by_its_instance_id_costs_no_list(scene: Scene) -> None:
+    async with scene.cluster:
+        scene.build(node=scene.account.instance)
+        result = await scene.notice()
+        assert (result.outcome, result.node) == (Outcome.DRAINED, scene.account.instance)
+        assert "list nodes" not in scene.asked()
+
+
+@virtual
+async def test_a_node_that_registers_after_the_notice_is_found(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build(node="other-0", provider_id="aws:///eu-central-1a/i-0000000000000dead")
+        provider_id = f"aws:///eu-central-1a/{scene.account.instance}"
+        register = partial(cluster.add_node, scene.node, provider_id)
+        asyncio.get_running_loop().call_later(17, register)
+        result = await scene.notice()
+        assert (result.outcome, result.node) == (Outcome.DRAINED, scene.node)
+
+
+@virtual
+async def test_an_instance_that_ends_before_it_registers_is_not_waited_for(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build(provider_id="dummy")
+        started = cluster.now()
+        ec2, instance = scene.account.ec2, scene.account.instance
+        asyncio.get_running_loop().call_later(
+            7, lambda: ec2.terminate_instances(InstanceIds=[instance])
+        )
+        result = await scene.notice()
+        assert result.outcome is Outcome.NODE_NOT_FOUND
+        assert cluster.now() - started == pytest.approx(10, abs=1)
 
 
 @virtual
@@ -107,6 +142,7 @@ async def test_no_node_is_this_instance(scene: Scene) -> None:
         result = await scene.notice()
         assert result.outcome is Outcome.NODE_NOT_FOUND
         assert scene.account.instance in result.reason
+        assert 25 <= result.ended - result.started <= 31
 
 
 def answering(scene: Scene, call: str, code: int, body: bytes, times: float) -> Any:

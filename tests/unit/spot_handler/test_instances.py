@@ -10,6 +10,7 @@ from lambdas.spot_handler.instances import Instance
     [
         ({"aws:eks:cluster-name": "a", "eks:cluster-name": "b"}, "a"),
         ({"eks:cluster-name": "b", "kubernetes.io/cluster/c": "owned"}, "b"),
+        ({"eks:eks-cluster-name": "d", "kubernetes.io/cluster/c": "owned"}, "d"),
         ({"kubernetes.io/cluster/c": "owned"}, "c"),
         ({"kubernetes.io/cluster/c": "shared"}, "c"),
         ({"kubernetes.io/cluster/a": "shared", "kubernetes.io/cluster/b": "owned"}, "b"),

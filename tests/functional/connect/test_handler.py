@@ -289,7 +289,7 @@ class TestOwnAccess:
         naps: list[float] = []
         patient = dataclasses.replace(tools, clock=Clock(sleep=naps.append))
         respond(event("Create", properties), patient, remaining=REMAINING)
-        assert naps == [0.1, 0.2]
+        assert len(naps) == 2
 
     def test_what_could_not_be_removed_is_in_the_reason(
         self, cluster: ServedCluster, tools: Means, eks: Eks, properties: dict[str, Any]

@@ -17,13 +17,21 @@ class FakeTime:
 
 
 def test_delays_grow_and_the_last_one_repeats() -> None:
-    assert [backoff.delay(n) for n in range(8)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.0, 3.0, 3.0]
+    for number, longest in enumerate([0.1, 0.2, 0.4, 0.8, 1.6, 3.0, 3.0, 3.0]):
+        assert longest / 2 <= backoff.delay(number) <= longest
+
+
+def test_functions_that_fail_together_do_not_come_back_together() -> None:
+    assert len({backoff.delay(2) for _ in range(100)}) > 90
+    assert len({backoff.delay(2, retry_after=1.0) for _ in range(100)}) > 90
 
 
 def test_the_servers_wish_is_respected_up_to_a_cap() -> None:
-    assert backoff.delay(0, retry_after=1.0) == 1.0
-    assert backoff.delay(0, retry_after=10.0) == backoff.LONGEST_RETRY_AFTER
-    assert backoff.delay(5, retry_after=0.0) == 3.0
+    for _ in range(100):
+        assert 1.0 <= backoff.delay(0, retry_after=1.0) <= 1.1
+        cap = backoff.LONGEST_RETRY_AFTER
+        assert cap <= backoff.delay(0, retry_after=10.0) <= cap + 0.1
+        assert 1.5 <= backoff.delay(5, retry_after=0.0) <= 3.0
 
 
 def test_what_passes_is_tried_again() -> None:
@@ -37,7 +45,7 @@ def test_what_passes_is_tried_again() -> None:
         return answer
 
     assert backoff.call(action, until=120, clock=time.clock) == "done"
-    assert time.now == pytest.approx(0.3)
+    assert 0.15 <= time.now <= 0.3
 
 
 def test_it_rises_when_the_time_is_used_up() -> None:

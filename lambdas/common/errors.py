@@ -64,7 +64,7 @@ class ClusterUnavailableError(RetryableError):
 
 
 class ClusterUnauthorizedError(PermanentError):
-    """401, also with a token that was just signed: the cluster does not know our role."""
+    """401 for some time, with tokens that were just signed: the cluster does not know our role."""
 
 
 class ClusterForbiddenError(PermanentError):

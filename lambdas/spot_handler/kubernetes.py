@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import re
 import socket
 import ssl
@@ -34,6 +35,7 @@ T = TypeVar("T")
 NODE_PAGE = 500  # nodes a page: what kubectl asks for
 REQUEST_TIMEOUT = 10.0  # s. An eviction whose retries the server has not ended by then is lost
 CONNECT_TIMEOUT = 3.0  # s
+UNAUTHORIZED_PATIENCE = 15.0  # s from the first 401 on, until it counts as missing access
 SPARE_CONNECTIONS = 4  # beside the evictions: the watch, a list, an event, the event before it
 # s, s, times: idle, interval, count. A quiet watch is usual, so the kernel asks if the peer lives.
 _KEEPALIVE = (10, 3, 3)
@@ -238,7 +240,10 @@ class ClusterApi:
             timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT),  # the rest: asyncio.timeout
             headers={"user-agent": "castai-eks-spot-handler", "accept": "application/json"},
         )
-        self.calls = 0
+        self._refused_token = ""
+        self._refused_since = (
+            math.inf
+        )  # s of the loop's clock; infinite: the last answer was no 401
 
     async def __aenter__(self) -> Self:
         return self
@@ -348,8 +353,6 @@ class ClusterApi:
 
     async def _answer(self, method: str, path: str, body: Mapping[str, Any]) -> Answer:
         response = await self._request(method, path, body=body)
-        if response.status_code == httpx2.codes.UNAUTHORIZED:
-            self._checked(response)
         status = _status_of(response)
         return Answer(response.status_code, status, _retry_after(response, status))
 
@@ -362,30 +365,46 @@ class ClusterApi:
         body: Mapping[str, Any] | None = None,
         content_type: str = "application/json",
     ) -> httpx2.Response:
-        """One request, and a second one with a new token where the first was answered 401."""
+        """One request. Raises ClusterUnavailableError for a 401 that may pass."""
         content = None if body is None else _encode(body)
-        response: httpx2.Response | None = None
-        for fresh in (False, True):
-            headers = {"authorization": f"Bearer {self._token.get(fresh=fresh)}"}
-            if content is not None:
-                headers["content-type"] = content_type
-            self.calls += 1
-            try:
-                async with asyncio.timeout(REQUEST_TIMEOUT):
-                    response = await self._http.request(
-                        method, path, params=query, content=content, headers=headers
-                    )
-            except (TimeoutError, httpx2.HTTPError) as error:
-                raise _unavailable(f"{method} {path}", error) from error
-            if response.status_code != httpx2.codes.UNAUTHORIZED:
-                break
-        assert response is not None  # noqa: S101 - the loop runs at least once
+        token = self._accepted_token()
+        headers = {"authorization": f"Bearer {token}"}
+        if content is not None:
+            headers["content-type"] = content_type
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT):
+                response = await self._http.request(
+                    method, path, params=query, content=content, headers=headers
+                )
+        except (TimeoutError, httpx2.HTTPError) as error:
+            raise _unavailable(f"{method} {path}", error) from error
+        self._note_authentication(response, token)
         return response
+
+    def _accepted_token(self) -> str:
+        """The token, signed anew where the cluster did not accept the last one."""
+        token = self._token.get()
+        return token if token != self._refused_token else self._token.get(fresh=True)
+
+    def _note_authentication(self, response: httpx2.Response, token: str) -> None:
+        """Live through a 401 of some seconds, and raise one that lasts.
+
+        EKS answers 401 also while STS throttles its authenticator, and API servers remember the
+        refusal of a token for a while.
+        """
+        now = asyncio.get_running_loop().time()
+        if response.status_code != httpx2.codes.UNAUTHORIZED:
+            self._refused_token, self._refused_since = "", math.inf
+            return
+        self._refused_token = token
+        self._refused_since = min(self._refused_since, now)
+        if now - self._refused_since >= UNAUTHORIZED_PATIENCE:
+            self._checked(response)
+        raise ClusterUnavailableError("The cluster does not accept the token yet: 401")
 
     @contextlib.asynccontextmanager
     async def _stream(self, path: str, query: Mapping[str, str]) -> AsyncIterator[httpx2.Response]:
-        self.calls += 1
-        headers = {"authorization": f"Bearer {self._token.get()}"}
+        headers = {"authorization": f"Bearer {self._accepted_token()}"}
         request = self._http.build_request("GET", path, params=query, headers=headers)
         async with asyncio.timeout(REQUEST_TIMEOUT):  # a watch's headers come at once
             response = await self._http.send(request, stream=True)

@@ -127,6 +127,9 @@ class EksUsers:
         self.refuse_next = 0.0
         self.seen: list[str] = []
 
+    def accept(self) -> None:
+        self.refuse_next = 0.0
+
     async def authenticate(self, token: str) -> User | None:
         if not token.startswith(eks_token.PREFIX):
             return None

@@ -194,14 +194,37 @@ async def test_a_token_that_is_not_accepted_once_is_signed_anew(
         assert len(signed) == 2
 
 
+@pytest.mark.parametrize("seconds", [3, 10])
+@virtual
+async def test_a_cluster_that_refuses_tokens_for_some_seconds_is_lived_through(
+    scene: Scene, seconds: float
+) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        for number in range(5):
+            scene.pod(f"web-{number}", shutdown=20)
+        loop = asyncio.get_running_loop()
+
+        def refuse(_: object) -> None:
+            scene.users.refuse_next = math.inf
+            loop.call_later(seconds, scene.users.accept)
+
+        cluster.faults.add("POST", "eviction", Hook(refuse), skip=2)
+        result = await scene.notice()
+        assert result.outcome is Outcome.DRAINED
+        assert (result.pods.evicted, result.pods.forced) == (5, 0)
+
+
 @virtual
 async def test_a_role_that_the_cluster_does_not_know_fails_loudly(scene: Scene) -> None:
     async with scene.cluster:
         scene.build()
         scene.users.refuse_next = math.inf
+        started = scene.cluster.now()
         with pytest.raises(ClusterUnauthorizedError, match="Give the function's role access"):
             await scene.notice()
-        assert len(scene.users.seen) == 2
+        assert 15 <= scene.cluster.now() - started < 20
+        assert len(scene.users.seen) > 5
 
 
 @pytest.mark.parametrize(

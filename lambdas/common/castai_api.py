@@ -25,7 +25,7 @@ The API key, and the access key that user mode hands over, are in no repr, log o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
@@ -35,6 +35,7 @@ import msgspec
 
 from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.errors import PermanentError, RetryableError
+from lambdas.common.text import cut
 
 DEFAULT_URL = "https://api.cast.ai"
 CLUSTERS = "/v1/kubernetes/external-clusters"
@@ -46,7 +47,6 @@ RETRY_AFTER_CAP = 15.0  # s: a longer wait asked for by the server would eat the
 REQUEST_TIMEOUT = 10.0  # s for one answer
 PATIENCE = 30.0  # s for one call, tries and waits together
 PROPAGATION_PATIENCE = 90.0  # s: IAM usually propagates in 10-20 s, rarely beyond a minute
-MESSAGE_LENGTH = 200  # characters of a server's message that go into an error
 
 _PRINCIPAL = re.compile(r"arn:[a-z-]+:iam::\d{12}:(user|role)/[\w+=,.@/-]+")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -214,15 +214,26 @@ _ADVICE: dict[int, tuple[type[PermanentError], str]] = {
 }
 
 
-def failure(call: Call, status: int, text: str) -> PermanentError | RetryableError | None:
+def failure(
+    call: Call, response: httpx2.Response, api_key: str
+) -> PermanentError | RetryableError | None:
     """What an answer means: None for success, else the error to raise.
 
-    Asynchronous callers use this on their own response; `text` is the body. The server's own
-    message is quoted (shortened, without the call's secrets) because it often names the cause.
+    Both clients use this, the synchronous one below and the spot handler's. The server's own
+    message is quoted because it often names the cause: shortened, without the call's secrets and
+    the API key. A RetryableError carries the answer's Retry-After.
     """
+    status = response.status_code
     if _SUCCESS <= status < _REDIRECT:
         return None
-    answered = f"{call.what} was answered with {status}{_said(call, text)}"
+    said = _said(response.text, (*call.secrets, api_key))
+    error = _meaning(call, status, f"{call.what} was answered with {status}{said}")
+    if isinstance(error, RetryableError):
+        error.retry_after = _seconds(response.headers.get("retry-after", ""))
+    return error
+
+
+def _meaning(call: Call, status: int, answered: str) -> PermanentError | RetryableError:
     if status in _ADVICE:
         kind, advice = _ADVICE[status]
         return kind(f"{advice}: {answered}.")
@@ -233,7 +244,7 @@ def failure(call: Call, status: int, text: str) -> PermanentError | RetryableErr
     return RequestRefusedError(f"Correct what CAST AI names: {answered}.")
 
 
-def _said(call: Call, text: str) -> str:
+def _said(text: str, secrets: Iterable[str]) -> str:
     """The server's message, as ` (message)`, or nothing where there is none."""
     try:
         answer = msgspec.json.decode(text)
@@ -242,9 +253,9 @@ def _said(call: Call, text: str) -> str:
     message = answer.get("message") if isinstance(answer, dict) else None
     if not isinstance(message, str) or not message:
         return ""
-    for secret in call.secrets:
+    for secret in secrets:
         message = message.replace(secret, "***")
-    return f" ({message[:MESSAGE_LENGTH]})"
+    return f" ({cut(message)})"
 
 
 def unreachable(call: Call, url: str, error: Exception) -> UnavailableError:
@@ -274,6 +285,17 @@ def checked_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def checked_key(api_key: str) -> str:
+    """The API key as it goes into a header. Raises PermanentError, without it, where it cannot."""
+    key = api_key.strip()
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise PermanentError(
+            "Put CAST AI's API key, and nothing else, into the secret: "
+            f"{'it is empty' if not key else 'what is there has spaces or odd characters'}."
+        )
+    return key
+
+
 # The client
 
 _Answer = TypeVar("_Answer")
@@ -300,14 +322,8 @@ class CastaiApi:
 
         Raises PermanentError for an empty or impossible key and for a bad URL.
         """
-        key = api_key.strip()
-        if not key or not key.isascii() or not key.isprintable() or " " in key:
-            raise PermanentError(
-                "Put CAST AI's API key, and nothing else, into the secret: "
-                f"{'it is empty' if not key else 'what is there has spaces or odd characters'}."
-            )
         self.url = checked_url(url)
-        self._key = key
+        self._key = checked_key(api_key)
         self._deadline = deadline
         self._clock = clock
         self._http = httpx2.Client(timeout=REQUEST_TIMEOUT, transport=transport)
@@ -355,7 +371,7 @@ class CastaiApi:
         if not _PRINCIPAL.fullmatch(arn):
             raise BadAnswerError(
                 f"{_NOT_CASTAI} the principal of {cluster_id} is not the ARN of an IAM user or "
-                f"role: {arn[:MESSAGE_LENGTH]!r}."
+                f"role: {cut(arn)!r}."
             )
         return arn
 
@@ -424,22 +440,10 @@ class CastaiApi:
             )
         except httpx2.TransportError as error:
             raise unreachable(call, self.url, error) from error
-        failed = failure(self._guarded(call), response.status_code, response.text)
-        if isinstance(failed, RetryableError):
-            failed.retry_after = _seconds(response.headers.get("retry-after", ""))
+        failed = failure(call, response, self._key)
         if failed is not None:
             raise failed
         return response
-
-    def _guarded(self, call: Call) -> Call:
-        """The call with the API key among the words that an error must not repeat."""
-        return Call(
-            call.method,
-            call.path,
-            call.what,
-            wait_for=call.wait_for,
-            secrets=(*call.secrets, self._key),
-        )
 
     def _decoded(self, call: Call, kind: type[_Answer]) -> _Answer:
         response = self.send(call)

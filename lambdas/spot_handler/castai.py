@@ -41,29 +41,30 @@ class CastAi:
     transport: httpx2.AsyncBaseTransport | None = None
 
     async def interrupted(
-        self, api: ClusterApi, instance: Instance, node: Node, *, until: float
-    ) -> Report:
+        self, api: ClusterApi, instance: Instance, node: Node, report: Report, *, until: float
+    ) -> None:
         """Post the event, again and again until `until` (epoch seconds). Never raises a
         CastaiError: what went wrong is in the report, and a drain does not depend on it.
         """
         try:
             cluster_id = instance.tags.get(CLUSTER_ID_TAG) or await self._agents_id(api, until)
             if not cluster_id:
-                return Report(
-                    Told.NO_CLUSTER_ID,
+                report.told = Told.NO_CLUSTER_ID
+                report.reason = (
                     f"neither the tag {CLUSTER_ID_TAG} of the instance nor the ConfigMap "
-                    f"{AGENT_NAMESPACE}/{AGENT_METADATA} names CAST AI's cluster id",
+                    f"{AGENT_NAMESPACE}/{AGENT_METADATA} names CAST AI's cluster id"
                 )
+                return
             call = castai_api.event_call(
                 cluster_id,
                 castai_api.INTERRUPTED,
                 (node.metadata.labels or {}).get(NODE_ID_LABEL, ""),
                 node.spec.provider_id,
             )
-            await self._send(call, until)
+            await self._send(call, report, until)
+            report.told, report.reason = Told.REPORTED, ""
         except CastaiError as error:
-            return Report(Told.FAILED, str(error))
-        return Report(Told.REPORTED)
+            report.reason = str(error)
 
     async def _agents_id(self, api: ClusterApi, until: float) -> str:
         """The id that the agent works under; empty where there is no agent, or no right to look."""
@@ -77,8 +78,8 @@ class CastAi:
             return ""
         return (data or {}).get(CLUSTER_ID_KEY, "")
 
-    async def _send(self, call: castai_api.Call, until: float) -> None:
-        key = await asyncio.to_thread(self.read_key)
+    async def _send(self, call: castai_api.Call, report: Report, until: float) -> None:
+        key = castai_api.checked_key(await asyncio.to_thread(self.read_key))
         url = castai_api.checked_url(self.url)
         async with httpx2.AsyncClient(
             transport=self.transport, timeout=castai_api.REQUEST_TIMEOUT
@@ -93,9 +94,12 @@ class CastAi:
                         headers=castai_api.headers(call, key),
                     )
                 except httpx2.TransportError as error:
-                    raise castai_api.unreachable(call, url, error) from error
-                failed = castai_api.failure(call, response.status_code, response.text)
+                    unreachable = castai_api.unreachable(call, url, error)
+                    report.reason = str(unreachable)
+                    raise unreachable from error
+                failed = castai_api.failure(call, response, key)
                 if failed is not None:
+                    report.reason = str(failed)
                     raise failed
 
             await retried(once, until=until, clock=self.clock)

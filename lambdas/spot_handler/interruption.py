@@ -20,7 +20,7 @@ from lambdas.spot_handler.instances import Instance
 from lambdas.spot_handler.kubernetes import ClusterApi, Node, Pod
 from lambdas.spot_handler.locate import Clusters
 from lambdas.spot_handler.notices import Notice
-from lambdas.spot_handler.outcome import Outcome, Report, Result, Told
+from lambdas.spot_handler.outcome import Outcome, Report, Result
 from lambdas.spot_handler.report import NodeEvents
 from lambdas.spot_handler.retry import retried
 from lambdas.spot_handler.settings import Mode, OnDeadline, Settings
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 LAST_PASS = 10.0
 
 REGISTRATION = 30.0  # s that a running instance without a node has to register one
+REPORT_PATIENCE = 10.0  # s that CAST AI has to answer when the drain is over
 LOOK_AGAIN = 5.0  # s between two looks for it
 
 TransportFactory = Callable[[str, int], httpx2.AsyncBaseTransport]
@@ -174,26 +175,30 @@ class _Interruption:
 
         events = NodeEvents(api, node, self.notice, self.clock)
         begun = asyncio.create_task(events.begun(deadline=self.result.deadline))
-        told = asyncio.create_task(self._tell_castai(api, instance, node))
+        report = Report()
+        told = asyncio.create_task(self._tell_castai(api, instance, node, report))
         try:
             if self.settings.mode is Mode.CORDON:
                 self._finish(Outcome.CORDONED)
             else:
                 await self._drain(api, node)
             await events.ended(self.result)
-            await told
+            await asyncio.wait([told], timeout=REPORT_PATIENCE)
         finally:
-            told.cancel()  # where the drain failed, nobody waits for CAST AI
+            told.cancel()  # where the drain failed, the failure is not held up by CAST AI
             await asyncio.wait([begun, told])
+            if self.means.castai is not None:
+                self.result.castai, self.result.castai_reason = report.told.value, report.reason
 
-    async def _tell_castai(self, api: ClusterApi, instance: Instance, node: Node) -> None:
+    async def _tell_castai(
+        self, api: ClusterApi, instance: Instance, node: Node, report: Report
+    ) -> None:
         if self.means.castai is None:
             return
         try:
-            report = await self.means.castai.interrupted(api, instance, node, until=self.deadline)
+            await self.means.castai.interrupted(api, instance, node, report, until=self.deadline)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is none of the drain's
-            report = Report(Told.FAILED, cut(repr(error)))
-        self.result.castai, self.result.castai_reason = report.told.value, report.reason
+            report.reason = cut(repr(error))
 
     async def _drain(self, api: ClusterApi, node: Node) -> None:
         tally = await Drain(

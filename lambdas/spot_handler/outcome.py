@@ -28,12 +28,12 @@ class Told(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Report:
-    """Whether CAST AI was told, and why not."""
+    """Whether CAST AI was told, and why not. It is kept true while the attempt lasts."""
 
-    told: Told
-    reason: str = ""
+    told: Told = Told.FAILED
+    reason: str = "CAST AI's API has not answered"
 
 
 @dataclass(frozen=True)

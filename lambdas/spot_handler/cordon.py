@@ -57,7 +57,8 @@ async def cordon(
     """Cordon the node; None where it, or this instance behind its name, is gone.
 
     After a conflict the node is read again and patched anew, until `until` (epoch seconds).
-    Raises ClusterForbiddenError at once, ClusterUnavailableError when the time is used up.
+    Raises ClusterForbiddenError and ClusterRefusedError at once, ClusterUnavailableError when the
+    time is used up.
     """
     current: Node | None = node
     attempt = 0
@@ -66,7 +67,12 @@ async def cordon(
             patch = patch_for(current, kind)
             if patch is None:
                 return current
-            return await api.patch_node(node.metadata.name, patch)
+            patched = await api.patch_node(node.metadata.name, patch)
+            if patched is not None:
+                return patched
+            if attempt:  # not found, though it was just read: a proxy's word, perhaps
+                gone = ClusterUnavailableError("PATCH of the node: 404, but it is there")
+                await _wait(attempt, gone, until=until, clock=clock)
         except ClusterUnavailableError as error:
             await _wait(attempt, error, until=until, clock=clock)
         except ClusterRefusedError as error:

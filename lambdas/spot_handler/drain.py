@@ -1,15 +1,19 @@
 """Evict → wait → force, against the deadline.
 
 Each pod that has to go has a task of its own, which knows only this pod: one pod's trouble never
-holds up another. What happens to the pods is learned from one watch, never by asking again.
+holds up another. What happens to the pods is learned from one watch. What has to be certain is
+learned from a list that was sent after the question came up: an answer about one pod may be a
+proxy's, and a list may be older than what the watch has reported.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import math
 from collections import Counter
-from collections.abc import Coroutine, Iterable
+from collections.abc import Collection, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +21,7 @@ from lambdas.common import backoff
 from lambdas.common.clock import Clock
 from lambdas.common.errors import ClusterForbiddenError, ClusterUnavailableError
 from lambdas.spot_handler import evictions, pods
-from lambdas.spot_handler.evictions import Verdict
+from lambdas.spot_handler.evictions import Reading, Verdict
 from lambdas.spot_handler.kubernetes import ClusterApi, Pod, PodList
 from lambdas.spot_handler.outcome import Left, Tally
 from lambdas.spot_handler.pods import Wave
@@ -26,17 +30,36 @@ from lambdas.spot_handler.retry import retried
 # s without a word from the watch before the pods are listed again. The kernel's keep-alive finds a
 # dead peer sooner; this is for one that lives and says nothing.
 WATCH_SILENCE = 45.0
+# s after the cordon until which a pod may still land: the scheduler chose the node before it, and
+# binds after volumes, which takes seconds.
+SETTLING = 3.0
+# The part of the time left for which a budget's refusal is respected before it is overridden, also
+# where the pod's grace does not fit any more: replicas of one budget must not end together.
+RESPECTED = 0.5
+# s before the end of the window from when on any refusal is overridden, not only a budget's.
+HARD_END = 30.0
+# s past its grace after which a terminating pod is not waited for: a finalizer, or a kubelet that
+# is gone, may keep it for ever.
+STUCK = 30.0
+_REFUSALS = frozenset({Verdict.BLOCKED, Verdict.RETRY, Verdict.REFUSED})
 
 
 @dataclass(frozen=True)
 class Window:
     """The time a drain has, epoch seconds.
 
-    end: when every grace is over. deadline: until when the drain may still look and act.
+    start: when it begins. end: when every grace is over. deadline: until when the drain may still
+    look and act.
     """
 
+    start: float
     end: float
     deadline: float
+
+    @property
+    def hard_end(self) -> float:
+        """From when on any refusal is overridden; a short window keeps a half for asking."""
+        return max(self.end - HARD_END, _part(self.start, self.end))
 
 
 @dataclass
@@ -44,13 +67,16 @@ class _Going:
     """A pod that has to go, as it was last seen."""
 
     pod: Pod
+    late: bool = False  # it landed after the drain's first list
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     evicted: bool = False
     forced: bool = False
     unanswered: bool = False  # an eviction was sent and its answer lost: it may have been accepted
     hurried: bool = False
-    held_by: str = ""
     given_up: bool = False  # nothing that we could do would end it: the drain does not wait for it
+    held_by: str = ""
+    blocked: bool = False  # the last word on its eviction was a budget's refusal
+    blocked_since: float = math.inf
 
     @property
     def accepted(self) -> bool:
@@ -61,12 +87,23 @@ class _Going:
         return self.accepted or self.pod.metadata.deletion_timestamp is not None
 
     @property
+    def waited_for(self) -> bool:
+        return not (self.ended.is_set() or self.given_up)
+
+    @property
     def why_left(self) -> str:
         if self.accepted:
             return "still terminating: its containers, or a finalizer, outlast its grace"
         if self.terminating:
             return "still terminating: others deleted it"
-        return self.held_by or "its turn never came"
+        return self.held_by or "not evicted before the deadline"
+
+    def refused(self, reading: Reading, *, now: float) -> None:
+        """Note why the pod was not evicted."""
+        self.held_by = reading.reason
+        self.blocked = reading.verdict is Verdict.BLOCKED
+        if self.blocked:
+            self.blocked_since = min(self.blocked_since, now)
 
 
 class Drain:
@@ -78,13 +115,18 @@ class Drain:
         node: str,
         window: Window,
         *,
+        cordoning: asyncio.Task[float | None],
         force: bool,
         concurrency: int,
         clock: Clock,
     ) -> None:
+        """`cordoning` results in the moment of the cordon (epoch seconds), or None where the node
+        is gone; it may still be under way, and it may fail.
+        """
         self._api = api
         self._node = node
         self._window = window
+        self._cordoning = cordoning
         self._force = force
         self._clock = clock
         self._slots = asyncio.Semaphore(concurrency)
@@ -95,7 +137,13 @@ class Drain:
         self._answers: Counter[str] = Counter()
         self._ordinary_gone = asyncio.Event()
         self._all_gone = asyncio.Event()
+        self._emptied_at: float | None = None
+        self._unconfirmed = "no list showed the node empty before the deadline"
         self._forbidden: ClusterForbiddenError | None = None
+        self._looking = asyncio.Lock()
+        self._order = itertools.count(1)
+        self._looked = 0  # the place in the order at which the last answered list was sent
+        self._page: PodList | None = None
 
     async def run(self) -> Tally:
         """Drain until the node is empty or the deadline has come.
@@ -105,8 +153,7 @@ class Drain:
         """
         try:
             async with self._tasks:
-                page = await self._list()
-                self._reconcile(page.items)
+                page = await self._look()
                 watch = self._tasks.create_task(self._watch(page.metadata.resource_version))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._window.deadline - self._clock.now()):
@@ -121,24 +168,59 @@ class Drain:
         return self._tally()
 
     async def _until_empty(self) -> None:
-        """Until a fresh list shows no pod that has to go: one may have landed late."""
-        while True:
+        """Until a list that was sent after the last change shows no pod that has to go."""
+        settled = False
+        for attempt in itertools.count():
             await self._all_gone.wait()
-            if self._forbidden:
+            if any(going.given_up and not going.ended.is_set() for going in self._going.values()):
                 return
+            if not settled:
+                await self._settled()
+                settled = True
+                continue
+            known = len(self._going)
             try:
-                self._reconcile((await self._list()).items)
-            except ClusterUnavailableError:
-                return  # the watch has shown every pod end; only the second look is missing
-            if self._all_gone.is_set():
+                page = await self._look()
+            except ClusterUnavailableError as error:
+                self._unconfirmed = f"the last list was not answered: {error}"
                 return
+            if len(self._going) == known and all(pods.skip(pod) for pod in page.items):
+                self._unconfirmed = ""
+                return
+            await asyncio.sleep(backoff.delay(attempt))
+
+    async def _settled(self) -> None:
+        """Until no binding from before the cordon can land any more."""
+        if await self._is_cordoned():
+            cordoned_at = self._cordoning.result()
+            if cordoned_at is not None:
+                await asyncio.sleep(max(0.0, cordoned_at + SETTLING - self._clock.now()))
+
+    async def _is_cordoned(self) -> bool:
+        """Wait for the cordon; False where it failed for good."""
+        await asyncio.wait([self._cordoning])
+        return is_cordoned(self._cordoning)
 
     # What is seen of the pods
 
-    async def _list(self) -> PodList:
-        return await retried(
-            lambda: self._api.pods(self._node), until=self._window.deadline, clock=self._clock
-        )
+    async def _look(self) -> PodList:
+        """The pods by a list that is sent after this call; calls at the same time share one.
+
+        Raises ClusterUnavailableError when the time is used up.
+        """
+        asked = next(self._order)
+        async with self._looking:
+            if self._page is None or self._looked < asked:
+                sent = next(self._order)
+                known = frozenset(self._going)
+                page = await retried(
+                    lambda: self._api.pods(self._node),
+                    until=self._window.deadline,
+                    clock=self._clock,
+                )
+                self._reconcile(page.items, known)
+                self._looked, self._page = sent, page
+            return self._page
 
     async def _watch(self, resource_version: str) -> None:
         """Follow the pods; where the watch breaks, list again and go on from there."""
@@ -162,15 +244,17 @@ class Drain:
                 await asyncio.sleep(backoff.delay(failures) if failures else 0)
                 failures += 1
             try:
-                page = await self._list()
+                page = await self._look()
             except ClusterUnavailableError:
                 return  # no time for another try: what was not seen to end is left
-            self._reconcile(page.items)
             resource_version = page.metadata.resource_version
 
-    def _reconcile(self, listed: Iterable[Pod]) -> None:
+    def _reconcile(self, listed: Iterable[Pod], known: Collection[str]) -> None:
+        """Take in a list. It ends only pods that were `known` before it was sent: a younger pod
+        that it does not show may have landed since.
+        """
         present = {pod.uid: pod for pod in listed}
-        for uid in self._going.keys() - present.keys():
+        for uid in known - present.keys():
             self._end(uid)
         for pod in present.values():
             self._see(pod)
@@ -188,13 +272,13 @@ class Drain:
             if reason is not None:
                 self._skipped[pod.uid] = reason
                 return
-            self._going[pod.uid] = going = _Going(pod)
+            self._going[pod.uid] = going = _Going(pod, late=self._page is not None)
             self._note_progress()
             self._work(self._remove(going))
             self._hurry_if_it_outlasts_us(going)
 
     def _hurry_if_it_outlasts_us(self, going: _Going) -> None:
-        """Somebody gave a terminating pod more time than the node has: give it what there is."""
+        """Shorten the grace of a terminating pod to the time that the node has."""
         stops_at = pods.stops_at(going.pod)
         if stops_at is not None and stops_at > self._window.deadline and not going.hurried:
             going.hurried = True
@@ -209,24 +293,27 @@ class Drain:
             self._note_progress()
 
     def _note_progress(self) -> None:
-        waiting = {
-            pods.wave(going.pod)
-            for going in self._going.values()
-            if not (going.ended.is_set() or going.given_up)
-        }
+        waiting = {pods.wave(going.pod) for going in self._going.values() if going.waited_for}
         _set(self._ordinary_gone, Wave.ORDINARY not in waiting)
+        if not waiting and not self._all_gone.is_set():
+            self._emptied_at = self._clock.now()
         _set(self._all_gone, not waiting)
 
     # What is done about one pod
 
     async def _remove(self, going: _Going) -> None:
+        if going.late and not await self._is_cordoned():
+            # Evicted, its replacement would land here as well, and so on until the deadline.
+            self._give_up(going, "landed on the node, which could not be cordoned")
+            return
         if pods.wave(going.pod) is Wave.SYSTEM:
             await self._wait_for_turn(going)
         attempt = 0
-        while not (going.ended.is_set() or going.terminating or going.given_up):
+        while going.waited_for and not going.terminating:
             pause = await self._evict(going, attempt)
             await self._pause(going, pause)
             attempt += 1
+        await self._wait_while_terminating(going)
 
     async def _wait_for_turn(self, going: _Going) -> None:
         """System pods wait for the ordinary ones, as long as their own grace still fits."""
@@ -238,56 +325,82 @@ class Drain:
     async def _evict(self, going: _Going, attempt: int) -> float:
         """One try to have the pod stopped; the seconds to wait before the next one.
 
-        A pod whose eviction was refused at least once is forced when its last moment has come.
+        A refused eviction is followed by a DELETE once the pod's time has come.
         """
-        last_moment = pods.last_moment(going.pod, end=self._window.end)
-        force = self._force and attempt > 0 and self._clock.now() >= last_moment
-        reading = await self._send(going, force=force)
-        match reading.verdict:
-            case Verdict.ACCEPTED:
-                going.evicted, going.forced = not force, force
-                return 0.0
-            case Verdict.GONE:
-                self._end(going.pod.uid)
-                return 0.0
-            case Verdict.FORBIDDEN:
-                self._give_up(going, reading.reason)
-                return 0.0
-        going.held_by = reading.reason
+        reading = await self._send(going, force=False)
+        if reading.verdict in _REFUSALS:
+            going.refused(reading, now=self._clock.now())
+            due = self._clock.now() >= self._force_from(going)
+            if self._force and due and not going.terminating:
+                reading = await self._send(going, force=True)
+                going.forced = reading.verdict is Verdict.ACCEPTED
+                going.held_by = reading.reason
+        elif reading.verdict is Verdict.ACCEPTED:
+            going.evicted = True
+        if reading.verdict is Verdict.FORBIDDEN:
+            self._forbid(going, reading.reason)
         wait = backoff.delay(attempt, retry_after=reading.retry_after)
-        if self._force and not force:
-            return min(wait, max(0.0, last_moment - self._clock.now()))
-        return wait
+        ahead = self._force_from(going) - self._clock.now()
+        return min(wait, ahead) if self._force and ahead > 0 else wait
+
+    def _force_from(self, going: _Going) -> float:
+        """When a refusal of the eviction may be overridden by a DELETE (epoch seconds).
+
+        Not before the pod's whole grace would no longer fit; then a budget's refusal once it was
+        respected for a part of the time, and any refusal at the hard end.
+        """
+        respected = _part(going.blocked_since, self._window.end) if going.blocked else math.inf
+        last_moment = pods.last_moment(going.pod, end=self._window.end)
+        return max(last_moment, min(respected, self._window.hard_end))
 
     async def _hurry(self, going: _Going) -> None:
-        """Shorten the grace of a terminating pod."""
         attempt = 0
-        while not (going.ended.is_set() or going.forced):
+        while going.waited_for and not going.forced:
             reading = await self._send(going, force=True)
-            match reading.verdict:
-                case Verdict.ACCEPTED:
-                    going.forced = True
-                case Verdict.GONE:
-                    self._end(going.pod.uid)
-                case Verdict.FORBIDDEN:
-                    self._give_up(going, reading.reason)
-                    return
+            if reading.verdict is Verdict.ACCEPTED:
+                going.forced = True
+            elif reading.verdict is Verdict.FORBIDDEN:
+                self._forbid(going, reading.reason)
             await self._pause(going, backoff.delay(attempt, retry_after=reading.retry_after))
             attempt += 1
 
-    def _give_up(self, going: _Going, reason: str) -> None:
-        """RBAC refused this pod. Others may be in namespaces where it does not: it is raised when
-        they are gone.
+    async def _wait_while_terminating(self, going: _Going) -> None:
+        """Give a pod up that outlasts its grace by far."""
+        while going.waited_for:
+            now = self._clock.now()
+            stops_at = pods.stops_at(going.pod)
+            left = STUCK if stops_at is None else stops_at + STUCK - now
+            if left <= 0:
+                self._give_up(going, "")
+            await self._pause(going, min(left, self._window.deadline - now))
+
+    def _forbid(self, going: _Going, reason: str) -> None:
+        """RBAC refuses this pod. It may allow the next, in another namespace: the error is raised
+        when the others are gone.
         """
-        going.given_up = True
-        going.held_by = reason
         self._forbidden = ClusterForbiddenError(
             "Apply manifests/spot-handler-rbac.yaml, and give the function's role the group "
             f"castai:spot-handler: {reason}"
         )
+        self._give_up(going, reason)
+
+    def _give_up(self, going: _Going, reason: str) -> None:
+        going.given_up = True
+        going.held_by = reason
         self._note_progress()
 
-    async def _send(self, going: _Going, *, force: bool) -> evictions.Reading:
+    async def _send(self, going: _Going, *, force: bool) -> Reading:
+        reading = await self._answer(going, force=force)
+        if reading.verdict is not Verdict.GONE:
+            return reading
+        # A 404 may be the budget's, or a proxy's: only a list tells that a pod is gone.
+        with contextlib.suppress(ClusterUnavailableError):
+            await self._look()
+        if going.ended.is_set():
+            return reading
+        return Reading(Verdict.RETRY, f"{reading.reason}, but it is still listed")
+
+    async def _answer(self, going: _Going, *, force: bool) -> Reading:
         async with self._slots:
             grace = pods.grace(going.pod, now=self._clock.now(), end=self._window.end)
             try:
@@ -297,20 +410,23 @@ class Drain:
             except ClusterUnavailableError as error:
                 self._answers["none"] += 1
                 going.unanswered = True
-                return evictions.Reading(Verdict.RETRY, str(error), error.retry_after)
+                return Reading(Verdict.RETRY, str(error), error.retry_after)
         self._answers[str(answer.code)] += 1
         return evictions.read(answer)
 
     async def _pause(self, going: _Going, seconds: float) -> None:
-        """Wait, but not for a pod that has ended meanwhile."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await going.ended.wait()
+        """Wait, but not for a pod that has ended or was given up."""
+        if going.waited_for:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await going.ended.wait()
 
     def _tally(self) -> Tally:
         tally = Tally(
             skipped=Counter(reason.value for reason in self._skipped.values()),
             answers=self._answers,
+            emptied_at=None if self._unconfirmed else self._emptied_at,
+            unconfirmed=self._unconfirmed,
         )
         for going in self._going.values():
             if not going.ended.is_set():
@@ -322,6 +438,16 @@ class Drain:
             else:
                 tally.gone += 1
         return tally
+
+
+def is_cordoned(cordoning: asyncio.Task[float | None]) -> bool:
+    """Whether the cordon stands, or the node is gone."""
+    return cordoning.done() and not cordoning.cancelled() and cordoning.exception() is None
+
+
+def _part(start: float, end: float) -> float:
+    """The moment at which RESPECTED of the time between two moments has passed."""
+    return start + (end - start) * RESPECTED
 
 
 def _set(event: asyncio.Event, value: bool) -> None:

@@ -54,7 +54,9 @@ def read(answer: Answer) -> Reading:
     if code == 403:  # noqa: PLR2004
         return _forbidden(causes, words)
     if "DisruptionBudget" in causes:
-        return Reading(Verdict.BLOCKED, causes["DisruptionBudget"], answer.retry_after)
+        # With a Retry-After the budget's status lags behind its spec: that is not its refusal.
+        verdict = Verdict.BLOCKED if answer.retry_after is None else Verdict.RETRY
+        return Reading(verdict, causes["DisruptionBudget"], answer.retry_after)
     if code == 500 and "more than one PodDisruptionBudget" in words:  # noqa: PLR2004
         return Reading(Verdict.BLOCKED, words)
     if code in _RETRY_CODES or code >= _SERVER_FAULT:

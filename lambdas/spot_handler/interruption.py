@@ -13,9 +13,9 @@ from lambdas.common import backoff
 from lambdas.common.clock import Clock
 from lambdas.common.errors import ClusterUnavailableError
 from lambdas.common.text import cut
-from lambdas.spot_handler import instances, locate, pods
+from lambdas.spot_handler import instances, locate, pods, report
 from lambdas.spot_handler.cordon import cordon, patch_for
-from lambdas.spot_handler.drain import Drain, Window
+from lambdas.spot_handler.drain import Drain, Window, is_cordoned
 from lambdas.spot_handler.instances import Instance
 from lambdas.spot_handler.kubernetes import ClusterApi, Node, Pod
 from lambdas.spot_handler.locate import Clusters
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 LAST_PASS = 10.0
 
 REGISTRATION = 30.0  # s that a running instance without a node has to register one
+CORDON_PATIENCE = 10.0  # s until pods are evicted from a node that is not cordoned yet
 REPORT_PATIENCE = 10.0  # s that CAST AI has to answer when the drain is over
 LOOK_AGAIN = 5.0  # s between two looks for it
 
@@ -166,53 +167,98 @@ class _Interruption:
         if self.settings.mode is Mode.DRY_RUN:
             await self._plan(api, node)
             return
-        cordoned = await cordon(api, node, self.notice.kind, until=self.deadline, clock=self.clock)
-        if cordoned is None:
-            reason = "the node went away before it was cordoned, and its pods with it"
-            self._finish(Outcome.TOO_LATE, reason)
-            return
-        self.result.cordoned_at = self.clock.now()
+        cordoning = asyncio.create_task(self._cordon(api, node))
+        await asyncio.wait([cordoning], timeout=CORDON_PATIENCE)
+        try:
+            if self.settings.mode is Mode.CORDON:
+                await cordoning
+            if is_cordoned(cordoning) and cordoning.result() is None:
+                reason = "the node went away before it was cordoned, and its pods with it"
+                self._finish(Outcome.TOO_LATE, reason)
+                return
+            await self._on_cordoned_node(api, instance, node, cordoning)
+        finally:
+            cordoning.cancel()
+            await asyncio.wait([cordoning])
+        self._raise_unless_cordoned(cordoning)
 
+    async def _cordon(self, api: ClusterApi, node: Node) -> float | None:
+        """When the node was cordoned (epoch seconds); None where it is gone."""
+        cordoned = await cordon(api, node, self.notice.kind, until=self.deadline, clock=self.clock)
+        if cordoned is not None:
+            self.result.cordoned_at = self.clock.now()
+        return self.result.cordoned_at
+
+    async def _on_cordoned_node(
+        self,
+        api: ClusterApi,
+        instance: Instance,
+        node: Node,
+        cordoning: asyncio.Task[float | None],
+    ) -> None:
+        """Drain, and tell of it. The cordon may still be under way, or have failed."""
         events = NodeEvents(api, node, self.notice, self.clock)
-        begun = asyncio.create_task(events.begun(deadline=self.result.deadline))
-        report = Report()
-        told = asyncio.create_task(self._tell_castai(api, instance, node, report))
+        begun = asyncio.create_task(self._announce(events, cordoning))
+        telling = Report()
+        told = asyncio.create_task(self._tell_castai(api, instance, node, telling))
         try:
             if self.settings.mode is Mode.CORDON:
                 self._finish(Outcome.CORDONED)
             else:
-                await self._drain(api, node)
+                await self._drain(api, node, cordoning)
             await events.ended(self.result)
             await asyncio.wait([told], timeout=REPORT_PATIENCE)
         finally:
             told.cancel()  # where the drain failed, the failure is not held up by CAST AI
+            cordoning.cancel()
             await asyncio.wait([begun, told])
             if self.means.castai is not None:
-                self.result.castai, self.result.castai_reason = report.told.value, report.reason
+                self.result.castai, self.result.castai_reason = telling.told.value, telling.reason
+
+    async def _announce(self, events: NodeEvents, cordoning: asyncio.Task[float | None]) -> None:
+        await asyncio.wait([cordoning])
+        if is_cordoned(cordoning):
+            await events.begun(deadline=self.result.deadline)
+
+    def _raise_unless_cordoned(self, cordoning: asyncio.Task[float | None]) -> None:
+        """The drain is over, and the node still takes pods: a person, or a retry, is needed."""
+        if is_cordoned(cordoning):
+            return
+        fault = None if cordoning.cancelled() else cordoning.exception()
+        error = fault or ClusterUnavailableError("The node was not cordoned before the deadline")
+        error.add_note(f"The node is not cordoned; the drain: {report.headline(self.result)}")
+        raise error
 
     async def _tell_castai(
-        self, api: ClusterApi, instance: Instance, node: Node, report: Report
+        self, api: ClusterApi, instance: Instance, node: Node, telling: Report
     ) -> None:
         if self.means.castai is None:
             return
         try:
-            await self.means.castai.interrupted(api, instance, node, report, until=self.deadline)
+            await self.means.castai.interrupted(api, instance, node, telling, until=self.deadline)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is none of the drain's
-            report.reason = cut(repr(error))
+            telling.reason = cut(repr(error))
 
-    async def _drain(self, api: ClusterApi, node: Node) -> None:
+    async def _drain(
+        self, api: ClusterApi, node: Node, cordoning: asyncio.Task[float | None]
+    ) -> None:
         tally = await Drain(
             api,
             node.metadata.name,
             self._window,
+            cordoning=cordoning,
             force=self.settings.on_deadline is OnDeadline.FORCE,
             concurrency=self.settings.concurrency,
             clock=self.clock,
         ).run()
         self.result.pods = tally
-        if not tally.left:
-            self.result.drained_at = self.clock.now()
-        self._finish(Outcome.PARTIAL if tally.left else Outcome.DRAINED)
+        if tally.left:
+            self._finish(Outcome.PARTIAL)
+        elif tally.unconfirmed:
+            self._finish(Outcome.PARTIAL, tally.unconfirmed)
+        else:
+            self.result.drained_at = tally.emptied_at
+            self._finish(Outcome.DRAINED)
 
     async def _plan(self, api: ClusterApi, node: Node) -> None:
         page = await retried(
@@ -228,7 +274,11 @@ class _Interruption:
 
     @property
     def _window(self) -> Window:
-        return Window(end=self.deadline - self.settings.margin, deadline=self.deadline)
+        return Window(
+            start=self.clock.now(),
+            end=self.deadline - self.settings.margin,
+            deadline=self.deadline,
+        )
 
     def _finish(self, outcome: Outcome, reason: str = "") -> None:
         self.result.outcome, self.result.reason = outcome, reason

@@ -264,7 +264,7 @@ class ClusterApi:
         while True:
             query = {"limit": str(NODE_PAGE)} | ({"continue": token} if token else {})
             response = await self._request("GET", "/api/v1/nodes", query=query)
-            page = _decode(_nodes, self._checked(response))
+            page = _decode(_nodes, self._listed(response))
             for node in page.items:
                 yield node
             token = page.metadata.continue_
@@ -283,7 +283,7 @@ class ClusterApi:
     async def pods(self, node: str) -> PodList:
         """The pods that are bound to a node, and the resourceVersion to watch from."""
         response = await self._request("GET", "/api/v1/pods", query=_on(node))
-        return _decode(_pods, self._checked(response))
+        return _decode(_pods, self._listed(response))
 
     async def watch_pods(
         self, node: str, resource_version: str, *, seconds: float, silence: float
@@ -411,13 +411,19 @@ class ClusterApi:
         try:
             if response.status_code >= httpx2.codes.BAD_REQUEST:
                 await response.aread()
-                if response.status_code == httpx2.codes.FORBIDDEN:
+                if lacks_right(_status_of(response).message):
                     self._checked(response)
                 words = cut(_status_of(response).message)
                 raise WatchEndedError(f"The watch was refused: {words}")
             yield response
         finally:
             await response.aclose()
+
+    def _listed(self, response: httpx2.Response) -> bytes:
+        """The body of a list. There is always one: a 404 is a proxy's, and passes."""
+        if response.status_code == httpx2.codes.NOT_FOUND:
+            raise ClusterUnavailableError(f"GET {response.request.url.path}: 404")
+        return self._checked(response)
 
     @staticmethod
     def _checked(response: httpx2.Response) -> bytes:

@@ -10,8 +10,8 @@ from typing import Any
 
 
 class Outcome(StrEnum):
-    DRAINED = "drained"  # no pod that had to go is left
-    PARTIAL = "partial"  # pods are left, each named with its reason
+    DRAINED = "drained"  # a list after the last change shows no pod that has to go
+    PARTIAL = "partial"  # pods are left, each named with its reason, or no list says that none is
     CORDONED = "cordoned"  # cordon-only mode
     DRY_RUN = "dry_run"  # planned, nothing written
     IGNORED = "ignored"  # not ours
@@ -51,6 +51,8 @@ class Tally:
     evicted: gone by our eviction. forced: gone by our DELETE, past a budget or with a shortened
     grace. gone: removed by others, or finished. skipped: stay by the rules, counted by reason.
     left: still there. answers: how often the API server answered an eviction with which code.
+    emptied_at: when the last pod that had to go was gone (epoch seconds); None where no later list
+    confirms it. unconfirmed: why none does.
     """
 
     evicted: int = 0
@@ -59,6 +61,8 @@ class Tally:
     skipped: Counter[str] = field(default_factory=Counter)
     left: list[Left] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
+    emptied_at: float | None = None
+    unconfirmed: str = ""
 
 
 @dataclass

@@ -45,6 +45,7 @@ def headline(result: Result) -> str:
         return (
             f"{result.outcome.value} in {result.ended - result.started:.1f} s: "
             f"{pods.evicted} evicted, {pods.forced} forced, {len(pods.left)} left"
+            + (f": {result.reason}" if result.reason else "")
         )
     return f"{result.outcome.value}: {result.reason}" if result.reason else result.outcome.value
 

@@ -15,6 +15,7 @@ from sandbox.cluster.faults import (
     DropAnswer,
     Fault,
     Hook,
+    LateAnswer,
     Reset,
 )
 from sandbox.cluster.serve import ServedCluster
@@ -28,6 +29,7 @@ __all__ = [
     "EksTokenReview",
     "Fault",
     "Hook",
+    "LateAnswer",
     "Reset",
     "ServedCluster",
     "SimulatedCluster",

@@ -26,6 +26,7 @@ from sandbox.cluster.faults import (
     DropAnswer,
     Faults,
     Hook,
+    LateAnswer,
     Request,
     Reset,
 )
@@ -561,6 +562,7 @@ class _HttpExchange:
         self._cut = cut
         self._dropped = False
         self._drop_answer = False
+        self._answer_after = 0.0
         self._break_watch: BreakWatch | None = None
 
     def drop(self) -> None:
@@ -691,8 +693,10 @@ class _HttpExchange:
                 await self._disconnected()
                 self._dropped = True
 
-    def _note(self, action: Reset | DropAnswer | BreakWatch | Down) -> None:
+    def _note(self, action: LateAnswer | Reset | DropAnswer | BreakWatch | Down) -> None:
         match action:
+            case LateAnswer():
+                self._answer_after = action.seconds
             case Reset():
                 self.drop()
             case Down():
@@ -741,6 +745,8 @@ class _HttpExchange:
             await self._disconnected()
             return
         body = _encode(response.body)
+        if self._answer_after:
+            await self._pause(self._answer_after)
         headers = {**response.headers, "content-length": str(len(body))}
         await self._start(response.status, response.content_type, headers)
         self._entry.sent_bytes += len(body)

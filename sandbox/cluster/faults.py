@@ -40,6 +40,13 @@ class Delay:
 
 
 @dataclass(frozen=True)
+class LateAnswer:
+    """Handle the request now and answer after so many seconds: the answer tells of the past."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Reset:
     """Cut the connection before the request is handled."""
 
@@ -76,7 +83,7 @@ class Hook:
     function: Callable[[Request], Awaitable[None] | None]
 
 
-Action = Answer | Delay | Reset | DropAnswer | BreakWatch | Down | Hook
+Action = Answer | Delay | LateAnswer | Reset | DropAnswer | BreakWatch | Down | Hook
 
 
 @dataclass

@@ -6,7 +6,7 @@ import pytest
 
 from lambdas.spot_handler.outcome import Outcome
 from lambdas.spot_handler.settings import Mode, OnDeadline
-from sandbox.cluster import Delay
+from sandbox.cluster import Answer, Delay
 from tests.functional.spot_handler.conftest import Scene, virtual
 
 TAINT = {"key": "autoscaling.cast.ai/draining", "value": "true", "effect": "NoSchedule"}
@@ -123,14 +123,60 @@ async def test_a_pod_that_is_blocked_to_the_end_is_forced_with_its_whole_grace(
 
 
 @virtual
-async def test_a_pod_whose_grace_does_not_fit_is_forced_on_the_first_refusal(scene: Scene) -> None:
+async def test_a_budget_is_respected_for_half_of_the_time_also_for_a_long_grace(
+    scene: Scene,
+) -> None:
     async with scene.cluster as cluster:
         scene.build()
-        blocked(scene, grace=600)
+        for number in range(2):
+            scene.pod(f"db-{number}", labels={"app": "db"}, grace=120, shutdown=1)
+        cluster.add_budget("db", {"app": "db"}, minAvailable=1)
+        await cluster.until(
+            lambda: (cluster.list("pdb")[0].get("status") or {}).get("disruptionsAllowed") == 1
+        )
         result = await scene.notice()
-        assert result.pods.forced == 1
-        assert result.ended - result.started < 3
-        assert len(cluster.log.find("POST", "eviction")) == 1
+        assert (result.outcome, result.pods.evicted) == (Outcome.DRAINED, 1)
+        (delete,) = cluster.log.find("DELETE")
+        assert result.deadline is not None
+        window = result.deadline - 5 - result.started
+        assert delete.started_at == pytest.approx(result.started + window / 2, abs=1)
+
+
+BUSY = Answer(429, headers={"retry-after": "1"})
+WEBHOOK = Answer(500, {"message": "Internal error occurred: failed calling webhook"})
+STALE = Answer(
+    429,
+    {"message": "x", "details": {"causes": [{"reason": "DisruptionBudget", "message": "busy"}]}},
+    {"retry-after": "10"},
+)
+
+
+@pytest.mark.parametrize("answer", [BUSY, WEBHOOK, STALE], ids=["busy", "webhook", "stale"])
+@virtual
+async def test_a_server_that_has_trouble_is_no_budget_that_refuses(
+    scene: Scene, answer: Answer
+) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        for number in range(5):
+            scene.pod(f"web-{number}", grace=600, shutdown=1)
+        cluster.faults.add("POST", "eviction", answer, times=40)
+        result = await scene.notice()
+        assert (result.pods.evicted, result.pods.forced) == (5, 0)
+        assert cluster.log.find("DELETE") == []
+
+
+@virtual
+async def test_a_webhook_that_fails_to_the_end_is_overridden_at_the_hard_end(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web", grace=600, shutdown=1)
+        cluster.faults.add("POST", "eviction", WEBHOOK, times=1000)
+        result = await scene.notice()
+        assert (result.outcome, result.pods.forced) == (Outcome.DRAINED, 1)
+        (delete,) = cluster.log.find("DELETE")
+        assert result.deadline is not None
+        assert delete.started_at == pytest.approx(result.deadline - 5 - 30, abs=3)
 
 
 @virtual
@@ -320,3 +366,31 @@ async def test_evictions_run_in_parallel_up_to_the_limit(scene: Scene) -> None:
         starts = sorted(entry.started_at for entry in cluster.log.find("POST", "eviction"))
         waves = {round(start - starts[0]) for start in starts}
         assert waves == {0, 1, 2}
+
+
+@virtual
+async def test_a_pod_that_is_stuck_past_its_grace_does_not_hold_the_function(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        pod = scene.pod("held", grace=5, shutdown="never")
+        metadata = {**pod["metadata"], "finalizers": ["acme.example/hold"]}
+        cluster.set({**pod, "metadata": metadata})
+        cluster.stop_node(scene.node)
+        result = await scene.notice()
+        assert [left.pod for left in result.pods.left] == ["default/held"]
+        assert "still terminating" in result.pods.left[0].reason
+        assert 35 <= result.ended - result.started < 40
+
+
+@virtual
+async def test_a_stuck_pod_costs_no_other_pod_its_grace(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        pod = scene.pod("held", grace=5, shutdown=1)
+        metadata = {**pod["metadata"], "finalizers": ["acme.example/hold"]}
+        cluster.set({**pod, "metadata": metadata})
+        scene.pod("slow", grace=80, shutdown=70)
+        result = await scene.notice()
+        assert result.pods.evicted >= 1
+        assert "slow" not in scene.names()
+        assert result.ended - result.started >= 70

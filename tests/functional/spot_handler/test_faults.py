@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from lambdas.common.errors import (
 )
 from lambdas.spot_handler.outcome import Outcome
 from lambdas.spot_handler.settings import OnDeadline
-from sandbox.cluster import Answer, BreakWatch, Delay, Down, DropAnswer, Hook, Reset
+from sandbox.cluster import Answer, BreakWatch, Delay, Down, DropAnswer, Hook, LateAnswer, Reset
 from tests.functional.spot_handler.conftest import Scene, virtual
 
 
@@ -81,10 +82,10 @@ async def test_a_pod_that_is_gone_needs_nothing_more(scene: Scene, answer: Answe
     async with scene.cluster as cluster:
         scene.build()
         scene.pod("web")
-        cluster.faults.add("POST", "eviction", answer)
         cluster.faults.add(
             "POST", "eviction", Hook(lambda _: cluster.delete("pods", "web", "default", grace=0))
         )
+        cluster.faults.add("POST", "eviction", answer)
         result = await scene.notice()
         assert result.outcome is Outcome.DRAINED
         assert (result.pods.evicted, result.pods.gone) == (0, 1)
@@ -263,6 +264,7 @@ async def test_a_right_that_is_missing_fails_the_invocation_and_is_named(
         assert len(cluster.log.find("POST", "eviction")) < 60
 
 
+@pytest.mark.usefixtures("container")
 @virtual
 async def test_no_right_to_write_events_costs_the_events_only(
     scene: Scene, capsys: pytest.CaptureFixture[str]
@@ -523,3 +525,132 @@ async def test_an_admission_policy_on_nodes_is_not_called_a_missing_right(scene:
         with pytest.raises(ClusterRefusedError, match="denied request") as e:
             await scene.notice()
         assert "rbac" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "words", ['poddisruptionbudgets.policy "web" not found', "404 page not found"]
+)
+@virtual
+async def test_a_404_about_something_else_does_not_make_a_pod_gone(
+    scene: Scene, words: str
+) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        for number in range(3):
+            scene.pod(f"web-{number}", shutdown=5)
+        # The budget was deleted between the server's look at it and its write.
+        refusal = Answer(404, failure(404, words))
+        cluster.faults.add("POST", "pods/web-0/eviction", refusal, times=2)
+        result = await scene.notice()
+        assert (result.outcome, result.pods.evicted) == (Outcome.DRAINED, 3)
+        assert scene.names() == set()
+        assert scene.asked()["list pods"] <= 4
+
+
+@virtual
+async def test_a_pod_that_never_is_evicted_by_404s_is_left_and_named(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web")
+        refusal = Answer(404, failure(404, "404 page not found"))
+        cluster.faults.add("*", "pods/web", refusal, times=math.inf)
+        result = await scene.notice()
+        assert result.outcome is Outcome.PARTIAL
+        assert "still listed" in result.pods.left[0].reason
+
+
+@virtual
+async def test_a_list_that_the_watch_has_overtaken_ends_no_younger_pod(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web", shutdown=1)
+        # The last look is sent while the node is empty, and answered 5 s later. Meanwhile a pod
+        # lands, and the watch tells of it.
+        cluster.faults.add("GET", "/pods$", LateAnswer(5), skip=2)
+        loop = asyncio.get_running_loop()
+        land = partial(scene.pod, "late", shutdown=10)
+        loop.call_later(5, land)
+        result = await scene.notice()
+        assert (result.outcome, result.pods.evicted) == (Outcome.DRAINED, 2)
+        assert scene.names() == set()
+
+
+@virtual
+async def test_a_binding_that_was_under_way_lands_and_is_drained(scene: Scene) -> None:
+    async with scene.cluster:
+        scene.build()
+        loop = asyncio.get_running_loop()
+        loop.call_later(2.5, partial(scene.pod, "late"))  # the node seems to be empty
+        result = await scene.notice()
+        assert (result.outcome, result.pods.evicted) == (Outcome.DRAINED, 1)
+        assert scene.names() == set()
+
+
+@virtual
+async def test_a_node_that_no_last_list_shows_empty_is_not_called_drained(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web")
+        cluster.faults.add("GET", "/pods$", Answer(503), skip=2, times=math.inf)
+        result = await scene.notice()
+        assert (result.outcome, result.pods.left) == (Outcome.PARTIAL, [])
+        assert "the last list was not answered" in result.reason
+        assert result.drained_at is None
+
+
+@virtual
+async def test_a_webhook_on_nodes_that_fails_does_not_cost_the_drain(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        for number in range(3):
+            scene.pod(f"web-{number}", shutdown=5)
+        broken = Answer(500, failure(500, "failed calling webhook"))
+        cluster.faults.add("PATCH", "/nodes/", broken, times=math.inf)
+        with pytest.raises(ClusterUnavailableError, match="failed calling webhook") as e:
+            await scene.notice()
+        assert scene.names() == set()
+        first = cluster.log.find("POST", "eviction")[0]
+        assert first.started_at - cluster.log.entries[0].started_at == pytest.approx(10, abs=1)
+        assert any("3 evicted" in note for note in e.value.__notes__)
+
+
+@virtual
+async def test_a_cordon_that_comes_late_is_as_good(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web")
+        broken = Answer(500, failure(500, "failed calling webhook"))
+        cluster.faults.add("PATCH", "/nodes/", broken, times=12)
+        # Its own replacement: on a node that takes pods, evicting it would go on for ever.
+        asyncio.get_running_loop().call_later(12, partial(scene.pod, "again"))
+        result = await scene.notice()
+        assert (result.outcome, result.pods.evicted) == (Outcome.DRAINED, 2)
+        node = cluster.get("nodes", scene.node)
+        assert node is not None
+        assert node["spec"]["unschedulable"] is True
+        again = cluster.log.find("POST", "pods/again/eviction")[0]
+        assert again.started_at >= cluster.log.find("PATCH", "/nodes/", status=200)[0].started_at
+
+
+@virtual
+async def test_pods_that_land_on_a_node_that_cannot_be_cordoned_are_left(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web")
+        words = 'nodes "x" is forbidden: ValidatingAdmissionPolicy "y" denied request: no'
+        cluster.faults.add("PATCH", "/nodes/", Answer(403, failure(403, words)), times=math.inf)
+        cluster.faults.add("POST", "web/eviction", Hook(lambda _: void(scene.pod("again"))))
+        with pytest.raises(ClusterRefusedError, match="denied request"):
+            await scene.notice()
+        assert scene.names() == {"again"}
+        assert cluster.log.find("POST", "again/eviction") == []
+
+
+@virtual
+async def test_a_proxys_404_for_the_cordon_does_not_make_the_node_gone(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web")
+        cluster.faults.add("PATCH", "/nodes/", Answer(404, failure(404, "no route")), times=2)
+        result = await scene.notice()
+        assert (result.outcome, result.pods.evicted) == (Outcome.DRAINED, 1)

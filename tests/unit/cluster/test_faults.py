@@ -14,6 +14,7 @@ from sandbox.cluster import (
     Down,
     DropAnswer,
     Hook,
+    LateAnswer,
     Reset,
     SimulatedCluster,
 )
@@ -47,6 +48,20 @@ async def test_a_delay_and_the_time_out_of_a_client() -> None:
         cluster.faults.add("GET", "/nodes/", Delay())
         with pytest.raises(httpx2.ReadTimeout):
             await client.get(NODE, timeout=5)
+
+
+@virtual
+async def test_a_late_answer_tells_of_the_past() -> None:
+    async with SimulatedCluster() as cluster, cluster.client() as client:
+        cluster.add_node("n")
+        cluster.faults.add("GET", "/pods$", LateAnswer(3))
+        asyncio.get_running_loop().call_later(1, cluster.add_pod, "a", "n")
+
+        answer = await client.get("/api/v1/pods")
+
+        assert answer.json()["items"] == []
+        assert asyncio.get_running_loop().time() == pytest.approx(3)
+        assert len((await client.get("/api/v1/pods")).json()["items"]) == 1
 
 
 @virtual

@@ -43,7 +43,7 @@ def answer(http_code: int, /, **body: Any) -> Answer:
         ("evict-missing", Verdict.GONE),
         ("evict-uid-mismatch", Verdict.GONE),
         ("evict-budget-exhausted", Verdict.BLOCKED),
-        ("evict-budget-not-observed", Verdict.BLOCKED),
+        ("evict-budget-not-observed", Verdict.RETRY),
         ("evict-unready-ifhealthybudget", Verdict.BLOCKED),
         ("evict-two-budgets", Verdict.BLOCKED),
         ("evict-namespace-terminating", Verdict.RETRY),

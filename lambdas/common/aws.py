@@ -15,6 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.loaders import Loader
 
 from lambdas.common.errors import AwsRefusedError, AwsUnavailableError
+from lambdas.common.text import REFUSAL_LIMIT, cut
 
 if TYPE_CHECKING:
     import boto3.session
@@ -137,14 +138,14 @@ def explained(what: str) -> Iterator[None]:
     except ClientError as error:
         _raise(what, error)
     except HTTPClientError as error:  # time-outs, refused and broken connections
-        raise AwsUnavailableError(f"{what}: AWS did not answer: {error}") from error
+        raise AwsUnavailableError(f"{what}: AWS did not answer: {cut(error)}") from error
     except BotoCoreError as error:  # no credentials, no region, a parameter that the model refuses
-        raise AwsRefusedError(f"{what}: {error}", code=type(error).__name__) from error
+        raise AwsRefusedError(f"{what}: {cut(error)}", code=type(error).__name__) from error
 
 
 def _raise(what: str, error: ClientError) -> NoReturn:
     code = error.response.get("Error", {}).get("Code", "")
-    message = error.response.get("Error", {}).get("Message", "")
+    message = cut(error.response.get("Error", {}).get("Message", ""), REFUSAL_LIMIT)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in _THROTTLED or status >= _SERVER_FAULT:
         raise AwsUnavailableError(f"{what}: {code}: {message}") from error

@@ -40,6 +40,7 @@ from lambdas.common.errors import (
     PermanentError,
     RetryableError,
 )
+from lambdas.common.text import REFUSAL_LIMIT, cut
 
 FIELD_MANAGER: Final = "castai-eks"
 """Who owns the fields that we apply."""
@@ -283,7 +284,7 @@ def explained(what: str) -> Iterator[None]:
 
 def _refusal(what: str, error: httpx2.HTTPStatusError) -> CastaiError:
     code = error.response.status_code if error.response is not None else 0
-    said = error.status.message if isinstance(error, ApiError) else ""
+    said = cut(error.status.message or "", REFUSAL_LIMIT) if isinstance(error, ApiError) else ""
     answered = f"{what} was answered with {code}: {said or 'no message'}"
     if code == _UNAUTHORIZED:
         return ClusterUnauthorizedError(
@@ -294,7 +295,7 @@ def _refusal(what: str, error: httpx2.HTTPStatusError) -> CastaiError:
     if code == _TOO_MANY or code >= _SERVER_FAULT:
         return ClusterUnavailableError(f"The cluster is not well: {answered}")
     if code == _CONFLICT and isinstance(error, ApiError) and (found := _conflicts(error)):
-        fields = "; ".join(f"{field} is {manager}'s" for field, manager in found)
+        fields = cut("; ".join(f"{f} is {manager}'s" for f, manager in found), REFUSAL_LIMIT)
         return FieldConflictError(
             f"Let go of the fields that another manager owns, none was overwritten: {what}: "
             f"{fields}",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 LIMIT = 200  # characters. A log line of CloudWatch holds 256 KB, a node up to 250 pods
+# characters. A refusal of AWS names caller, action and resource before the reason; one of an
+# admission webhook lists what it wants.
+REFUSAL_LIMIT = 800
 
 
-def cut(text: object) -> str:
-    """At most LIMIT characters of text from outside, in one line."""
-    line = " ".join(str(text)[: 2 * LIMIT].split())
-    return line if len(line) <= LIMIT else line[: LIMIT - 1] + "…"
+def cut(text: object, limit: int = LIMIT) -> str:
+    """At most `limit` characters of text from outside, in one line."""
+    line = " ".join(str(text)[: 2 * limit].split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"

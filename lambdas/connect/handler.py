@@ -23,6 +23,7 @@ from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.cluster import Cluster
 from lambdas.common.errors import AwsRefusedError, CastaiError, SettingsError
 from lambdas.common.kube import Kube
+from lambdas.common.logs import quiet_libraries
 from lambdas.common.own_access import CLUSTER_ADMIN, VIEW, Grant
 from lambdas.connect import agent, readiness
 from lambdas.connect.manifest import NAME, render
@@ -42,6 +43,8 @@ REASON_LENGTH: Final = 1000  # characters: CloudFormation does not take much mor
 _GONE: Final = "ResourceNotFoundException"
 ADMIN: Final = Grant(CLUSTER_ADMIN)
 VIEWER: Final = Grant(VIEW, (NAME,))
+
+quiet_libraries()
 
 Event = Mapping[str, Any]
 OpenKube = Callable[[Cluster, Clock, float, float], Kube]
@@ -108,7 +111,8 @@ def respond(event: Event, tools: Means, *, remaining: float) -> dict[str, Any]:
     except CastaiError as error:
         reason = "\n".join([str(error), *getattr(error, "__notes__", ())])
         logger().error("The request failed", extra={"reason": reason})
-        raise AgentResourceError(reason[:REASON_LENGTH]) from error
+        # The cause may quote a server at length: Lambda would log it.
+        raise AgentResourceError(reason[:REASON_LENGTH]) from None
 
 
 def _create_or_update(event: Event, tools: Means, until: float) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.cluster import Cluster, Token, token_for
 from lambdas.common.errors import CastaiError, PermanentError, SettingsError
 from lambdas.common.kube import Kube
+from lambdas.common.logs import quiet_libraries
 from lambdas.onboarding import names, steps
 from lambdas.onboarding.context import Clients, Context, Place
 from lambdas.onboarding.door import Door
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 OWN_ROLE: Final = "OWN_ROLE_ARN"
 RESERVE: Final = 10.0  # s of an invocation kept for its very end: our own access, the answer
 REASON_BYTES: Final = 1000  # CloudFormation takes an answer of 4 KiB; the framework adds its own
+
+quiet_libraries()
 
 OpenApi = Callable[[str, str, Clock, float], CastaiApi]
 

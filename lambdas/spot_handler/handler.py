@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lambdas.common import aws
 from lambdas.common.clock import SYSTEM
+from lambdas.common.logs import quiet_libraries
 from lambdas.common.text import cut
 from lambdas.spot_handler import instances, interruption, notices, report
 from lambdas.spot_handler.interruption import Means
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
 
     from lambdas.spot_handler.castai import CastAi
+
+quiet_libraries()
 
 # s kept for the report when the function's own time runs out before the notice does
 REPORT_RESERVE = 3.0

@@ -32,6 +32,7 @@ def main() -> None:
     import cluster_vpc  # noqa: PLC0415
     import guard  # noqa: PLC0415
     import role_logs  # noqa: PLC0415
+    import root_logger  # noqa: PLC0415
     from asynchronous import AsyncInvocations  # noqa: PLC0415
     from condition_keys import ConditionKeys  # noqa: PLC0415
     from door import Door  # noqa: PLC0415
@@ -49,6 +50,7 @@ def main() -> None:
         invocations.install()
         RuleTargets(invocations, permissions).install()
         role_logs.install(permissions)
+        root_logger.install()
         ConditionKeys().install()
         PassRole().install()
         access_entry.install()

@@ -15,10 +15,13 @@ from lightkube import Client
 from sandbox import aws, kubernetes, lifecycle
 from sandbox.aws import Aws
 from sandbox.cdk import Cdk
-from sandbox.state import State
+from sandbox.state import API_KEY_SECRET, State
 from tests.integration.pool import Pool
 
 LEAST_PRIVILEGE = {"castai:rolePolicies": "least-privilege"}
+# Every function logs as much as it can: what must not be logged would be there.
+LOUD = {"castai:logLevel": "DEBUG"}
+SIGNED = ("k8s-aws-v1.", "X-Amz-Signature", "AWS4-HMAC-SHA256")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -56,10 +59,24 @@ def admin(state: State) -> Iterator[Client]:
 def stack(state: State, account: Aws) -> Cdk:
     """The spot handler, deployed with the least that it needs."""
     cdk = Cdk(account, Path(state.folder), name="least-privilege")
-    cdk.synth({"castai:clusters": state.cluster, **LEAST_PRIVILEGE})
+    assert state.castai is not None
+    castai = {"castai:apiKeySecret": API_KEY_SECRET, "castai:apiUrl": state.castai.url}
+    cdk.synth({"castai:clusters": state.cluster, **castai, **LEAST_PRIVILEGE, **LOUD})
     cdk.bootstrap()
     cdk.deploy()
     return cdk
+
+
+def assert_no_secret_is_logged(account: Aws, function: str, *secrets: str) -> None:
+    """Search a function's whole log for keys, tokens and signatures. It has to log something."""
+    pages = account.logs.get_paginator("filter_log_events").paginate(
+        logGroupName=f"/aws/lambda/{function}"
+    )
+    lines = [event["message"] for page in pages for event in page["events"]]
+    assert any('"level":"INFO"' in line for line in lines)
+    key = account.secrets.get_secret_value(SecretId=API_KEY_SECRET)["SecretString"]
+    for forbidden in (key, *secrets, *SIGNED):
+        assert [line[:200] for line in lines if forbidden in line] == []
 
 
 @pytest.fixture

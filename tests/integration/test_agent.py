@@ -20,6 +20,7 @@ from sandbox.castai_api.reporter import reporting
 from sandbox.cdk import Cdk
 from sandbox.errors import SandboxError
 from sandbox.state import API_KEY_SECRET, CastAi, State
+from tests.integration.conftest import LOUD, assert_no_secret_is_logged
 
 NAME = "castai-agent"
 
@@ -58,6 +59,7 @@ def cdk_of(state: State, account: Aws, castai: CastAi, **more: str) -> Cdk:
         "castai:agentClusters": state.cluster,
         "castai:apiKeySecret": API_KEY_SECRET,
         "castai:apiUrl": castai.url,
+        **LOUD,
         **{f"castai:{key}": value for key, value in more.items()},
     }
     cdk.synth(context)
@@ -79,6 +81,7 @@ def test_connect_change_and_disconnect(
         assert deployment.status.readyReplicas == 1
         entries = account.eks.list_access_entries(clusterName=state.cluster)["accessEntries"]
         assert [each for each in entries if NAME in each] == []
+        assert_no_secret_is_logged(account, "castai-agent")
         cdk_of(state, account, castai, agentReplicas="2").deploy("castai-agent")
         deployment = admin.get(Deployment, NAME, namespace=NAME)
         assert deployment.spec is not None

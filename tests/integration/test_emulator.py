@@ -291,6 +291,36 @@ def test_a_rule_invokes_a_function_only_with_its_permission(
         account.sqs.delete_queue(QueueUrl=queue)
 
 
+SHOW_LEVEL = """
+import logging
+level = logging.getLogger().level
+def handler(event, context):
+    return [level, len(logging.root.handlers)]
+"""
+
+
+def test_the_root_logger_has_the_functions_level_before_the_handler_is_imported(
+    account: Aws, role: str
+) -> None:
+    """A library's DEBUG lines reach the log here as they do on AWS."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as code:
+        code.writestr("main.py", SHOW_LEVEL)
+    for format_, level, expected in (("JSON", "DEBUG", 10), ("Text", None, 30)):
+        logging = {"LogFormat": format_, **({"ApplicationLogLevel": level} if level else {})}
+        account.functions.create_function(
+            FunctionName=role,
+            Runtime="python3.13",
+            Role=f"arn:aws:iam::{account.account}:role/{role}",
+            Handler="main.handler",
+            Code={"ZipFile": archive.getvalue()},
+            LoggingConfig=logging,  # type: ignore[arg-type]
+        )
+        answer = account.functions.invoke(FunctionName=role)["Payload"].read()
+        account.functions.delete_function(FunctionName=role)
+        assert json.loads(answer) == [expected, 1]
+
+
 def test_an_emulator_that_has_changed_is_named_before_it_serves() -> None:
     code = (
         "from ministack.services import eks\n"

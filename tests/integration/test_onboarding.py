@@ -13,12 +13,14 @@ from sandbox.aws import Aws
 from sandbox.cdk import Cdk
 from sandbox.errors import SandboxError
 from sandbox.state import API_KEY_SECRET, CastAi, State
-from tests.integration.conftest import LEAST_PRIVILEGE
+from tests.integration.conftest import LEAST_PRIVILEGE, LOUD, assert_no_secret_is_logged
 from tests.integration.test_agent import castai, received
 
 __all__ = ["castai"]  # a fixture
 
-SPOT_SETTINGS = {key.removeprefix("castai:"): value for key, value in LEAST_PRIVILEGE.items()}
+SPOT_SETTINGS = {
+    key.removeprefix("castai:"): value for key, value in {**LEAST_PRIVILEGE, **LOUD}.items()
+}
 
 
 class Account:
@@ -119,6 +121,9 @@ def test_user_then_role_then_gone(state: State, account: Aws, castai: CastAi, ow
         assert made["profiles"] == {node}
         assert any(arn.endswith(f"user/cast-eks-{cluster}") for arn in made["entries"])
         assert all("onboarding" not in arn for arn in made["entries"])
+        stored = own.secrets.get_secret_value(SecretId=f"castai-eks/{cluster}/credentials")
+        key = json.loads(stored["SecretString"])["secretAccessKey"]
+        assert_no_secret_is_logged(account, f"castai-onboarding-{cluster}", key)
 
         cdk = cdk_of(state, account, castai, onboardMode="cross-account-role")
         cdk.deploy("castai-onboarding")

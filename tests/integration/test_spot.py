@@ -15,7 +15,8 @@ from sandbox import verdict, wait
 from sandbox.aws import Aws
 from sandbox.state import Node, State
 from sandbox.story import Story, Way
-from tests.integration.pool import SOON, Pool
+from tests.integration.conftest import assert_no_secret_is_logged
+from tests.integration.pool import FUNCTION, SOON, Pool
 
 
 def cordoned(admin: Client, node: Node) -> bool:
@@ -26,6 +27,15 @@ def cordoned(admin: Client, node: Node) -> bool:
 def begun(story: Story) -> bool:
     """Whether a first pod is on its way out."""
     return any(pod.way is not Way.RUNNING for pod in story.leaving)
+
+
+def test_no_key_token_or_signature_is_logged_at_debug(pool: Pool, account: Aws) -> None:
+    """The level is the one of the deployed function; CAST AI is told, so the key is read."""
+    node = pool.node()
+    tag = {"Key": "cast:cluster-id", "Value": "00000000-0000-4000-8000-000000000000"}
+    account.ec2.create_tags(Resources=[node.instance], Tags=[tag])  # type: ignore[list-item]
+    assert pool.drained(node).result["castai"] == "failed"  # no such cluster
+    assert_no_secret_is_logged(account, FUNCTION)
 
 
 def test_a_notice_drains_the_node_within_the_budget_and_no_pod_is_lost(

@@ -154,6 +154,25 @@ class TestConnecting:
             respond(event("Create", properties), tools, remaining=REMAINING)
 
 
+def test_a_servers_words_are_cut_before_they_are_logged_or_returned(
+    cluster: ServedCluster,
+    tools: Means,
+    properties: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An admission webhook may answer with whatever it wants to say."""
+    words = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 422}
+    flood = Answer(422, words | {"message": "no " * 100_000})
+    cluster.faults.add("PATCH", "/namespaces/castai-agent/", flood)
+    with pytest.raises(AgentResourceError) as caught:
+        respond(event("Create", properties), tools, remaining=REMAINING)
+    assert str(caught.value).startswith("Correct what the cluster refuses: applying ")
+    assert "no no no" in str(caught.value)
+    assert caught.value.__suppress_context__  # Lambda logs no cause, which has all of it
+    (logged,) = caplog.records
+    assert 500 < len(str(vars(logged))) < 5000
+
+
 class TestWaiting:
     def waiting(self, tools: Means, properties: dict[str, Any], **more: Any) -> dict[str, Any]:
         request = event("Create", properties)

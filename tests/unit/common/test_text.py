@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lambdas.common.text import LIMIT, cut
+from lambdas.common.text import LIMIT, REFUSAL_LIMIT, cut
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,7 @@ from lambdas.common.text import LIMIT, cut
 )
 def test_text_from_outside_is_one_short_line(given: object, expected: str) -> None:
     assert cut(given) == expected
+
+
+def test_a_refusal_may_be_longer() -> None:
+    assert len(cut("x" * 10_000, REFUSAL_LIMIT)) == REFUSAL_LIMIT

@@ -148,23 +148,77 @@ def _roles() -> Iterator[str]:
     yield f"The role `{names.SPOT_ROLE}`, which Lambda alone may assume:"
     yield "\n".join(f"- `{arn}`" for arn in policies.spot_managed_policies("aws"))
     yield (
-        "and eks:DescribeCluster on the clusters concerned. "
-        "`castai:rolePolicies=least-privilege` replaces the three by what the code uses."
+        "and an inline policy. `castai:rolePolicies=least-privilege` replaces the three by the "
+        "first two statements. ReadApiKey stands there with `castai:apiKeySecret`, DecryptApiKey "
+        "with `castai:apiKeyKmsKey`, Trace with `castai:tracing`, AttachToVpc and its Deny with "
+        "`castai:subnetIds`; so it is for the functions below."
+    )
+    where = _function("castai-spot-handler")
+    yield _statements(
+        policies.spot_handler(
+            where,
+            failure_queue=f"{where.function}-failures",
+            least=True,
+            api_key_secret=_API_KEY,
+            api_key_kms_key=_KMS_KEY,
+            tracing=True,
+            in_vpc=True,
+        )
     )
 
 
+_API_KEY: Final = "API_KEY"
+_KMS_KEY: Final = "arn:aws:kms:REGION:ACCOUNT:key/KEY"
+
+
+def _function(name: str) -> policies.FunctionScope:
+    return policies.FunctionScope("aws", "ACCOUNT", ("REGION",), name)
+
+
 def _onboarders() -> Iterator[str]:
+    yield "## The agent's function"
+    yield (
+        "The role of the custom resource's function. It becomes an administrator of a listed "
+        "cluster's Kubernetes API for as long as it works there."
+    )
+    where = _function("castai-agent")
+    yield _statements(
+        policies.agent_function(
+            where,
+            own_role=f"{where.function}-REGION",
+            clusters=["CLUSTER"],
+            api_key_secret=_API_KEY,
+            api_key_kms_key=_KMS_KEY,
+            in_vpc=True,
+        )
+    )
     unknown = Scope("aws", "REGION", "ACCOUNT", "CLUSTER", "", "")
     yield "## The onboarding's function"
     yield (
         "The role of the custom resource's function, for each cluster. It touches the names above "
         "and nothing else. With PermissionsBoundary each statement that makes, fills or attaches "
-        "also demands `iam:PermissionsBoundary`. It becomes an administrator of the cluster's "
-        "Kubernetes API for as long as it works there."
+        "also demands `iam:PermissionsBoundary`. EncryptCredentials stands there with KmsKey. It "
+        "becomes an administrator of the cluster's Kubernetes API for as long as it works there."
     )
-    own, key = "arn:aws:iam::ACCOUNT:role/ONBOARDING", "API_KEY"
-    function = policies.onboarding_lambda(unknown, own_role_arn=own, api_key_secret=key)
-    yield from _named(function)
+    own = _function("castai-onboarding-CLUSTER").function
+    yield from _named(
+        policies.onboarding_lambda(
+            unknown,
+            own_role_arn=unknown.iam(f"role/{own}-REGION"),
+            function=own,
+            api_key_secret=_API_KEY,
+            api_key_kms_key=_KMS_KEY,
+            credentials_kms_key=_KMS_KEY,
+            in_vpc=True,
+        )
+    )
+    yield "## CDK's Provider framework"
+    yield (
+        "It stands between CloudFormation and the two functions above. Each of its functions "
+        "carries AWS's policy `service-role/AWSLambdaBasicExecutionRole` and may call what comes "
+        "after it, and nothing else: lambda:InvokeFunction and lambda:GetFunction on the one "
+        "function, and for the agent's waiter states:StartExecution on its state machine."
+    )
     yield "## The administrator"
     yield "Whoever deploys with `cdk deploy` acts as the roles of the bootstrap stack:"
     yield _statements(policies.cdk_deployer("aws", "ACCOUNT", "REGION"))
@@ -220,7 +274,7 @@ def _named(documents: Mapping[str, Document]) -> Iterator[str]:
 def _statements(document: Document) -> str:
     rows = [
         [
-            statement.get("Sid", ""),
+            statement["Sid"] + (" (Deny)" if statement["Effect"] == "Deny" else ""),
             "<br>".join(statement["Action"]),
             "<br>".join(f"`{_shown(resource)}`" for resource in statement["Resource"]),
             "<br>".join(_conditions(statement.get("Condition", {}))),

@@ -52,6 +52,9 @@ Boundary = Annotated[str | None, typer.Option(help="ARN of a permissions boundar
 AccountWide = Annotated[
     bool, typer.Option("--account-wide", help="One CastEKSPolicy for all clusters.")
 ]
+ApiKeySecret = Annotated[
+    str | None, typer.Option(help="Secret (name or ARN) with CAST AI's API key.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")]
 
 
@@ -68,9 +71,7 @@ def admin(
     mode: Annotated[Mode | None, typer.Option(help="One mode only; both by default.")] = None,
     boundary: Boundary = None,
     account_wide: AccountWide = False,
-    api_key_secret: Annotated[
-        str | None, typer.Option(help="Secret (name or ARN) with CAST AI's API key.")
-    ] = None,
+    api_key_secret: ApiKeySecret = None,
     cdk: Annotated[bool, typer.Option(help="For deploying with CDK instead.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -155,27 +156,39 @@ def node(
 @app.command()
 def spot(
     *,
-    cluster: Annotated[str, typer.Option(help="One cluster; all by default.")] = "*",
+    cluster: Annotated[str, typer.Option(help="One cluster; all by default.")] = "",
     region: Region = "REGION",
     account: Account = "ACCOUNT",
     partition: Partition = "aws",
+    name_prefix: Annotated[str, typer.Option(help="castai:namePrefix of the stacks.")] = "castai",
+    api_key_secret: ApiKeySecret = None,
+    api_key_kms_key: Annotated[
+        str | None, typer.Option(help="KMS key of that secret, unless it is AWS's own.")
+    ] = None,
+    least: Annotated[
+        bool, typer.Option("--least-privilege", help="Without AWS's managed policies.")
+    ] = False,
+    tracing: Annotated[bool, typer.Option("--tracing", help="With X-Ray.")] = False,
+    in_vpc: Annotated[bool, typer.Option("--vpc", help="For a function in a VPC.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """What the spot handler's role carries."""
+    function = f"{name_prefix}-spot-handler"
+    inline = policies.spot_handler(
+        policies.FunctionScope(partition, account, (region,), function),
+        failure_queue=f"{function}-failures",
+        clusters=[cluster] if cluster else [],
+        least=least,
+        api_key_secret=api_key_secret,
+        api_key_kms_key=api_key_kms_key,
+        tracing=tracing,
+        in_vpc=in_vpc,
+    )
+    managed = [] if least else list(policies.spot_managed_policies(partition))
     documents = {
         "trust": policies.lambda_trust(partition),
-        "managed-policies": list(policies.spot_managed_policies(partition)),
-        "inline": {
-            "Version": policies.VERSION,
-            "Statement": [
-                {
-                    "Sid": "FindCluster",
-                    "Effect": "Allow",
-                    "Action": ["eks:DescribeCluster"],
-                    "Resource": [f"arn:{partition}:eks:{region}:{account}:cluster/{cluster}"],
-                }
-            ],
-        },
+        "managed-policies": managed,
+        "inline": inline,
     }
     _print(documents, as_json=as_json)
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from aws_cdk import Arn, ArnComponents, ArnFormat, CfnOutput, CustomResource, Duration, Environment
+from aws_cdk import CfnOutput, CustomResource, Duration, Environment
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from lambdas.common.own_access import CLUSTER_ADMIN, VIEW
 from lambdas.connect.handler import OWN_ROLE
+from lambdas.onboarding import policies
 from stacks.castai_stack import CastaiStack
-from stacks.constructs.acknowledged import acknowledge
-from stacks.constructs.api_key import api_key_statements
+from stacks.constructs.acknowledged import acknowledge, wildcards
 from stacks.constructs.bundling import ROOT
 from stacks.constructs.patient_provider import PatientProvider
 from stacks.constructs.python_function import PythonFunction
-from stacks.constructs.spot_role import NETWORK_INTERFACE_ACTIONS
 from stacks.settings import Settings
 
 RESOURCE_TYPE = "Custom::CastEksAgent"
@@ -30,7 +28,7 @@ _WILDCARDS = {
     "LookAfterOwnEntry": "Entries of the function's own role; the last part is an id of EKS's",
     "GiveItselfRights": "Entries of the function's own role; the last part is an id of EKS's",
     "WriteOwnLog": "The streams of the function's own log group",
-    "AttachToVpc": "Network interfaces take no resource",
+    "AttachToVpc": "Lambda checks the role for these on every resource; its code is denied them",
 }
 
 
@@ -103,88 +101,24 @@ class AgentStack(CastaiStack):
         """What the function does, on these clusters and the one secret, and nothing else."""
         # A name of its own, so that its policy can name it: it lets itself in and nobody else.
         name = f"{self.prefix}-{self.region}"
-        statements = {
-            statement.sid: statement
-            for statement in (
-                *self._cluster_statements(clusters, name),
-                *self._other_statements(),
-            )
-        }
+        document = policies.agent_function(
+            policies.FunctionScope(self.partition, self.account, (self.region,), self.prefix),
+            own_role=name,
+            clusters=clusters,
+            api_key_secret=self.settings.castai.api_key_secret,
+            api_key_kms_key=self.settings.castai.api_key_kms_key,
+            in_vpc=bool(self.settings.spot_handler.subnet_ids),
+        )
         role = iam.Role(
             self,
             "Role",
             role_name=name,
             description="Of the function that connects clusters to CAST AI",
             assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
-            inline_policies={"Connect": iam.PolicyDocument(statements=list(statements.values()))},
+            inline_policies={"Connect": iam.PolicyDocument.from_json(document)},
         )
-        acknowledge(
-            role,
-            {
-                f"IAM5[Resource::{arn}]": _WILDCARDS[str(sid)]
-                for sid, statement in statements.items()
-                for arn in statement.resources
-                if "*" in arn
-            },
-        )
+        acknowledge(role, wildcards(role, document, _WILDCARDS))
         return role
-
-    def _cluster_statements(
-        self, clusters: Sequence[str], role_name: str
-    ) -> Iterator[iam.PolicyStatement]:
-        cluster_arns = [self._arn("eks", "cluster", cluster) for cluster in clusters]
-        role_arn = f"arn:{self.partition}:iam::{self.account}:role/{role_name}"
-        own_entries = [
-            self._arn("eks", "access-entry", f"{cluster}/role/{self.account}/{role_name}/*")
-            for cluster in clusters
-        ]
-        yield _allow("FindCluster", ["eks:DescribeCluster"], cluster_arns)
-        yield _allow(
-            "LetItselfIn",
-            ["eks:CreateAccessEntry"],
-            cluster_arns,
-            {"ArnEquals": {"eks:principalArn": role_arn}},
-        )
-        yield _allow(
-            "LookAfterOwnEntry",
-            ["eks:DescribeAccessEntry", "eks:DeleteAccessEntry", "eks:TagResource"],
-            own_entries,
-        )
-        yield _allow(
-            "GiveItselfRights",
-            ["eks:AssociateAccessPolicy"],
-            own_entries,
-            {"ArnEquals": {"eks:policyArn": self._access_policies()}},
-        )
-
-    def _other_statements(self) -> Iterator[iam.PolicyStatement]:
-        log = f"/aws/lambda/{self.prefix}:*"
-        yield _allow(
-            "WriteOwnLog",
-            ["logs:CreateLogStream", "logs:PutLogEvents"],
-            [self._arn("logs", "log-group", log, ArnFormat.COLON_RESOURCE_NAME)],
-        )
-        yield from api_key_statements(self, self.settings.castai)
-        if self.settings.spot_handler.subnet_ids:
-            yield _allow("AttachToVpc", NETWORK_INTERFACE_ACTIONS, ["*"])
-
-    def _access_policies(self) -> list[str]:
-        return [
-            f"arn:{self.partition}:eks::aws:cluster-access-policy/{policy}"
-            for policy in (CLUSTER_ADMIN, VIEW)
-        ]
-
-    def _arn(
-        self,
-        service: str,
-        resource: str,
-        name: str,
-        form: ArnFormat = ArnFormat.SLASH_RESOURCE_NAME,
-    ) -> str:
-        parts = ArnComponents(
-            service=service, resource=resource, resource_name=name, arn_format=form
-        )
-        return Arn.format(parts, self)
 
     def _outputs(self, cluster: str, agent: CustomResource) -> None:
         part = "".join(each.capitalize() for each in cluster.replace("_", "-").split("-"))
@@ -198,14 +132,3 @@ class AgentStack(CastaiStack):
                 value=agent.get_att_string(attribute),
                 description=description,
             )
-
-
-def _allow(
-    sid: str,
-    actions: Sequence[str],
-    resources: Sequence[str],
-    conditions: dict[str, object] | None = None,
-) -> iam.PolicyStatement:
-    return iam.PolicyStatement(
-        sid=sid, actions=list(actions), resources=list(resources), conditions=conditions
-    )

@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from lambdas.common.errors import PermanentError
+from lambdas.common.own_access import CLUSTER_ADMIN, VIEW
 from lambdas.onboarding import names
 
 Document = dict[str, Any]
@@ -29,7 +30,23 @@ ROLE_INLINE_LIMIT: Final = 10240  # all inline policies of a role together, IAM 
 USER_CLUSTER_CHARACTERS: Final = names.USER_LIMIT.characters - len("cast-eks-")
 
 NODE_ACCESS_GROUPS: Final = ("system:bootstrappers", "system:nodes")
-ADMIN_ACCESS_POLICY: Final = "AmazonEKSClusterAdminPolicy"
+ADMIN_ACCESS_POLICY: Final = CLUSTER_ADMIN
+
+# What CAST AI documents for CastLambdaRoleForSpot.
+SPOT_MANAGED_POLICIES: Final = (
+    "CloudWatchLogsFullAccess",
+    "service-role/AWSLambdaRole",
+    "AmazonEC2ReadOnlyAccess",
+)
+
+# https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions
+INTERFACE_WRITES: Final = (
+    "ec2:CreateNetworkInterface",
+    "ec2:DeleteNetworkInterface",
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:UnassignPrivateIpAddresses",
+)
+INTERFACE_READS: Final = ("ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets")
 
 
 class Permissions(StrEnum):
@@ -429,7 +446,8 @@ def administrator(
     account_wide: bool = False,
     boundary: str | None = None,
     api_key_secret: str | None = None,
-    kms_key_arns: Sequence[str] = (),
+    api_key_kms_key: str | None = None,
+    credentials_kms_key: str | None = None,
 ) -> dict[str, Document]:
     """All that a person needs who onboards the cluster from a terminal or by hand, and undoes it.
 
@@ -450,7 +468,12 @@ def administrator(
             _allow("LookAround", ["sts:GetCallerIdentity", "ec2:DescribeSecurityGroups"], ["*"]),
             *_own_security_group_statements(scope),
             *_cluster_access_statements(scope, modes, own_role_arn=None),
-            *_secret_statements(scope, api_key_secret, kms_key_arns),
+            *_credentials_statements(scope, credentials_kms_key),
+            *_api_key_statements(
+                FunctionScope(scope.partition, scope.account, (scope.region,)),
+                api_key_secret,
+                api_key_kms_key,
+            ),
         ],
     }
     return _all_checked(documents)
@@ -460,23 +483,27 @@ def onboarding_lambda(
     scope: Scope,
     *,
     own_role_arn: str,
+    function: str,
     account_wide: bool = False,
     boundary: str | None = None,
     api_key_secret: str | None = None,
-    kms_key_arns: Sequence[str] = (),
+    api_key_kms_key: str | None = None,
+    credentials_kms_key: str | None = None,
+    in_vpc: bool = False,
 ) -> dict[str, Document]:
-    """All that the custom resource's function needs for one cluster, besides its own log group.
+    """All that the custom resource's function carries for one cluster.
 
-    Two managed policies by name, as for the administrator. They cover both modes, wherever the
-    names allow: an update may switch from one to the other, and its rollback back again.
-    `own_role_arn` is the function's role, which maps itself in the cluster while it works.
-    `api_key_secret` is a name or an ARN.
+    Three managed policies by name, because one would be larger than IAM takes. They cover both
+    modes, wherever the names allow: an update may switch from one to the other, and its rollback
+    back again. `own_role_arn` is the function's role, which maps itself in the cluster while it
+    works. `function` is the function's name. `api_key_secret` is a name or an ARN.
 
     Raises:
         DocumentTooLargeError: IAM would not take one of them as a managed policy.
     """
     user_fits = len(scope.cluster) <= USER_CLUSTER_CHARACTERS
     modes = tuple(Mode) if user_fits else (Mode.ROLE,)
+    here = FunctionScope(scope.partition, scope.account, (scope.region,), function)
     documents = {
         "castai-eks-onboarding-iam": _identity_statements(
             scope, modes, boundary, account_wide=account_wide
@@ -485,7 +512,12 @@ def onboarding_lambda(
             _allow("ReadSecurityGroups", ["ec2:DescribeSecurityGroups"], ["*"]),
             *_own_security_group_statements(scope),
             *_cluster_access_statements(scope, modes, own_role_arn=own_role_arn),
-            *_secret_statements(scope, api_key_secret, kms_key_arns),
+            *_credentials_statements(scope, credentials_kms_key),
+        ],
+        "castai-eks-onboarding-run": [
+            _own_log(here),
+            *_api_key_statements(here, api_key_secret, api_key_kms_key),
+            *(_vpc_statements(here) if in_vpc else ()),
         ],
     }
     return _all_checked(documents)
@@ -730,10 +762,8 @@ def _access_entry(scope: Scope, principal_arn: str) -> str:
     return scope.regional("eks", entry)
 
 
-def _secret_statements(
-    scope: Scope, api_key_secret: str | None, kms_key_arns: Sequence[str]
-) -> list[Document]:
-    secret = names.credentials_secret_name(scope.cluster)
+def _credentials_statements(scope: Scope, kms_key: str | None) -> list[Document]:
+    """The secret of the user's access key, and the key that encrypts it where it is not AWS's."""
     statements = [
         _allow(
             "CredentialsSecret",
@@ -748,21 +778,16 @@ def _secret_statements(
                 "secretsmanager:UntagResource",
                 "secretsmanager:UpdateSecret",
             ],
-            [scope.secret(secret)],
+            [scope.secret(names.credentials_secret_name(scope.cluster))],
         )
     ]
-    if api_key_secret:
-        known = api_key_secret.startswith("arn:")
-        arn = api_key_secret if known else scope.secret(api_key_secret)
-        statements.append(_allow("ApiKeySecret", ["secretsmanager:GetSecretValue"], [arn]))
-    if kms_key_arns:
-        service = "secretsmanager." + scope.region + _dns_suffix(scope.partition)
+    if kms_key:
         statements.append(
             _allow(
-                "SecretKeys",
+                "EncryptCredentials",
                 ["kms:Decrypt", "kms:GenerateDataKey"],
-                list(kms_key_arns),
-                {"StringEquals": {"kms:ViaService": service}},
+                [kms_key],
+                _by_secrets_manager(scope.partition, [scope.region]),
             )
         )
     return statements
@@ -779,6 +804,184 @@ def _bounded(boundary: str | None, attachable: list[str] | None = None) -> Condi
 
 def _put_boundary(kind: str, boundary: str | None) -> list[str]:
     return [f"iam:Put{kind}PermissionsBoundary"] if boundary else []
+
+
+# What the app's functions carry -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FunctionScope:
+    """A function of the app by name, and the regions in which it runs under one role."""
+
+    partition: str
+    account: str
+    regions: tuple[str, ...]
+    function: str = ""
+
+    def arns(self, service: str, resource: str) -> list[str]:
+        """The ARN of a thing that has the same name in each region."""
+        return [
+            f"arn:{self.partition}:{service}:{region}:{self.account}:{resource}"
+            for region in self.regions
+        ]
+
+
+def spot_handler(
+    where: FunctionScope,
+    *,
+    failure_queue: str,
+    clusters: Sequence[str] = (),
+    least: bool = False,
+    api_key_secret: str | None = None,
+    api_key_kms_key: str | None = None,
+    tracing: bool = False,
+    in_vpc: bool = False,
+) -> Document:
+    """The inline policy of the spot handler's role.
+
+    `least`: the role has no managed policies, so their part of the work is in here. `clusters` are
+    names of EKS clusters, none: any. `api_key_secret` is a name or an ARN.
+    """
+    own_work = [
+        _own_log(where),
+        _allow("FindInstance", ["ec2:DescribeInstances"], ["*"]),  # takes no resource
+    ]
+    return _document(
+        [
+            *(own_work if least else ()),
+            _allow(
+                "FindCluster",
+                ["eks:DescribeCluster"],
+                [
+                    arn
+                    for cluster in clusters or ("*",)
+                    for arn in where.arns("eks", f"cluster/{cluster}")
+                ],
+            ),
+            _allow("KeepFailedNotices", ["sqs:SendMessage"], where.arns("sqs", failure_queue)),
+            *_api_key_statements(where, api_key_secret, api_key_kms_key),
+            *(_tracing_statements() if tracing else ()),
+            *(_vpc_statements(where) if in_vpc else ()),
+        ]
+    )
+
+
+def agent_function(
+    where: FunctionScope,
+    *,
+    own_role: str,
+    clusters: Sequence[str],
+    api_key_secret: str | None,
+    api_key_kms_key: str | None = None,
+    in_vpc: bool = False,
+) -> Document:
+    """The policy of the function that puts the castai-agent into clusters.
+
+    `own_role` is the name of the function's role: it gives itself access while it works.
+    """
+    role_arn = f"arn:{where.partition}:iam::{where.account}:role/{own_role}"
+    cluster_arns = [arn for each in clusters for arn in where.arns("eks", f"cluster/{each}")]
+    own_entries = [
+        arn
+        for each in clusters
+        for arn in where.arns("eks", f"access-entry/{each}/role/{where.account}/{own_role}/*")
+    ]
+    access_policies = [
+        f"arn:{where.partition}:eks::aws:cluster-access-policy/{policy}"
+        for policy in (CLUSTER_ADMIN, VIEW)
+    ]
+    return _document(
+        [
+            _allow("FindCluster", ["eks:DescribeCluster"], cluster_arns),
+            _allow(
+                "LetItselfIn",
+                ["eks:CreateAccessEntry"],
+                cluster_arns,
+                {"ArnEquals": {"eks:principalArn": role_arn}},
+            ),
+            _allow(
+                "LookAfterOwnEntry",
+                ["eks:DescribeAccessEntry", "eks:DeleteAccessEntry", "eks:TagResource"],
+                own_entries,
+            ),
+            _allow(
+                "GiveItselfRights",
+                ["eks:AssociateAccessPolicy"],
+                own_entries,
+                {"ArnEquals": {"eks:policyArn": access_policies}},
+            ),
+            _own_log(where),
+            *_api_key_statements(where, api_key_secret, api_key_kms_key),
+            *(_vpc_statements(where) if in_vpc else ()),
+        ]
+    )
+
+
+def _own_log(where: FunctionScope) -> Document:
+    return _allow(
+        "WriteOwnLog",
+        ["logs:CreateLogStream", "logs:PutLogEvents"],
+        where.arns("logs", f"log-group:/aws/lambda/{where.function}:*"),
+    )
+
+
+def _tracing_statements() -> list[Document]:
+    return [_allow("Trace", ["xray:PutTraceSegments", "xray:PutTelemetryRecords"], ["*"])]
+
+
+def _vpc_statements(where: FunctionScope) -> list[Document]:
+    """Lambda's own rights to attach the function to a VPC, which the function's code never uses.
+
+    Lambda checks the role for them on every resource before it takes the function, so it is the
+    code that is denied the writes, as AWS advises:
+    https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions
+    """
+    own = where.arns("lambda", f"function:{where.function}")
+    return [
+        _allow("AttachToVpc", [*INTERFACE_WRITES, *INTERFACE_READS], ["*"]),
+        {
+            "Sid": "NoInterfacesForCode",
+            "Effect": "Deny",
+            "Action": [*INTERFACE_WRITES],
+            "Resource": ["*"],
+            # With and without the version that runs.
+            "Condition": {
+                "ArnLike": {"lambda:SourceFunctionArn": [*own, *(f"{arn}:*" for arn in own)]}
+            },
+        },
+    ]
+
+
+def _api_key_statements(
+    where: FunctionScope, secret: str | None, kms_key: str | None
+) -> list[Document]:
+    """Read CAST AI's API key, and decrypt it where the secret has a key of its own."""
+    if secret is None:
+        return []
+    known = secret.startswith("arn:")
+    # Secrets Manager appends a hyphen and six characters to every name.
+    arns = [secret] if known else where.arns("secretsmanager", f"secret:{secret}-??????")
+    statements = [_allow("ReadApiKey", ["secretsmanager:GetSecretValue"], arns)]
+    if kms_key:
+        statements.append(
+            _allow(
+                "DecryptApiKey",
+                ["kms:Decrypt"],
+                [kms_key],
+                _by_secrets_manager(where.partition, where.regions),
+            )
+        )
+    return statements
+
+
+def _by_secrets_manager(partition: str, regions: Sequence[str]) -> Condition:
+    """The key serves Secrets Manager only, in these regions."""
+    services = [
+        f"secretsmanager.{region}{suffix}"
+        for region in regions
+        for suffix in _dns_suffixes(partition)
+    ]
+    return {"StringEquals": {"kms:ViaService": services}}
 
 
 # Trust and managed policies -----------------------------------------------------------------------
@@ -835,10 +1038,7 @@ def node_managed_policies(partition: str, *, ssm: bool, ebs_csi: bool) -> tuple[
 
 def spot_managed_policies(partition: str) -> tuple[str, ...]:
     """AWS's policies for the spot handler's role."""
-    return _aws_managed(
-        partition,
-        ("CloudWatchLogsFullAccess", "service-role/AWSLambdaRole", "AmazonEC2ReadOnlyAccess"),
-    )
+    return _aws_managed(partition, SPOT_MANAGED_POLICIES)
 
 
 def _service_trust(service: str) -> Document:
@@ -851,8 +1051,13 @@ def _aws_managed(partition: str, policies: Iterable[str]) -> tuple[str, ...]:
     return tuple(f"arn:{partition}:iam::aws:policy/{policy}" for policy in policies)
 
 
-def _dns_suffix(partition: str) -> str:
-    return ".amazonaws.com.cn" if partition == "aws-cn" else ".amazonaws.com"
+def _dns_suffixes(partition: str) -> list[str]:
+    """Of AWS's endpoints; both where the partition is not known before the deployment."""
+    if partition in {"aws", "aws-us-gov"}:
+        return [".amazonaws.com"]
+    return (
+        [".amazonaws.com.cn"] if partition == "aws-cn" else [".amazonaws.com", ".amazonaws.com.cn"]
+    )
 
 
 def _ec2_services(partition: str) -> str | list[str]:

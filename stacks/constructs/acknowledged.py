@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from aws_cdk import Acknowledgment, Stack, Token, Validations
 from constructs import IConstruct
 
@@ -25,3 +28,30 @@ def acknowledge(construct: IConstruct, findings: dict[str, str]) -> None:
         Validations.of(construct).acknowledge(
             Acknowledgment(id=f"AwsSolutions::AwsSolutions-{written}", reason=reason)
         )
+
+
+def wildcards(
+    construct: IConstruct, document: Mapping[str, Any], reasons: Mapping[str, str]
+) -> dict[str, str]:
+    """cdk-nag's findings in a policy document: each resource with a wildcard, and why it is there.
+
+    reasons: by the Sid of the statement. Raises KeyError for a statement without one.
+    """
+    found: dict[str, list[str]] = {}
+    for statement in Stack.of(construct).resolve(document)["Statement"]:
+        for resource in statement["Resource"] if statement["Effect"] == "Allow" else ():
+            written = _written(resource)
+            if "*" in written:
+                found.setdefault(f"IAM5[Resource::{written}]", []).append(
+                    f"{statement['Sid']}: {reasons[statement['Sid']]}"
+                )
+    return {finding: "; ".join(why) for finding, why in found.items()}
+
+
+def _written(value: Any) -> str:  # noqa: ANN401 - a resolved value of a template
+    """A resolved ARN as cdk-nag writes it: joins joined, references in angle brackets."""
+    if isinstance(value, dict) and "Fn::Join" in value:
+        return "".join(_written(part) for part in value["Fn::Join"][1])
+    if isinstance(value, dict) and "Ref" in value:
+        return f"<{value['Ref']}>"
+    return str(value)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from aws_cdk import ArnFormat, Aws, CfnElement, CustomResource, Duration, RemovalPolicy, Stack
+from aws_cdk import CfnElement, CustomResource, Duration, RemovalPolicy, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
@@ -16,11 +16,9 @@ from constructs import Construct
 from lambdas.onboarding import policies
 from lambdas.onboarding.handler import OWN_ROLE
 from lambdas.onboarding.policies import Scope
-from stacks.constructs.acknowledged import acknowledge
-from stacks.constructs.api_key import api_key_statements
+from stacks.constructs.acknowledged import acknowledge, wildcards
 from stacks.constructs.bundling import ROOT
 from stacks.constructs.python_function import PythonFunction
-from stacks.constructs.spot_role import NETWORK_INTERFACE_ACTIONS
 from stacks.settings import Settings
 
 RESOURCE_TYPE: Final = "Custom::CastEksOnboarding"
@@ -44,7 +42,7 @@ _WILDCARDS: Final = {
     "AccessEntries": "Entries of the named principals; the last part is an id of EKS's",
     "ClusterAdmins": "Entries of the named principals; the last part is an id of EKS's",
     "WriteOwnLog": "The streams of the function's own log group",
-    "AttachToVpc": "Network interfaces take no resource",
+    "AttachToVpc": "Lambda checks the role for these on every resource; its code is denied them",
 }
 _FRAMEWORK = "CDK's Provider framework makes it this way; the function is only CDK's own code"
 
@@ -120,8 +118,8 @@ class ClusterOnboarding(Construct):
             ],
         )
 
-    def _documents(self, role_name: str) -> dict[str, iam.PolicyDocument]:
-        """By part: the onboarding's own documents, and what runs the function."""
+    def _documents(self, role_name: str) -> dict[str, policies.Document]:
+        """By part: CAST AI's identity, the cluster, what runs the function."""
         stack, wish = Stack.of(self), self._properties
         scope = Scope(
             partition=stack.partition,
@@ -135,56 +133,28 @@ class ClusterOnboarding(Construct):
             path=wish.get("Path", "/"),
             spot_role=self._settings.spot_handler.spot_role_name,
         )
+        castai = self._settings.castai
         documents = policies.onboarding_lambda(
             scope,
             own_role_arn=scope.iam(f"role/{role_name}"),
+            function=self._name,
             account_wide=bool(wish.get("AccountWidePolicy")),
             boundary=wish.get("PermissionsBoundary"),
+            api_key_secret=castai.api_key_secret,
+            api_key_kms_key=castai.api_key_kms_key,
+            credentials_kms_key=wish.get("KmsKey"),
+            in_vpc=bool(self._settings.spot_handler.subnet_ids),
         )
-        return {
-            **{
-                name.rpartition("-")[2].capitalize(): iam.PolicyDocument.from_json(document)
-                for name, document in documents.items()
-            },
-            "Run": iam.PolicyDocument(statements=list(self._run_statements())),
-        }
+        return {name.rpartition("-")[2].capitalize(): each for name, each in documents.items()}
 
-    def _run_statements(self) -> Iterator[iam.PolicyStatement]:
-        stack = Stack.of(self)
-        log = stack.format_arn(
-            service="logs",
-            resource="log-group",
-            resource_name=f"/aws/lambda/{self._name}:*",
-            arn_format=ArnFormat.COLON_RESOURCE_NAME,
-        )
-        yield iam.PolicyStatement(
-            sid="WriteOwnLog",
-            actions=["logs:CreateLogStream", "logs:PutLogEvents"],
-            resources=[log],
-        )
-        yield from api_key_statements(self, self._settings.castai)
-        if key := self._properties.get("KmsKey"):
-            via = f"secretsmanager.{stack.region}.{Aws.URL_SUFFIX}"
-            yield iam.PolicyStatement(
-                sid="EncryptCredentials",
-                actions=["kms:Decrypt", "kms:GenerateDataKey"],
-                resources=[key],
-                conditions={"StringEquals": {"kms:ViaService": via}},
-            )
-        if self._settings.spot_handler.subnet_ids:
-            yield iam.PolicyStatement(
-                sid="AttachToVpc", actions=[*NETWORK_INTERFACE_ACTIONS], resources=["*"]
-            )
-
-    def _policy(self, part: str, document: iam.PolicyDocument) -> iam.ManagedPolicy:
+    def _policy(self, part: str, document: policies.Document) -> iam.ManagedPolicy:
         policy = iam.ManagedPolicy(
             self,
             f"{part}Policy",
             description=f"Onboarding of EKS cluster {self._cluster}: {part.lower()}",
-            document=document,
+            document=iam.PolicyDocument.from_json(document),
         )
-        statements = Stack.of(self).resolve(document.to_json())["Statement"]
-        acknowledge(policy, dict(_findings(statements)))
+        acknowledge(policy, wildcards(policy, document, _WILDCARDS))
         return policy
 
     def _provider(self, function: lambda_.IFunction) -> cr.Provider:
@@ -214,25 +184,6 @@ class ClusterOnboarding(Construct):
             },
         )
         return provider
-
-
-def _findings(statements: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
-    """cdk-nag's findings in statements: each resource with a wildcard, and the reason for it."""
-    for statement in statements:
-        resources = statement["Resource"]
-        for resource in resources if isinstance(resources, list) else [resources]:
-            written = _written(resource)
-            if "*" in written:
-                yield f"IAM5[Resource::{written}]", _WILDCARDS[statement["Sid"]]
-
-
-def _written(value: Any) -> str:  # noqa: ANN401 - a resolved value of a template
-    """A resolved ARN as cdk-nag writes it: joins joined, references in angle brackets."""
-    if isinstance(value, dict) and "Fn::Join" in value:
-        return "".join(_written(part) for part in value["Fn::Join"][1])
-    if isinstance(value, dict) and "Ref" in value:
-        return f"<{value['Ref']}>"
-    return str(value)
 
 
 def _short(name: str, limit: int) -> str:

@@ -13,6 +13,7 @@ from tests.infra.conftest import Assembly, Synthesise
 from tests.support import pages
 from tests.support.pages import README, ROOT, WRITTEN
 
+PERMISSIONS = ROOT / "docs" / "permissions.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
 USAGE = ROOT / "docs" / "aws-usage.md"
 
@@ -109,3 +110,46 @@ def test_the_pinned_cdk_has_these_options(command: str, option: str) -> None:
         [program, command, "--help"], capture_output=True, text=True, check=True, timeout=60
     )
     assert re.search(rf"(?m)^ .*(?<![\w-]){option}(?![\w-])", done.stdout)
+
+
+# Everything that puts a statement into a role.
+EVERYTHING: dict[str, Any] = SHOWN[-1] | {
+    "castai:rolePolicies": "least-privilege",
+    "castai:apiKeyKmsKey": "arn:aws:kms:eu-central-1:111122223333:key/0a1b2c3d",
+    "castai:onboardKmsKey": "arn:aws:kms:eu-central-1:111122223333:key/0a1b2c3d",
+    "castai:tracing": "true",
+    "castai:subnetIds": ["subnet-0a1b2c3d"],
+    "castai:securityGroupIds": ["sg-0a1b2c3d"],
+}
+
+
+def test_every_statement_of_every_role_is_on_the_permissions_page(synthesise: Synthesise) -> None:
+    text = PERMISSIONS.read_text()
+    rows = {(row[0], *sorted(row[1].split("<br>"))) for row in pages.rows(text) if len(row) == 4}
+    seen = set()
+    for template in synthesise(EVERYTHING).templates.values():
+        for statement in statements(template):
+            actions = _listed(statement["Action"])
+            seen.update(actions)
+            denied = " (Deny)" if statement["Effect"] == "Deny" else ""
+            if "Sid" in statement:
+                assert (statement["Sid"] + denied, *sorted(actions)) in rows
+            else:  # of CDK's Provider framework
+                assert all(action in text for action in actions), statement
+    assert {"sqs:SendMessage", "xray:PutTraceSegments", "kms:Decrypt"} <= seen
+
+
+def statements(template: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of every policy of the template that a role carries."""
+    documents = []
+    for resource in template["Resources"].values():
+        properties = resource.get("Properties", {})
+        if resource["Type"] in {"AWS::IAM::ManagedPolicy", "AWS::IAM::Policy"}:
+            documents.append(properties["PolicyDocument"])
+        if resource["Type"] == "AWS::IAM::Role":
+            documents += [each["PolicyDocument"] for each in properties.get("Policies", ())]
+    return [statement for document in documents for statement in document["Statement"]]
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value

@@ -51,8 +51,10 @@ def statements(stack: Stack) -> dict[str, tuple[list[str], list[str]]]:
 
     found = {}
     for statement in policy["PolicyDocument"]["Statement"]:
-        assert statement.keys() == {"Sid", "Effect", "Action", "Resource"}
-        assert statement["Effect"] == "Allow"
+        denied = statement["Sid"] == "NoInterfacesForCode"
+        bound = {"Condition"} if denied or statement["Sid"] == "DecryptApiKey" else set()
+        assert statement.keys() == {"Sid", "Effect", "Action", "Resource", *bound}
+        assert statement["Effect"] == ("Deny" if denied else "Allow")
         resources = sorted(flat(resource) for resource in many(statement["Resource"]))
         found[statement["Sid"]] = (sorted(many(statement["Action"])), resources)
     return found
@@ -263,6 +265,15 @@ class TestRole:
                     "ec2:DeleteNetworkInterface",
                     "ec2:DescribeNetworkInterfaces",
                     "ec2:DescribeSubnets",
+                    "ec2:UnassignPrivateIpAddresses",
+                ],
+                ["*"],
+            ),
+            "NoInterfacesForCode": (
+                [
+                    "ec2:AssignPrivateIpAddresses",
+                    "ec2:CreateNetworkInterface",
+                    "ec2:DeleteNetworkInterface",
                     "ec2:UnassignPrivateIpAddresses",
                 ],
                 ["*"],

@@ -78,8 +78,21 @@ def test_node_and_spot_print_trust_and_managed_policies() -> None:
     spot = run_json("policy", "spot", "--cluster", "prod", *WHERE)
     assert spot["trust"] == policies.lambda_trust("aws-cn")
     assert spot["managed-policies"] == [*policies.spot_managed_policies("aws-cn")]
-    (find,) = spot["inline"]["Statement"]
+    find, keep = spot["inline"]["Statement"]
     assert (find["Action"], find["Resource"]) == (["eks:DescribeCluster"], [SCOPE.cluster_arn])
+    assert keep["Action"] == ["sqs:SendMessage"]
+
+
+def test_spot_prints_the_least_and_the_api_key_on_request() -> None:
+    options = ["--least-privilege", "--api-key-secret", "castai/key"]
+    spot = run_json("policy", "spot", *WHERE, *options)
+    assert spot["managed-policies"] == []
+    assert spot["inline"] == policies.spot_handler(
+        policies.FunctionScope("aws-cn", "111122223333", ("cn-north-1",), "castai-spot-handler"),
+        failure_queue="castai-spot-handler-failures",
+        least=True,
+        api_key_secret="castai/key",
+    )
 
 
 @pytest.mark.parametrize("command", ["admin", "cluster", "node", "spot"])

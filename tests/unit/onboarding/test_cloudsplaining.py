@@ -24,7 +24,17 @@ SCOPE = Scope(
 def documents() -> dict[str, Document]:
     found = dict(policies.administrator(SCOPE))
     found |= policies.onboarding_lambda(
-        SCOPE, own_role_arn="arn:aws:iam::111122223333:role/onboarding", api_key_secret="castai"
+        SCOPE,
+        own_role_arn="arn:aws:iam::111122223333:role/onboarding",
+        function="castai-onboarding-prod",
+        api_key_secret="castai",
+    )
+    where = policies.FunctionScope("aws", "111122223333", ("eu-west-1",), "castai-spot-handler")
+    found["spot-handler"] = policies.spot_handler(
+        where, failure_queue="failures", least=True, api_key_secret="castai"
+    )
+    found["agent"] = policies.agent_function(
+        where, own_role="agent", clusters=["prod"], api_key_secret="castai"
     )
     found["cdk-deployer"] = policies.cdk_deployer("aws", "111122223333", "eu-west-1")
     for permissions in Permissions:
@@ -77,6 +87,9 @@ ACKNOWLEDGED: dict[str, dict[str, str]] = {
     "castai-eks-admin-cluster": {"secretsmanager:GetSecretValue": NAMED_SECRETS},
     "castai-eks-onboarding-iam": ONBOARDS,
     "castai-eks-onboarding-cluster": {"secretsmanager:GetSecretValue": NAMED_SECRETS},
+    "castai-eks-onboarding-run": {"secretsmanager:GetSecretValue": NAMED_SECRETS},
+    "spot-handler": {"secretsmanager:GetSecretValue": NAMED_SECRETS},
+    "agent": {"secretsmanager:GetSecretValue": NAMED_SECRETS},
     "cdk-deployer": {"sts:AssumeRole": BOOTSTRAP_ROLES},
     "managed-seeds": SEEDS,
     "managed-current": {"CreateEC2WithExistingIP": LAUNCH_NODES},

@@ -42,13 +42,29 @@ def every_document(scope: Scope, **options: Any) -> dict[str, Document]:
         "lambda trust": policies.lambda_trust(scope.partition),
         "cross": policies.cross_account_trust(scope.iam("user/cast"), ID),
         **policies.administrator(scope, **options),
-        **policies.onboarding_lambda(scope, own_role_arn=scope.iam("role/r"), **options),
+        **policies.onboarding_lambda(
+            scope, own_role_arn=scope.iam("role/r"), function="f", in_vpc=True, **options
+        ),
+        "spot": policies.spot_handler(
+            here(scope), failure_queue="q", least=True, tracing=True, in_vpc=True, **keys(options)
+        ),
+        "agent": policies.agent_function(
+            here(scope), own_role="r", clusters=["a"], **{"api_key_secret": None, **keys(options)}
+        ),
     }
     for permissions in Permissions:
         documents[permissions] = policies.cast_eks_policy(
             scope, permissions, manage_spot_lambda=True, boundary=options.get("boundary")
         )
     return documents
+
+
+def here(scope: Scope) -> policies.FunctionScope:
+    return policies.FunctionScope(scope.partition, scope.account, (scope.region,), "f")
+
+
+def keys(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name.startswith("api_key")}
 
 
 def actions(document: Document) -> set[str]:
@@ -65,7 +81,8 @@ def actions(document: Document) -> set[str]:
 def test_every_arn_is_of_the_partition(partition: str, region: str) -> None:
     scope = replace(SCOPE, partition=partition, region=region)
     key = scope.regional("kms", "key/k")
-    for name, document in every_document(scope, kms_key_arns=[key]).items():
+    options = {"api_key_secret": "s", "api_key_kms_key": key, "credentials_kms_key": key}
+    for name, document in every_document(scope, **options).items():
         arns = [part for part in json.dumps(document).split('"') if part.startswith("arn:")]
         assert all(arn.startswith(f"arn:{partition}:") for arn in arns), name
     managed = [
@@ -87,7 +104,10 @@ def test_ec2_has_a_name_of_its_own_in_china() -> None:
         passed = Request("iam:PassRole", china.node_role_arn, {"iam:PassedToService": service})
         assert is_allowed([document], passed)
     lambda_document = policies.onboarding_lambda(
-        china, own_role_arn=china.iam("role/r"), kms_key_arns=["arn:aws-cn:kms:k"]
+        china,
+        own_role_arn=china.iam("role/r"),
+        function="f",
+        credentials_kms_key="arn:aws-cn:kms:k",
     )
     assert "secretsmanager.cn-north-1.amazonaws.com.cn" in json.dumps(lambda_document)
 
@@ -189,12 +209,17 @@ def test_the_administrators_and_the_functions_documents_fit_with_the_longest_nam
         "account_wide": True,
         "boundary": BOUNDARY,
         "api_key_secret": "s" * 60,
-        "kms_key_arns": [scope.regional("kms", "key/" + "k" * 36)],
+        "api_key_kms_key": scope.regional("kms", "key/" + "k" * 36),
+        "credentials_kms_key": scope.regional("kms", "key/" + "k" * 36),
     }
     for document in policies.administrator(scope, **everything).values():
         assert policies.size(document) <= MANAGED_LIMIT
     function = policies.onboarding_lambda(
-        scope, own_role_arn=scope.iam("role/" + "r" * 64), **everything
+        scope,
+        own_role_arn=scope.iam("role/" + "r" * 64),
+        function="f" * 64,
+        in_vpc=True,
+        **everything,
     )
     for document in function.values():
         assert policies.size(document) <= MANAGED_LIMIT
@@ -316,6 +341,7 @@ def test_the_administrator_of_role_mode_has_nothing_about_users() -> None:
 
 
 def function(scope: Scope = SCOPE, **options: Any) -> list[Document]:
+    options = {"function": "castai-onboarding-prod", **options}
     return [*policies.onboarding_lambda(scope, own_role_arn=OWN_ROLE, **options).values()]
 
 
@@ -465,12 +491,29 @@ def test_the_api_key_is_read_by_name_or_by_arn_and_by_nothing_else() -> None:
     assert not is_allowed(function(api_key_secret=arn), write)
 
 
-def test_a_key_of_ones_own_serves_secrets_manager_only() -> None:
+@pytest.mark.parametrize("purpose", ["api_key_kms_key", "credentials_kms_key"])
+def test_a_key_of_ones_own_serves_secrets_manager_only(purpose: str) -> None:
     key = SCOPE.regional("kms", "key/k")
-    decrypts = function(kms_key_arns=[key])
+    options: dict[str, Any] = {"api_key_secret": "castai/key", purpose: key}
+    documents = [function(**options), [*policies.administrator(SCOPE, **options).values()]]
+    if purpose == "api_key_kms_key":
+        documents += [
+            [policies.spot_handler(here(SCOPE), failure_queue="q", **options)],
+            [policies.agent_function(here(SCOPE), own_role="r", clusters=["prod"], **options)],
+        ]
     via = {"kms:ViaService": "secretsmanager.eu-west-1.amazonaws.com"}
-    assert is_allowed(decrypts, Request("kms:Decrypt", key, via))
-    assert not is_allowed(decrypts, Request("kms:Decrypt", key))
+    for written in documents:
+        assert is_allowed(written, Request("kms:Decrypt", key, via))
+        assert not is_allowed(written, Request("kms:Decrypt", key))
+
+
+def test_a_functions_code_may_not_use_lambdas_right_to_network_interfaces() -> None:
+    make = "ec2:CreateNetworkInterface", SCOPE.ec2("network-interface/*")
+    arn = SCOPE.regional("lambda", "function:f")
+    spot = policies.spot_handler(here(SCOPE), failure_queue="q", in_vpc=True)
+    assert is_allowed([spot], Request(*make))
+    for running in (arn, f"{arn}:7"):
+        assert not is_allowed([spot], Request(*make, {"lambda:SourceFunctionArn": running}))
 
 
 def test_deploying_with_cdk_needs_the_roles_of_the_bootstrap_stack_only() -> None:

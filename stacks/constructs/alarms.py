@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from aws_cdk import (
-    Duration,
-)
+from aws_cdk import ArnFormat, Duration, Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
@@ -34,7 +33,7 @@ class SpotAlarms(Construct):
     ) -> None:
         super().__init__(scope, id)
         minute = Duration.minutes(1)
-        topic = _topic(self, settings, f"{name}-alarms")
+        topic = _topic(self, settings, name)
         # An alarm reads one combination of dimensions and cannot search: the handler emits
         # PodsLeft under its service alone too, besides cluster and outcome.
         pods_left = cloudwatch.Metric(
@@ -85,10 +84,37 @@ class SpotAlarms(Construct):
 
 
 def _topic(scope: Construct, settings: SpotHandlerSettings, name: str) -> sns.ITopic | None:
+    """`name`: first part of the names of topic and alarms."""
     if settings.alarm_topic_arn:
         return sns.Topic.from_topic_arn(scope, "Topic", settings.alarm_topic_arn)
     if settings.alarm_email:
-        topic = sns.Topic(scope, "Topic", topic_name=name, enforce_ssl=True)
+        # No KMS key: with SNS's own (alias/aws/sns) CloudWatch could not publish.
+        topic = sns.Topic(scope, "Topic", topic_name=f"{name}-alarms", enforce_ssl=True)
+        topic.add_to_resource_policy(_for_alarms(topic, name))
         topic.add_subscription(subscriptions.EmailSubscription(settings.alarm_email))
         return topic
     return None
+
+
+def _for_alarms(topic: sns.ITopic, name: str) -> iam.PolicyStatement:
+    """Let CloudWatch publish for our alarms; a policy of one's own replaces SNS's default.
+
+    https://docs.aws.amazon.com/sns/latest/dg/sns-access-policy-use-cases.html
+    """
+    stack = Stack.of(topic)
+    alarms = stack.format_arn(
+        service="cloudwatch",
+        resource="alarm",
+        resource_name=f"{name}-*",
+        arn_format=ArnFormat.COLON_RESOURCE_NAME,
+    )
+    return iam.PolicyStatement(
+        sid="AllowAlarms",
+        principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+        actions=["sns:Publish"],
+        resources=[topic.topic_arn],
+        conditions={
+            "ArnLike": {"aws:SourceArn": alarms},
+            "StringEquals": {"aws:SourceAccount": stack.account},
+        },
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from lambdas.spot_handler.settings import Settings
 from stacks.constructs.bundling import LOCAL
 from stacks.constructs.spot_rules import EVENT_KINDS
 from tests.infra.conftest import ACCOUNT, VARIANTS, Assembly, Stack, Synthesise, without_assets
+from tests.support.iam_evaluator import Request, is_allowed
 
 FUNCTION = "AWS::Lambda::Function"
 ROLE = "AWS::IAM::Role"
@@ -385,9 +387,58 @@ class TestAlarms:
         assert all(alarm["AlarmActions"] == [topic] for alarm in everything.all(ALARM).values())
         subscription = everything.one("AWS::SNS::Subscription")
         assert (subscription["Protocol"], subscription["Endpoint"]) == ("email", "ops@example.org")
+        assert "KmsMasterKeyId" not in everything.one("AWS::SNS::Topic")  # alarms could not use it
         own = VARIANTS["imported"]["castai:alarmTopicArn"]
         assert imported.all("AWS::SNS::Topic") == {}
         assert all(alarm["AlarmActions"] == [own] for alarm in imported.all(ALARM).values())
+
+
+@pytest.mark.parametrize(
+    ("region", "partition"),
+    [("eu-central-1", "aws"), ("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")],
+)
+class TestTopicPolicy:
+    """Who may publish to the topic: its policy replaces the one that SNS makes."""
+
+    @pytest.fixture
+    def may_publish(
+        self, synthesise: Synthesise, region: str, partition: str
+    ) -> Callable[..., bool]:
+        settings = VARIANTS["everything"] | {"castai:snapStart": False}
+        stack = synthesise(settings, region).stack("spot-handler")
+        topic = {"Ref": stack.id("AWS::SNS::Topic")}
+        policy = stack.one("AWS::SNS::TopicPolicy")
+        assert policy["Topics"] == [topic]
+        arn = f"arn:{partition}:sns:{region}:{ACCOUNT}:acme-spot-handler-alarms"
+        statements = json.loads(
+            json.dumps(policy["PolicyDocument"]["Statement"]).replace(
+                json.dumps(topic), json.dumps(arn)
+            )
+        )
+        (name, *_) = (alarm["AlarmName"] for alarm in stack.all(ALARM).values())
+        alarm = f"arn:{partition}:cloudwatch:{region}:{ACCOUNT}:alarm:{name}"
+
+        def may_publish(service: str = "cloudwatch.amazonaws.com", **changes: str) -> bool:
+            context = {"SecureTransport": "true", "SourceAccount": ACCOUNT, "SourceArn": alarm}
+            aws = {f"aws:{key}": value for key, value in (context | changes).items()}
+            own = [
+                {key: part for key, part in statement.items() if key != "Principal"}
+                for statement in statements
+                if statement["Principal"] in ({"Service": service}, {"AWS": "*"}, "*")
+            ]
+            return is_allowed([{"Statement": own}], Request("sns:Publish", arn, aws))  # type: ignore[typeddict-item]
+
+        return may_publish
+
+    def test_cloudwatch_may_for_our_alarms(self, may_publish: Callable[..., bool]) -> None:
+        assert may_publish()
+
+    def test_nothing_else_may(self, may_publish: Callable[..., bool], partition: str) -> None:
+        other = f"arn:{partition}:cloudwatch:eu-central-1:{ACCOUNT}:alarm:other"
+        assert not may_publish("events.amazonaws.com")
+        assert not may_publish(SourceArn=other)
+        assert not may_publish(SourceAccount="999999999999")
+        assert not may_publish(SecureTransport="false")
 
 
 class TestStack:

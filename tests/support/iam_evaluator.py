@@ -100,6 +100,10 @@ def _arn_like(wanted: str, value: str) -> bool:
     return len(wanted_parts) == len(parts) and all(map(_like, wanted_parts, parts))
 
 
+def _same_bool(wanted: str, value: str) -> bool:
+    return wanted.lower() == value.lower()
+
+
 def _like(pattern: str, value: str, *, case: bool = True) -> bool:
     if "${" in pattern:
         raise NotImplementedError(f"policy variable in {pattern}")
@@ -122,6 +126,7 @@ OPERATORS: dict[str, Callable[[str, str], bool]] = {
     "ArnLike": _arn_like,
     "ArnNotEquals": _arn_like,
     "ArnNotLike": _arn_like,
+    "Bool": _same_bool,
 }
 
 

@@ -197,6 +197,14 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
             "nobody may publish as `aws.ec2`, so a drill needs one."
         ),
     ] = ()
+    uncordon_returned: Annotated[
+        bool,
+        Meta(
+            description="Take the marks off the node of a spot instance that EC2 stopped or "
+            "hibernated and starts again. The function is then called for every instance that "
+            "starts in the region."
+        ),
+    ] = False
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"],
         Meta(description="Least severity that the function logs."),

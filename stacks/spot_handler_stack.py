@@ -70,6 +70,7 @@ class SpotHandlerStack(CastaiStack):
             name=self.prefix,
             target=target,
             drill_sources=self.spot.drill_sources,
+            returned=self.spot.uncordon_returned,
             undelivered=failures,
             max_age=NOTICE,
         )

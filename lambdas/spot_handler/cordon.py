@@ -1,8 +1,10 @@
-"""One conditional patch: unschedulable, the drain taint, the labels."""
+"""One conditional patch: unschedulable, the drain taint, the labels. And one that takes it back."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -11,7 +13,7 @@ from lambdas.common import backoff
 from lambdas.common.clock import Clock
 from lambdas.common.errors import ClusterRefusedError, ClusterUnavailableError
 from lambdas.spot_handler.kubernetes import ClusterApi, Node, Taint
-from lambdas.spot_handler.notices import Kind
+from lambdas.spot_handler.notices import Notice
 from lambdas.spot_handler.retry import retried
 
 DRAIN_TAINT = Taint(key="autoscaling.cast.ai/draining", value="true", effect="NoSchedule")
@@ -19,10 +21,21 @@ DRAIN_LABEL = "autoscaling.cast.ai/draining"
 # Takes the node out of load balancers, whose deregistration outlasts the drain. Its mere presence
 # counts, so a value that the user gave it stays.
 NO_BALANCER_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
+# What we set on the node of an instance that may return, so that no mark of others is taken back.
+MARKS_ANNOTATION = "castai-eks-cdk/marks"
 CONFLICT = 409
 
 
-def patch_for(node: Node, kind: Kind) -> dict[str, Any] | None:
+class Marks(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a cordon of ours added to a node."""
+
+    given: float  # when the notice was given (epoch seconds)
+    unschedulable: bool = False
+    taint: bool = False
+    labels: tuple[str, ...] = ()
+
+
+def patch_for(node: Node, notice: Notice) -> dict[str, Any] | None:
     """The JSON merge patch that cordons this very version of the node; None if nothing is to do.
 
     Pure. A merge patch replaces the whole list of taints, so it repeats the others, and it carries
@@ -30,8 +43,8 @@ def patch_for(node: Node, kind: Kind) -> dict[str, Any] | None:
     """
     labels = node.metadata.labels or {}
     missing: dict[str, str] = {}
-    if labels.get(DRAIN_LABEL) != kind.value:
-        missing[DRAIN_LABEL] = kind.value
+    if labels.get(DRAIN_LABEL) != notice.kind.value:
+        missing[DRAIN_LABEL] = notice.kind.value
     if NO_BALANCER_LABEL not in labels:
         missing[NO_BALANCER_LABEL] = "true"
 
@@ -48,23 +61,76 @@ def patch_for(node: Node, kind: Kind) -> dict[str, Any] | None:
     metadata: dict[str, Any] = {"resourceVersion": node.metadata.resource_version}
     if missing:
         metadata["labels"] = missing
+    if notice.may_return and MARKS_ANNOTATION not in (node.metadata.annotations or {}):
+        marks = Marks(notice.given, "unschedulable" in spec, "taints" in spec, tuple(missing))
+        metadata["annotations"] = {MARKS_ANNOTATION: msgspec.json.encode(marks).decode()}
     return {"metadata": metadata, **({"spec": spec} if spec else {})}
 
 
+def patch_back(node: Node, *, running_since: float) -> dict[str, Any] | None:
+    """The JSON merge patch that takes our marks off this very version of the node.
+
+    Pure. None where there are none, or where their notice is younger than `running_since` (epoch
+    seconds): then EC2 is about to stop the instance.
+    """
+    text = (node.metadata.annotations or {}).get(MARKS_ANNOTATION, "")
+    try:
+        marks = msgspec.json.decode(text, type=Marks)
+    except msgspec.DecodeError:  # none, or not ours
+        return None
+    if marks.given >= running_since:
+        return None
+    spec: dict[str, Any] = {"unschedulable": None} if marks.unschedulable else {}
+    if marks.taint:
+        others = [taint for taint in node.spec.taints or () if not _same(taint, DRAIN_TAINT)]
+        spec["taints"] = msgspec.to_builtins(others)
+    ours = {DRAIN_LABEL, NO_BALANCER_LABEL}.intersection(marks.labels)
+    return {
+        "metadata": {
+            "resourceVersion": node.metadata.resource_version,
+            "annotations": {MARKS_ANNOTATION: None},
+            "labels": dict.fromkeys(sorted(ours)),
+        },
+        "spec": spec,
+    }
+
+
 async def cordon(
-    api: ClusterApi, node: Node, kind: Kind, *, until: float, clock: Clock
+    api: ClusterApi, node: Node, notice: Notice, *, until: float, clock: Clock
 ) -> Node | None:
     """Cordon the node; None where it, or this instance behind its name, is gone.
 
-    After a conflict the node is read again and patched anew, until `until` (epoch seconds).
     Raises ClusterForbiddenError and ClusterRefusedError at once, ClusterUnavailableError when the
-    time is used up.
+    time is used up (`until`, epoch seconds).
+    """
+    return await _write(api, node, lambda now: patch_for(now, notice), until=until, clock=clock)
+
+
+async def take_back(
+    api: ClusterApi, node: Node, *, running_since: float, until: float, clock: Clock
+) -> Node | None:
+    """Take our marks off the node of an instance that runs again; as `cordon` otherwise."""
+    patch = partial(patch_back, running_since=running_since)
+    return await _write(api, node, patch, until=until, clock=clock)
+
+
+async def _write(
+    api: ClusterApi,
+    node: Node,
+    patch_of: Callable[[Node], dict[str, Any] | None],
+    *,
+    until: float,
+    clock: Clock,
+) -> Node | None:
+    """Patch the node as `patch_of` says; None where it is gone.
+
+    After a conflict the node is read again and patched anew.
     """
     current: Node | None = node
     attempt = 0
     while current is not None and current.instance == node.instance:
         try:
-            patch = patch_for(current, kind)
+            patch = patch_of(current)
             if patch is None:
                 return current
             patched = await api.patch_node(node.metadata.name, patch)

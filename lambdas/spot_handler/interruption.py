@@ -14,12 +14,12 @@ from lambdas.common.clock import Clock
 from lambdas.common.errors import ClusterUnavailableError
 from lambdas.common.text import cut
 from lambdas.spot_handler import instances, locate, pods, report
-from lambdas.spot_handler.cordon import cordon, patch_for
+from lambdas.spot_handler.cordon import cordon, patch_back, patch_for, take_back
 from lambdas.spot_handler.drain import Drain, Window, is_cordoned
 from lambdas.spot_handler.instances import Instance
 from lambdas.spot_handler.kubernetes import ClusterApi, Node, Pod
 from lambdas.spot_handler.locate import Clusters
-from lambdas.spot_handler.notices import Notice
+from lambdas.spot_handler.notices import Kind, Notice
 from lambdas.spot_handler.outcome import Outcome, Report, Result
 from lambdas.spot_handler.report import NodeEvents
 from lambdas.spot_handler.retry import retried
@@ -152,6 +152,8 @@ class _Interruption:
             )
             if node is not None or self.clock.now() + LOOK_AGAIN > until:
                 return node
+            if self.notice.kind is Kind.INSTANCE_RUNNING:  # it was launched: there are no marks
+                return None
             await asyncio.sleep(LOOK_AGAIN)
             current = self._describe()
         return None
@@ -164,6 +166,9 @@ class _Interruption:
             )
             return
         self.result.node = node.metadata.name
+        if self.notice.kind is Kind.INSTANCE_RUNNING:
+            await self._take_back(api, node)
+            return
         if self.settings.mode is Mode.DRY_RUN:
             await self._plan(api, node)
             return
@@ -182,9 +187,23 @@ class _Interruption:
             await asyncio.wait([cordoning])
         self._raise_unless_cordoned(cordoning)
 
+    async def _take_back(self, api: ClusterApi, node: Node) -> None:
+        """Take our marks off the node of an instance that was stopped and runs again."""
+        since = self.notice.given
+        patch = patch_back(node, running_since=since)
+        if patch is None:
+            self._finish(Outcome.IGNORED, "the node has no marks of a notice before this start")
+        elif self.settings.mode is Mode.DRY_RUN:
+            self.result.plan = [{"node": node.metadata.name, "patch": patch}]
+            self._finish(Outcome.DRY_RUN)
+        else:
+            until, clock = self.deadline, self.clock
+            await take_back(api, node, running_since=since, until=until, clock=clock)
+            self._finish(Outcome.UNCORDONED)
+
     async def _cordon(self, api: ClusterApi, node: Node) -> float | None:
         """When the node was cordoned (epoch seconds); None where it is gone."""
-        cordoned = await cordon(api, node, self.notice.kind, until=self.deadline, clock=self.clock)
+        cordoned = await cordon(api, node, self.notice, until=self.deadline, clock=self.clock)
         if cordoned is not None:
             self.result.cordoned_at = self.clock.now()
         return self.result.cordoned_at
@@ -265,7 +284,7 @@ class _Interruption:
             lambda: api.pods(node.metadata.name), until=self.deadline, clock=self.clock
         )
         self.result.plan = [
-            {"node": node.metadata.name, "patch": patch_for(node, self.notice.kind)},
+            {"node": node.metadata.name, "patch": patch_for(node, self.notice)},
             *planned(page.items, now=self.clock.now(), end=self._window.end),
         ]
         reasons = (pods.skip(pod) for pod in page.items)

@@ -25,9 +25,10 @@ INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,17}")
 
 
 class Kind(StrEnum):
-    """Why the instance goes away."""
+    """What happens to the instance."""
 
     SPOT_INTERRUPTION = "spot-interruption"
+    INSTANCE_RUNNING = "instance-running"  # it does not go away: it may have come back
 
 
 class NoticeError(PermanentError):
@@ -36,7 +37,7 @@ class NoticeError(PermanentError):
 
 @dataclass(frozen=True)
 class Notice:
-    """An instance will go away. Times are epoch seconds.
+    """An instance will go away, or runs again. Times are epoch seconds.
 
     given: when AWS said so. deadline: when the instance is gone. expires: from when on the notice
     is stale: an instance that still runs then is healthy, and must not be drained for it.
@@ -49,6 +50,11 @@ class Notice:
     expires: float
     action: str
     event_id: str
+
+    @property
+    def may_return(self) -> bool:
+        """Whether EC2 may start the instance again: it is stopped or hibernated."""
+        return self.action in {"stop", "hibernate"}
 
 
 class _Event(msgspec.Struct):
@@ -82,10 +88,32 @@ def _spot_interruption(event: _Event, now: float) -> Notice:
     )
 
 
-Parser = Callable[[_Event, float], Notice]
+class _StateDetail(msgspec.Struct):
+    instance: str = msgspec.field(name="instance-id")
+    state: str
+
+
+def _instance_running(event: _Event, now: float) -> Notice | None:
+    detail = msgspec.convert(event.detail, _StateDetail)
+    if detail.state != "running":
+        return None
+    given = _epoch(event.time, now)
+    return Notice(
+        kind=Kind.INSTANCE_RUNNING,
+        instance=_instance_id(detail.instance),
+        given=given,
+        deadline=given + NOTICE_PERIOD,
+        expires=given + NOTICE_PERIOD,
+        action="",
+        event_id=cut(event.id),
+    )
+
+
+Parser = Callable[[_Event, float], Notice | None]
 
 PARSERS: dict[tuple[str, str], Parser] = {
     ("aws.ec2", "EC2 Spot Instance Interruption Warning"): _spot_interruption,
+    ("aws.ec2", "EC2 Instance State-change Notification"): _instance_running,
 }
 
 # A drill's event carries the detail-type of what it plays, under a source of the team's own:

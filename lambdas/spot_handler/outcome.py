@@ -13,6 +13,7 @@ class Outcome(StrEnum):
     DRAINED = "drained"  # a list after the last change shows no pod that has to go
     PARTIAL = "partial"  # pods are left, each named with its reason, or no list says that none is
     CORDONED = "cordoned"  # cordon-only mode
+    UNCORDONED = "uncordoned"  # the instance was stopped and runs again: our marks are taken back
     DRY_RUN = "dry_run"  # planned, nothing written
     IGNORED = "ignored"  # not ours
     NODE_NOT_FOUND = "node_not_found"  # our cluster, but no node of it is this instance

@@ -13,7 +13,7 @@ from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 from lambdas.common.clock import Clock
 from lambdas.common.errors import CastaiError
 from lambdas.spot_handler.kubernetes import ClusterApi, Node
-from lambdas.spot_handler.notices import Notice
+from lambdas.spot_handler.notices import Kind, Notice
 from lambdas.spot_handler.outcome import Outcome, Result
 
 SERVICE = "spot-handler"
@@ -56,6 +56,8 @@ def measure(result: Result) -> None:
     Every metric stands under (service, cluster, outcome) for people and, for alarms, which must
     name each value of a dimension, under the service alone.
     """
+    if result.kind == Kind.INSTANCE_RUNNING:
+        return  # no notice: most are instances that EC2 has just launched
     counts: dict[str, float] = {"Notices": 1}
     seconds: dict[str, float] = {}
     if result.given is not None and result.cordoned_at is not None:

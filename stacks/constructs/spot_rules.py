@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from aws_cdk import (
@@ -22,6 +22,8 @@ class EventKind(NamedTuple):
     source: str
     detail_type: str
     description: str
+    detail: Mapping[str, Sequence[str]] | None = None
+    """What the event's detail must say; None: anything."""
 
 
 EVENT_KINDS = (
@@ -33,6 +35,14 @@ EVENT_KINDS = (
     ),
 )
 
+RETURNED = EventKind(
+    "InstanceRunning",
+    "aws.ec2",
+    "EC2 Instance State-change Notification",
+    "Instances that run: one that a spot interruption stopped may be back",
+    {"state": ["running"]},
+)
+
 # Retried as often as fits into the age: a delivery that fails is throttled, not wrong.
 DELIVERY_ATTEMPTS = 185
 
@@ -41,6 +51,7 @@ class SpotRules(Construct):
     """A rule for each kind of event; undeliverable ones go to the queue.
 
     drill_sources: further sources whose events of the same detail-types are handled as well.
+    returned: also a rule for instances that run again.
     max_age: how old an event may become before its delivery is given up.
     """
 
@@ -52,18 +63,21 @@ class SpotRules(Construct):
         name: str,
         target: lambda_.IFunction,
         drill_sources: Sequence[str],
+        returned: bool,
         undelivered: sqs.IQueue,
         max_age: Duration,
     ) -> None:
         super().__init__(scope, id)
-        for kind in EVENT_KINDS:
+        for kind in (*EVENT_KINDS, RETURNED) if returned else EVENT_KINDS:
             events.Rule(
                 self,
                 kind.id,
                 rule_name=f"{name}-{kind.id}",
                 description=kind.description,
                 event_pattern=events.EventPattern(
-                    source=[kind.source, *drill_sources], detail_type=[kind.detail_type]
+                    source=[kind.source, *drill_sources],
+                    detail_type=[kind.detail_type],
+                    detail=kind.detail,
                 ),
                 targets=[
                     targets.LambdaFunction(

@@ -16,7 +16,7 @@ from lambdas.spot_handler.handler import REPORT_RESERVE
 from lambdas.spot_handler.outcome import Outcome, Result
 from lambdas.spot_handler.settings import Settings
 from stacks.constructs.bundling import LOCAL
-from stacks.constructs.spot_rules import EVENT_KINDS
+from stacks.constructs.spot_rules import EVENT_KINDS, RETURNED
 from tests.infra.conftest import ACCOUNT, VARIANTS, Assembly, Stack, Synthesise, without_assets
 from tests.support.iam_evaluator import Request, is_allowed
 
@@ -130,7 +130,20 @@ class TestFunction:
 
 class TestDelivery:
     def test_a_rule_for_each_kind_of_event_that_the_handler_parses(self) -> None:
-        assert {(kind.source, kind.detail_type) for kind in EVENT_KINDS} == set(notices.PARSERS)
+        kinds = (*EVENT_KINDS, RETURNED)
+        assert {(kind.source, kind.detail_type) for kind in kinds} == set(notices.PARSERS)
+
+    def test_instances_that_start_again_are_heard_of_on_request(
+        self, synthesise: Synthesise
+    ) -> None:
+        stack = synthesise({"castai:uncordonReturned": True}).stack("spot-handler")
+        rules = stack.all(RULE).values()
+        (rule,) = (found for found in rules if "detail" in found["Properties"]["EventPattern"])
+        assert rule["Properties"]["EventPattern"] == {
+            "source": ["aws.ec2"],
+            "detail-type": ["EC2 Instance State-change Notification"],
+            "detail": {"state": ["running"]},
+        }
 
     def test_the_rule_is_on_the_default_bus_and_takes_aws_alone(self, default: Stack) -> None:
         rule = default.one(RULE)

@@ -40,13 +40,19 @@ def node(
     provider_id: str = "aws:///eu-central-1a/i-0123456789abc0001",
     *,
     labels: dict[str, str] | None = None,
+    annotations: dict[str, str] | None = None,
     taints: list[dict[str, str]] | None = None,
     unschedulable: bool = False,
     version: str = "315",
 ) -> Node:
     return msgspec.convert(
         {
-            "metadata": {"name": NODE, "resourceVersion": version, "labels": labels},
+            "metadata": {
+                "name": NODE,
+                "resourceVersion": version,
+                "labels": labels,
+                "annotations": annotations,
+            },
             "spec": {
                 "providerID": provider_id,
                 "taints": taints,

@@ -198,12 +198,21 @@ class Scene:
         remaining: float = REMAINING, **settings: Any,
     ) -> Result:  # fmt: skip
         """Deliver a spot notice that is `age` seconds old."""
-        tools = means or self.means(**settings)
         event = self.event(age=age, action=action)
+        return await self._handle(event, means or self.means(**settings), remaining)
+
+    async def running(self, *, age: float = 0.0) -> Result:
+        """Deliver the event that the instance runs, `age` seconds old."""
+        detail = {"instance-id": self.account.instance, "state": "running"}
+        kind = "EC2 Instance State-change Notification"
+        event = self.event(age=age, detail_type=kind, detail=detail)
+        return await self._handle(event, self.means(), REMAINING)
+
+    async def _handle(self, event: dict[str, Any], means: Means, remaining: float) -> Result:
         notice = notices.parse(event, now=self.cluster.now())
         assert notice is not None
         limit = self.cluster.now() + remaining
-        return await interruption.handle(notice, tools, time_limit=limit)
+        return await interruption.handle(notice, means, time_limit=limit)
 
     def asked(self) -> dict[str, int]:
         return dict(self.cluster.log.by_verb())

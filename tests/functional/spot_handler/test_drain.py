@@ -394,3 +394,43 @@ async def test_a_stuck_pod_costs_no_other_pod_its_grace(scene: Scene) -> None:
         assert result.pods.evicted >= 1
         assert "slow" not in scene.names()
         assert result.ended - result.started >= 70
+
+
+@pytest.mark.parametrize("action", ["stop", "hibernate"])
+@virtual
+async def test_an_instance_that_runs_again_gets_its_node_back(scene: Scene, action: str) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web")
+        node = cluster.get("nodes", scene.node)
+        assert node is not None
+        other = {"key": "team", "value": "a", "effect": "NoSchedule"}
+        cluster.set({**node, "spec": {**node["spec"], "taints": [other]}})
+        early = await scene.running()
+        assert (early.outcome, "no marks" in early.reason) == (Outcome.IGNORED, True)
+        await scene.notice(action=action)
+        marked = cluster.get("nodes", scene.node)
+        assert marked is not None
+        assert "castai-eks-cdk/marks" in marked["metadata"]["annotations"]
+        # EventBridge delivers out of order: this start was before the notice.
+        late = await scene.running(age=60)
+        assert late.outcome is Outcome.IGNORED
+        result = await scene.running()
+        assert result.outcome is Outcome.UNCORDONED
+        back = cluster.get("nodes", scene.node)
+        assert back is not None
+        assert not back["spec"].get("unschedulable")
+        assert other in back["spec"]["taints"]
+        assert TAINT not in back["spec"]["taints"]
+        assert not {"autoscaling.cast.ai/draining", "castai-eks-cdk/marks"} & {
+            *back["metadata"]["labels"], *back["metadata"].get("annotations", {})
+        }  # fmt: skip
+
+
+@virtual
+async def test_an_instance_that_was_just_launched_costs_one_look(scene: Scene) -> None:
+    async with scene.cluster:
+        scene.build(provider_id="dummy")
+        result = await scene.running()
+        assert result.outcome is Outcome.NODE_NOT_FOUND
+        assert result.ended - result.started < 1

@@ -24,7 +24,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 @pytest.mark.usefixtures("shared_account")
 def test_a_foreign_event_is_ignored(capsys: pytest.CaptureFixture[str]) -> None:
-    result = call(spot_notice(detail_type="EC2 Instance State-change Notification"))
+    result = call(spot_notice(detail_type="EC2 Instance Rebalance Recommendation"))
     assert result["outcome"] == "ignored"
     log = next(line for line in lines(capsys) if "level" in line)
     assert (log["level"], log["outcome"]) == ("INFO", "ignored")

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambdas.spot_handler.cordon import patch_for
+from lambdas.spot_handler.cordon import MARKS_ANNOTATION, patch_back, patch_for
 from lambdas.spot_handler.kubernetes import Node
-from lambdas.spot_handler.notices import Kind
+from lambdas.spot_handler.notices import Kind, Notice
+from tests.support.events import INSTANCE
 from tests.support.pods import node
 
 DRAINING = {"key": "autoscaling.cast.ai/draining", "value": "true", "effect": "NoSchedule"}
@@ -16,7 +18,15 @@ DONE = {
     "autoscaling.cast.ai/draining": "spot-interruption",
     "node.kubernetes.io/exclude-from-external-load-balancers": "true",
 }
-SPOT = Kind.SPOT_INTERRUPTION
+GIVEN = 1_000.0
+
+
+def notice(action: str = "terminate") -> Notice:
+    kind = Kind.SPOT_INTERRUPTION
+    return Notice(kind, INSTANCE, GIVEN, GIVEN + 120, GIVEN + 120, action, "event")
+
+
+SPOT = notice()
 
 
 def test_one_patch_carries_everything_and_the_version_it_was_made_for() -> None:
@@ -103,3 +113,50 @@ def test_cordoning_twice_is_cordoning_once(taints: list[Any], labels: dict[str, 
 def test_which_instance_a_provider_id_names(provider_id: str, instance: str) -> None:
     candidate: Node = node(provider_id)
     assert candidate.instance == instance
+
+
+def patched(before: Node, patch: dict[str, Any] | None) -> Node:
+    """The node after a JSON merge patch."""
+    assert patch is not None
+    metadata, spec = patch["metadata"], patch.get("spec", {})
+
+    def merged(old: dict[str, str] | None, new: dict[str, str | None]) -> dict[str, str]:
+        return {k: v for k, v in ((old or {}) | new).items() if v is not None}
+
+    return node(
+        labels=merged(before.metadata.labels, metadata.get("labels", {})),
+        annotations=merged(before.metadata.annotations, metadata.get("annotations", {})),
+        taints=spec.get("taints", msgspec.to_builtins(before.spec.taints)),
+        unschedulable=bool(spec.get("unschedulable", before.spec.unschedulable)),
+    )
+
+
+@given(taints=TAINTS, labels=st.dictionaries(st.sampled_from([*DONE, "x"]), st.text(max_size=3)),
+       unschedulable=st.booleans())  # fmt: skip
+def test_what_a_stop_marked_is_taken_back_and_nothing_else(
+    taints: list[Any], labels: dict[str, str], *, unschedulable: bool
+) -> None:
+    before = node(taints=taints, labels=labels, unschedulable=unschedulable)
+    patch = patch_for(before, notice("stop"))
+    if patch is None:
+        return
+    after = patched(before, patch)
+    assert patch_back(after, running_since=GIVEN) is None  # EC2 is about to stop it
+    again = patched(after, patch_back(after, running_since=GIVEN + 1))
+    assert again.spec.unschedulable is unschedulable
+    assert MARKS_ANNOTATION not in (again.metadata.annotations or {})
+    ours = (DRAINING["key"], DRAINING["effect"])
+    foreign = [taint for taint in taints if (taint["key"], taint["effect"]) != ours]
+    kept = [(t.key, t.effect, t.value) for t in again.spec.taints or ()]
+    assert all((t["key"], t["effect"], t.get("value", "")) in kept for t in foreign)
+    left = again.metadata.labels or {}
+    assert left.items() <= labels.items()
+    assert {key: labels[key] for key in labels if key not in DONE}.items() <= left.items()
+
+
+def test_a_terminated_instance_leaves_nothing_to_take_back() -> None:
+    patch = patch_for(node(), SPOT)
+    assert patch is not None
+    assert "annotations" not in patch["metadata"]
+    assert patch_back(patched(node(), patch), running_since=GIVEN + 1) is None
+    assert patch_back(node(annotations={MARKS_ANNOTATION: "?"}), running_since=1e9) is None

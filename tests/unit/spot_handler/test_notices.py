@@ -47,7 +47,7 @@ def test_a_time_that_cannot_be_used_means_now(time: Any) -> None:
 @pytest.mark.parametrize(
     ("source", "detail_type"),
     [
-        ("aws.ec2", "EC2 Instance State-change Notification"),
+        ("aws.ec2", "EC2 Instance Rebalance Recommendation"),
         ("aws.s3", "EC2 Spot Instance Interruption Warning"),
         ("aws.ec2", "Anything"),
         ("acme.shop", "Order placed"),
@@ -119,3 +119,23 @@ def test_one_wrong_field_never_breaks_the_parser(field: str, value: Any) -> None
     assert notice is not None
     assert notice.given <= NOW
     assert notices.INSTANCE_ID.fullmatch(notice.instance)
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [("running", Kind.INSTANCE_RUNNING), ("pending", None), ("terminated", None)],
+)
+def test_of_state_changes_only_a_start_counts(state: str, kind: Kind | None) -> None:
+    detail = {"instance-id": INSTANCE, "state": state}
+    event = spot_notice(detail_type="EC2 Instance State-change Notification", detail=detail)
+    notice = notices.parse(event, now=NOW)
+    assert (notice and notice.kind) == kind
+
+
+@pytest.mark.parametrize(
+    ("action", "returns"), [("terminate", False), ("stop", True), ("hibernate", True)]
+)
+def test_an_instance_that_is_stopped_may_return(action: str, *, returns: bool) -> None:
+    notice = notices.parse(spot_notice(action=action), now=NOW)
+    assert notice is not None
+    assert notice.may_return is returns

@@ -8,6 +8,7 @@ from aws_cdk import CfnOutput, CustomResource, Duration, Environment
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
+from lambdas.common.own_stack import STACK_ID
 from lambdas.connect.handler import OWN_ROLE
 from lambdas.onboarding import policies
 from stacks.castai_stack import CastaiStack
@@ -92,6 +93,7 @@ class AgentStack(CastaiStack):
             security_group_ids=spot.security_group_ids,
             environment={
                 OWN_ROLE: role.role_arn,
+                STACK_ID: self.stack_id,
                 "POWERTOOLS_SERVICE_NAME": SERVICE,
                 "POWERTOOLS_LOG_LEVEL": spot.log_level,
             },

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aws_lambda_powertools import Logger
 
-from lambdas.common import api_key, aws, own_access
+from lambdas.common import api_key, aws, own_access, own_stack
 from lambdas.common import cluster as clusters
 from lambdas.common import kube as kubes
 from lambdas.common.castai_api import CastaiApi
@@ -96,7 +96,12 @@ def logger() -> Logger:
 def lambda_handler(event: Event, context: LambdaContext) -> dict[str, Any]:
     """Answer the Provider framework. Raises AgentResourceError with the reason of a failure."""
     remaining = context.get_remaining_time_in_millis() / 1000
-    return respond(event, means(), remaining=remaining)
+    try:
+        own_stack.check(event)
+        tools = means()
+    except CastaiError as error:
+        raise _failure(error) from None
+    return respond(event, tools, remaining=remaining)
 
 
 def respond(event: Event, tools: Means, *, remaining: float) -> dict[str, Any]:
@@ -109,10 +114,15 @@ def respond(event: Event, tools: Means, *, remaining: float) -> dict[str, Any]:
             return _delete(event, tools, until)
         return _create_or_update(event, tools, until)
     except CastaiError as error:
-        reason = "\n".join([str(error), *getattr(error, "__notes__", ())])
-        logger().error("The request failed", extra={"reason": reason})
         # The cause may quote a server at length: Lambda would log it.
-        raise AgentResourceError(reason[:REASON_LENGTH]) from None
+        raise _failure(error) from None
+
+
+def _failure(error: CastaiError) -> AgentResourceError:
+    """Logged, and cut to what CloudFormation takes."""
+    reason = "\n".join([str(error), *getattr(error, "__notes__", ())])
+    logger().error("The request failed", extra={"reason": reason})
+    return AgentResourceError(reason[:REASON_LENGTH])
 
 
 def _create_or_update(event: Event, tools: Means, until: float) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aws_lambda_powertools import Logger
 
-from lambdas.common import agent_check, api_key, aws
+from lambdas.common import agent_check, api_key, aws, own_stack
 from lambdas.common.castai_api import CastaiApi
 from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.cluster import Cluster, Token, token_for
@@ -109,6 +109,7 @@ def lambda_handler(event: Mapping[str, Any], context: LambdaContext) -> dict[str
     """Answer the Provider framework's onEvent. Raises OnboardingResourceError with the reason."""
     remaining = context.get_remaining_time_in_millis() / 1000
     try:
+        own_stack.check(event)
         return respond(event, means(), remaining=remaining)
     except CastaiError as error:
         raise _failure(error) from None

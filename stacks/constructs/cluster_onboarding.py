@@ -13,6 +13,7 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import custom_resources as cr
 from constructs import Construct
 
+from lambdas.common.own_stack import STACK_ID
 from lambdas.onboarding import policies
 from lambdas.onboarding.handler import OWN_ROLE
 from lambdas.onboarding.policies import Scope
@@ -97,6 +98,7 @@ class ClusterOnboarding(Construct):
             security_group_ids=spot.security_group_ids,
             environment={
                 OWN_ROLE: role.role_arn,
+                STACK_ID: Stack.of(self).stack_id,
                 "POWERTOOLS_SERVICE_NAME": SERVICE,
                 "POWERTOOLS_LOG_LEVEL": spot.log_level,
             },

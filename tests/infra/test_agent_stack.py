@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from cfnlint.api import ManualArgs, lint
 
+from lambdas.common.own_stack import STACK_ID
 from lambdas.connect.handler import OWN_ROLE
 from lambdas.connect.request import faults_of
 from stacks.agent_stack import RESOURCE_TYPE
@@ -125,6 +126,7 @@ class TestFunction:
             if each["Handler"] == "lambdas.connect.handler.lambda_handler"
         ]
         assert OWN_ROLE in function["Environment"]["Variables"]
+        assert function["Environment"]["Variables"][STACK_ID] == {"Ref": "AWS::StackId"}
         assert "VpcConfig" not in function
 
     def test_reaches_private_endpoints_through_the_vpc(self, full: Stack) -> None:

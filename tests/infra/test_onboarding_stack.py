@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from cfnlint.api import ManualArgs, lint
 
+from lambdas.common.own_stack import STACK_ID
 from lambdas.onboarding import steps
 from lambdas.onboarding.context import Context
 from lambdas.onboarding.handler import OWN_ROLE
@@ -169,7 +170,9 @@ class TestFunction:
     def test_it_knows_its_role_and_no_key(self, plain: Stack) -> None:
         for function in own_functions(plain):
             variables = function["Environment"]["Variables"]
-            assert set(variables) == {OWN_ROLE, "POWERTOOLS_SERVICE_NAME", "POWERTOOLS_LOG_LEVEL"}
+            powertools = {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_LOG_LEVEL"}
+            assert set(variables) == {OWN_ROLE, STACK_ID} | powertools
+            assert variables[STACK_ID] == {"Ref": "AWS::StackId"}
 
     def test_the_framework_logs_no_request(self, plain: Stack) -> None:
         framework = [

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lambdas.common import own_stack
 from lambdas.common.errors import PermanentError
 from lambdas.onboarding import handler
 from lambdas.onboarding.handler import REASON_BYTES, OnboardingResourceError, lambda_handler
@@ -26,6 +27,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def respond(*_: Any, **__: Any) -> Any:
         raise error
 
+    monkeypatch.setattr(own_stack, "check", lambda _: None)
     monkeypatch.setattr(handler, "means", lambda: None)
     monkeypatch.setattr(handler, "respond", respond)
 
@@ -63,6 +65,7 @@ def test_a_bug_is_told_by_kind_and_place_and_not_by_what_it_says(
 
 
 def test_a_function_that_does_not_know_its_role_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_stack, "check", lambda _: None)
     monkeypatch.delenv(handler.OWN_ROLE, raising=False)
     handler.means.cache_clear()
     assert str(answer()).startswith("Set OWN_ROLE_ARN")

@@ -1,0 +1,63 @@
+"""The functions of the custom resources serve their own stack and no other caller."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from lambdas.common.errors import CastaiError
+from lambdas.common.own_stack import STACK_ID
+from lambdas.connect import handler as connect
+from lambdas.onboarding import handler as onboarding
+
+OWN = "arn:aws:cloudformation:eu-central-1:111122223333:stack/castai-agent/0a1b2c3d"
+
+
+class LambdaContext:
+    """As much of Lambda's as the handlers ask for."""
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 600_000
+
+
+@pytest.fixture(params=[connect, onboarding], ids=["connect", "onboarding"])
+def handler(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A handler that is not to get as far as its clients."""
+    module: ModuleType = request.param
+    monkeypatch.setattr(module, "means", lambda: pytest.fail("it went on"))
+    monkeypatch.setenv(STACK_ID, OWN)
+    return module
+
+
+def refusal(handler: ModuleType, event: Any) -> str:
+    with pytest.raises(CastaiError) as caught:
+        handler.lambda_handler(event, LambdaContext())
+    assert type(caught.value).__name__.endswith("ResourceError")  # logged, and cut for the answer
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["Create", "Update", "Delete"])
+@pytest.mark.parametrize("stack", [OWN[:-1], OWN + "4", "castai-agent", "", None])
+def test_a_request_of_another_stack_is_refused(
+    handler: ModuleType, kind: str, stack: str | None
+) -> None:
+    event = {"RequestType": kind, "StackId": stack, "ResourceProperties": {"ClusterName": "prod"}}
+    assert refusal(handler, event).startswith("Call this function through its own CloudFormation")
+
+
+def test_one_that_comes_back_from_waiting_is_refused_too(handler: ModuleType) -> None:
+    event = {"RequestType": "Create", "ReadyUntil": 0, "StackId": "other"}
+    assert "the request names other" in refusal(handler, event)
+
+
+def test_no_request_at_all(handler: ModuleType) -> None:
+    assert refusal(handler, {}).endswith("the request names none")
+
+
+def test_a_function_that_does_not_know_its_stack_says_so(
+    handler: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(STACK_ID)
+    assert refusal(handler, {"StackId": ""}).startswith("Set STACK_ID")

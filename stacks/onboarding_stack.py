@@ -35,7 +35,7 @@ class OnboardingStack(CastaiStack):
                 f"Cluster-{cluster}",
                 prefix=self.prefix,
                 settings=settings,
-                properties={**self._spot_handler(), **properties},
+                properties={**self._spot_handler(cluster), **properties},
             )
             self._outputs(cluster, properties, onboarding.resource)
 
@@ -51,11 +51,14 @@ class OnboardingStack(CastaiStack):
             if isinstance(made, Stack):
                 self.add_stack_dependency(made, reason="the onboarding stands on it")
 
-    def _spot_handler(self) -> dict[str, str]:
+    def _spot_handler(self, cluster: str) -> dict[str, str]:
         if not self.settings.onboarding.onboard_spot_handler:
             return {}
         name = self.settings.spot_handler.spot_role_name
-        return {"SpotHandlerRoleArn": f"arn:{self.partition}:iam::{self.account}:role/{name}"}
+        role = {"SpotHandlerRoleArn": f"arn:{self.partition}:iam::{self.account}:role/{name}"}
+        if cluster in self.settings.entry_clusters:
+            role["SpotHandlerEntry"] = "false"
+        return role
 
     def _outputs(self, cluster: str, properties: dict[str, str], resource: CustomResource) -> None:
         part = "".join(each.capitalize() for each in cluster.replace("_", "-").split("-"))

@@ -144,9 +144,10 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
     cluster_access: Annotated[
         bool,
         Meta(
-            description="Create an access entry for the role in each listed cluster. Needs the "
-            "cluster's authentication mode `API` or `API_AND_CONFIG_MAP`; false: map the role to "
-            "the group `castai:spot-handler` yourself."
+            description="Create an access entry for the role in each listed and each onboarded "
+            "cluster. Needs the cluster's authentication mode `API` or `API_AND_CONFIG_MAP`; "
+            "false: the onboarding lets the role in, or you map it to the group "
+            "`castai:spot-handler`."
         ),
     ] = True
     mode: Annotated[
@@ -459,6 +460,11 @@ class OnboardingSettings(Group, frozen=True, kw_only=True):
             **self.onboard_by_cluster.get(cluster, {}),
         }
 
+    def cluster_access_of(self, cluster: str) -> str:
+        """How principals become known to one cluster: `auto`, `access-entries`, …"""
+        own = self.onboard_by_cluster.get(cluster, {})
+        return str(own.get("ClusterAccess", self.onboard_cluster_access))
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All settings of the app. A key belongs to one group."""
@@ -493,6 +499,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if faults:
             raise SettingsError(_message(faults))
         return settings
+
+    @property
+    def entry_clusters(self) -> tuple[str, ...]:
+        """Clusters whose access entry for the spot handler's role its own stack makes.
+
+        The listed and the onboarded ones alike: an entry that changed its owner with a list would
+        be made twice, or be missed until the next deployment.
+        """
+        if not self.spot_handler.cluster_access:
+            return ()
+        wish = self.onboarding
+        onboarded = [
+            cluster
+            for cluster in wish.onboard_clusters
+            if wish.onboard_spot_handler
+            and wish.cluster_access_of(cluster) in {"auto", "access-entries"}
+        ]
+        return tuple(dict.fromkeys([*self.spot_handler.clusters, *onboarded]))
 
     def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """Those of each group, and those that only two groups together show."""

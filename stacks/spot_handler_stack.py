@@ -135,8 +135,8 @@ class SpotHandlerStack(CastaiStack):
         return lambda_.Alias(self, "Live", alias_name="live", version=function.current_version)
 
     def _cluster_access(self, role: iam.IRole) -> None:
-        """Let the role into each listed cluster, as a member of the group and no more."""
-        for cluster in self.spot.clusters if self.spot.cluster_access else ():
+        """Let the role into the clusters, as a member of the group and no more."""
+        for cluster in self.settings.entry_clusters:
             eks.CfnAccessEntry(
                 self,
                 f"Access-{cluster}",

@@ -92,7 +92,8 @@ def ensure(ctx: Context) -> None:
                 f"(eks update-cluster-config): its authentication mode is {mode}"
             )
         for grant in grants(ctx, ctx.onboarding):
-            _ensure_entry(ctx, grant)
+            if _is_ours_to_make(ctx.onboarding, grant.arn):
+                _ensure_entry(ctx, grant)
     elif way is ClusterAccess.AWS_AUTH:
         if "CONFIG_MAP" not in mode:
             raise PermanentError(
@@ -103,6 +104,11 @@ def ensure(ctx: Context) -> None:
 
 
 # Access entries -----------------------------------------------------------------------------------
+
+
+def _is_ours_to_make(wish: Onboarding, arn: str) -> bool:
+    """Not so the entry of the spot handler's role where its own stack makes it."""
+    return wish.spot_handler_entry or arn != wish.spot_handler_role_arn
 
 
 def entry_thing(arn: str) -> str:
@@ -288,7 +294,7 @@ def _remove_entries(ctx: Context) -> None:
                 entry_thing(arn),
                 lambda arn=arn: _delete_entry(ctx, arn),  # type: ignore[misc]
             )
-        else:
+        elif _is_ours_to_make(ctx.onboarding, arn):
             ctx.ledger.leave(entry_thing(arn), "not ours")
 
 

@@ -81,6 +81,8 @@ class Onboarding(Struct, frozen=True, kw_only=True, rename="pascal"):
     cluster_access: ClusterAccess = ClusterAccess.AUTO
     spot_handler_role_arn: _Arn | None = None
     """Role of the spot handler; with it the handler gets its access to this cluster."""
+    spot_handler_entry: bool = True
+    """Whether the role's access entry is ours to make; false: the spot handler's stack makes it."""
     kms_key: str | None = None
     """Key (id, ARN or alias) for the secret of the access key; without it, AWS's own."""
     rotation_id: Annotated[str, Meta(pattern=r"^[\w .:/=+@-]{0,256}$")] = ""

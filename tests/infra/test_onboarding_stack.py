@@ -112,7 +112,7 @@ class TestResource:
         reached = {name.removeprefix("onboard") for name in settings.__struct_encode_fields__}
         known = set(Onboarding.__struct_encode_fields__)
         by_other_ways = {
-            "ClusterName", "ApiUrl", "ApiKeySecret", "SpotHandlerRoleArn",
+            "ClusterName", "ApiUrl", "ApiKeySecret", "SpotHandlerRoleArn", "SpotHandlerEntry",
             "ClusterId", "PrincipalArn", "SecurityGroup", "Tags",
         }  # fmt: skip
         assert known - by_other_ways <= reached

@@ -591,6 +591,29 @@ class TestClusterAccess:
         scene.delete(SpotHandlerRoleArn=SPOT_ROLE)
         assert scene.snapshot() == before
 
+    def test_an_entry_that_is_the_spot_handlers_stacks_is_neither_made_nor_removed(
+        self, scene: Scene
+    ) -> None:
+        theirs = {"SpotHandlerRoleArn": SPOT_ROLE, "SpotHandlerEntry": "false"}
+        scene.create(**theirs)
+        assert SPOT_ROLE not in scene.eks.entries
+        assert scene.snapshot()["rbac"]["ClusterRole"]
+        scene.eks.create_access_entry(clusterName="prod", principalArn=SPOT_ROLE)
+        scene.update(theirs, **theirs)
+        scene.delete(**theirs)
+        assert set(scene.eks.entries) == {SPOT_ROLE}
+
+    def test_an_entry_is_let_go_when_the_spot_handlers_stack_is_to_make_it(
+        self, scene: Scene
+    ) -> None:
+        ours = {"SpotHandlerRoleArn": SPOT_ROLE}
+        scene.create(**ours)
+        scene.update(ours, **ours, SpotHandlerEntry="false")
+        assert SPOT_ROLE not in scene.eks.entries
+        assert scene.snapshot()["rbac"]["ClusterRole"]
+        scene.update({**ours, "SpotHandlerEntry": "false"}, **ours)
+        assert SPOT_ROLE in scene.eks.entries
+
     def test_a_cluster_role_of_someone_else_is_in_the_way(self, scene: Scene) -> None:
         scene.cluster.create(
             {

@@ -1,0 +1,56 @@
+"""One owner of the access entry of the spot handler's role, however the lists change."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from stacks.constructs.cluster_onboarding import RESOURCE_TYPE
+from tests.infra.conftest import Synthesise
+
+ENTRY = "AWS::EKS::AccessEntry"
+KEY = {"castai:apiKeySecret": "castai/api-key"}
+LISTED = {"castai:clusters": "blue"}
+ONBOARDED = {"castai:onboardClusters": "blue", **KEY}
+
+
+def owners(synthesise: Synthesise, context: dict[str, Any]) -> set[str]:
+    """Who makes the entry in cluster blue."""
+    assembly = synthesise(context)
+    entries = assembly.stack("spot-handler").all(ENTRY).values()
+    found = {"spot handler" for entry in entries if entry["ClusterName"] == "blue"}
+    if "castai-onboarding" in assembly.templates:
+        (resource,) = assembly.stack("onboarding").all(RESOURCE_TYPE).values()
+        if "SpotHandlerRoleArn" in resource and resource.get("SpotHandlerEntry") != "false":
+            found.add("onboarding")
+    return found
+
+
+STATES = (LISTED, ONBOARDED, {**LISTED, **ONBOARDED})
+
+
+@pytest.mark.parametrize(("before", "after"), [*itertools.permutations(STATES, 2)])
+def test_a_change_of_the_lists_changes_no_owner(
+    synthesise: Synthesise, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    """The spot handler is deployed first: it could neither take an entry over nor leave a gap."""
+    assert owners(synthesise, before) == owners(synthesise, after) == {"spot handler"}
+    ids = [set(synthesise(each).stack("spot-handler").all(ENTRY)) for each in (before, after)]
+    assert ids[0] == ids[1]
+
+
+@pytest.mark.parametrize(
+    ("more", "owner"),
+    [
+        ({"castai:clusterAccess": "false"}, {"onboarding"}),
+        ({"castai:onboardClusterAccess": "aws-auth"}, {"onboarding"}),  # by a mapping
+        ({"castai:onboardSpotHandler": "false"}, set()),
+        ({"castai:onboardClusterAccess": "access-entries"}, {"spot handler"}),
+    ],
+)
+def test_the_onboarding_is_the_owner_where_the_spot_handlers_stack_makes_none(
+    synthesise: Synthesise, more: dict[str, Any], owner: set[str]
+) -> None:
+    assert owners(synthesise, {**ONBOARDED, **more}) == owner

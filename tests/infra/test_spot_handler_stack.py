@@ -138,8 +138,8 @@ class TestDelivery:
     ) -> None:
         stack = synthesise({"castai:uncordonReturned": True}).stack("spot-handler")
         rules = stack.all(RULE).values()
-        (rule,) = (found for found in rules if "detail" in found["Properties"]["EventPattern"])
-        assert rule["Properties"]["EventPattern"] == {
+        (rule,) = (found for found in rules if "detail" in found["EventPattern"])
+        assert rule["EventPattern"] == {
             "source": ["aws.ec2"],
             "detail-type": ["EC2 Instance State-change Notification"],
             "detail": {"state": ["running"]},

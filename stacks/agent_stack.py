@@ -47,10 +47,11 @@ class AgentStack(CastaiStack):
         clusters = settings.agent.agent_clusters
         secret = str(settings.castai.api_key_secret)
         role = self._role(clusters)
+        function = self._function(role)
         provider = PatientProvider(
             self,
             "Provider",
-            function=self._function(role),
+            function=function,
             own_deadline=settings.agent.agent_ready_within,
         )
         for cluster in clusters:
@@ -64,6 +65,7 @@ class AgentStack(CastaiStack):
                     "ClusterName": cluster,
                     "ApiKeySecret": secret,
                     "ApiUrl": settings.castai.api_url,
+                    "CodeVersion": function.code_version,
                     **settings.agent.properties(),
                 },
             )

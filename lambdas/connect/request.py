@@ -23,7 +23,8 @@ AUTOSCALER_IMAGE: Final = "registry.k8s.io/cpa/cpvpa:v0.8.4"
 READY_WITHIN: Final = 600  # s: a new node may have to come first
 LONGEST_READY_WITHIN: Final = 2700  # s: CloudFormation gives a custom resource an hour in all
 
-_NOT_OURS: Final = frozenset({"ServiceToken", "ServiceTimeout"})
+# CodeVersion makes CloudFormation send an Update when a release's code does something else.
+_NOT_OURS: Final = frozenset({"ServiceToken", "ServiceTimeout", "CodeVersion"})
 
 _ClusterName = Annotated[str, Meta(pattern=r"^[0-9A-Za-z][A-Za-z0-9_-]{0,99}$")]
 _Secret = Annotated[str, Meta(pattern=r"^(arn:aws[a-z-]*:secretsmanager:.+|[\w/+=.@-]{1,512})$")]

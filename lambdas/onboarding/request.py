@@ -28,7 +28,8 @@ SCHEMA_VERSION: Final = "1"
 
 CREATE_SECURITY_GROUP: Final = "create"
 MAX_TAGS: Final = 40  # IAM and EC2 allow 50 on a thing: ours and AWS's own need room
-_NOT_OURS: Final = frozenset({"ServiceToken", "ServiceTimeout", "SchemaVersion"})
+# CodeVersion makes CloudFormation send an Update when a release's code does something else.
+_NOT_OURS: Final = frozenset({"ServiceToken", "ServiceTimeout", "SchemaVersion", "CodeVersion"})
 
 
 class Kind(StrEnum):

@@ -80,6 +80,18 @@ class Bundle:
         digest.update(str(self.target).encode())
         return digest.hexdigest()
 
+    def code_version(self) -> str:
+        """What the function would do, as 16 hexadecimal digits: our sources, whatever the target.
+
+        The same on every machine, and whichever line ends a checkout has.
+        """
+        digest = hashlib.sha256()
+        for path in self.sources():
+            content = path.read_bytes().replace(b"\r\n", b"\n")
+            digest.update(f"{path.relative_to(ROOT).as_posix()} {len(content)}\n".encode())
+            digest.update(content)
+        return digest.hexdigest()[:16]
+
     def sources(self) -> list[Path]:
         """Our own files, sorted: lambdas/__init__.py, lambdas/common/**, lambdas/<package>/**."""
         lambdas = ROOT / "lambdas"

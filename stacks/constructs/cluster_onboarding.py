@@ -76,7 +76,7 @@ class ClusterOnboarding(Construct):
             resource_type=RESOURCE_TYPE,
             service_token=self._provider(function).service_token,
             service_timeout=SERVICE_TIMEOUT,
-            properties=dict(properties),
+            properties={**properties, "CodeVersion": function.code_version},
         )
 
     def _function(self, role: iam.Role) -> PythonFunction:

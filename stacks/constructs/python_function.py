@@ -63,6 +63,7 @@ class PythonFunction(lambda_.Function):
         security_group_ids: Sequence[str] = (),
     ) -> None:
         bundle = Bundle(package, requirements, TARGETS[bundling])
+        self.code_version = bundle.code_version()
         self.own_log_group = _log_group(scope, f"{id}Log", name, log_retention_days)
         super().__init__(
             scope,

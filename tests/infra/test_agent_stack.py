@@ -98,6 +98,7 @@ class TestResource:
         assert resource["HttpsProxy"] == "http://proxy:3128"
         assert resource["KeyVersion"] == "2"
         assert resource["ApiUrl"] == "https://api.eu.cast.ai"
+        assert re.fullmatch("[0-9a-f]{16}", resource["CodeVersion"])
 
     def test_time_outs_nest(self, full: Stack) -> None:
         """Ours ends first and says why, then the framework's, then CloudFormation's."""

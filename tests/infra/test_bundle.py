@@ -166,6 +166,24 @@ def test_the_fingerprint_follows_sources_lock_and_target() -> None:
     assert len({bundle.fingerprint(), *(other.fingerprint() for other in others)}) == 5
 
 
+def test_the_code_version_follows_our_sources_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert spot(LAMBDA).code_version() == spot(LOCAL).code_version()
+    assert (
+        replace(spot(LAMBDA), requirements=BIG_LOCK).code_version() == spot(LAMBDA).code_version()
+    )
+    assert Bundle("connect", BIG_LOCK, LAMBDA).code_version() != spot(LAMBDA).code_version()
+    monkeypatch.setattr("stacks.constructs.bundling.ROOT", tmp_path)
+    source = tmp_path / "lambdas" / "__init__.py"
+    source.parent.mkdir()
+    versions = []
+    for content in (b"a = 1\nb = 2\n", b"a = 1\r\nb = 2\r\n", b"a = 2\n"):
+        source.write_bytes(content)
+        versions.append(spot(LAMBDA).code_version())
+    assert versions[0] == versions[1] != versions[2]
+
+
 def test_a_wheel_that_is_missing_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     future = replace(LAMBDA, python_version="3.60")
     with pytest.raises(BundlingError) as caught:

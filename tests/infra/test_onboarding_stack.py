@@ -14,9 +14,10 @@ from lambdas.onboarding import steps
 from lambdas.onboarding.context import Context
 from lambdas.onboarding.handler import OWN_ROLE
 from lambdas.onboarding.request import Onboarding, faults_of
+from stacks.constructs.bundling import LAMBDA, Bundle
 from stacks.constructs.cluster_onboarding import RESOURCE_TYPE
 from stacks.settings import Settings, SettingsError
-from tests.infra.conftest import Assembly, Stack, Synthesise
+from tests.infra.conftest import ROOT, Assembly, Stack, Synthesise
 from tests.infra.test_agent_stack import text
 from tests.infra.test_checks import ACCEPTED, REGIONS
 
@@ -116,6 +117,14 @@ class TestResource:
             "ClusterId", "PrincipalArn", "SecurityGroup", "Tags",
         }  # fmt: skip
         assert known - by_other_ways <= reached
+
+    def test_a_releases_code_sends_an_update(self, plain: Stack, synthesise: Synthesise) -> None:
+        """Not its target: who deploys from another machine sends none."""
+        bundle = Bundle("onboarding", ROOT / "lambdas/onboarding/requirements.txt", LAMBDA)
+        local = synthesise(PLAIN | {"castai:bundling": "local"}).stack("onboarding")
+        for stack in (plain, local):
+            versions = {each["CodeVersion"] for each in stack.all(RESOURCE_TYPE).values()}
+            assert versions == {bundle.code_version()}
 
     def test_time_outs_nest(self, plain: Stack) -> None:
         (function, *_) = own_functions(plain)

@@ -489,6 +489,21 @@ class TestNeighbours:
         assert set(scene.snapshot()["policies"]) == set()
 
 
+def test_a_new_release_corrects_the_policy_and_leaves_the_key(scene: Scene) -> None:
+    """`cdk deploy` after an upgrade changes CodeVersion and nothing else."""
+    data = scene.create(CodeVersion="0123456789abcdef")
+    current, key = scene.snapshot(), scene.stored_key()
+    wide = {"Effect": "Allow", "Action": "ec2:*", "Resource": "*"}
+    older = json.dumps({"Version": "2012-10-17", "Statement": [wide]})
+    scene.iam.create_policy_version(
+        PolicyArn=data["PolicyArn"], PolicyDocument=older, SetAsDefault=True
+    )
+    assert scene.snapshot()["policies"] != current["policies"]
+    scene.update({"CodeVersion": "0123456789abcdef"}, CodeVersion="fedcba9876543210")
+    assert scene.snapshot() == current
+    assert scene.stored_key() == key
+
+
 class TestClusterAccess:
     def test_aws_auth_clusters_get_their_entries_and_lose_only_them(self, scene: Scene) -> None:
         scene.eks.mode = "CONFIG_MAP"

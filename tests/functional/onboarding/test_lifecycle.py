@@ -654,7 +654,7 @@ def test_the_functions_role_covers_every_call(scene: Scene) -> None:
     scene.delete(ClusterAccess="aws-auth")
     scope = Scope("aws", "eu-central-1", ACCOUNT, "prod", "", "")
     documents = policies.onboarding_lambda(
-        scope, own_role_arn=OWN_ROLE, api_key_secret=API_KEY_SECRET
+        scope, own_role_arn=OWN_ROLE, function="onboarding", api_key_secret=API_KEY_SECRET
     )
     allowed = {
         action

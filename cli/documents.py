@@ -11,7 +11,7 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Final
 
-from cli.reasons import NARROWED, WIDE
+from cli.reasons import CHAINS, NARROWED, WIDE
 from lambdas.onboarding import aws_auth, names, policies
 from lambdas.onboarding.policies import Document, Mode, Permissions, Scope
 
@@ -100,7 +100,7 @@ def _identity() -> Iterator[str]:
 _ABOUT: Final = {
     Permissions.SEEDS: "Every permission group that CAST AI's product names. The last three "
     "statements of the managed policy, about a spot function of CAST AI's own, are there only "
-    "with ManageSpotLambda.",
+    "with ManageSpotLambda, which is off by default: this app deploys the function.",
     Permissions.CURRENT: "What CAST AI asks for today: roles, instance profiles and security "
     "groups are made by the onboarding alone.",
     Permissions.TIGHT: "As `current`, and bound to both tags of the cluster wherever AWS knows "
@@ -123,6 +123,25 @@ def _beyond() -> Iterator[str]:
         actions = ", ".join(wide.actions)
         rows.append([f"{actions} on {wide.on}", wide.reach.value, variants, wide.why])
     yield _table(["permission", "reaches", "variants", "why"], rows)
+    yield "### Step after step"
+    yield (
+        "Whoever may pass a role to a function or an instance and start it acts as that role. The "
+        "same tests follow every such step, to every role of the account and further. CAST AI "
+        "becomes the node role, and with ManageSpotLambda the role of its own function, which has "
+        "nothing that CAST AI has not. It does not become any role of this app's functions. With "
+        "AccountWidePolicy it also becomes the node roles of the other clusters that share the "
+        "policy, and so a node of theirs. The node role reaches further than the cluster:"
+    )
+    rows = []
+    for chain in CHAINS:
+        variants = ", ".join(f"`{each}`" for each in Permissions if each in chain.permissions)
+        rows.append([chain.how, chain.becomes, chain.policy, chain.reaches, variants, chain.why])
+    yield _table(["by", "becomes", "carries", "and may", "variants", "why"], rows)
+    yield (
+        "Inside the cluster CAST AI can run a pod under any ServiceAccount: in `user` mode as its "
+        "administrator, in both modes by a node that takes the tokens of the pods that run there. "
+        "So it also reaches what the roles of those ServiceAccounts (IRSA, Pod Identity) may do."
+    )
 
 
 def _narrowed() -> Iterator[str]:
@@ -144,6 +163,18 @@ def _roles() -> Iterator[str]:
     yield "\n".join(
         [f"- `{arn}`" for arn in plain] + [f"- `{arn}`, on request" for arn in optional]
     )
+    yield "## CAST AI's own spot function"
+    role = _shown(EXAMPLE.lambda_role_arn.rpartition("/")[2])
+    yield (
+        f"Only with ManageSpotLambda: the role `{role}`, "
+        f"which CAST AI may give to the function `{names.SPOT_FUNCTION}`. The onboarding makes and "
+        "removes the role. The function and its rules are CAST AI's and stay. It is never the role "
+        "of the spot handler below: synth, the custom resource and `castai-eks` refuse a spot "
+        f"handler's role named `{names.ANY_LAMBDA_ROLE}`. If CAST AI's old script has made a "
+        f"function `{names.SPOT_FUNCTION}` that runs as `{names.SPOT_ROLE}`, delete it first, "
+        "or CAST AI can change its code."
+    )
+    yield _statements(policies.lambda_role_policy(EXAMPLE))
     yield "## The spot handler"
     yield f"The role `{names.SPOT_ROLE}`, which Lambda alone may assume:"
     yield "\n".join(f"- `{arn}`" for arn in policies.spot_managed_policies("aws"))
@@ -224,7 +255,7 @@ def _onboarders() -> Iterator[str]:
     yield _statements(policies.cdk_deployer("aws", "ACCOUNT", "REGION"))
     yield (
         "Whoever works from a terminal (`castai-eks onboard`, or by hand as in "
-        "[manual-onboarding.md](manual-onboarding.md)) needs these two instead. For one mode "
+        "[manual-onboarding.md](manual-onboarding.md)) needs these three instead. For one mode "
         "alone they are smaller: `castai-eks policy admin --mode`."
     )
     yield from _named(policies.administrator(unknown))

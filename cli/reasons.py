@@ -85,14 +85,6 @@ WIDE = (
         "to.",
     ),
     Wide(
-        ("iam:PassRole",),
-        "CastLambdaRoleForSpot, to Lambda only",
-        Reach.ACCOUNT,
-        EVERY,
-        "An account has one role for spot functions.",
-        spot_lambda=True,
-    ),
-    Wide(
         (
             "lambda:CreateFunction",
             "lambda:DeleteFunction",
@@ -103,8 +95,8 @@ WIDE = (
         Reach.ACCOUNT,
         EVERY,
         "AWS sends the spot notices of all clusters of a region to one event bus, so there is one "
-        "function for all. ManageSpotLambda false takes these rights away: the handler of this "
-        "project does not need CAST AI for anything.",
+        "function for all. Its role is this cluster's own and has nothing that CAST AI's identity "
+        "has not.",
         spot_lambda=True,
     ),
     Wide(
@@ -114,6 +106,69 @@ WIDE = (
         EVERY,
         "The rule that calls that function, for the same reason.",
         spot_lambda=True,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What CAST AI's identity can become, and what that reaches beyond the cluster."""
+
+    becomes: str
+    how: str
+    policy: str
+    """The name of AWS's policy by which it reaches further."""
+    reaches: str
+    permissions: Collection[Permissions]
+    """Those that always lead there; the others only with the property that `how` names."""
+    why: str
+
+
+_LAUNCH = "iam:PassRole and ec2:RunInstances: an instance of the cluster runs CAST AI's script"
+_NODE = "node role"
+
+CHAINS = (
+    Chain(
+        _NODE,
+        _LAUNCH,
+        "AmazonEKS_CNI_Policy",
+        "attach, detach, change and delete every network interface of the account",
+        EVERY,
+        "AWS's policy names all interfaces, for every node of every EKS cluster that has it. A "
+        "permissions boundary takes it away where the CNI has a role of its own.",
+    ),
+    Chain(
+        _NODE,
+        _LAUNCH,
+        "AmazonEC2ContainerRegistryReadOnly",
+        "read every image of the account",
+        EVERY,
+        "Nodes pull images; the policy of a repository can refuse.",
+    ),
+    Chain(
+        _NODE,
+        _LAUNCH,
+        "AmazonEKSWorkerNodePolicy",
+        "eks-auth:AssumeRoleForPodIdentity",
+        EVERY,
+        "EKS also asks for the token of a pod, which only a node of the pod's cluster has.",
+    ),
+    Chain(
+        _NODE,
+        f"{_LAUNCH}; iam:AttachRolePolicy, or SsmOnNodes",
+        "AmazonSSMManagedInstanceCore",
+        "read every parameter of Systems Manager",
+        SEEDS,
+        "`seeds` lets CAST AI attach it to the node role. Keep secrets in Secrets Manager.",
+    ),
+    Chain(
+        _NODE,
+        f"{_LAUNCH}; iam:AttachRolePolicy, or EbsCsiOnNodes",
+        "AmazonEBSCSIDriverPolicy",
+        "copy, attach and change every volume and snapshot of the account",
+        SEEDS,
+        "`seeds` lets CAST AI attach it to the node role. A disk of another cluster can be copied "
+        "and read.",
     ),
 )
 
@@ -140,8 +195,10 @@ NARROWED = (
     Narrowed(
         "PassRoleLambda: iam:PassRole",
         "every role of the account",
-        "CastLambdaRoleForSpot",
-        "As above, by way of a function.",
+        "the one role of CAST AI's own function, which may find instances and write its log; only "
+        "with ManageSpotLambda",
+        "With the spot handler's role CAST AI could let any code into every cluster, and invoke "
+        "every function of the account.",
     ),
     Narrowed(
         "iam CreateRole, DeleteRole, instance profiles",

@@ -386,8 +386,12 @@ class OnboardingSettings(Group, frozen=True, kw_only=True):
         ),
     ] = "seeds"
     onboard_manage_spot_lambda: Annotated[
-        bool, Meta(description="Let CAST AI manage a spot function of its own.")
-    ] = True
+        bool,
+        Meta(
+            description="Let CAST AI manage a spot function of its own, under a role of its own: "
+            "only for an old CAST AI setup, because this app deploys the function."
+        ),
+    ] = False
     onboard_account_wide_policy: Annotated[
         bool,
         Meta(description="Use the one `CastEKSPolicy` of the account, not one for each cluster."),
@@ -533,8 +537,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if cluster not in wish.onboard_clusters:
                 yield ("onboardByCluster",), f"{cluster} is not one of castai:onboardClusters"
         for cluster in wish.onboard_clusters:
-            for fault in onboarding_request.faults_of(wish.properties(cluster, self.castai)):
+            properties = wish.properties(cluster, self.castai)
+            for fault in onboarding_request.faults_of(properties):
                 yield ("onboardClusters", "onboardByCluster"), f"{cluster}: {fault}"
+            if properties["ManageSpotLambda"] in (True, "true"):
+                yield from self._spot_lambda_contradictions(cluster)
+
+    def _spot_lambda_contradictions(self, cluster: str) -> Iterator[tuple[tuple[str, ...], str]]:
+        """What of ours CAST AI could change, where it manages a spot function of its own."""
+        if fault := onboarding_request.fault_of_spot_role(self.spot_handler.spot_role_name):
+            yield ("spotRoleName", "onboardManageSpotLambda"), f"{cluster}: {fault}"
+        if self.app.name_prefix.startswith("cast-"):
+            yield (
+                ("namePrefix", "onboardManageSpotLambda"),
+                f"{cluster}: choose another prefix: CAST AI may change every rule named cast-*",
+            )
 
 
 Fault = tuple[str, str]  # the key or keys, what is wrong with them

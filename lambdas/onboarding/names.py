@@ -121,6 +121,16 @@ def node_role_name(cluster: str, cluster_id: str) -> str:
     return _within(ROLE_LIMIT, f"cast-{cluster[:40]}-eks-{short_id(cluster_id)}")
 
 
+def lambda_role_name(cluster: str, cluster_id: str) -> str:
+    """The role of the spot function that CAST AI may make; no function of ours has it."""
+    cluster = checked_cluster(cluster)
+    return _within(ROLE_LIMIT, f"cast-{cluster[:40]}-lambda-{short_id(cluster_id)}")
+
+
+ANY_LAMBDA_ROLE: Final = f"cast-*-lambda-{UNKNOWN_ID}"
+"""Matches the `lambda_role_name` of every cluster, as a pattern of IAM."""
+
+
 def policy_name(cluster: str, *, account_wide: bool) -> str:
     """The managed policy: one per cluster, or the one name that all clusters share."""
     cluster = checked_cluster(cluster)

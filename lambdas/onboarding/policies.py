@@ -114,6 +114,11 @@ class Scope:
         return self.iam(f"instance-profile{self.path}{self._node_role}")
 
     @property
+    def lambda_role_arn(self) -> str:
+        name = names.lambda_role_name(self.cluster, self.cluster_id)
+        return self.iam(f"role{self.path}{name}")
+
+    @property
     def spot_role_arn(self) -> str:
         return self.iam(f"role/{self.spot_role}")
 
@@ -161,7 +166,8 @@ def cast_eks_policy(
 ) -> Document:
     """The managed policy of CAST AI's identity.
 
-    `manage_spot_lambda` adds what CAST AI's own spot function needs: one function of one name.
+    `manage_spot_lambda` lets CAST AI manage a spot function of one name, under the role that
+    `lambda_role_policy` fills: never the one of our spot handler, which every cluster may let in.
     `boundary` (an ARN) has every role that CAST AI makes carry this permissions boundary.
     `account_wide`: all clusters of the account share the document, so it names none of them.
 
@@ -196,7 +202,7 @@ def cast_eks_policy(
         ),
         *_run_instances_statements(scope, where),
         *(() if account_wide else _cluster_statements(scope)),
-        *(_spot_lambda_statements(scope) if manage_spot_lambda else ()),
+        *(_spot_lambda_statements(scope, where) if manage_spot_lambda else ()),
     ]
     return checked(_document(statements), MANAGED_LIMIT, "CastEKSPolicy")
 
@@ -301,11 +307,14 @@ class _Where:
 
     node_role: str
     instance_profile: str
+    lambda_role: str
     vpc: str
 
 
 def _here(scope: Scope) -> _Where:
-    return _Where(scope.node_role_arn, scope.instance_profile_arn, scope.vpc_arn)
+    return _Where(
+        scope.node_role_arn, scope.instance_profile_arn, scope.lambda_role_arn, scope.vpc_arn
+    )
 
 
 def _everywhere(scope: Scope) -> _Where:
@@ -313,6 +322,7 @@ def _everywhere(scope: Scope) -> _Where:
     return _Where(
         scope.iam(f"role{scope.path}{any_node_role}"),
         scope.iam(f"instance-profile{scope.path}{any_node_role}"),
+        scope.iam(f"role{scope.path}{names.ANY_LAMBDA_ROLE}"),
         scope.ec2("vpc/*"),
     )
 
@@ -410,12 +420,12 @@ def _run_instances_statements(scope: Scope, where: _Where) -> list[Document]:
     ]
 
 
-def _spot_lambda_statements(scope: Scope) -> list[Document]:
+def _spot_lambda_statements(scope: Scope, where: _Where) -> list[Document]:
     return [
         _allow(
             "PassRoleLambda",
             ["iam:PassRole"],
-            [scope.spot_role_arn],
+            [where.lambda_role],
             {"StringEquals": {"iam:PassedToService": "lambda.amazonaws.com"}},
         ),
         _allow(
@@ -436,6 +446,24 @@ def _spot_lambda_statements(scope: Scope) -> list[Document]:
     ]
 
 
+def lambda_role_policy(scope: Scope) -> Document:
+    """The inline policy of the role of CAST AI's own spot function: see an instance, write a log.
+
+    CAST AI may give the function any code, so the role has nothing that its identity has not.
+    """
+    log = f"log-group:/aws/lambda/{names.SPOT_FUNCTION}"
+    return _document(
+        [
+            _allow("FindInstance", ["ec2:DescribeInstances"], ["*"]),  # takes no resource
+            _allow(
+                "WriteOwnLog",
+                ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"],
+                [scope.regional("logs", log), scope.regional("logs", f"{log}:*")],
+            ),
+        ]
+    )
+
+
 # Who onboards -------------------------------------------------------------------------------------
 
 
@@ -451,9 +479,9 @@ def administrator(
 ) -> dict[str, Document]:
     """All that a person needs who onboards the cluster from a terminal or by hand, and undoes it.
 
-    Two managed policies by name, because one would be larger than IAM takes: IAM itself, and the
-    rest. Whoever deploys with CDK needs `cdk_deployer` instead: the onboarding's function does
-    the work then.
+    Three managed policies by name, because one would be larger than IAM takes: CAST AI's identity,
+    the other roles, and the rest. Whoever deploys with CDK needs `cdk_deployer` instead: the
+    onboarding's function does the work then.
 
     Raises:
         DocumentTooLargeError: IAM would not take one of them as a managed policy.
@@ -463,6 +491,7 @@ def administrator(
             _allow("FindPolicies", ["iam:ListPolicies"], ["*"]),  # knows no resources
             *_identity_statements(scope, modes, boundary, account_wide=account_wide),
         ],
+        "castai-eks-admin-roles": _other_role_statements(scope, boundary),
         "castai-eks-admin-cluster": [
             # Neither of the two knows resources.
             _allow("LookAround", ["sts:GetCallerIdentity", "ec2:DescribeSecurityGroups"], ["*"]),
@@ -493,7 +522,7 @@ def onboarding_lambda(
 ) -> dict[str, Document]:
     """All that the custom resource's function carries for one cluster.
 
-    Three managed policies by name, because one would be larger than IAM takes. They cover both
+    Managed policies by name, because one would be larger than IAM takes. They cover both
     modes, wherever the names allow: an update may switch from one to the other, and its rollback
     back again. `own_role_arn` is the function's role, which maps itself in the cluster while it
     works. `function` is the function's name. `api_key_secret` is a name or an ARN.
@@ -508,6 +537,7 @@ def onboarding_lambda(
         "castai-eks-onboarding-iam": _identity_statements(
             scope, modes, boundary, account_wide=account_wide
         ),
+        "castai-eks-onboarding-roles": _other_role_statements(scope, boundary),
         "castai-eks-onboarding-cluster": [
             _allow("ReadSecurityGroups", ["ec2:DescribeSecurityGroups"], ["*"]),
             *_own_security_group_statements(scope),
@@ -572,8 +602,7 @@ def _identity_statements(
             policy_arns,
         ),
         *(_user_statements(scope, identity, boundary) if Mode.USER in modes else ()),
-        *_role_statements(scope, modes, identity, boundary),
-        *_instance_profile_statements(scope),
+        *(_identity_role_statements(scope, identity, boundary) if Mode.ROLE in modes else ()),
     ]
 
 
@@ -609,32 +638,45 @@ def _user_statements(scope: Scope, attachable: list[str], boundary: str | None) 
     ]
 
 
-def _role_statements(
-    scope: Scope, modes: Collection[Mode], attachable: list[str], boundary: str | None
+_ROLE_ACTIONS: Final = (
+    "iam:DeleteRole",
+    "iam:DeleteRolePolicy",
+    "iam:DetachRolePolicy",
+    "iam:GetRole",
+    "iam:GetRolePolicy",
+    "iam:ListAttachedRolePolicies",
+    "iam:ListInstanceProfilesForRole",
+    "iam:ListRolePolicies",
+    "iam:TagRole",
+    "iam:UntagRole",
+    "iam:UpdateAssumeRolePolicy",
+)
+
+
+def _identity_role_statements(
+    scope: Scope, attachable: list[str], boundary: str | None
 ) -> list[Document]:
-    identity = [scope.role_arn] if Mode.ROLE in modes else []
-    roles = [*identity, scope.node_role_arn]
-    node_policies = list(node_managed_policies(scope.partition, ssm=True, ebs_csi=True))
-    statements = [
+    role = [scope.role_arn]
+    return [
+        _allow("Role", [*_ROLE_ACTIONS], role),
         _allow(
-            "Roles",
-            [
-                "iam:DeleteRole",
-                "iam:DeleteRolePolicy",
-                "iam:DetachRolePolicy",
-                "iam:GetRole",
-                "iam:GetRolePolicy",
-                "iam:ListAttachedRolePolicies",
-                "iam:ListInstanceProfilesForRole",
-                "iam:ListRolePolicies",
-                "iam:TagRole",
-                "iam:UntagRole",
-                "iam:UpdateAssumeRolePolicy",
-            ],
-            roles,
+            "RoleWithinBoundary",
+            ["iam:CreateRole", "iam:PutRolePolicy", *_put_boundary("Role", boundary)],
+            role,
+            _bounded(boundary),
         ),
+        _allow("RolePolicies", ["iam:AttachRolePolicy"], role, _bounded(boundary, attachable)),
+    ]
+
+
+def _other_role_statements(scope: Scope, boundary: str | None) -> list[Document]:
+    """The role of the nodes with its instance profile, and that of CAST AI's own function."""
+    roles = [scope.node_role_arn, scope.lambda_role_arn]
+    node_policies = list(node_managed_policies(scope.partition, ssm=True, ebs_csi=True))
+    return [
+        _allow("OtherRoles", [*_ROLE_ACTIONS], roles),
         _allow(
-            "RolesWithinBoundary",
+            "OtherRolesWithinBoundary",
             ["iam:CreateRole", *_put_boundary("Role", boundary)],
             roles,
             _bounded(boundary),
@@ -645,18 +687,14 @@ def _role_statements(
             [scope.node_role_arn],
             _bounded(boundary, node_policies),
         ),
+        _allow(
+            "FunctionRolePolicy",
+            ["iam:PutRolePolicy"],
+            [scope.lambda_role_arn],
+            _bounded(boundary),
+        ),
+        *_instance_profile_statements(scope),
     ]
-    if identity:
-        statements += [
-            _allow("RoleInlinePolicy", ["iam:PutRolePolicy"], identity, _bounded(boundary)),
-            _allow(
-                "RolePolicies",
-                ["iam:AttachRolePolicy"],
-                identity,
-                _bounded(boundary, attachable),
-            ),
-        ]
-    return statements
 
 
 def _instance_profile_statements(scope: Scope) -> list[Document]:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Final, cast
 
 import msgspec
@@ -68,8 +69,8 @@ class Onboarding(Struct, frozen=True, kw_only=True, rename="pascal"):
     principal_arn: _Arn | None = None
     """Who may assume the role, from CAST AI's console; needed only without ApiKeySecret."""
     permissions: Permissions = Permissions.SEEDS
-    manage_spot_lambda: bool = True
-    """Whether CAST AI's identity may manage a spot Lambda of its own."""
+    manage_spot_lambda: bool = False
+    """Whether CAST AI's identity may manage a spot function of its own, under a role of its own."""
     account_wide_policy: bool = False
     """Use the one `CastEKSPolicy` of the account instead of a policy of this cluster's own."""
     permissions_boundary: _Arn | None = None
@@ -288,6 +289,9 @@ def _contradictions(onboarding: Onboarding) -> list[str]:
         )
     if onboarding.account_wide_policy and onboarding.permissions is Permissions.TIGHT:
         faults.append("AccountWidePolicy: a policy bound to one cluster's tags cannot be shared")
+    role = (onboarding.spot_handler_role_arn or "").rpartition("/")[2]
+    if onboarding.manage_spot_lambda and (fault := fault_of_spot_role(role)):
+        faults.append(f"SpotHandlerRoleArn: {fault}")
     try:
         if onboarding.mode is Mode.USER:
             names.user_name(onboarding.cluster_name)
@@ -295,6 +299,16 @@ def _contradictions(onboarding: Onboarding) -> list[str]:
     except names.NameRefusedError as error:
         faults.append(f"ClusterName: {error}")
     return faults
+
+
+def fault_of_spot_role(name: str) -> str:
+    """Why the spot handler's role may not have this name where CAST AI manages a function."""
+    if not fnmatchcase(name, names.ANY_LAMBDA_ROLE):
+        return ""
+    return (
+        f"choose a name that does not match {names.ANY_LAMBDA_ROLE}, or set ManageSpotLambda to "
+        "false: CAST AI may run any code as a role of this name"
+    )
 
 
 def _kinds(kind: Any) -> str:  # noqa: ANN401 - a type annotation, as msgspec reports it

@@ -22,6 +22,7 @@ from lambdas.onboarding import (
     handover,
     identity,
     inspection,
+    lambda_role,
     policy,
     rbac,
     security_group,
@@ -46,6 +47,7 @@ class Step:
 STEPS: Final = (
     Step("policy", policy.ensure, policy.remove),
     Step("identity", identity.ensure, identity.remove),
+    Step("spot function's role", lambda_role.ensure, lambda_role.remove),
     Step("node role", identity.ensure_node_role, identity.remove_node_role),
     Step("security group", security_group.ensure, security_group.remove),
     Step("cluster access", cluster_access.ensure, cluster_access.remove),

@@ -265,6 +265,23 @@ class TestSettings:
                 "blue: Mod: there is no such property: did you mean Mode?",
             ),
             (PLAIN | {"castai:onboardPath": "castai"}, "begins and ends with a slash"),
+            (
+                PLAIN
+                | {
+                    "castai:onboardManageSpotLambda": "true",
+                    "castai:onboardSpotHandler": "false",
+                    "castai:spotRoleName": "cast-blue-lambda-12345678",
+                },
+                "choose a name that does not match cast-*-lambda-????????",
+            ),
+            (
+                PLAIN
+                | {
+                    "castai:onboardByCluster": {"blue": {"ManageSpotLambda": "true"}},
+                    "castai:namePrefix": "cast-eu",
+                },
+                "blue: choose another prefix: CAST AI may change every rule named cast-*",
+            ),
         ],
     )
     def test_what_the_resource_would_refuse_stops_the_synth(

@@ -164,6 +164,25 @@ class TestCreate:
         with pytest.raises(StepFailedError, match="valid CAST AI API key"):
             scene.create()
 
+    def test_castais_own_function_has_a_role_of_its_own_and_only_on_request(
+        self, scene: Scene
+    ) -> None:
+        scene.create()
+        name = f"cast-prod-lambda-{scene.id8}"
+        assert name not in scene.snapshot()["roles"]
+        scene.update({}, ManageSpotLambda="true", SpotHandlerRoleArn=SPOT_ROLE)
+        found = scene.snapshot()
+        trust, attached, inline, *_ = found["roles"][name]
+        assert trust["Statement"][0]["Principal"] == {"Service": "lambda.amazonaws.com"}
+        assert attached == []
+        (rights,) = inline.values()
+        assert rights["Statement"][0]["Action"] == ["ec2:DescribeInstances"]
+        (policy,) = found["policies"].values()
+        passed = next(s for s in policy[0]["Statement"] if s["Sid"] == "PassRoleLambda")
+        assert passed["Resource"] == [f"arn:aws:iam::{ACCOUNT}:role/{name}"]
+        scene.update({"ManageSpotLambda": "true"})
+        assert name not in scene.snapshot()["roles"]
+
     def test_paths_tags_and_boundary(self, scene: Scene) -> None:
         boundary = scene.iam.create_policy(PolicyName="Boundary", PolicyDocument=POLICY)["Policy"]
         before = scene.snapshot()
@@ -297,7 +316,7 @@ class TestDelete:
     @MODES
     def test_the_account_is_as_it_was(self, scene: Scene, mode: dict[str, Any]) -> None:
         before = scene.snapshot()
-        wish = {**mode, "SpotHandlerRoleArn": SPOT_ROLE}
+        wish = {**mode, "SpotHandlerRoleArn": SPOT_ROLE, "ManageSpotLambda": "true"}
         scene.create(**wish)
         scene.delete(**wish)
         assert scene.snapshot() == before
@@ -323,7 +342,7 @@ class TestDelete:
         self, scene: Scene, mode: dict[str, Any]
     ) -> None:
         before = scene.snapshot()
-        wish = {**mode, "SpotHandlerRoleArn": SPOT_ROLE}
+        wish = {**mode, "SpotHandlerRoleArn": SPOT_ROLE, "ManageSpotLambda": "true"}
         scene.create(**wish)
         scene.eks.exists = False
         scene.eks.entries.clear()
@@ -647,6 +666,7 @@ class TestClusterAccess:
 def test_the_functions_role_covers_every_call(scene: Scene) -> None:
     """Emulation enforces no IAM here; the policy's actions are held against the calls made."""
     tags: dict[str, Any] = {"Tags": {"a": "b"}}
+    tags["ManageSpotLambda"] = "true"
     scene.create(SpotHandlerRoleArn=SPOT_ROLE, **tags)
     scene.update(tags, RotationId="2", ManageSpotLambda="false", KmsKey="alias/mine")
     scene.update({}, **ROLE, SsmOnNodes="true")

@@ -55,7 +55,7 @@ DOCUMENTS = documents()
 
 ONE_NODE_ROLE = "only AWS's policies for nodes, by iam:PolicyARN, and only to the node role"
 LAUNCH_NODES = "launching nodes is CAST AI's work; the one role it may pass is the nodes'"
-OWN_FUNCTION = "one function by name, with the spot handler's role; ManageSpotLambda false drops it"
+OWN_FUNCTION = "one function by name, with a role of its own that may hardly do anything"
 MAKES_THE_USER = "the one user that it makes for CAST AI; the boundary, if set, holds for it"
 MAKES_THE_ROLES = "the roles that it makes for CAST AI and the nodes; the boundary holds for them"
 MAKES_THE_POLICY = "CastEKSPolicy of this cluster, which only CAST AI's identity carries"
@@ -80,10 +80,22 @@ ONBOARDS = {
     "iam:CreateAccessKey": MAKES_THE_USER,
     "iam:UpdateAccessKey": MAKES_THE_USER,
 }
+MAKES_ROLES = dict.fromkeys(
+    (
+        "AttachRolePolicy",
+        "AttachRolePolicyThenUpdateAssumeRolePolicy",
+        "PutRolePolicy",
+        "PutRolePolicyThenUpdateAssumeRolePolicy",
+        "UpdateRolePolicyToAssumeIt",
+    ),
+    MAKES_THE_ROLES,
+)
 SEEDS = {"AttachRolePolicy": ONE_NODE_ROLE, "CreateEC2WithExistingIP": LAUNCH_NODES}
 
 ACKNOWLEDGED: dict[str, dict[str, str]] = {
     "castai-eks-admin-iam": ONBOARDS,
+    "castai-eks-admin-roles": MAKES_ROLES,
+    "castai-eks-onboarding-roles": MAKES_ROLES,
     "castai-eks-admin-cluster": {"secretsmanager:GetSecretValue": NAMED_SECRETS},
     "castai-eks-onboarding-iam": ONBOARDS,
     "castai-eks-onboarding-cluster": {"secretsmanager:GetSecretValue": NAMED_SECRETS},

@@ -195,9 +195,9 @@ ONLY_SEEDS: dict[str, Row] = {
     "ec2:CreateSecurityGroup": create_security_group,
 }
 SPOT_LAMBDA: dict[str, Row] = {
-    "iam:PassRole": in_account(
+    "iam:PassRole": lambda place: request(
         "iam:PassRole",
-        f"role/{names.SPOT_ROLE}",
+        place.scope.lambda_role_arn,
         **{"iam:PassedToService": "lambda.amazonaws.com"},
     ),
     **{
@@ -285,7 +285,7 @@ def test_no_write_beyond_the_cluster_but_the_listed_ones(
 
 @pytest.mark.parametrize("permissions", Permissions)
 @pytest.mark.parametrize("action", SPOT_LAMBDA)
-def test_the_spot_function_is_one_per_account_and_only_on_request(
+def test_the_spot_function_is_one_per_account_its_role_is_the_clusters_and_only_on_request(
     permissions: Permissions, action: str
 ) -> None:
     row = SPOT_LAMBDA[action]
@@ -357,6 +357,12 @@ ATTEMPTS: dict[str, list[Request]] = {
     "tag the VPC": request("ec2:CreateTags", SCOPE.vpc_arn),
     "map itself in the cluster": request("eks:CreateAccessEntry", SCOPE.cluster_arn),
     "delete the cluster": request("eks:DeleteCluster", SCOPE.cluster_arn),
+    "pass the spot handler's role to a function": request(
+        "iam:PassRole", SCOPE.spot_role_arn, **{"iam:PassedToService": "lambda.amazonaws.com"}
+    ),
+    "pass its function's role to an instance": request(
+        "iam:PassRole", SCOPE.lambda_role_arn, **{"iam:PassedToService": "ec2.amazonaws.com"}
+    ),
     "change another function": request(
         "lambda:UpdateFunctionCode", SCOPE.regional("lambda", "function:payments")
     ),

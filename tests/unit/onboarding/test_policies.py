@@ -335,9 +335,9 @@ def test_the_administrator_has_all_that_an_onboarding_calls() -> None:
 def test_the_administrator_of_role_mode_has_nothing_about_users() -> None:
     granted = policies.administrator(SCOPE, modes=[Mode.ROLE]).values()
     assert not any("User" in action for document in granted for action in actions(document))
-    user = policies.administrator(SCOPE, modes=[Mode.USER])["castai-eks-admin-iam"]
-    assert not is_allowed([user], Request("iam:DeleteRole", SCOPE.role_arn))
-    assert is_allowed([user], Request("iam:DeleteRole", SCOPE.node_role_arn))
+    user = policies.administrator(SCOPE, modes=[Mode.USER]).values()
+    assert not is_allowed(user, Request("iam:DeleteRole", SCOPE.role_arn))
+    assert is_allowed(user, Request("iam:DeleteRole", SCOPE.node_role_arn))
 
 
 def function(scope: Scope = SCOPE, **options: Any) -> list[Document]:

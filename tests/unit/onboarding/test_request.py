@@ -114,6 +114,13 @@ class TestParse:
             ({"SecurityGroup": []}, "SecurityGroup: give"),
             ({"SecurityGroup": ["create"]}, "SecurityGroup: give"),
             ({"AccountWidePolicy": "true", "Permissions": "tight"}, "cannot be shared"),
+            (
+                {
+                    "ManageSpotLambda": "true",
+                    "SpotHandlerRoleArn": "arn:aws:iam::111122223333:role/cast-a-lambda-1a2b3c4d",
+                },
+                "SpotHandlerRoleArn: choose a name that does not match cast-*-lambda-????????",
+            ),
             ({"Tags": {f"k{n}": "v" for n in range(41)}}, "give at most 40 tags"),
             ({"Tags": {"castai-eks-cdk:owner": "me"}}, "reserved"),
             ({"Tags": "team=a"}, "Tags: give a map"),

@@ -9,7 +9,7 @@ Clusters with `aws-auth` only need a mapping made by hand: docs/manual-onboardin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -31,6 +31,7 @@ VIEW: Final = "AmazonEKSViewPolicy"
 CALL_PATIENCE: Final = 30.0  # s for one call to EKS with its retries
 KNOWN_AFTER: Final = 60.0  # s until all of a cluster's API servers know a new entry; usually a few
 
+_WAITING: Final = "waiting"  # value of the tag: the entry has its policy
 _EXISTS: Final = "ResourceInUseException"
 _MISSING: Final = "ResourceNotFoundException"
 T = TypeVar("T")
@@ -77,6 +78,38 @@ def granted(
         entry.delete()
 
 
+def begin_wait(
+    eks: EKSClient, cluster: Cluster, principal_arn: str, grant: Grant, *, clock: Clock = SYSTEM
+) -> float:
+    """Have access to the cluster until `end_wait`, over several invocations; again is no write.
+
+    Returns until when (epoch seconds) the cluster may still refuse us.
+    Raises AwsRefusedError or AwsUnavailableError.
+    """
+    if "API" not in cluster.authentication_mode:
+        return 0.0
+    entry = _Entry(eks, cluster, principal_arn, clock)
+    tags = entry.tags()
+    if tags is not None and TEMPORARY_TAG not in tags:
+        return 0.0
+    if tags is None or tags[TEMPORARY_TAG] != _WAITING:
+        entry.create(_WAITING)
+        entry.associate(grant)
+    return clock.now() + KNOWN_AFTER
+
+
+def end_wait(
+    eks: EKSClient, cluster: Cluster, principal_arn: str, *, clock: Clock = SYSTEM
+) -> None:
+    """Remove the entry of `begin_wait`, if there is one.
+
+    Raises AwsRefusedError or AwsUnavailableError.
+    """
+    entry = _Entry(eks, cluster, principal_arn, clock)
+    if "API" in cluster.authentication_mode and TEMPORARY_TAG in (entry.tags() or {}):
+        entry.delete()
+
+
 class _NotYetError(RetryableError):
     """EKS has not heard of the entry that was made a moment ago."""
 
@@ -92,6 +125,11 @@ class _Entry:
 
     def is_somebody_elses(self) -> bool:
         """Whether there is an entry that a person, or another tool, made."""
+        tags = self.tags()
+        return tags is not None and TEMPORARY_TAG not in tags
+
+    def tags(self) -> Mapping[str, str] | None:
+        """The entry's tags; None where there is no entry."""
         try:
             answer = self._call(
                 "eks:DescribeAccessEntry",
@@ -101,11 +139,11 @@ class _Entry:
             )
         except AwsRefusedError as error:
             if error.code == _MISSING:
-                return False
+                return None
             raise
-        return TEMPORARY_TAG not in answer["accessEntry"].get("tags", {})
+        return answer["accessEntry"].get("tags", {})
 
-    def create(self) -> None:
+    def create(self, purpose: str = "true") -> None:
         """Make the entry; one that a killed run left behind does as well."""
         try:
             self._call(
@@ -114,7 +152,7 @@ class _Entry:
                     clusterName=self.cluster.name,
                     principalArn=self.principal,
                     type="STANDARD",
-                    tags={TEMPORARY_TAG: "true"},
+                    tags={TEMPORARY_TAG: purpose},
                 ),
             )
         except AwsRefusedError as error:

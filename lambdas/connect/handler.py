@@ -11,22 +11,23 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from aws_lambda_powertools import Logger
 
-from lambdas.common import api_key, aws, own_access, own_stack
+from lambdas.common import api_key, aws, backoff, own_access, own_stack
 from lambdas.common import cluster as clusters
 from lambdas.common import kube as kubes
 from lambdas.common.castai_api import CastaiApi
 from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.cluster import Cluster
-from lambdas.common.errors import AwsRefusedError, CastaiError, SettingsError
+from lambdas.common.errors import AwsRefusedError, CastaiError, RetryableError, SettingsError
 from lambdas.common.kube import Kube
 from lambdas.common.logs import quiet_libraries
 from lambdas.common.own_access import CLUSTER_ADMIN, VIEW, Grant
 from lambdas.connect import agent, readiness
 from lambdas.connect.manifest import NAME, render
+from lambdas.connect.readiness import Readiness
 from lambdas.connect.request import Agent, cluster_of, parse
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ READY_UNTIL: Final = "ReadyUntil"
 """In onEvent's answer: epoch seconds at which waiting for the agent ends."""
 OWN_ROLE: Final = "OWN_ROLE_ARN"
 RESERVE: Final = own_access.CALL_PATIENCE + 5.0  # s kept to take our own access back
+END_OF_WAIT: Final = 2 * own_access.CALL_PATIENCE  # s more, after the last look: two reads
 REASON_LENGTH: Final = 1000  # characters: CloudFormation does not take much more
 
 _GONE: Final = "ResourceNotFoundException"
@@ -47,6 +49,7 @@ VIEWER: Final = Grant(VIEW, (NAME,))
 quiet_libraries()
 
 Event = Mapping[str, Any]
+T = TypeVar("T")
 OpenKube = Callable[[Cluster, Clock, float, float], Kube]
 OpenApi = Callable[[str, str, Clock, float], CastaiApi]
 
@@ -127,8 +130,8 @@ def _failure(error: CastaiError) -> AgentResourceError:
 
 def _create_or_update(event: Event, tools: Means, until: float) -> dict[str, Any]:
     wish = parse(event["ResourceProperties"])
-    key = api_key.read(tools.secrets, wish.api_key_secret)
-    cluster = clusters.describe(tools.eks, wish.cluster_name, region=tools.region)
+    key = _key(tools, wish)
+    cluster = _cluster(tools, wish.cluster_name)
     place = agent.place(cluster)
     with _access(tools, cluster, ADMIN, until) as kube, _api(tools, wish, key, until) as api:
         done = agent.connect(
@@ -149,17 +152,64 @@ def _create_or_update(event: Event, tools: Means, until: float) -> dict[str, Any
 
 
 def _is_complete(event: Event, tools: Means, until: float) -> dict[str, Any]:
+    """One look. Our access stays from one look to the next and ends with the wait."""
     if event["RequestType"] == "Delete":
         return {"IsComplete": True}  # onEvent returned when everything was gone
     wish = parse(event["ResourceProperties"])
-    key = api_key.read(tools.secrets, wish.api_key_secret)
-    cluster = clusters.describe(tools.eks, wish.cluster_name, region=tools.region)
-    with _access(tools, cluster, VIEWER, until) as kube, _api(tools, wish, key, until) as api:
-        found = readiness.look(kube, api, event["Data"]["ClusterId"])
-    logger().info("Looked", extra={"cluster": cluster.name, "found": found.sentence})
-    if not found.ready and tools.clock.now() >= float(event[READY_UNTIL]):
-        raise AgentResourceError(f"{found.sentence} (waited {wish.ready_within} s)")
+    over = tools.clock.now() >= float(event[READY_UNTIL])
+    try:
+        found = _look(wish, event["Data"]["ClusterId"], tools, until - END_OF_WAIT)
+        logger().info("Looked", extra={"cluster": wish.cluster_name, "found": found.sentence})
+        if found.ready:
+            _end_wait(tools, wish.cluster_name)
+    except RetryableError as error:
+        found = Readiness(ready=False, sentence=str(error))
+    except BaseException as error:
+        _end_wait_after(error, tools, wish.cluster_name)
+        raise
+    if over and not found.ready:
+        failure = AgentResourceError(f"{found.sentence} (waited {wish.ready_within} s)")
+        _end_wait_after(failure, tools, wish.cluster_name)
+        raise failure
     return {"IsComplete": found.ready}
+
+
+def _look(wish: Agent, cluster_id: str, tools: Means, until: float) -> Readiness:
+    key = _key(tools, wish)
+    cluster = _cluster(tools, wish.cluster_name)
+    settled = own_access.begin_wait(tools.eks, cluster, tools.own_role, VIEWER, clock=tools.clock)
+    with (
+        tools.open_kube(cluster, tools.clock, until, settled) as kube,
+        _api(tools, wish, key, until) as api,
+    ):
+        return readiness.look(kube, api, cluster_id)
+
+
+def _end_wait(tools: Means, name: str) -> None:
+    own_access.end_wait(tools.eks, _cluster(tools, name), tools.own_role, clock=tools.clock)
+
+
+def _end_wait_after(error: BaseException, tools: Means, name: str) -> None:
+    """End it although the wait has failed; what fails as well is added to the error."""
+    try:
+        _end_wait(tools, name)
+    except CastaiError as second:
+        if not (isinstance(second, AwsRefusedError) and second.code == _GONE):
+            error.add_note(f"Remove access entry {tools.own_role} by hand as well: {second}")
+
+
+def _key(tools: Means, wish: Agent) -> str:
+    return _patiently(tools, lambda: api_key.read(tools.secrets, wish.api_key_secret))
+
+
+def _cluster(tools: Means, name: str) -> Cluster:
+    return _patiently(tools, lambda: clusters.describe(tools.eks, name, region=tools.region))
+
+
+def _patiently(tools: Means, call: Callable[[], T]) -> T:
+    """One call to AWS, repeated while it is throttled: the SDK does not (aws.CONFIG)."""
+    until = tools.clock.now() + own_access.CALL_PATIENCE
+    return backoff.call(call, until=until, clock=tools.clock)
 
 
 def _delete(event: Event, tools: Means, until: float) -> dict[str, Any]:
@@ -167,7 +217,7 @@ def _delete(event: Event, tools: Means, until: float) -> dict[str, Any]:
     answer = {"PhysicalResourceId": event["PhysicalResourceId"], READY_UNTIL: 0}
     name = cluster_of(event["ResourceProperties"])
     try:
-        cluster = clusters.describe(tools.eks, name, region=tools.region)
+        cluster = _cluster(tools, name)
     except AwsRefusedError as error:
         if error.code == _GONE:
             return answer

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aws_lambda_powertools import Logger
 
-from lambdas.common import agent_check, api_key, aws, own_stack
+from lambdas.common import agent_check, api_key, aws, backoff, own_stack
 from lambdas.common.castai_api import CastaiApi
 from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.cluster import Cluster, Token, token_for
@@ -24,7 +24,7 @@ from lambdas.common.errors import CastaiError, PermanentError, SettingsError
 from lambdas.common.kube import Kube
 from lambdas.common.logs import quiet_libraries
 from lambdas.onboarding import names, steps
-from lambdas.onboarding.context import Clients, Context, Place
+from lambdas.onboarding.context import CALL_PATIENCE, Clients, Context, Place
 from lambdas.onboarding.door import Door
 from lambdas.onboarding.ledger import Row
 from lambdas.onboarding.request import Kind, Onboarding, Request, parse_request
@@ -83,8 +83,13 @@ def means_of(own_role: str | None) -> Means:
     """
     session = aws.session()
     region = aws.region(session)
-    with aws.explained("sts:GetCallerIdentity"):
-        caller = session.client("sts", config=aws.CONFIG).get_caller_identity()
+    sts = session.client("sts", config=aws.CONFIG)
+
+    def ask() -> Mapping[str, str]:
+        with aws.explained("sts:GetCallerIdentity"):
+            return sts.get_caller_identity()  # type: ignore[return-value]
+
+    caller = backoff.call(ask, until=SYSTEM.now() + CALL_PATIENCE, clock=SYSTEM)
     return Means(
         clients=Clients(
             iam=session.client("iam", config=aws.CONFIG),
@@ -169,7 +174,11 @@ def _api(request: Request, tools: Means, until: float) -> CastaiApi | None:
     if not wish.api_key_secret:
         return None
     try:
-        key = api_key.read(tools.clients.secrets, wish.api_key_secret)
+        key = backoff.call(
+            lambda: api_key.read(tools.clients.secrets, str(wish.api_key_secret)),
+            until=min(until, tools.clock.now() + CALL_PATIENCE),
+            clock=tools.clock,
+        )
     except PermanentError:
         if request.kind is not Kind.DELETE:
             raise

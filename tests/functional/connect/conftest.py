@@ -77,8 +77,16 @@ class Eks:
     mode: str = "API"
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+    throttled: dict[str, int] = field(default_factory=dict)
+    """By operation: so many calls more are answered with ThrottlingException."""
+
+    def _limit(self, operation: str) -> None:
+        if self.throttled.get(operation, 0):
+            self.throttled[operation] -= 1
+            raise _refusal("ThrottlingException", operation)
 
     def describe_cluster(self, name: str) -> dict[str, Any]:
+        self._limit("DescribeCluster")
         if self.cluster is None:
             raise _refusal("ResourceNotFoundException", "DescribeCluster")
         return {
@@ -95,21 +103,25 @@ class Eks:
         }
 
     def describe_access_entry(self, clusterName: str, principalArn: str) -> dict[str, Any]:  # noqa: ARG002, N803
+        self._limit("DescribeAccessEntry")
         if principalArn not in self.entries:
             raise _refusal("ResourceNotFoundException", "DescribeAccessEntry")
         return {"accessEntry": self.entries[principalArn]}
 
     def create_access_entry(self, principalArn: str, **entry: Any) -> None:  # noqa: N803
+        self._limit("CreateAccessEntry")
         self.calls.append("create")
         if principalArn in self.entries:
             raise _refusal("ResourceInUseException", "CreateAccessEntry")
         self.entries[principalArn] = entry
 
     def associate_access_policy(self, principalArn: str, policyArn: str, **scope: Any) -> None:  # noqa: N803
+        self._limit("AssociateAccessPolicy")
         self.calls.append(policyArn.rpartition("/")[2])
         self.entries[principalArn]["scope"] = scope["accessScope"]
 
     def delete_access_entry(self, clusterName: str, principalArn: str) -> None:  # noqa: ARG002, N803
+        self._limit("DeleteAccessEntry")
         self.calls.append("delete")
         if self.entries.pop(principalArn, None) is None:
             raise _refusal("ResourceNotFoundException", "DeleteAccessEntry")
@@ -120,8 +132,12 @@ class Secrets:
     """One secret."""
 
     text: str = KEY
+    throttled: int = 0
 
     def get_secret_value(self, SecretId: str) -> dict[str, str]:  # noqa: N803
+        if self.throttled:
+            self.throttled -= 1
+            raise _refusal("ThrottlingException", "GetSecretValue")
         if SecretId != "castai/api-key":
             raise _refusal("ResourceNotFoundException", "GetSecretValue")
         return {"SecretString": self.text}

@@ -209,13 +209,125 @@ class TestWaiting:
         )
         assert respond(waiting, impatient, remaining=REMAINING) == {"IsComplete": False}
 
-    def test_looking_takes_the_right_to_look_only(
-        self, tools: Means, eks: Eks, properties: dict[str, Any]
+    def test_looking_takes_the_right_to_look_once_for_the_whole_wait(
+        self,
+        cluster: ServedCluster,
+        tools: Means,
+        castai: State,
+        eks: Eks,
+        properties: dict[str, Any],
     ) -> None:
         waiting = self.waiting(tools, properties)
         eks.calls.clear()
-        respond(waiting, tools, remaining=REMAINING)
+        for _ in range(3):
+            assert respond(waiting, tools, remaining=REMAINING) == {"IsComplete": False}
+        assert eks.calls == ["create", "AmazonEKSViewPolicy"]
+        cluster.until(is_available)
+        reported(castai)
+        assert respond(waiting, tools, remaining=REMAINING) == {"IsComplete": True}
         assert eks.calls == ["create", "AmazonEKSViewPolicy", "delete"]
+        assert eks.entries == {}
+
+    def test_the_right_to_look_ends_with_the_time(
+        self, tools: Means, eks: Eks, properties: dict[str, Any]
+    ) -> None:
+        waiting = self.waiting(tools, properties)
+        respond(waiting, tools, remaining=REMAINING)
+        assert eks.entries
+        with pytest.raises(AgentResourceError, match="waited 600 s"):
+            respond({**waiting, READY_UNTIL: 0}, tools, remaining=REMAINING)
+        assert eks.entries == {}
+
+    def test_the_right_to_look_ends_with_an_error(
+        self, tools: Means, eks: Eks, secrets: Secrets, properties: dict[str, Any]
+    ) -> None:
+        waiting = self.waiting(tools, properties)
+        respond(waiting, tools, remaining=REMAINING)
+        secrets.text = ""
+        with pytest.raises(AgentResourceError, match="holds something else"):
+            respond(waiting, tools, remaining=REMAINING)
+        assert eks.entries == {}
+
+    def test_the_right_to_look_ends_with_a_removal_that_comes_in_between(
+        self, tools: Means, eks: Eks, properties: dict[str, Any]
+    ) -> None:
+        waiting = self.waiting(tools, properties)
+        respond(waiting, tools, remaining=REMAINING)
+        request = event("Delete", properties, PhysicalResourceId="x")
+        respond(request, tools, remaining=REMAINING)
+        assert eks.entries == {}
+
+    @pytest.mark.parametrize("mode", ["API", "CONFIG_MAP"])
+    def test_an_entry_that_a_person_made_is_looked_with_and_stays(
+        self, tools: Means, eks: Eks, properties: dict[str, Any], mode: str
+    ) -> None:
+        eks.mode = mode
+        theirs = {ROLE: {"tags": {"team": "platform"}}}
+        eks.entries.update(theirs)
+        waiting = self.waiting(tools, properties, **{READY_UNTIL: 0})
+        with pytest.raises(AgentResourceError, match="waited 600 s"):
+            respond(waiting, tools, remaining=REMAINING)
+        assert (eks.entries, eks.calls) == (theirs, [])
+
+    def test_a_right_that_could_not_be_taken_back_is_in_the_reason(
+        self, tools: Means, eks: Eks, properties: dict[str, Any]
+    ) -> None:
+        waiting = self.waiting(tools, properties)
+        respond(waiting, tools, remaining=REMAINING)
+        eks.throttled["DeleteAccessEntry"] = 10_000
+        with pytest.raises(AgentResourceError, match=f"Remove access entry {ROLE} by hand"):
+            respond({**waiting, READY_UNTIL: 0}, in_no_time(tools), remaining=REMAINING)
+
+
+OPERATIONS = ["DescribeCluster", "DescribeAccessEntry", "CreateAccessEntry", "DeleteAccessEntry"]
+
+
+def in_no_time(tools: Means) -> Means:
+    """Time passes only where code sleeps."""
+    passed = [tools.clock.now()]
+
+    def sleep(seconds: float) -> None:
+        passed[0] += seconds
+
+    return dataclasses.replace(tools, clock=Clock(now=lambda: passed[0], sleep=sleep))
+
+
+class TestThrottling:
+    """EKS's control plane has limits for the whole account; the SDK's own retries are off."""
+
+    @pytest.mark.parametrize("operation", [*OPERATIONS, "AssociateAccessPolicy"])
+    def test_a_throttled_call_is_made_again(
+        self, tools: Means, eks: Eks, properties: dict[str, Any], operation: str
+    ) -> None:
+        eks.throttled[operation] = 3
+        request = event("Create", properties)
+        answer = respond(request, in_no_time(tools), remaining=REMAINING)
+        respond({**request, **answer}, in_no_time(tools), remaining=REMAINING)
+        eks.throttled[operation] = 3
+        gone = {**event("Delete", properties), "PhysicalResourceId": "x"}
+        respond(gone, in_no_time(tools), remaining=REMAINING)
+        assert eks.throttled[operation] == 0
+        assert eks.entries == {}
+
+    def test_so_is_that_for_the_key(
+        self, tools: Means, secrets: Secrets, properties: dict[str, Any]
+    ) -> None:
+        secrets.throttled = 3
+        respond(event("Create", properties), in_no_time(tools), remaining=REMAINING)
+        assert secrets.throttled == 0
+
+    @pytest.mark.parametrize("operation", OPERATIONS[:3])
+    def test_one_look_that_is_throttled_throughout_is_followed_by_another(
+        self, tools: Means, eks: Eks, properties: dict[str, Any], operation: str
+    ) -> None:
+        request = event("Create", properties)
+        waiting = {**request, **respond(request, tools, remaining=REMAINING)}
+        eks.throttled[operation] = 10_000
+        quick = in_no_time(tools)
+        assert respond(waiting, quick, remaining=REMAINING) == {"IsComplete": False}
+        eks.throttled.clear()
+        assert respond(waiting, quick, remaining=REMAINING) == {"IsComplete": False}
+        assert list(eks.entries) == [ROLE]
 
 
 class TestDisconnecting:

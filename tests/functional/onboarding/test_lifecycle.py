@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSResponse
 
+from lambdas.common import aws
 from lambdas.common.errors import CastaiError
-from lambdas.onboarding import policies
+from lambdas.onboarding import handler, policies
 from lambdas.onboarding.policies import Scope
 from lambdas.onboarding.steps import InTheWayError, OffboardError, StepFailedError
 from sandbox.cluster import Hook
-from tests.functional.onboarding.conftest import API_KEY, API_KEY_SECRET, OWN_ROLE, Scene
+from tests.functional.onboarding.conftest import (
+    API_KEY,
+    API_KEY_SECRET,
+    OWN_ROLE,
+    REMAINING,
+    Scene,
+    Time,
+)
 from tests.functional.onboarding.eks import ACCOUNT, refusal
 
 ROLE = {"Mode": "cross-account-role"}
@@ -407,6 +417,40 @@ class _Proxy:
 
     def __getattr__(self, name: str) -> Any:
         return self._methods.get(name) or getattr(self._client, name)
+
+
+class TestThrottling:
+    """The SDK's own retries are off: a call that is throttled is made again by us."""
+
+    def test_of_the_api_key(self, scene: Scene) -> None:
+        answers = iter([refusal("ThrottlingException")] * 3)
+
+        def read(**arguments: Any) -> Any:
+            for error in answers:
+                raise error
+            return scene.secrets.get_secret_value(**arguments)
+
+        means = scene.means()
+        secrets: Any = _Proxy(means.clients.secrets, get_secret_value=read)
+        tools = replace(means, clients=replace(means.clients, secrets=secrets))
+        event = scene.event("Create", scene.properties())
+        assert handler.respond(event, tools, remaining=REMAINING)["Data"]["Mode"] == "user"
+        assert scene.time.slept > 0
+
+    @pytest.mark.usefixtures("scene")
+    def test_of_the_question_who_we_are(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(handler, "SYSTEM", Time().clock)
+        throttled = [AWSResponse("https://sts.invalid", 400, {}, None)] * 3
+        for each in throttled:
+            each._content = b"<ErrorResponse><Error><Code>Throttling</Code></Error></ErrorResponse>"
+
+        def answer(**_: Any) -> AWSResponse | None:
+            return throttled.pop() if throttled else None
+
+        emitter = aws.session().events
+        emitter.register_first("before-send.sts.GetCallerIdentity", answer)  # type: ignore[attr-defined]
+        assert handler.means_of(OWN_ROLE).place.account == ACCOUNT
+        assert throttled == []
 
 
 class TestNeighbours:

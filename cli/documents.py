@@ -95,6 +95,11 @@ def _identity() -> Iterator[str]:
         "clusters of an account share one managed policy that names none of them; these "
         "statements are inline then, and any cluster's node role may be passed to EC2."
     )
+    yield (
+        "A VPC, its subnets and security groups may be another account's, shared with this one "
+        "(RAM). Their ARNs carry the owner's account, so they name any account here; the id of the "
+        "VPC, which is unique in AWS, binds them."
+    )
 
 
 _ABOUT: Final = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -124,7 +124,7 @@ class Scope:
 
     @property
     def vpc_arn(self) -> str:
-        return self.ec2(f"vpc/{self.vpc_id or '*'}")
+        return self.ec2_of_any_account(f"vpc/{self.vpc_id or '*'}")
 
     @property
     def cluster_tag(self) -> str:
@@ -144,6 +144,13 @@ class Scope:
 
     def ec2(self, resource: str) -> str:
         return self.regional("ec2", resource)
+
+    def ec2_of_any_account(self, resource: str) -> str:
+        """For what another account may share with this one (RAM): the ARN has its owner's account.
+
+        The id of a VPC is unique in AWS, so a VPC that is named by its id stays this one VPC.
+        """
+        return replace(self, account="*").ec2(resource)
 
     def secret(self, name: str) -> str:
         """A secret's ARN; Secrets Manager adds a hyphen and six characters to the name."""
@@ -242,7 +249,7 @@ def restricted_access(
         _allow(
             "RunInstancesVpcRestriction",
             ["ec2:RunInstances"],
-            [scope.ec2("subnet/*")],
+            [scope.ec2_of_any_account("subnet/*")],
             {"ArnEquals": {"ec2:Vpc": scope.vpc_arn}},
         ),
         _allow(
@@ -323,7 +330,7 @@ def _everywhere(scope: Scope) -> _Where:
         scope.iam(f"role{scope.path}{any_node_role}"),
         scope.iam(f"instance-profile{scope.path}{any_node_role}"),
         scope.iam(f"role{scope.path}{names.ANY_LAMBDA_ROLE}"),
-        scope.ec2("vpc/*"),
+        replace(scope, vpc_id="").vpc_arn,
     )
 
 
@@ -412,7 +419,7 @@ def _run_instances_statements(scope: Scope, where: _Where) -> list[Document]:
         _allow(
             "RunInstancesNetwork",
             ["ec2:RunInstances"],
-            [scope.ec2("network-interface/*"), scope.ec2("security-group/*")],
+            [scope.ec2("network-interface/*"), scope.ec2_of_any_account("security-group/*")],
             # IfExists: what exists already always has a VPC; an interface that the launch itself
             # makes takes the VPC of its subnet, which the inline policy binds.
             {"ArnLikeIfExists": {"ec2:Vpc": where.vpc}},

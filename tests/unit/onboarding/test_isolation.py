@@ -29,6 +29,8 @@ class Place:
 
     scope: Scope
     tagged: bool = True
+    vpc_owner: str = ""
+    """The account that shares its VPC and subnets (RAM); empty: the same account."""
 
     @property
     def tags(self) -> dict[str, str]:
@@ -41,8 +43,16 @@ class Place:
         return {
             **{f"ec2:ResourceTag/{key}": value for key, value in self.tags.items()},
             **{f"aws:ResourceTag/{key}": value for key, value in self.tags.items()},
-            "ec2:Vpc": self.scope.vpc_arn,
+            "ec2:Vpc": self.vpc_arn,
         }
+
+    @property
+    def vpc_arn(self) -> str:
+        return self.of_the_vpc(f"vpc/{self.scope.vpc_id}")
+
+    def of_the_vpc(self, resource: str) -> str:
+        """A VPC, a subnet or a shared group: its ARN has the account of the VPC's owner."""
+        return replace(self.scope, account=self.vpc_owner or self.scope.account).ec2(resource)
 
     def wanted(self) -> dict[str, str | list[str]]:
         """The condition keys of a thing that the request would make."""
@@ -50,6 +60,7 @@ class Place:
 
 
 OWN = Place(SCOPE)
+SHARED_VPC = replace(OWN, vpc_owner="222233334444")
 NEIGHBOUR = Place(replace(SCOPE, cluster="prod-2", cluster_id=OTHER_ID))
 UNTAGGED = replace(NEIGHBOUR, tagged=False)
 ELSEWHERE = {
@@ -57,6 +68,9 @@ ELSEWHERE = {
     "untagged in the VPC": UNTAGGED,
     "another cluster in another VPC": Place(replace(NEIGHBOUR.scope, vpc_id="vpc-2")),
     "untagged in another VPC": replace(UNTAGGED, scope=replace(NEIGHBOUR.scope, vpc_id="vpc-2")),
+    "another VPC of the owner who shares ours": replace(
+        UNTAGGED, scope=replace(NEIGHBOUR.scope, vpc_id="vpc-2"), vpc_owner="222233334444"
+    ),
     "the same name in another region": Place(
         replace(SCOPE, region="us-east-1", cluster_id=OTHER_ID, vpc_id="vpc-3")
     ),
@@ -76,7 +90,9 @@ def launch(place: Place) -> list[Request]:
     image = f"arn:{scope.partition}:ec2:{scope.region}::image/ami-1"
     return [
         Request("ec2:RunInstances", scope.ec2("instance/*"), place.wanted()),
-        Request("ec2:RunInstances", scope.ec2("subnet/subnet-1"), {"ec2:Vpc": scope.vpc_arn}),
+        Request(
+            "ec2:RunInstances", place.of_the_vpc("subnet/subnet-1"), {"ec2:Vpc": place.vpc_arn}
+        ),
         Request("ec2:RunInstances", scope.ec2("security-group/sg-1"), place.existing()),
         Request("ec2:RunInstances", scope.ec2("network-interface/*")),
         Request("ec2:RunInstances", scope.ec2("volume/*")),
@@ -93,7 +109,7 @@ def create_security_group(place: Place) -> list[Request]:
     scope, group = place.scope, place.scope.ec2("security-group/*")
     return [
         Request("ec2:CreateSecurityGroup", group, place.wanted()),
-        Request("ec2:CreateSecurityGroup", scope.vpc_arn, {"ec2:VpcID": scope.vpc_id}),
+        Request("ec2:CreateSecurityGroup", place.vpc_arn, {"ec2:VpcID": scope.vpc_id}),
         Request("ec2:CreateTags", group, {"ec2:CreateAction": "CreateSecurityGroup"}),
     ]
 
@@ -247,7 +263,7 @@ def reaches(wide: Wide, place: Place) -> bool:
     if place.scope.account != SCOPE.account:
         return False
     if wide.reach is Reach.VPC:
-        return place.scope.vpc_arn == SCOPE.vpc_arn
+        return place.vpc_arn == OWN.vpc_arn
     # An account's IAM has no regions.
     return place.scope.region == SCOPE.region or all(a.startswith("iam:") for a in wide.actions)
 
@@ -271,7 +287,19 @@ ON_OWN = [(p, action, row) for p, rows in ROWS.items() for action, row in rows.i
 def test_cast_ai_can_do_its_work_on_its_own_cluster(
     permissions: Permissions, action: str, row: Row
 ) -> None:
-    assert may(permissions, row(OWN)), action
+    for own in (OWN, SHARED_VPC):
+        assert may(permissions, row(own)), action
+
+
+@pytest.mark.parametrize("permissions", Permissions)
+def test_a_group_that_the_owner_of_the_vpc_shares_can_be_used(permissions: Permissions) -> None:
+    group = SHARED_VPC.of_the_vpc("security-group/sg-2")
+    at_launch = Request("ec2:RunInstances", group, {"ec2:Vpc": SHARED_VPC.vpc_arn})
+    assert may(permissions, [*launch(SHARED_VPC), at_launch])
+    elsewhere = Request("ec2:RunInstances", group, {"ec2:Vpc": OTHER_VPC.vpc_arn})
+    assert not may(permissions, [*launch(SHARED_VPC), elsewhere])
+    change = Request("ec2:AuthorizeSecurityGroupIngress", group, SHARED_VPC.existing())
+    assert not may(permissions, [change])
 
 
 @pytest.mark.parametrize("where", ELSEWHERE)
@@ -354,7 +382,7 @@ ATTEMPTS: dict[str, list[Request]] = {
             "ec2:CreateTags", SCOPE.ec2("security-group/sg-1"), UNTAGGED.existing() | OWN.wanted()
         )
     ],
-    "tag the VPC": request("ec2:CreateTags", SCOPE.vpc_arn),
+    "tag the VPC": request("ec2:CreateTags", OWN.vpc_arn),
     "map itself in the cluster": request("eks:CreateAccessEntry", SCOPE.cluster_arn),
     "delete the cluster": request("eks:DeleteCluster", SCOPE.cluster_arn),
     "pass the spot handler's role to a function": request(
@@ -389,7 +417,7 @@ OTHER_VPC = ELSEWHERE["another cluster in another VPC"]
     [
         ("instance/*", NEIGHBOUR.wanted()),
         ("instance/*", {}),
-        ("subnet/subnet-2", {"ec2:Vpc": OTHER_VPC.scope.vpc_arn}),
+        ("subnet/subnet-2", {"ec2:Vpc": OTHER_VPC.vpc_arn}),
         ("security-group/sg-2", OTHER_VPC.existing()),
         ("network-interface/eni-2", OTHER_VPC.existing()),
     ],

@@ -410,6 +410,17 @@ def test_with_a_boundary_nothing_is_made_without_it() -> None:
         assert not is_allowed(bounded, Request(action, resource, extra)), action
 
 
+def test_the_function_makes_and_changes_its_group_in_a_shared_vpc() -> None:
+    """RAM: VPC and subnets have their owner's account, a group has the account that made it."""
+    vpc = "arn:aws:ec2:eu-west-1:222233334444:vpc/vpc-0123456789abcdef0"
+    group = SCOPE.ec2("security-group/sg-1")
+    existing = {"ec2:Vpc": vpc, "ec2:ResourceTag/cast:cluster-id": ID}
+    for written in (function(), [*policies.administrator(SCOPE).values()]):
+        assert is_allowed(written, Request("ec2:CreateSecurityGroup", vpc))
+        assert is_allowed(written, Request("ec2:CreateSecurityGroup", group))
+        assert is_allowed(written, Request("ec2:AuthorizeSecurityGroupIngress", group, existing))
+
+
 def test_the_function_passes_the_node_role_to_ec2_and_no_other_role_at_all() -> None:
     for resource, service, allowed in (
         (SCOPE.node_role_arn, "ec2.amazonaws.com", True),

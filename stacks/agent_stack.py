@@ -16,7 +16,7 @@ from stacks.constructs.acknowledged import acknowledge, wildcards
 from stacks.constructs.bundling import ROOT
 from stacks.constructs.patient_provider import PatientProvider
 from stacks.constructs.python_function import PythonFunction
-from stacks.settings import Settings
+from stacks.settings import AGENT_CLUSTERS_A_POLICY, AGENT_CLUSTERS_IN_ROLE, Settings
 
 RESOURCE_TYPE = "Custom::CastEksAgent"
 SERVICE = "castai-connect"
@@ -105,10 +105,11 @@ class AgentStack(CastaiStack):
         """What the function does, on these clusters and the one secret, and nothing else."""
         # A name of its own, so that its policy can name it: it lets itself in and nobody else.
         name = f"{self.prefix}-{self.region}"
+        where = policies.FunctionScope(self.partition, self.account, (self.region,), self.prefix)
         document = policies.agent_function(
-            policies.FunctionScope(self.partition, self.account, (self.region,), self.prefix),
+            where,
             own_role=name,
-            clusters=clusters,
+            clusters=clusters[:AGENT_CLUSTERS_IN_ROLE],
             api_key_secret=self.settings.castai.api_key_secret,
             api_key_kms_key=self.settings.castai.api_key_kms_key,
             in_vpc=bool(self.settings.spot_handler.subnet_ids),
@@ -120,9 +121,27 @@ class AgentStack(CastaiStack):
             description="Of the function that connects clusters to CAST AI",
             assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
             inline_policies={"Connect": iam.PolicyDocument.from_json(document)},
+            managed_policies=[
+                self._more(where, name, clusters[first : first + AGENT_CLUSTERS_A_POLICY])
+                for first in range(AGENT_CLUSTERS_IN_ROLE, len(clusters), AGENT_CLUSTERS_A_POLICY)
+            ],
         )
         acknowledge(role, wildcards(role, document, _WILDCARDS))
         return role
+
+    def _more(
+        self, where: policies.FunctionScope, role: str, clusters: Sequence[str]
+    ) -> iam.ManagedPolicy:
+        """The rights on clusters for which the role's own policy has no room."""
+        document = policies.agent_clusters(where, own_role=role, clusters=clusters)
+        policy = iam.ManagedPolicy(
+            self,
+            f"Clusters-{clusters[0]}",
+            description=f"Connect to CAST AI: {len(clusters)} clusters from {clusters[0]}",
+            document=iam.PolicyDocument.from_json(document),
+        )
+        acknowledge(policy, wildcards(policy, document, _WILDCARDS))
+        return policy
 
     def _outputs(self, cluster: str, agent: CustomResource) -> None:
         part = "".join(each.capitalize() for each in cluster.replace("_", "-").split("-"))

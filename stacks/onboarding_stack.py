@@ -73,7 +73,6 @@ class OnboardingStack(CastaiStack):
 
 def _described(properties: dict[str, str]) -> Iterator[Output]:
     """The attributes that say something, as the properties are."""
-    yield "Mode", "Whether CAST AI is a user or a role for cluster"
     yield "ClusterId", "CAST AI's id of cluster"
     if properties["Mode"] == "user":
         yield "UserArn", "The IAM user that CAST AI is for cluster"
@@ -84,6 +83,5 @@ def _described(properties: dict[str, str]) -> Iterator[Output]:
     yield "NodeRoleArn", "The role of the nodes that CAST AI adds to cluster"
     yield "InstanceProfileArn", "The instance profile of the nodes that CAST AI adds to cluster"
     yield "SecurityGroupId", "The security group of the nodes that CAST AI adds to cluster"
-    yield "AccessMethod", "How nodes and user are known to cluster"
     if "ApiKeySecret" not in properties:
         yield "NextStep", "What is left to do by hand for cluster"

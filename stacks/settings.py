@@ -9,6 +9,7 @@ Another stack's settings are another Group and a field of Settings. Pure: no CDK
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, TypeVar
@@ -28,6 +29,16 @@ from lambdas.connect.request import (
 from lambdas.onboarding import request as onboarding_request
 
 PREFIX = "castai:"
+
+# So many clusters with names of 100 characters fit into the own policy of the agent's role (10,240
+# characters), and into each of the ten managed policies beside it (6,144 characters each).
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+AGENT_CLUSTERS_IN_ROLE = 8
+AGENT_CLUSTERS_A_POLICY = 6
+MOST_AGENT_CLUSTERS = AGENT_CLUSTERS_IN_ROLE + 10 * AGENT_CLUSTERS_A_POLICY
+# A stack has at most 200 outputs, and a cluster up to 8.
+# https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
+MOST_ONBOARD_CLUSTERS = 25
 
 # Chosen by measurement: docs/benchmarks.md.
 SPOT_MEMORY_MB = 1024
@@ -529,6 +540,44 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.agent.agent_clusters and not self.castai.api_key_secret:
             yield ("agentClusters", "apiKeySecret"), "the agent needs the secret with the API key"
         yield from self._onboarding_contradictions()
+        yield from self._too_many_clusters()
+        yield from self._clusters_of_one_id()
+
+    def _too_many_clusters(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        for key, clusters, most in (
+            ("agentClusters", self.agent.agent_clusters, MOST_AGENT_CLUSTERS),
+            ("onboardClusters", self.onboarding.onboard_clusters, MOST_ONBOARD_CLUSTERS),
+        ):
+            if len(clusters) > most:
+                yield (
+                    (key,),
+                    (
+                        f"one stack has room for {most} clusters by CloudFormation's and IAM's "
+                        f"limits, not for {len(clusters)}: deploy the others under another "
+                        f"{PREFIX}namePrefix"
+                    ),
+                )
+
+    def _clusters_of_one_id(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """CloudFormation's ids have letters and digits only, and no hash here: they must stay."""
+        for keys, clusters in (
+            (("agentClusters",), self.agent.agent_clusters),
+            (("onboardClusters",), self.onboarding.onboard_clusters),
+            (("clusters", "onboardClusters"), self.entry_clusters),
+        ):
+            by_id: dict[str, list[str]] = {}
+            for cluster in clusters:
+                by_id.setdefault(re.sub("[-_]", "", cluster).lower(), []).append(cluster)
+            for same in by_id.values():
+                if len(same) > 1:
+                    yield (
+                        keys,
+                        (
+                            f"{' and '.join(same)} differ in hyphens, underscores and capitals "
+                            "only, which CloudFormation's ids do not have: deploy one of them "
+                            f"under another {PREFIX}namePrefix"
+                        ),
+                    )
 
     def _onboarding_contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """What the custom resource itself would refuse, said at synth."""

@@ -924,6 +924,24 @@ def agent_function(
 
     `own_role` is the name of the function's role: it gives itself access while it works.
     """
+    return _document(
+        [
+            *_agent_statements(where, own_role, clusters),
+            _own_log(where),
+            *_api_key_statements(where, api_key_secret, api_key_kms_key),
+            *(_vpc_statements(where) if in_vpc else ()),
+        ]
+    )
+
+
+def agent_clusters(where: FunctionScope, *, own_role: str, clusters: Sequence[str]) -> Document:
+    """What `agent_function` says of clusters, for more of them than one policy has room for."""
+    return _document(_agent_statements(where, own_role, clusters))
+
+
+def _agent_statements(
+    where: FunctionScope, own_role: str, clusters: Sequence[str]
+) -> list[Document]:
     role_arn = f"arn:{where.partition}:iam::{where.account}:role/{own_role}"
     cluster_arns = [arn for each in clusters for arn in where.arns("eks", f"cluster/{each}")]
     own_entries = [
@@ -935,31 +953,26 @@ def agent_function(
         f"arn:{where.partition}:eks::aws:cluster-access-policy/{policy}"
         for policy in (CLUSTER_ADMIN, VIEW)
     ]
-    return _document(
-        [
-            _allow("FindCluster", ["eks:DescribeCluster"], cluster_arns),
-            _allow(
-                "LetItselfIn",
-                ["eks:CreateAccessEntry"],
-                cluster_arns,
-                {"ArnEquals": {"eks:principalArn": role_arn}},
-            ),
-            _allow(
-                "LookAfterOwnEntry",
-                ["eks:DescribeAccessEntry", "eks:DeleteAccessEntry", "eks:TagResource"],
-                own_entries,
-            ),
-            _allow(
-                "GiveItselfRights",
-                ["eks:AssociateAccessPolicy"],
-                own_entries,
-                {"ArnEquals": {"eks:policyArn": access_policies}},
-            ),
-            _own_log(where),
-            *_api_key_statements(where, api_key_secret, api_key_kms_key),
-            *(_vpc_statements(where) if in_vpc else ()),
-        ]
-    )
+    return [
+        _allow("FindCluster", ["eks:DescribeCluster"], cluster_arns),
+        _allow(
+            "LetItselfIn",
+            ["eks:CreateAccessEntry"],
+            cluster_arns,
+            {"ArnEquals": {"eks:principalArn": role_arn}},
+        ),
+        _allow(
+            "LookAfterOwnEntry",
+            ["eks:DescribeAccessEntry", "eks:DeleteAccessEntry", "eks:TagResource"],
+            own_entries,
+        ),
+        _allow(
+            "GiveItselfRights",
+            ["eks:AssociateAccessPolicy"],
+            own_entries,
+            {"ArnEquals": {"eks:policyArn": access_policies}},
+        ),
+    ]
 
 
 def _own_log(where: FunctionScope) -> Document:

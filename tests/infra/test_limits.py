@@ -1,0 +1,116 @@
+"""Many clusters in one account: what CloudFormation and IAM take, and what stops the synth."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from stacks.settings import (
+    MOST_AGENT_CLUSTERS,
+    MOST_ONBOARD_CLUSTERS,
+    Settings,
+    SettingsError,
+)
+from tests.infra.conftest import ACCOUNT, Stack, Synthesise
+
+KEY = {"castai:apiKeySecret": "castai/" + "s" * 80}
+VPC = {"castai:subnetIds": "subnet-0a1b2c3d", "castai:securityGroupIds": "sg-0a1b2c3d"}
+REGION = "ap-northeast-1"  # no region's name is longer
+MODES = ["user", "cross-account-role"]
+# https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
+RESOURCES, OUTPUTS, TEMPLATE = 500, 200, 1_000_000
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+INLINE, MANAGED, ATTACHED = 10_240, 6_144, 10
+
+
+def clusters(number: int) -> list[str]:
+    """Names as long as EKS allows."""
+    return [f"{each:03}-" + "x" * 96 for each in range(number)]
+
+
+def characters(document: Any) -> int:
+    """As IAM counts them: without white space. Everything is resolved but references."""
+    return len(re.sub(r"\s", "", json.dumps(document, separators=(",", ":"))))
+
+
+def fits(stack: Stack) -> None:
+    assert len(stack.template["Resources"]) <= RESOURCES
+    assert len(stack.template.get("Outputs", {})) <= OUTPUTS
+    assert len(json.dumps(stack.template, indent=1)) <= TEMPLATE
+    for role in stack.all("AWS::IAM::Role").values():
+        inline = [each["PolicyDocument"] for each in role.get("Policies", ())]
+        assert sum(map(characters, inline)) <= INLINE
+        assert len(role.get("ManagedPolicyArns", ())) <= ATTACHED
+    for policy in stack.all("AWS::IAM::ManagedPolicy").values():
+        assert characters(policy["PolicyDocument"]) <= MANAGED
+
+
+@pytest.mark.parametrize("number", [25, MOST_AGENT_CLUSTERS])
+def test_the_agents_stack_has_room(synthesise: Synthesise, number: int) -> None:
+    names = clusters(number)
+    settings = {"castai:agentClusters": names, "castai:namePrefix": "p" * 32, **KEY, **VPC}
+    stack = synthesise(settings, REGION).stack("agent")
+    fits(stack)
+    (role,) = (each for each in stack.all("AWS::IAM::Role").values() if "RoleName" in each)
+    documents = json.dumps([role, *stack.all("AWS::IAM::ManagedPolicy").values()])
+    for name in names:
+        assert documents.count(f"cluster/{name}") == 2
+        assert documents.count(f"access-entry/{name}/role/{ACCOUNT}/") == 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_onboardings_stack_has_room(synthesise: Synthesise, mode: str) -> None:
+    """Without an API key there is one more output for each cluster."""
+    names = [name[:40] for name in clusters(25)]
+    own = {
+        name: {
+            "ClusterId": "12345678-1234-1234-1234-123456789012",
+            "PrincipalArn": "arn:aws:iam::809060229965:user/cast-crossrole-1",
+        }
+        for name in names
+    }
+    settings = {
+        "castai:clusters": names,
+        "castai:onboardClusters": names,
+        "castai:onboardMode": mode,
+        "castai:onboardByCluster": own,
+    }
+    assembly = synthesise(settings, REGION)
+    fits(assembly.stack("onboarding"))
+    fits(assembly.stack("spot-handler"))
+
+
+@pytest.mark.parametrize(
+    ("key", "most"),
+    [("agentClusters", MOST_AGENT_CLUSTERS), ("onboardClusters", MOST_ONBOARD_CLUSTERS)],
+)
+def test_more_clusters_than_fit_stop_the_synth_with_the_reason(key: str, most: int) -> None:
+    names = [f"c{number}" for number in range(most + 1)]
+    Settings.from_context({f"castai:{key}": names[:-1], **KEY})
+    with pytest.raises(SettingsError, match=f"castai:{key}: one stack has room for {most} "):
+        Settings.from_context({f"castai:{key}": names, **KEY})
+
+
+@pytest.mark.parametrize("key", ["agentClusters", "onboardClusters", "clusters"])
+@pytest.mark.parametrize(
+    "names", [["prod-1", "prod1"], ["eu-west", "eu_west"], ["a-bc", "ab-c"], ["Prod", "prod"]]
+)
+def test_names_of_one_id_stop_the_synth_with_the_reason(key: str, names: list[str]) -> None:
+    with pytest.raises(SettingsError, match=f"{names[0]} and {names[1]} differ in hyphens"):
+        Settings.from_context({f"castai:{key}": names, **KEY})
+
+
+def test_the_ids_of_simple_names_stay(synthesise: Synthesise) -> None:
+    """Another id is another resource: CloudFormation would make it anew and delete the old one."""
+    names = ["blue", "eu-west_1"]
+    settings = {f"castai:{key}": names for key in ("clusters", "agentClusters", "onboardClusters")}
+    assembly = synthesise({**settings, **KEY})
+    agent, spot, onboarding = map(assembly.stack, ("agent", "spot-handler", "onboarding"))
+    assert set(agent.all("Custom::CastEksAgent")) == {"Agentblue", "Agenteuwest1"}
+    assert set(spot.all("AWS::EKS::AccessEntry")) == {"Accessblue", "Accesseuwest1"}
+    found = {each[:-8] for each in onboarding.all("Custom::CastEksOnboarding")}
+    assert found == {"Clusterblue", "Clustereuwest1"}
+    assert {"BlueClusterId", "EuWest1ClusterId"} <= set(onboarding.template["Outputs"])

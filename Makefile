@@ -15,8 +15,8 @@ EMULATOR := .venv-emulator/.installed
 CDK := node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types contracts unit functional long infra integration contract \
-	test-contract bench docs format lock synth clean
+.PHONY: help setup demo test lint types contracts unit functional functions long infra integration \
+	contract test-contract bench docs format lock synth clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -67,6 +67,20 @@ unit: $(VENV)
 functional: $(VENV)
 	$(BIN)/pytest -n auto tests/functional
 
+functions: $(VENV) ## The functions' tests on the Python that they run on, where an interpreter is found
+	@version=$$($(BIN)/python -c 'from stacks.constructs.bundling import LAMBDA_PYTHON as v; print(v)') && \
+	if [ "$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')" = "$$version" ]; then \
+		echo "The functions' tests ran on Python $$version: it is that of .venv."; \
+	elif ! found=$$($(BIN)/uv python find --no-python-downloads "$$version" 2> /dev/null); then \
+		echo "The functions' tests did NOT run on Python $$version: no interpreter was found."; \
+	else \
+		echo "The functions' tests on $$found:" && \
+		$(BIN)/uv venv --quiet --clear --python "$$found" .venv-functions && \
+		$(BIN)/uv pip install --quiet --python .venv-functions/bin/python --require-hashes -r requirements-dev.txt && \
+		.venv-functions/bin/python -m pytest -n auto tests/unit/common tests/unit/castai_api \
+			tests/unit/spot_handler tests/unit/onboarding tests/unit/connect tests/functional; \
+	fi
+
 long: setup ## What `make test` leaves out for its time: every fault combined, demo, benchmarks, tours
 	EVERY_FAULT=1 $(BIN)/pytest -n auto tests/functional/onboarding/test_faults.py
 	$(BIN)/pytest -m long tests/integration
@@ -104,4 +118,4 @@ lock: $(VENV) ## Write the hashed locks anew from the .in files
 	$(LOCK) sandbox/emulator/requirements.in -o sandbox/emulator/requirements.txt
 
 clean: ## Remove all that setup and the sandbox made
-	rm -rf .venv .venv-emulator node_modules .cdk .sandbox cdk.out build
+	rm -rf .venv .venv-emulator .venv-functions node_modules .cdk .sandbox cdk.out build

@@ -21,7 +21,7 @@ from lambdas.connect.apply import (
 )
 from lambdas.connect.manifest import NAME
 from lambdas.connect.readonly import NotReadOnlyError
-from sandbox.cluster import Answer, ServedCluster
+from sandbox.cluster import Answer, ServedCluster, SimulatedCluster
 from tests.functional.connect.conftest import OWNER, kube_of, objects
 
 AGENT_KINDS = (
@@ -87,11 +87,15 @@ class TestApplying:
 
     def test_the_autoscalers_memory_is_left_to_it(self, cluster: ServedCluster, kube: Kube) -> None:
         apply(kube, objects(), owner=OWNER)
-        deployment = cluster.get("Deployment", NAME, NAME)
-        assert deployment is not None
-        container = deployment["spec"]["template"]["spec"]["containers"][0]
-        container["resources"]["requests"]["memory"] = "512Mi"
-        cluster.set(deployment)
+
+        def scale(running: SimulatedCluster) -> None:  # at once: the controller writes the status
+            deployment = running.get("Deployment", NAME, NAME)
+            assert deployment is not None
+            container = deployment["spec"]["template"]["spec"]["containers"][0]
+            container["resources"]["requests"]["memory"] = "512Mi"
+            running.set(deployment)
+
+        cluster.run(scale)
         apply(kube, objects(key="another"), owner=OWNER)
         after = cluster.get("Deployment", NAME, NAME)
         assert after is not None

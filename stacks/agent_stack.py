@@ -77,7 +77,7 @@ class AgentStack(CastaiStack):
         return bool(settings.agent.agent_clusters)
 
     def _function(self, role: iam.Role) -> PythonFunction:
-        spot = self.settings.spot_handler
+        common = self.settings.functions
         return PythonFunction(
             self,
             "Function",
@@ -89,15 +89,15 @@ class AgentStack(CastaiStack):
             bundling=self.settings.app.bundling,
             memory_mb=MEMORY_MB,
             timeout=TIMEOUT,
-            log_level=spot.log_level,
-            log_retention_days=spot.log_retention_days,
-            subnet_ids=spot.subnet_ids,
-            security_group_ids=spot.security_group_ids,
+            log_level=common.log_level,
+            log_retention_days=common.log_retention_days,
+            subnet_ids=common.subnet_ids,
+            security_group_ids=common.security_group_ids,
             environment={
                 OWN_ROLE: role.role_arn,
                 STACK_ID: self.stack_id,
                 "POWERTOOLS_SERVICE_NAME": SERVICE,
-                "POWERTOOLS_LOG_LEVEL": spot.log_level,
+                "POWERTOOLS_LOG_LEVEL": common.log_level,
             },
         )
 
@@ -112,7 +112,7 @@ class AgentStack(CastaiStack):
             clusters=clusters[:AGENT_CLUSTERS_IN_ROLE],
             api_key_secret=self.settings.castai.api_key_secret,
             api_key_kms_key=self.settings.castai.api_key_kms_key,
-            in_vpc=bool(self.settings.spot_handler.subnet_ids),
+            in_vpc=bool(self.settings.functions.subnet_ids),
         )
         role = iam.Role(
             self,

@@ -142,6 +142,36 @@ class AppSettings(Group, frozen=True, kw_only=True):
     ] = "lambda"
 
 
+class FunctionSettings(Group, frozen=True, kw_only=True):
+    """Every function"""
+
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+        Meta(description="Least severity that a function logs; libraries log warnings and errors."),
+    ] = "INFO"
+    log_retention_days: Annotated[
+        RetentionDays, Meta(description="Days that a function's log is kept.")
+    ] = 30
+    subnet_ids: Annotated[
+        tuple[SubnetId, ...],
+        Meta(
+            description="Private subnets of the functions, for clusters whose endpoint is private; "
+            "docs/operations.md lists what they have to reach. Empty: no VPC."
+        ),
+    ] = ()
+    security_group_ids: Annotated[
+        tuple[SecurityGroupId, ...],
+        Meta(description="Security groups of the functions in those subnets."),
+    ] = ()
+
+    def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        if bool(self.subnet_ids) != bool(self.security_group_ids):
+            yield (
+                ("subnetIds", "securityGroupIds"),
+                "a function in a VPC needs both, one outside neither",
+            )
+
+
 class SpotHandlerSettings(Group, frozen=True, kw_only=True):
     """Spot handler"""
 
@@ -217,13 +247,6 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
             "starts in the region."
         ),
     ] = False
-    log_level: Annotated[
-        Literal["DEBUG", "INFO", "WARNING", "ERROR"],
-        Meta(description="Least severity that the function logs."),
-    ] = "INFO"
-    log_retention_days: Annotated[
-        RetentionDays, Meta(description="Days that the function's log is kept.")
-    ] = 30
     memory_mb: Annotated[
         int, Meta(ge=128, le=10240, description="Memory of the function, in MB; CPU follows it.")
     ] = SPOT_MEMORY_MB
@@ -241,17 +264,6 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
             description="Executions kept for, and at most given to, the function. A notice is one."
         ),
     ] = None
-    subnet_ids: Annotated[
-        tuple[SubnetId, ...],
-        Meta(
-            description="Private subnets with a way to the endpoints of EKS and EC2, for clusters "
-            "whose endpoint is private. Empty: no VPC."
-        ),
-    ] = ()
-    security_group_ids: Annotated[
-        tuple[SecurityGroupId, ...],
-        Meta(description="Security groups of the function in those subnets."),
-    ] = ()
     alarm_topic_arn: Annotated[
         TopicArn | None, Meta(description="SNS topic that is told of alarms.")
     ] = None
@@ -260,11 +272,6 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
     ] = None
 
     def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        if bool(self.subnet_ids) != bool(self.security_group_ids):
-            yield (
-                ("subnetIds", "securityGroupIds"),
-                "a function in a VPC needs both, one outside neither",
-            )
         if self.alarm_topic_arn and self.alarm_email:
             yield ("alarmTopicArn", "alarmEmail"), "give one: the topic may have the subscription"
         if self.spot_role == "import" and self.spot_role_regions:
@@ -485,6 +492,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All settings of the app. A key belongs to one group."""
 
     app: AppSettings = AppSettings()
+    functions: FunctionSettings = FunctionSettings()
     spot_handler: SpotHandlerSettings = SpotHandlerSettings()
     castai: CastaiSettings = CastaiSettings()
     agent: AgentSettings = AgentSettings()

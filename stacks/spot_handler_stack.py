@@ -56,6 +56,7 @@ class SpotHandlerStack(CastaiStack):
             castai=settings.castai,
             function_name=self.prefix,
             failure_queue_name=failures_name,
+            in_vpc=bool(settings.functions.subnet_ids),
         ).role
         function = self._function(role)
         target = self._target(function)
@@ -97,13 +98,13 @@ class SpotHandlerStack(CastaiStack):
             bundling=self.settings.app.bundling,
             memory_mb=self.spot.memory_mb,
             timeout=TIMEOUT,
-            log_level=self.spot.log_level,
-            log_retention_days=self.spot.log_retention_days,
+            log_level=self.settings.functions.log_level,
+            log_retention_days=self.settings.functions.log_retention_days,
             tracing=self.spot.tracing,
             snap_start=self.spot.snap_start,
             reserved_concurrency=self.spot.reserved_concurrency,
-            subnet_ids=self.spot.subnet_ids,
-            security_group_ids=self.spot.security_group_ids,
+            subnet_ids=self.settings.functions.subnet_ids,
+            security_group_ids=self.settings.functions.security_group_ids,
             environment={
                 "MODE": self.spot.mode,
                 "ON_DEADLINE": self.spot.on_deadline,
@@ -111,7 +112,7 @@ class SpotHandlerStack(CastaiStack):
                 "MARGIN_SECONDS": f"{self.spot.margin_seconds:g}",
                 "CLUSTERS": ",".join(self.spot.clusters),
                 "DRILL_SOURCES": ",".join(self.spot.drill_sources),
-                "LOG_LEVEL": self.spot.log_level,
+                "LOG_LEVEL": self.settings.functions.log_level,
                 "POWERTOOLS_SERVICE_NAME": SERVICE,
                 "POWERTOOLS_METRICS_NAMESPACE": METRICS_NAMESPACE,
                 **self._castai(),

@@ -80,7 +80,7 @@ class ClusterOnboarding(Construct):
         )
 
     def _function(self, role: iam.Role) -> PythonFunction:
-        spot = self._settings.spot_handler
+        common = self._settings.functions
         return PythonFunction(
             self,
             "Function",
@@ -92,15 +92,15 @@ class ClusterOnboarding(Construct):
             bundling=self._settings.app.bundling,
             memory_mb=MEMORY_MB,
             timeout=TIMEOUT,
-            log_level=spot.log_level,
-            log_retention_days=spot.log_retention_days,
-            subnet_ids=spot.subnet_ids,
-            security_group_ids=spot.security_group_ids,
+            log_level=common.log_level,
+            log_retention_days=common.log_retention_days,
+            subnet_ids=common.subnet_ids,
+            security_group_ids=common.security_group_ids,
             environment={
                 OWN_ROLE: role.role_arn,
                 STACK_ID: Stack.of(self).stack_id,
                 "POWERTOOLS_SERVICE_NAME": SERVICE,
-                "POWERTOOLS_LOG_LEVEL": spot.log_level,
+                "POWERTOOLS_LOG_LEVEL": common.log_level,
             },
         )
 
@@ -145,7 +145,7 @@ class ClusterOnboarding(Construct):
             api_key_secret=castai.api_key_secret,
             api_key_kms_key=castai.api_key_kms_key,
             credentials_kms_key=wish.get("KmsKey"),
-            in_vpc=bool(self._settings.spot_handler.subnet_ids),
+            in_vpc=bool(self._settings.functions.subnet_ids),
         )
         return {name.rpartition("-")[2].capitalize(): each for name, each in documents.items()}
 

@@ -38,6 +38,7 @@ class SpotRole(Construct):
         castai: CastaiSettings,
         function_name: str,
         failure_queue_name: str,
+        in_vpc: bool,
     ) -> None:
         super().__init__(scope, id)
         self._settings = settings
@@ -50,6 +51,7 @@ class SpotRole(Construct):
             function=function_name,
         )
         self._failure_queue_name = failure_queue_name
+        self._in_vpc = in_vpc
         self.role: iam.IRole = (
             iam.Role.from_role_name(self, "Role", settings.spot_role_name, mutable=False)
             if settings.spot_role == "import"
@@ -69,7 +71,7 @@ class SpotRole(Construct):
             api_key_secret=self._castai.api_key_secret,
             api_key_kms_key=self._castai.api_key_kms_key,
             tracing=settings.tracing,
-            in_vpc=bool(settings.subnet_ids),
+            in_vpc=self._in_vpc,
         )
         role = iam.Role(
             self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def test_context_of_others_is_not_ours() -> None:
         ("concurrency", "20", 20, "concurrency", 20),
         ("marginSeconds", "2.5", 2.5, "margin_seconds", 2.5),
         ("clusterAccess", "false", False, "cluster_access", False),
-        ("logRetentionDays", "7", 7, "log_retention_days", 7),
+        ("memoryMb", "512", 512, "memory_mb", 512),
         ("mode", "dry-run", "dry-run", "mode", "dry-run"),
         ("reservedConcurrency", "5", 5, "reserved_concurrency", 5),
         ("reservedConcurrency", "", None, "reserved_concurrency", None),
@@ -67,6 +68,16 @@ def test_text_of_the_command_line_and_json_of_the_file_mean_the_same(
 ) -> None:
     assert getattr(spot(**{key: text}), field) == expected
     assert getattr(spot(**{key: value}), field) == expected
+
+
+def test_what_other_functions_read_is_no_setting_of_the_spot_handler() -> None:
+    others = ["agent_stack.py", "onboarding_stack.py", "constructs/cluster_onboarding.py"]
+    sources = [(ROOT / "stacks" / each).read_text() for each in others]
+    read_there = {name for text in sources for name in re.findall(r"spot_handler\.(\w+)", text)}
+    assert read_there == {"spot_role_name"}
+    section = table().partition("### Every function\n")[2].partition("\n### ")[0]
+    for key in ("logLevel", "logRetentionDays", "subnetIds", "securityGroupIds"):
+        assert f"| `castai:{key}` |" in section
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from constructs import Construct
 from stacks.agent_stack import AgentStack
 from stacks.castai_stack import CastaiStack
 from stacks.constructs.cluster_onboarding import ClusterOnboarding
-from stacks.settings import Settings
+from stacks.settings import Settings, shares_policy
 from stacks.spot_handler_stack import SpotHandlerStack
 
 Output = tuple[str, str]
@@ -28,6 +28,7 @@ class OnboardingStack(CastaiStack):
         super().__init__(scope, settings, env=env)
         self.settings = settings
         self._after(scope)
+        sharing: CustomResource | None = None
         for cluster in settings.onboarding.onboard_clusters:
             properties = settings.onboarding.properties(cluster, settings.castai)
             onboarding = ClusterOnboarding(
@@ -38,6 +39,11 @@ class OnboardingStack(CastaiStack):
                 properties={**self._spot_handler(cluster), **properties},
             )
             self._outputs(cluster, properties, onboarding.resource)
+            if shares_policy(properties):
+                # Two that write the one policy at the same time would undo each other's work.
+                if sharing:
+                    onboarding.resource.node.add_dependency(sharing)
+                sharing = onboarding.resource
 
     @classmethod
     def wanted(cls, settings: Settings) -> bool:

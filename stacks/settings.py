@@ -600,6 +600,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if properties["ManageSpotLambda"] in (True, "true"):
                 yield from self._spot_lambda_contradictions(cluster)
 
+        yield from self._shared_policy_contradictions()
+
+    def _shared_policy_contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Clusters that share one policy ask for the same one."""
+        wish = self.onboarding
+        every = {each: wish.properties(each, self.castai) for each in wish.onboard_clusters}
+        sharing = {each: given for each, given in every.items() if shares_policy(given)}
+        first = next(iter(sharing), "")
+        for cluster, given in sharing.items():
+            for name in ("Permissions", "ManageSpotLambda", "PermissionsBoundary", "Path"):
+                if str(given.get(name)).lower() != str(sharing[first].get(name)).lower():
+                    yield (
+                        ("onboardAccountWidePolicy", "onboardByCluster"),
+                        f"{cluster}: give {name} as for {first}: they share one CastEKSPolicy",
+                    )
+
     def _spot_lambda_contradictions(self, cluster: str) -> Iterator[tuple[tuple[str, ...], str]]:
         """What of ours CAST AI could change, where it manages a spot function of its own."""
         if fault := onboarding_request.fault_of_spot_role(self.spot_handler.spot_role_name):
@@ -609,6 +625,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 ("namePrefix", "onboardManageSpotLambda"),
                 f"{cluster}: choose another prefix: CAST AI may change every rule named cast-*",
             )
+
+
+def shares_policy(properties: Mapping[str, Any]) -> bool:
+    """Whether an onboarding uses the one CastEKSPolicy of the account."""
+    return properties.get("AccountWidePolicy") in (True, "true")
 
 
 Fault = tuple[str, str]  # the key or keys, what is wrong with them

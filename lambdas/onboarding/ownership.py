@@ -41,9 +41,13 @@ class Owner:
         )
 
 
-def shared_tags(extra: Mapping[str, str]) -> dict[str, str]:
+SHARED_AS_TAG: Final = "castai-eks-cdk:shared-as"
+"""On the shared policy: the properties that its document follows."""
+
+
+def shared_tags(extra: Mapping[str, str], shared_as: str = "") -> dict[str, str]:
     """Tags of a thing that all clusters of the account share."""
-    return {**extra, names.OWNER_TAG: ACCOUNT_WIDE}
+    return {**extra, names.OWNER_TAG: ACCOUNT_WIDE, SHARED_AS_TAG: shared_as}
 
 
 def is_shared(tags: Mapping[str, str]) -> bool:

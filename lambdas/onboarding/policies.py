@@ -188,6 +188,8 @@ def cast_eks_policy(
             "Use a policy per cluster with Permissions tight: the account-wide CastEKSPolicy is "
             "shared by all clusters and cannot be bound to the tags of one."
         )
+    if account_wide:
+        scope = replace(scope, region="*")  # one document for the clusters of all regions
     where = _everywhere(scope) if account_wide else _here(scope)
     seeds = permissions is Permissions.SEEDS
     statements = [

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from lambdas.common.errors import PermanentError
-from lambdas.onboarding import documents, ownership, policies
+from lambdas.common.errors import AwsRefusedError, PermanentError
+from lambdas.onboarding import documents, names, ownership, policies
 from lambdas.onboarding.context import Context, tag_list, tag_map
 from lambdas.onboarding.iam_principals import GONE, SETTLING, compact
 from lambdas.onboarding.policies import Document
+from lambdas.onboarding.request import Onboarding
 
 MAX_VERSIONS: Final = 5  # IAM quotas: versions of one managed policy
 
@@ -25,16 +26,93 @@ def ensure(ctx: Context) -> None:
         boundary=wish.permissions_boundary,
         account_wide=shared,
     )
-    tags = ownership.shared_tags(wish.tags) if shared else ctx.tags
+    tags = ownership.shared_tags(wish.tags, _shared_as(wish)) if shared else ctx.tags
     found = _found(ctx, arn)
-    if found is None:
+    if found is None and not shared:
         ctx.ledger.create(
             thing(arn),
             lambda: _create(ctx, arn, document, tags),
-            undo=lambda: _take_back(ctx, arn, shared=shared),
+            undo=lambda: _take_back(ctx, arn),
         )
-    elif ctx.may_take(thing(arn), tag_map(found.get("Tags")), shared=shared):
+        return
+    if found is None:
+        if _create_shared(ctx, arn, document, tags):
+            return
+        found = _made_by_another(ctx, arn)
+    if shared:
+        _refuse_differences(ctx, arn, tag_map(found.get("Tags")))
+    if ctx.may_take(thing(arn), tag_map(found.get("Tags")), shared=shared):
         _correct(ctx, arn, found, document, tags)
+
+
+def _create_shared(ctx: Context, arn: str, document: Document, tags: Mapping[str, str]) -> bool:
+    """Make the shared policy; False where another run made it first.
+
+    Taken back only where this run surely made it: where the answer was lost, it may be another's.
+    """
+    made: list[str] = []
+
+    def create() -> bool:
+        try:
+            _create(ctx, arn, document, tags)
+        except AwsRefusedError as error:
+            if error.code == "EntityAlreadyExists":
+                return False
+            raise
+        made.append(arn)
+        return True
+
+    def take_back() -> None:
+        if made and not _users(ctx, arn):
+            _delete(ctx, arn)
+
+    return ctx.ledger.create(thing(arn), create, undo=take_back) is not False
+
+
+def _made_by_another(ctx: Context, arn: str) -> Mapping[str, Any]:
+    iam = ctx.clients.iam
+    answer = ctx.ask("iam:GetPolicy", lambda: iam.get_policy(PolicyArn=arn), again_on=SETTLING)
+    return answer["Policy"]
+
+
+def _shared_as(wish: Onboarding) -> str:
+    """The properties that the shared document follows, as the value of a tag."""
+    manages = str(wish.manage_spot_lambda).lower()
+    boundary = wish.permissions_boundary or "none"
+    text = (
+        f"Permissions={wish.permissions} ManageSpotLambda={manages} PermissionsBoundary={boundary}"
+    )
+    return text[:256]  # IAM: the longest value of a tag
+
+
+def _refuse_differences(ctx: Context, arn: str, tags: Mapping[str, str]) -> None:
+    """A cluster may not change the others' rights by joining, nor change them back.
+
+    Raises:
+        PermanentError: the policy follows other properties, others use it, and this cluster's
+            properties before were not those.
+    """
+    now = tags.get(ownership.SHARED_AS_TAG)
+    wished = _shared_as(ctx.onboarding)
+    previous = ctx.previous
+    if now in {None, wished}:
+        return
+    if previous and previous.account_wide_policy and now == _shared_as(previous):
+        return
+    others = set(_users(ctx, arn)) - _own_principals(ctx)
+    if others:
+        ctx.ledger.conflict(
+            thing(arn),
+            f"follows {now}, and {', '.join(sorted(others))} use it: give the same for every "
+            "cluster, or set AccountWidePolicy to false",
+        )
+
+
+def _own_principals(ctx: Context) -> set[str]:
+    """This cluster's identities, as `_users` names them."""
+    cluster = ctx.onboarding.cluster_name
+    roles = {f"role {names.role_name(cluster, each)}" for each in ctx.known_ids}
+    return roles | {f"user cast-eks-{cluster}"}
 
 
 def thing(arn: str) -> str:
@@ -150,10 +228,9 @@ def _back_to(ctx: Context, arn: str, version: str) -> None:
             _drop_version(ctx, arn, later["VersionId"])
 
 
-def _take_back(ctx: Context, arn: str, *, shared: bool) -> None:
+def _take_back(ctx: Context, arn: str) -> None:
     found = _found(ctx, arn)
-    tags = tag_map(found.get("Tags")) if found else {}
-    if found and (ownership.is_shared(tags) if shared else ctx.owner.owns(tags)):
+    if found and ctx.owner.owns(tag_map(found.get("Tags"))):
         _delete(ctx, arn)
 
 
@@ -195,16 +272,16 @@ def remove(ctx: Context) -> None:
 
 def _users(ctx: Context, arn: str) -> list[str]:
     """Who has the policy attached."""
-    names: list[str] = []
+    users: list[str] = []
     marker: dict[str, Any] = {}
     while True:
         page = ctx.ask(
             "iam:ListEntitiesForPolicy",
             lambda: ctx.clients.iam.list_entities_for_policy(PolicyArn=arn, **marker),  # noqa: B023 - called at once
         )
-        names += [f"user {user['UserName']}" for user in page["PolicyUsers"]]
-        names += [f"role {role['RoleName']}" for role in page["PolicyRoles"]]
-        names += [f"group {group['GroupName']}" for group in page["PolicyGroups"]]
+        users += [f"user {user['UserName']}" for user in page["PolicyUsers"]]
+        users += [f"role {role['RoleName']}" for role in page["PolicyRoles"]]
+        users += [f"group {group['GroupName']}" for group in page["PolicyGroups"]]
         if not page.get("IsTruncated"):
-            return names
+            return users
         marker = {"Marker": page["Marker"]}

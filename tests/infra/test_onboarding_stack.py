@@ -148,6 +148,21 @@ class TestResource:
         assert "BlueNextStep" not in plain.template["Outputs"]  # the key is there
         assert "BlueNextStep" in full.template["Outputs"]
 
+    def test_resources_that_share_a_policy_come_one_after_the_other(
+        self, plain: Stack, synthesise: Synthesise
+    ) -> None:
+        def stands_on_another(stack: Stack) -> int:
+            found = {
+                logical: set(resource.get("DependsOn", ()))
+                for logical, resource in stack.template["Resources"].items()
+                if resource["Type"] == RESOURCE_TYPE
+            }
+            return sum(bool(dependencies & found.keys()) for dependencies in found.values())
+
+        assert stands_on_another(plain) == 0
+        shared = PLAIN | {"castai:onboardAccountWidePolicy": "true"}
+        assert stands_on_another(synthesise(shared).stack("onboarding")) == 1
+
     def test_it_comes_after_the_agent_and_the_spot_handler(self, synthesise: Synthesise) -> None:
         assembly = synthesise(PLAIN | {"castai:agentClusters": "blue"})
         found = assembly.json("manifest.json")["artifacts"]["castai-onboarding"]["dependencies"]
@@ -263,6 +278,14 @@ class TestSettings:
             (
                 PLAIN | {"castai:onboardByCluster": {"blue": {"Mod": "user"}}},
                 "blue: Mod: there is no such property: did you mean Mode?",
+            ),
+            (
+                PLAIN
+                | {
+                    "castai:onboardAccountWidePolicy": "true",
+                    "castai:onboardByCluster": {"green": {"Permissions": "current"}},
+                },
+                "green: give Permissions as for blue: they share one CastEKSPolicy",
             ),
             (PLAIN | {"castai:onboardPath": "castai"}, "begins and ends with a slash"),
             (

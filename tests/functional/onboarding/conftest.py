@@ -79,6 +79,8 @@ class Writes:
     actions: set[str] = field(default_factory=set)
     """Every call as IAM names it, reads included."""
     fault: Fault | None = None
+    just_before: dict[str, Callable[[], object]] = field(default_factory=dict)
+    """By write: what another run does between our look and this write. It happens once."""
 
 
 class Watched:
@@ -98,6 +100,8 @@ class Watched:
             writes = self._writes
             number = len(writes.done)
             writes.done.append(f"{self._service}:{name}")
+            if meanwhile := writes.just_before.pop(f"{self._service}:{name}", None):
+                meanwhile()
             fault = writes.fault
             if fault is None or fault.at != number:
                 try:

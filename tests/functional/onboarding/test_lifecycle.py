@@ -35,6 +35,7 @@ POLICY = json.dumps(
         "Statement": [{"Effect": "Allow", "Action": "ec2:RunInstances", "Resource": "*"}],
     }
 )
+SHARED = f"arn:aws:iam::{ACCOUNT}:policy/CastEKSPolicy"
 MODES = pytest.mark.parametrize("mode", [{}, ROLE], ids=["user", "role"])
 
 
@@ -519,6 +520,50 @@ class TestNeighbours:
         assert arn in scene.snapshot()["policies"]
         stage.delete(resource="Stage", **wish)
         assert scene.snapshot() == empty
+
+    def test_a_shared_policy_that_another_run_makes_first_is_used(self, scene: Scene) -> None:
+        wish = {"AccountWidePolicy": "true"}
+        stage = scene.beside("stage")
+        scene.writes.just_before["iam:create_policy"] = lambda: stage.create(resource="S", **wish)
+        scene.create(**wish)
+        scene.delete(**wish)
+        assert SHARED in scene.snapshot()["policies"]
+        stage.delete(resource="S", **wish)
+        assert SHARED not in scene.snapshot()["policies"]
+
+    @pytest.mark.parametrize("write", ["iam:create_policy", "iam:create_user"])
+    def test_an_undone_run_leaves_the_shared_policy_to_whoever_uses_it_by_then(
+        self, scene: Scene, write: str
+    ) -> None:
+        wish = {"AccountWidePolicy": "true"}
+        stage = scene.beside("stage")
+
+        def meanwhile() -> None:
+            stage.create(resource="S", **wish)
+            scene.castai.propagation = 10_000  # our own hand-over fails
+
+        scene.writes.just_before[write] = meanwhile
+        with pytest.raises(CastaiError):
+            scene.create(**wish)
+        assert SHARED in scene.snapshot()["policies"]
+
+    def test_a_cluster_joins_a_shared_policy_as_it_is_or_is_refused(self, scene: Scene) -> None:
+        wish = {"AccountWidePolicy": "true"}
+        other = {**wish, "Permissions": "current"}
+        stage = scene.beside("stage")
+        scene.create(**wish)
+        before = scene.snapshot()
+        with pytest.raises(CastaiError, match=r"Permissions=seeds.*the same for every cluster"):
+            stage.create(resource="Stage", **other)
+        assert scene.snapshot() == before
+        stage.create(resource="Stage", **wish)
+        scene.update(wish, **other)  # one of them changes it for all
+        document, tags = scene.snapshot()["policies"][SHARED]
+        assert "CreateNodeRole" not in json.dumps(document)
+        with pytest.raises(CastaiError, match=r"Permissions=current.*the same for every cluster"):
+            stage.update(wish, resource="Stage", **wish, RotationId="2")
+        stage.update(wish, resource="Stage", **other)
+        assert scene.snapshot()["policies"][SHARED] == (document, tags)
 
     def test_a_script_made_account_is_adopted(self, scene: Scene) -> None:
         """As CAST AI's script leaves it: user with a key of its own, roles, group, no tags."""

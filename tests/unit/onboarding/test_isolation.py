@@ -452,20 +452,20 @@ def test_a_shared_instance_of_the_cluster_can_be_stopped() -> None:
 # A policy that all clusters of the account share --------------------------------------------------
 
 
-def test_an_account_wide_policy_is_the_same_for_every_cluster() -> None:
+def test_an_account_wide_policy_is_the_same_for_every_cluster_and_region() -> None:
     for permissions in (Permissions.SEEDS, Permissions.CURRENT):
-        one, other = (
+        one, other, elsewhere = (
             policies.cast_eks_policy(
                 scope, permissions, manage_spot_lambda=True, boundary=None, account_wide=True
             )
-            for scope in (SCOPE, OTHER_VPC.scope)
+            for scope in (SCOPE, OTHER_VPC.scope, replace(OTHER_VPC.scope, region="us-east-1"))
         )
-        assert one == other
+        assert one == other == elsewhere
 
 
 @pytest.mark.parametrize("action", ROWS[Permissions.CURRENT])
 @pytest.mark.parametrize("where", ELSEWHERE)
-def test_an_account_wide_policy_lets_at_most_another_node_role_be_passed(
+def test_an_account_wide_policy_adds_other_node_roles_and_other_regions_key_pairs(
     action: str, where: str
 ) -> None:
     shared = [
@@ -481,5 +481,7 @@ def test_an_account_wide_policy_lets_at_most_another_node_role_be_passed(
     row, place = TIGHT[action], ELSEWHERE[where]
     assert all(is_allowed(shared, r) for r in row(OWN))
     allowed = all(is_allowed(shared, r) for r in row(place))
-    passes = action == "iam:PassRole" and place.scope.account == SCOPE.account
+    # The document is the same in every region, and so are the rights to key pairs.
+    wide = action == "iam:PassRole" or action.endswith("KeyPair")
+    passes = wide and place.scope.account == SCOPE.account
     assert allowed is (passes or is_listed(action, Permissions.CURRENT, place))

@@ -168,6 +168,8 @@ def _roles() -> Iterator[str]:
     yield "\n".join(
         [f"- `{arn}`" for arn in plain] + [f"- `{arn}`, on request" for arn in optional]
     )
+    yield f"and in an IPv6 cluster the inline policy `{names.IPV6_POLICY}`:"
+    yield _statements(policies.node_ipv6_policy("aws", "REGION", "ACCOUNT"))
     yield "## CAST AI's own spot function"
     role = _shown(EXAMPLE.lambda_role_arn.rpartition("/")[2])
     yield (
@@ -476,7 +478,11 @@ def _role() -> Iterator[str]:
 
 def _node_role() -> Iterator[str]:
     yield "## 4. The nodes' role and instance profile"
-    yield ("Both have one name. In China's regions the trusted service is `ec2.amazonaws.com.cn`.")
+    yield (
+        "Both have one name. In China's regions the trusted service is `ec2.amazonaws.com.cn`. In "
+        f"an IPv6 cluster the role also needs the inline policy `{names.IPV6_POLICY}`, which "
+        "`castai-eks policy node --ipv6` prints."
+    )
     yield _bash(
         _file("node-trust.json", policies.node_trust("aws")),
         """

@@ -140,17 +140,23 @@ def cluster_documents(
 @app.command()
 def node(
     *,
+    region: Region = "REGION",
+    account: Account = "ACCOUNT",
     partition: Partition = "aws",
     ssm: Annotated[bool, typer.Option(help="With Session Manager.")] = False,
     ebs_csi: Annotated[bool, typer.Option(help="With the EBS CSI driver's policy.")] = False,
+    ipv6: Annotated[bool, typer.Option("--ipv6", help="For an IPv6 cluster.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """What the nodes' role carries."""
     managed = policies.node_managed_policies(partition, ssm=ssm, ebs_csi=ebs_csi)
-    _print(
-        {"trust": policies.node_trust(partition), "managed-policies": list(managed)},
-        as_json=as_json,
-    )
+    documents: dict[str, Any] = {
+        "trust": policies.node_trust(partition),
+        "managed-policies": list(managed),
+    }
+    if ipv6:
+        documents[names.IPV6_POLICY] = policies.node_ipv6_policy(partition, region, account)
+    _print(documents, as_json=as_json)
 
 
 @app.command()

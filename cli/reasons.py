@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
+from lambdas.onboarding import names
 from lambdas.onboarding.policies import Permissions
 
 EVERY = frozenset(Permissions)
@@ -136,6 +137,14 @@ CHAINS = (
         EVERY,
         "AWS's policy names all interfaces, for every node of every EKS cluster that has it. A "
         "permissions boundary takes it away where the CNI has a role of its own.",
+    ),
+    Chain(
+        _NODE,
+        f"{_LAUNCH}; an IPv6 cluster only",
+        names.IPV6_POLICY,
+        "give IPv6 addresses and tags to every network interface of the account and region",
+        EVERY,
+        "As AmazonEKS_CNI_Policy, which has no part for IPv6.",
     ),
     Chain(
         _NODE,

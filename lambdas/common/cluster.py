@@ -30,6 +30,8 @@ class Cluster:
     status: str = ""
     vpc_id: str = ""
     authentication_mode: str = ""
+    ip_family: str = ""
+    """`ipv4` or `ipv6`: the addresses of pods."""
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -56,6 +58,7 @@ def describe(eks: EKSClient, name: str, *, region: str) -> Cluster:
         status=status,
         vpc_id=answer.get("resourcesVpcConfig", {}).get("vpcId", ""),
         authentication_mode=answer.get("accessConfig", {}).get("authenticationMode", ""),
+        ip_family=answer.get("kubernetesNetworkConfig", {}).get("ipFamily", ""),
         tags=answer.get("tags", {}),
     )
 

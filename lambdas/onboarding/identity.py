@@ -140,12 +140,20 @@ def ensure_node_role(ctx: Context) -> None:
         managed=policies.node_managed_policies(
             partition, ssm=wish.ssm_on_nodes, ebs_csi=wish.ebs_csi_on_nodes
         ),
-        inline={},
+        inline=_ipv6_policy(ctx),
         boundary=wish.permissions_boundary,
         trust=policies.node_trust(partition),
     )
     facts.node_role_arn = iam_principals.ensure(ctx, Role(ctx, name), wanted).arn
     _ensure_profile(ctx, name)
+
+
+def _ipv6_policy(ctx: Context) -> dict[str, policies.Document]:
+    if ctx.cluster.ip_family != "ipv6":
+        return {}
+    place = ctx.place
+    document = policies.node_ipv6_policy(place.partition, place.region, place.account)
+    return {names.IPV6_POLICY: document}
 
 
 def profile_thing(name: str) -> str:
@@ -262,7 +270,9 @@ def remove_node_role(ctx: Context) -> None:
     for cluster_id in ctx.known_ids:
         name = names.node_role_name(ctx.onboarding.cluster_name, cluster_id)
         _remove_profile(ctx, name)
-        iam_principals.remove(ctx, Role(ctx, name), attachable=attachable, inline=())
+        iam_principals.remove(
+            ctx, Role(ctx, name), attachable=attachable, inline=[names.IPV6_POLICY]
+        )
 
 
 def _remove_profile(ctx: Context, name: str) -> None:

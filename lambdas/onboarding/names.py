@@ -14,6 +14,8 @@ from typing import Final
 from lambdas.common.errors import PermanentError
 
 INLINE_POLICY: Final = "CastEKSRestrictedAccess"
+IPV6_POLICY: Final = "CastEC2AssignIPv6Policy"
+"""On the node role of an IPv6 cluster, as CAST AI's script names it."""
 ACCOUNT_WIDE_POLICY: Final = "CastEKSPolicy"
 SPOT_ROLE: Final = "CastLambdaRoleForSpot"
 SPOT_FUNCTION: Final = "cast-ai-ec2-events-handler"

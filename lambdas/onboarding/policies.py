@@ -473,6 +473,31 @@ def lambda_role_policy(scope: Scope) -> Document:
     )
 
 
+def node_ipv6_policy(partition: str, region: str, account: str) -> Document:
+    """The inline policy of the node role in an IPv6 cluster: the VPC CNI gives pods addresses.
+
+    AWS has no managed policy for it:
+    https://docs.aws.amazon.com/eks/latest/userguide/cni-iam-role.html
+    """
+    interfaces = f"arn:{partition}:ec2:{region}:{account}:network-interface/*"
+    return _document(
+        [
+            _allow("AssignAddresses", ["ec2:AssignIpv6Addresses"], [interfaces]),
+            _allow(
+                "FindInterfaces",
+                [
+                    "ec2:DescribeInstances",
+                    "ec2:DescribeInstanceTypes",
+                    "ec2:DescribeNetworkInterfaces",
+                    "ec2:DescribeTags",
+                ],
+                ["*"],  # they take no resource
+            ),
+            _allow("TagInterfaces", ["ec2:CreateTags"], [interfaces]),
+        ]
+    )
+
+
 # Who onboards -------------------------------------------------------------------------------------
 
 
@@ -696,12 +721,8 @@ def _other_role_statements(scope: Scope, boundary: str | None) -> list[Document]
             [scope.node_role_arn],
             _bounded(boundary, node_policies),
         ),
-        _allow(
-            "FunctionRolePolicy",
-            ["iam:PutRolePolicy"],
-            [scope.lambda_role_arn],
-            _bounded(boundary),
-        ),
+        # The IPv6 policy of the nodes, and all that the function's role carries.
+        _allow("OtherRolesInline", ["iam:PutRolePolicy"], roles, _bounded(boundary)),
         *_instance_profile_statements(scope),
     ]
 

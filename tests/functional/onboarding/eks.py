@@ -34,6 +34,7 @@ class FakeEks:
         self.name, self.region, self.vpc = name, region, vpc
         self.mode = "API_AND_CONFIG_MAP"
         self.status = "ACTIVE"
+        self.ip_family = "ipv4"
         self.endpoint, self.ca_pem = "https://cluster.invalid", "-----BEGIN CERTIFICATE-----\n"
         self.entries: dict[str, Entry] = {}
         self.exists = True
@@ -54,6 +55,7 @@ class FakeEks:
                 "certificateAuthority": {"data": base64.b64encode(self.ca_pem.encode()).decode()},
                 "resourcesVpcConfig": {"vpcId": self.vpc},
                 "accessConfig": {"authenticationMode": self.mode},
+                "kubernetesNetworkConfig": {"ipFamily": self.ip_family},
                 "tags": {},
             }
         }

@@ -175,6 +175,20 @@ class TestCreate:
         with pytest.raises(StepFailedError, match="valid CAST AI API key"):
             scene.create()
 
+    def test_nodes_of_an_ipv6_cluster_may_assign_its_addresses(self, scene: Scene) -> None:
+        before = scene.snapshot()
+        data = scene.create()
+        name = data["NodeRoleArn"].rpartition("/")[2]
+        assert scene.snapshot()["roles"][name][2] == {}
+        scene.delete()
+        scene.eks.ip_family = "ipv6"
+        scene.create()
+        inline = scene.snapshot()["roles"][name][2]
+        (statement, *_) = inline["CastEC2AssignIPv6Policy"]["Statement"]
+        assert "ec2:AssignIpv6Addresses" in statement["Action"]
+        scene.delete()
+        assert scene.snapshot() == before
+
     def test_castais_own_function_has_a_role_of_its_own_and_only_on_request(
         self, scene: Scene
     ) -> None:

@@ -75,6 +75,8 @@ def test_node_and_spot_print_trust_and_managed_policies() -> None:
         "trust": policies.node_trust("aws-cn"),
         "managed-policies": [*policies.node_managed_policies("aws-cn", ssm=True, ebs_csi=False)],
     }
+    ipv6 = run_json("policy", "node", *WHERE, "--ipv6")["CastEC2AssignIPv6Policy"]
+    assert ipv6 == policies.node_ipv6_policy("aws-cn", "cn-north-1", "111122223333")
     spot = run_json("policy", "spot", "--cluster", "prod", *WHERE)
     assert spot["trust"] == policies.lambda_trust("aws-cn")
     assert spot["managed-policies"] == [*policies.spot_managed_policies("aws-cn")]

@@ -195,7 +195,9 @@ def node_role(name: str, scope: Scope, identity: Principal) -> Principal:
         if arn in given
         or identity.may("iam:AttachRolePolicy", scope.node_role_arn, **{"iam:PolicyARN": arn})
     ]
-    return Principal(name, scope.node_role_arn, managed(attached), EC2)
+    ipv6 = policies.node_ipv6_policy(scope.partition, scope.region, scope.account)
+    documents = {**managed(attached), names.IPV6_POLICY: ipv6}
+    return Principal(name, scope.node_role_arn, documents, EC2)
 
 
 # Step after step ----------------------------------------------------------------------------------

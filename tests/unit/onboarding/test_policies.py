@@ -38,6 +38,7 @@ def every_document(scope: Scope, **options: Any) -> dict[str, Document]:
     documents = {
         "inline": policies.restricted_access(scope, Permissions.TIGHT),
         "cdk": policies.cdk_deployer(scope.partition, scope.account, scope.region),
+        "ipv6": policies.node_ipv6_policy(scope.partition, scope.region, scope.account),
         "node trust": policies.node_trust(scope.partition),
         "lambda trust": policies.lambda_trust(scope.partition),
         "cross": policies.cross_account_trust(scope.iam("user/cast"), ID),

@@ -46,6 +46,12 @@ INTERFACE_WRITES: Final = (
     "ec2:AssignPrivateIpAddresses",
     "ec2:UnassignPrivateIpAddresses",
 )
+# What uses the nodes' role, profile and security group; none of the three takes a resource.
+NODE_READS: Final = (
+    "ec2:DescribeInstances",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSecurityGroups",
+)
 INTERFACE_READS: Final = ("ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets")
 
 
@@ -527,8 +533,8 @@ def administrator(
         ],
         "castai-eks-admin-roles": _other_role_statements(scope, boundary),
         "castai-eks-admin-cluster": [
-            # Neither of the two knows resources.
-            _allow("LookAround", ["sts:GetCallerIdentity", "ec2:DescribeSecurityGroups"], ["*"]),
+            # None of these knows resources.
+            _allow("LookAround", ["sts:GetCallerIdentity", *NODE_READS], ["*"]),
             *_own_security_group_statements(scope),
             *_cluster_access_statements(scope, modes, own_role_arn=None),
             *_credentials_statements(scope, credentials_kms_key),
@@ -573,7 +579,7 @@ def onboarding_lambda(
         ),
         "castai-eks-onboarding-roles": _other_role_statements(scope, boundary),
         "castai-eks-onboarding-cluster": [
-            _allow("ReadSecurityGroups", ["ec2:DescribeSecurityGroups"], ["*"]),
+            _allow("ReadNodes", [*NODE_READS], ["*"]),
             *_own_security_group_statements(scope),
             *_cluster_access_statements(scope, modes, own_role_arn=own_role_arn),
             *_credentials_statements(scope, credentials_kms_key),

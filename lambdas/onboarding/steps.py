@@ -21,6 +21,7 @@ from lambdas.onboarding import (
     credentials,
     handover,
     identity,
+    in_use,
     inspection,
     lambda_role,
     policy,
@@ -49,12 +50,16 @@ STEPS: Final = (
     Step("identity", identity.ensure, identity.remove),
     Step("spot function's role", lambda_role.ensure, lambda_role.remove),
     Step("node role", identity.ensure_node_role, identity.remove_node_role),
-    Step("security group", security_group.ensure, security_group.remove),
     Step("cluster access", cluster_access.ensure, cluster_access.remove),
+    Step("security group", security_group.ensure, security_group.remove),
     Step("spot handler's rights", rbac.ensure, rbac.remove),
     Step("credentials", credentials.ensure, credentials.remove),
     Step("hand-over", handover.ensure, handover.remove),
 )
+
+
+# What nodes need to go on running. It stays while one still uses the security group.
+_OF_NODES: Final = frozenset({"cluster access", "node role"})
 
 
 class StepFailedError(PermanentError):
@@ -85,7 +90,13 @@ def plan(ctx: Context) -> list[Row]:
     """
     ctx.ledger.dry = True
     inspection.inspect(ctx)
+    in_use.refuse(ctx, _replaced_ids(ctx), groups=False)
     return [*ctx.ledger.rows, *_preview(ctx)]
+
+
+def _replaced_ids(ctx: Context) -> list[str]:
+    """CAST AI's former ids of the cluster: what carries them is removed in the end."""
+    return [each for each in ctx.known_ids if each != ctx.facts.cluster_id]
 
 
 def onboard(ctx: Context) -> list[Row]:
@@ -93,11 +104,13 @@ def onboard(ctx: Context) -> list[Row]:
 
     Raises:
         InTheWayError: someone else's things have the names; nothing was changed.
+        InUseError: nodes use the role of a former cluster id; nothing was changed.
         StepFailedError: everything that this run did is undone, or named.
     """
     ctx.ledger.step = "inspect"
     try:
         inspection.inspect(ctx)
+        in_use.refuse(ctx, _replaced_ids(ctx), groups=False)
         _refuse_conflicts(_preview(ctx))
         for step in STEPS:
             ctx.ledger.step = step.name
@@ -116,9 +129,11 @@ def offboard(ctx: Context) -> list[Row]:
     """Remove everything that is ours; what was done, row by row.
 
     Raises:
+        InUseError: nodes use what would be removed; nothing was changed.
         OffboardError: names each thing that stays although it is ours, and why.
     """
     inspection.look_back(ctx)
+    in_use.refuse(ctx, ctx.known_ids, groups=True)
     failures = _remove_all(ctx)
     if failures:
         raise OffboardError(
@@ -129,9 +144,10 @@ def offboard(ctx: Context) -> list[Row]:
 
 
 def plan_offboard(ctx: Context) -> list[Row]:
-    """What `offboard` would remove. Writes nothing."""
+    """What `offboard` would remove. Writes nothing. Raises InUseError as `offboard` does."""
     ctx.ledger.dry = True
     inspection.look_back(ctx)
+    in_use.refuse(ctx, ctx.known_ids, groups=True)
     for name, error in _remove_all(ctx):
         ctx.ledger.step = name
         ctx.ledger.leave(name, str(error))
@@ -160,7 +176,7 @@ def _undone(ctx: Context, cause: CastaiError) -> CastaiError:
     step = ctx.ledger.step
     ctx.deadline += UNDO_TIME
     left = ctx.ledger.undo_all()
-    if isinstance(cause, InTheWayError) and not left:
+    if isinstance(cause, InTheWayError | in_use.InUseError) and not left:
         return cause
     return StepFailedError(step, cause, left)
 
@@ -184,6 +200,8 @@ def _remove_all(ctx: Context) -> list[tuple[str, CastaiError]]:
     """Every removal, in reverse order; what failed."""
     failures: list[tuple[str, CastaiError]] = []
     for step in reversed(STEPS):
+        if step.name in _OF_NODES and any(name == "security group" for name, _ in failures):
+            continue
         if step.name == "policy" and failures and not ctx.onboarding.cluster_id:
             continue  # it remembers CAST AI's id, by which the next try finds the rest
         ctx.ledger.step = step.name

@@ -30,6 +30,7 @@ def main() -> None:
     import access_entry  # noqa: PLC0415
     import access_policies  # noqa: PLC0415
     import cluster_vpc  # noqa: PLC0415
+    import groups_in_use  # noqa: PLC0415
     import guard  # noqa: PLC0415
     import role_logs  # noqa: PLC0415
     import root_logger  # noqa: PLC0415
@@ -56,6 +57,7 @@ def main() -> None:
         access_entry.install()
         access_policies.install()
         cluster_vpc.install()
+        groups_in_use.install()
         door = Door(
             application.app,
             token=config["token"],

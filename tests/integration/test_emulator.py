@@ -192,6 +192,31 @@ def test_security_groups_may_be_bound_to_a_vpc(user: User, account: Aws, state: 
         account.ec2.delete_security_group(GroupId=group)
 
 
+def test_a_security_group_in_use_stays_and_its_users_are_found(account: Aws) -> None:
+    ec2 = account.ec2
+    group = ec2.create_security_group(GroupName="busy", Description="x")["GroupId"]
+    account.iam.create_instance_profile(InstanceProfileName="busy")
+    profile = account.iam.get_instance_profile(InstanceProfileName="busy")["InstanceProfile"]["Arn"]
+    arguments: dict[str, Any] = {"ImageId": "ami-0123", "MinCount": 1, "MaxCount": 1}
+    other = ec2.run_instances(**arguments)["Instances"][0]["InstanceId"]
+    node = ec2.run_instances(
+        **arguments, SecurityGroupIds=[group], IamInstanceProfile={"Arn": profile}
+    )["Instances"][0]["InstanceId"]
+    held = ec2.describe_instances(
+        Filters=[{"Name": "iam-instance-profile.arn", "Values": [profile]}]
+    )["Reservations"]
+    assert [each["InstanceId"] for found in held for each in found["Instances"]] == [node]
+    (interface,) = ec2.describe_network_interfaces(
+        Filters=[{"Name": "group-id", "Values": [group]}]
+    )["NetworkInterfaces"]
+    assert interface["Attachment"]["InstanceId"] == node
+    with pytest.raises(ClientError, match="DependencyViolation"):
+        ec2.delete_security_group(GroupId=group)
+    ec2.terminate_instances(InstanceIds=[node, other])
+    ec2.delete_security_group(GroupId=group)
+    account.iam.delete_instance_profile(InstanceProfileName="busy")
+
+
 def test_access_entries_are_resources_of_their_own(
     user: User, account: Aws, state: State, role: str
 ) -> None:

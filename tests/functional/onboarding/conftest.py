@@ -12,6 +12,9 @@ import boto3
 import pytest
 from botocore.exceptions import ReadTimeoutError
 from moto import mock_aws
+from moto.ec2.models import ec2_backends
+from moto.ec2.models.instances import Instance
+from moto.ec2.utils import filter_dict_attribute_mapping
 from moto.iam.models import AWSManagedPolicy, iam_backends
 
 from lambdas.common import aws
@@ -168,6 +171,26 @@ class Scene:
         eks = FakeEks(name, region=region, vpc=self.eks.vpc)
         eks.endpoint, eks.ca_pem = self.eks.endpoint, self.eks.ca_pem
         return replace(self, eks=eks)
+
+    def node(self, data: dict[str, Any]) -> str:
+        """Launch a node as CAST AI does; its instance id."""
+        image = self.ec2.register_image(Name=f"node-{data['ClusterId']}")["ImageId"]
+        launched = self.ec2.run_instances(
+            ImageId=image,
+            MinCount=1,
+            MaxCount=1,
+            IamInstanceProfile={"Arn": data["InstanceProfileArn"]},
+            SecurityGroupIds=[data["SecurityGroupId"]],
+        )
+        return str(launched["Instances"][0]["InstanceId"])
+
+    def terminate(self, node: str) -> None:
+        """End a node. EC2 deletes its network interface with it; moto does not."""
+        self.ec2.terminate_instances(InstanceIds=[node])
+        backend = ec2_backends[ACCOUNT][REGION]
+        for key, interface in list(backend.enis.items()):
+            if interface.instance is not None and interface.instance.id == node:
+                del backend.enis[key]
 
     def means(self) -> Means:
         return Means(
@@ -341,6 +364,11 @@ def _attached(answer: Any) -> list[str]:
     return sorted(policy["PolicyArn"] for policy in answer["AttachedPolicies"])
 
 
+def _profile_arn(instance: Instance) -> str:
+    held = instance.ec2_backend.iam_instance_profile_associations.get(instance.id)
+    return str(held.iam_instance_profile.arn) if held else ""
+
+
 def _add_managed_policies() -> None:
     """Those of AWS's policies that we attach. moto can load all thousand, which takes longer."""
     backend = iam_backends[ACCOUNT]["aws"]
@@ -390,6 +418,9 @@ def scene(api_server: ServedCluster, users: Users) -> Iterator[Scene]:
             patch.delenv(name, raising=False)
         for name, value in environment.items():
             patch.setenv(name, value)
+        # moto has no such filter, and says so: DescribeInstances by the ARN of the profile.
+        patch.setitem(filter_dict_attribute_mapping, "iam-instance-profile.arn", "own_profile_arn")
+        patch.setattr(Instance, "own_profile_arn", property(_profile_arn), raising=False)
         aws.session.cache_clear()
         _add_managed_policies()
         ec2 = boto3.client("ec2", region_name=REGION)

@@ -12,6 +12,7 @@ from botocore.awsrequest import AWSResponse
 from lambdas.common import aws
 from lambdas.common.errors import CastaiError
 from lambdas.onboarding import handler, policies
+from lambdas.onboarding.in_use import InUseError
 from lambdas.onboarding.policies import Scope
 from lambdas.onboarding.steps import InTheWayError, OffboardError, StepFailedError
 from sandbox.cluster import Hook
@@ -395,16 +396,56 @@ class TestDelete:
         scene.delete(DetachForeignPolicies="true")
         assert scene.snapshot() == before
 
-    def test_a_security_group_in_use_says_by_whom(self, scene: Scene) -> None:
+    def test_nodes_that_run_stop_a_removal_before_its_first_write(self, scene: Scene) -> None:
         before = scene.snapshot()
-        scene.create()
+        data = scene.create()
+        node = scene.node(data)
+        onboarded = scene.snapshot()
+        with pytest.raises(InUseError, match="Remove the nodes that CAST AI added first") as error:
+            scene.delete()
+        assert node in str(error.value)
+        assert scene.snapshot() == onboarded
+        scene.terminate(node)
+        scene.delete()
+        assert scene.snapshot() == before
+
+    def test_a_network_interface_stops_a_removal_too(self, scene: Scene) -> None:
+        data = scene.create()
+        subnet = scene.ec2.describe_subnets()["Subnets"][0]["SubnetId"]
+        made = scene.ec2.create_network_interface(
+            SubnetId=subnet, Groups=[data["SecurityGroupId"]]
+        )["NetworkInterface"]["NetworkInterfaceId"]
+        onboarded = scene.snapshot()
+        with pytest.raises(InUseError, match=made):
+            scene.delete()
+        assert scene.snapshot() == onboarded
+        scene.ec2.delete_network_interface(NetworkInterfaceId=made)
+        scene.delete()
+
+    def test_a_new_id_at_castai_waits_for_the_nodes_of_the_old(self, scene: Scene) -> None:
+        old = {"ClusterId": ID, "ApiKeySecret": None}
+        new = {**old, "ClusterId": ID.replace("12345678-", "99999999-")}
+        node = scene.node(scene.create(**old))
+        onboarded = scene.snapshot()
+        with pytest.raises(InUseError, match=node):
+            scene.update(old, **new)
+        assert scene.snapshot() == onboarded
+        scene.terminate(node)
+        scene.update(old, **new)
+
+    def test_a_security_group_that_is_taken_meanwhile_says_so(self, scene: Scene) -> None:
+        before = scene.snapshot()
+        data = scene.create()
 
         def in_use(**_: Any) -> None:
             raise refusal("DependencyViolation")
 
         scene.ec2, real = _Proxy(scene.ec2, delete_security_group=in_use), scene.ec2
+        node_role = data["NodeRoleArn"]
         with pytest.raises(OffboardError, match="Remove the nodes that CAST AI added first"):
             scene.delete()
+        assert node_role in scene.eks.entries
+        scene.iam.get_role(RoleName=node_role.rpartition("/")[2])
         scene.ec2 = real
         scene.delete()
         assert scene.snapshot() == before

@@ -1,0 +1,98 @@
+"""What uses the node role, the instance profile or the security group of the nodes.
+
+EC2 refuses to delete a security group that is in use. IAM deletes a role and a profile that running
+instances use: their kubelets lose the cluster some time later, and their pods with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from lambdas.common.errors import PermanentError
+from lambdas.onboarding import names, security_group
+from lambdas.onboarding.context import Context, tag_map
+from lambdas.onboarding.iam_principals import GONE
+
+_ALIVE: Final = ("pending", "running", "stopping", "stopped")
+SHOWN: Final = 10  # ids that an error names
+
+
+class InUseError(PermanentError):
+    """Nodes still use what would be removed; nothing was changed."""
+
+
+def refuse(ctx: Context, cluster_ids: Iterable[str], *, groups: bool) -> None:
+    """Look for users of what we made under `cluster_ids` (CAST AI's), and with `groups` of our
+    security groups.
+
+    Raises:
+        InUseError: names the instances, and network interfaces of no such instance.
+    """
+    instances = {each for cluster_id in cluster_ids for each in _instances(ctx, cluster_id)}
+    interfaces: set[str] = set()
+    for group in security_group.owned(ctx) if groups else ():
+        for interface in _interfaces(ctx, group["GroupId"]):
+            holder = interface.get("Attachment", {}).get("InstanceId")
+            if holder:
+                instances.add(holder)
+            else:
+                interfaces.add(interface["NetworkInterfaceId"])
+    if instances or interfaces:
+        users = [*sorted(instances), *sorted(interfaces)]
+        more = f" and {len(users) - SHOWN} more" if len(users) > SHOWN else ""
+        raise InUseError(
+            "Remove the nodes that CAST AI added first (in CAST AI's console, or drain and "
+            "terminate them). Nothing was changed. In use by "
+            f"{len(instances)} instances and {len(interfaces)} other network interfaces: "
+            f"{', '.join(users[:SHOWN])}{more}"
+        )
+
+
+def _instances(ctx: Context, cluster_id: str) -> list[str]:
+    """Instances that hold the node role, by whichever instance profile."""
+    name = names.node_role_name(ctx.onboarding.cluster_name, cluster_id)
+    iam, ec2 = ctx.clients.iam, ctx.clients.ec2
+    profiles: dict[str, Any] = {}
+    own: Any = ctx.find(
+        "iam:GetInstanceProfile",
+        lambda: iam.get_instance_profile(InstanceProfileName=name),
+        missing=GONE,
+    )
+    if own and ctx.owner.owns(tag_map(own["InstanceProfile"].get("Tags"))):
+        profiles[own["InstanceProfile"]["Arn"]] = None
+    role: Any = ctx.find("iam:GetRole", lambda: iam.get_role(RoleName=name), missing=GONE)
+    if role and ctx.owner.owns(tag_map(role["Role"].get("Tags"))):
+        holding: Any = ctx.find(
+            "iam:ListInstanceProfilesForRole",
+            lambda: iam.list_instance_profiles_for_role(RoleName=name),
+            missing=GONE,
+        )
+        for profile in holding["InstanceProfiles"] if holding else ():
+            profiles[profile["Arn"]] = None
+    if not profiles:
+        return []
+    answer = ctx.ask(
+        "ec2:DescribeInstances",
+        lambda: ec2.describe_instances(
+            Filters=[
+                {"Name": "iam-instance-profile.arn", "Values": list(profiles)},
+                {"Name": "instance-state-name", "Values": list(_ALIVE)},
+            ]
+        ),
+    )
+    return [
+        instance["InstanceId"]
+        for reservation in answer["Reservations"]
+        for instance in reservation["Instances"]
+    ]
+
+
+def _interfaces(ctx: Context, group: str) -> list[Any]:
+    answer = ctx.ask(
+        "ec2:DescribeNetworkInterfaces",
+        lambda: ctx.clients.ec2.describe_network_interfaces(
+            Filters=[{"Name": "group-id", "Values": [group]}]
+        ),
+    )
+    return list(answer["NetworkInterfaces"])

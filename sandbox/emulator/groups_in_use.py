@@ -1,0 +1,89 @@
+"""Security groups in use: EC2 does not delete them, and says by what they are used.
+
+The emulator deletes a group that instances have, gives an instance no network interface, and
+ignores the filters that would find either.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import guard
+
+Parameters = dict[str, Any]
+
+
+def install() -> None:
+    """Answer DescribeInstances, DescribeNetworkInterfaces and DeleteSecurityGroup as EC2 does."""
+    ec2 = guard.module("ministack.services.ec2")
+    instances = guard.value(ec2, "_instances", object)
+    interfaces = guard.value(ec2, "_network_interfaces", object)
+    actions = guard.value(ec2, "_ACTION_MAP", dict)
+    matches = guard.function(ec2, "_matches_filters", "inst", "filters")
+    filters_of = guard.function(ec2, "_parse_filters", "params")
+    rendered = guard.function(ec2, "_eni_fields_xml", "eni", "tag")
+    answer = guard.function(ec2, "_xml", "status", "root_tag", "inner")
+    refusal = guard.function(ec2, "_error", "code", "message", "status")
+    delete = guard.function(ec2, "_delete_security_group", "p")
+
+    def all_interfaces() -> Iterator[Parameters]:
+        yield from interfaces.values()
+        for instance in instances.values():
+            if instance["State"]["Name"] != "terminated":
+                yield _primary(instance)
+
+    def matches_profile(inst: Parameters, filters: dict[str, list[str]]) -> bool:
+        wanted = filters.get("iam-instance-profile.arn")
+        profile = inst.get("IamInstanceProfile") or {}
+        if wanted is not None and profile.get("Arn") not in wanted:
+            return False
+        return bool(matches(inst, filters))
+
+    def describe_interfaces(p: Parameters) -> Any:
+        filters = filters_of(p)
+        if unknown := filters.keys() - {"group-id"}:
+            return refusal("InvalidParameterValue", f"sandbox: no filter {sorted(unknown)}", 400)
+        found = (
+            each
+            for each in all_interfaces()
+            if not filters or _groups(each).intersection(filters["group-id"])
+        )
+        items = "".join(rendered(each) for each in found)
+        inner = f"<networkInterfaceSet>{items}</networkInterfaceSet>"
+        return answer(200, "DescribeNetworkInterfacesResponse", inner)
+
+    def delete_unless_in_use(p: Parameters) -> Any:
+        group = p.get("GroupId")
+        group = group[0] if isinstance(group, list) else group
+        if any(group in _groups(each) for each in all_interfaces()):
+            return refusal("DependencyViolation", f"resource {group} has a dependent object", 400)
+        return delete(p)
+
+    ec2._matches_filters = matches_profile  # type: ignore[attr-defined]
+    actions["DescribeNetworkInterfaces"] = describe_interfaces
+    actions["DeleteSecurityGroup"] = delete_unless_in_use
+
+
+def _groups(interface: Parameters) -> set[str]:
+    return {group["GroupId"] for group in interface.get("Groups", ())}
+
+
+def _primary(instance: Parameters) -> Parameters:
+    """The network interface that EC2 gives an instance at its launch."""
+    return {
+        "NetworkInterfaceId": f"eni-{instance['InstanceId'].removeprefix('i-')}",
+        "SubnetId": instance["SubnetId"],
+        "VpcId": instance["VpcId"],
+        "Description": "",
+        "OwnerId": "",
+        "Status": "in-use",
+        "PrivateIpAddress": instance["PrivateIpAddress"],
+        "InterfaceType": "interface",
+        "SourceDestCheck": True,
+        "MacAddress": "",
+        "Groups": instance["SecurityGroups"],
+        "Attachment": {
+            "AttachmentId": "",
+            "InstanceId": instance["InstanceId"],
+            "AttachTime": instance["LaunchTime"],
+        },
+    }

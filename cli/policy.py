@@ -30,7 +30,9 @@ class Where:
     cluster: str
     path: str
 
-    def scope(self, cluster_id: str = "", vpc_id: str = "") -> Scope:
+    def scope(
+        self, cluster_id: str = "", vpc_id: str = "", spot_role: str = names.SPOT_ROLE
+    ) -> Scope:
         return Scope(
             self.partition,
             self.region,
@@ -39,6 +41,7 @@ class Where:
             cluster_id,
             vpc_id,
             self.path,
+            spot_role,
         )
 
 
@@ -69,6 +72,9 @@ def admin(
     cluster_id: ClusterId = "",
     vpc_id: Annotated[str, typer.Option(help="VPC of the cluster.")] = "",
     mode: Annotated[Mode | None, typer.Option(help="One mode only; both by default.")] = None,
+    spot_role_name: Annotated[
+        str, typer.Option(help="castai:spotRoleName, which gets an access entry.")
+    ] = names.SPOT_ROLE,
     boundary: Boundary = None,
     account_wide: AccountWide = False,
     api_key_secret: ApiKeySecret = None,
@@ -82,7 +88,7 @@ def admin(
     where = Where(partition, region, account, cluster, path)
     fits = len(cluster) <= policies.USER_CLUSTER_CHARACTERS
     documents = policies.administrator(
-        where.scope(cluster_id, vpc_id),
+        where.scope(cluster_id, vpc_id, spot_role_name),
         modes=[mode] if mode else list(Mode) if fits else [Mode.ROLE],
         account_wide=account_wide,
         boundary=boundary,

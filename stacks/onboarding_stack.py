@@ -30,7 +30,7 @@ class OnboardingStack(CastaiStack):
         self._after(scope)
         sharing: CustomResource | None = None
         for cluster in settings.onboarding.onboard_clusters:
-            properties = settings.onboarding.properties(cluster, settings.castai)
+            properties = settings.onboarding_properties(cluster)
             onboarding = ClusterOnboarding(
                 self,
                 f"Cluster-{cluster}",

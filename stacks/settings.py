@@ -26,6 +26,7 @@ from lambdas.connect.request import (
     LONGEST_READY_WITHIN,
     READY_WITHIN,
 )
+from lambdas.onboarding import policies
 from lambdas.onboarding import request as onboarding_request
 
 PREFIX = "castai:"
@@ -464,8 +465,13 @@ class OnboardingSettings(Group, frozen=True, kw_only=True):
         ),
     ] = {}
 
-    def properties(self, cluster: str, castai: CastaiSettings) -> dict[str, Any]:
-        """The properties of one cluster's `Custom::CastEksOnboarding`."""
+    def properties(
+        self, cluster: str, castai: CastaiSettings, tags: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """The properties of one cluster's `Custom::CastEksOnboarding`.
+
+        tags: those of the app; the cluster's own come on top.
+        """
         values: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         apart = {"onboardClusters", "onboardByCluster", "onboardSpotHandler"}
         common = {
@@ -474,12 +480,16 @@ class OnboardingSettings(Group, frozen=True, kw_only=True):
             if name not in apart and value not in (None, "")
         }
         api = {"ApiUrl": castai.api_url, "ApiKeySecret": castai.api_key_secret}
+        own = self.onboard_by_cluster.get(cluster, {})
+        own_tags = own.get("Tags", {})
+        if isinstance(own_tags, Mapping) and (tags or own_tags):
+            own = {**own, "Tags": {**tags, **own_tags}}
         return {
             "SchemaVersion": onboarding_request.SCHEMA_VERSION,
             "ClusterName": cluster,
             **{name: value for name, value in api.items() if value},
             **common,
-            **self.onboard_by_cluster.get(cluster, {}),
+            **own,
         }
 
     def cluster_access_of(self, cluster: str) -> str:
@@ -594,18 +604,56 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if cluster not in wish.onboard_clusters:
                 yield ("onboardByCluster",), f"{cluster} is not one of castai:onboardClusters"
         for cluster in wish.onboard_clusters:
-            properties = wish.properties(cluster, self.castai)
-            for fault in onboarding_request.faults_of(properties):
+            properties = self.onboarding_properties(cluster)
+            faults = onboarding_request.faults_of(properties)
+            for fault in faults or self._too_large(cluster, properties):
                 yield ("onboardClusters", "onboardByCluster"), f"{cluster}: {fault}"
             if properties["ManageSpotLambda"] in (True, "true"):
                 yield from self._spot_lambda_contradictions(cluster)
 
         yield from self._shared_policy_contradictions()
 
+    def onboarding_properties(self, cluster: str) -> dict[str, Any]:
+        """The properties of one cluster's `Custom::CastEksOnboarding`."""
+        return self.onboarding.properties(cluster, self.castai, self.app.tags)
+
+    def _too_large(self, cluster: str, properties: Mapping[str, Any]) -> Iterator[str]:
+        """Whether the policies of the onboarding's function fit, with the longest names."""
+        scope = policies.Scope(
+            partition="aws-us-gov",
+            region="ap-southeast-1",
+            account="0" * 12,
+            cluster=cluster,
+            cluster_id="",
+            vpc_id="",
+            path=properties["Path"],
+            spot_role=self.spot_handler.spot_role_name,
+        )
+        try:
+            policies.onboarding_lambda(
+                scope,
+                own_role_arn=scope.iam("role/" + "r" * 64),
+                function="f" * 64,
+                **self.function_options(properties),
+            )
+        except policies.DocumentTooLargeError as error:
+            yield str(error)
+
+    def function_options(self, properties: Mapping[str, Any]) -> dict[str, Any]:
+        """What the policies of the onboarding's function depend on, the scope apart."""
+        return {
+            "account_wide": shares_policy(properties),
+            "boundary": properties.get("PermissionsBoundary"),
+            "api_key_secret": self.castai.api_key_secret,
+            "api_key_kms_key": self.castai.api_key_kms_key,
+            "credentials_kms_key": properties.get("KmsKey"),
+            "in_vpc": bool(self.functions.subnet_ids),
+        }
+
     def _shared_policy_contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """Clusters that share one policy ask for the same one."""
         wish = self.onboarding
-        every = {each: wish.properties(each, self.castai) for each in wish.onboard_clusters}
+        every = {each: self.onboarding_properties(each) for each in wish.onboard_clusters}
         sharing = {each: given for each, given in every.items() if shares_policy(given)}
         first = next(iter(sharing), "")
         for cluster, given in sharing.items():

@@ -129,6 +129,11 @@ class Scope:
         return self.iam(f"role/{self.spot_role}")
 
     @property
+    def pathless(self) -> Scope:
+        """The same names without the IAM path."""
+        return replace(self, path="/")
+
+    @property
     def vpc_arn(self) -> str:
         return self.ec2_of_any_account(f"vpc/{self.vpc_id or '*'}")
 
@@ -559,13 +564,15 @@ def onboarding_lambda(
     api_key_kms_key: str | None = None,
     credentials_kms_key: str | None = None,
     in_vpc: bool = False,
+    measured: bool = True,
 ) -> dict[str, Document]:
     """All that the custom resource's function carries for one cluster.
 
     Managed policies by name, because one would be larger than IAM takes. They cover both
     modes, wherever the names allow: an update may switch from one to the other, and its rollback
     back again. `own_role_arn` is the function's role, which maps itself in the cluster while it
-    works. `function` is the function's name. `api_key_secret` is a name or an ARN.
+    works. `function` is the function's name. `api_key_secret` is a name or an ARN. Not
+    `measured`: with CDK's tokens in the scope, which have another length than what they stand for.
 
     Raises:
         DocumentTooLargeError: IAM would not take one of them as a managed policy.
@@ -590,6 +597,8 @@ def onboarding_lambda(
             *(_vpc_statements(here) if in_vpc else ()),
         ],
     }
+    if not measured:
+        return {name: _document(statements) for name, statements in documents.items()}
     return _all_checked(documents)
 
 
@@ -643,7 +652,22 @@ def _identity_statements(
         ),
         *(_user_statements(scope, identity, boundary) if Mode.USER in modes else ()),
         *(_identity_role_statements(scope, identity, boundary) if Mode.ROLE in modes else ()),
+        *_found_by_name(
+            scope,
+            {
+                "iam:GetUser": [scope.pathless.user_arn] if Mode.USER in modes else [],
+                "iam:GetRole": [scope.pathless.role_arn] if Mode.ROLE in modes else [],
+            },
+        ),
     ]
+
+
+def _found_by_name(scope: Scope, found: Mapping[str, list[str]]) -> list[Document]:
+    """The look at what may not be there yet, whose path IAM then cannot know."""
+    if scope.path == "/":
+        return []
+    arns = [arn for each in found.values() for arn in each]
+    return [_allow("FindByName", [action for action, of in found.items() if of], arns)]
 
 
 def _user_statements(scope: Scope, attachable: list[str], boundary: str | None) -> list[Document]:
@@ -729,6 +753,13 @@ def _other_role_statements(scope: Scope, boundary: str | None) -> list[Document]
         ),
         # The IPv6 policy of the nodes, and all that the function's role carries.
         _allow("OtherRolesInline", ["iam:PutRolePolicy"], roles, _bounded(boundary)),
+        *_found_by_name(
+            scope,
+            {
+                "iam:GetRole": [scope.pathless.node_role_arn, scope.pathless.lambda_role_arn],
+                "iam:GetInstanceProfile": [scope.pathless.instance_profile_arn],
+            },
+        ),
         *_instance_profile_statements(scope),
     ]
 

@@ -135,17 +135,12 @@ class ClusterOnboarding(Construct):
             path=wish.get("Path", "/"),
             spot_role=self._settings.spot_handler.spot_role_name,
         )
-        castai = self._settings.castai
         documents = policies.onboarding_lambda(
             scope,
             own_role_arn=scope.iam(f"role/{role_name}"),
             function=self._name,
-            account_wide=bool(wish.get("AccountWidePolicy")),
-            boundary=wish.get("PermissionsBoundary"),
-            api_key_secret=castai.api_key_secret,
-            api_key_kms_key=castai.api_key_kms_key,
-            credentials_kms_key=wish.get("KmsKey"),
-            in_vpc=bool(self._settings.functions.subnet_ids),
+            measured=False,  # the settings were, with names instead of tokens
+            **self._settings.function_options(wish),
         )
         return {name.rpartition("-")[2].capitalize(): each for name, each in documents.items()}
 

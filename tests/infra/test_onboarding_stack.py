@@ -107,6 +107,18 @@ class TestResource:
         assert "SecurityGroup" not in long
         assert text(blue["SpotHandlerRoleArn"]).endswith(":role/SpotRole")
 
+    def test_the_tags_of_the_app_are_on_what_the_onboarding_makes(
+        self, synthesise: Synthesise
+    ) -> None:
+        tags = {"team": "platform", "stage": "test"}
+        context = PLAIN | {
+            "castai:tags": tags,
+            "castai:onboardByCluster": {"blue": {"Tags": {"stage": "prod"}}},
+        }
+        resources = synthesise(context).stack("onboarding").all(RESOURCE_TYPE).values()
+        found = {each["ClusterName"]: each["Tags"] for each in resources}
+        assert found == {"blue": tags | {"stage": "prod"}, "green": tags}
+
     def test_every_property_can_be_set(self) -> None:
         """A property that no setting reaches would be for nobody."""
         settings = Settings.from_context(PLAIN).onboarding
@@ -224,6 +236,18 @@ class TestRole:
             written = re.sub(r'\{"Ref": "AWS::(\w+)"\}', r"\1", json.dumps(policy))
             assert len(re.sub(r"\s", "", written)) < 6144 * 1.1
 
+    def test_sizes_are_those_of_the_deployed_documents_and_not_of_tokens(
+        self, synthesise: Synthesise
+    ) -> None:
+        context = PLAIN | {
+            "castai:onboardClusters": ["x" * 55],
+            "castai:onboardPermissionsBoundary": "arn:aws:iam::111122223333:policy/" + "b" * 100,
+            "castai:onboardPath": "/" + "p" * 235 + "/",
+        }
+        assert synthesise(context).stack("onboarding").all("AWS::IAM::ManagedPolicy")
+        with pytest.raises(SettingsError, match=r"policy castai-eks-onboarding-iam has \d+"):
+            Settings.from_context(context | {"castai:onboardPath": "/" + "p" * 300 + "/"})
+
     def test_roles_for_castai_are_bounded_where_a_boundary_is_set(self, full: Stack) -> None:
         for policy in full.all("AWS::IAM::ManagedPolicy").values():
             for statement in policy["PolicyDocument"]["Statement"]:
@@ -287,6 +311,7 @@ class TestSettings:
                 },
                 "green: give Permissions as for blue: they share one CastEKSPolicy",
             ),
+            (PLAIN | {"castai:tags": "cast:a=b"}, "Tags: choose other keys than cast:a"),
             (PLAIN | {"castai:onboardPath": "castai"}, "begins and ends with a slash"),
             (
                 PLAIN

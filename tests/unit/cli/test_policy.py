@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -35,6 +36,8 @@ def run_json(*arguments: str) -> Any:
 def test_admin_prints_what_the_chosen_mode_needs() -> None:
     both = run_json("policy", "admin", *KNOWN)
     assert both == policies.administrator(SCOPE)
+    named = run_json("policy", "admin", *KNOWN, "--spot-role-name", "Drain")
+    assert named == policies.administrator(replace(SCOPE, spot_role="Drain"))
     user = run_json("policy", "admin", *KNOWN, "--mode", "user")
     assert user == policies.administrator(SCOPE, modes=[Mode.USER])
 

@@ -288,6 +288,24 @@ def test_an_iam_path_is_in_every_arn_of_what_we_make() -> None:
     assert scope.policy_arn(account_wide=False).endswith("/platform/castai/CastEKSPolicy-prod")
 
 
+@pytest.mark.parametrize(
+    ("action", "arn"),
+    [
+        ("iam:GetUser", SCOPE.user_arn),
+        ("iam:GetRole", SCOPE.role_arn),
+        ("iam:GetRole", SCOPE.node_role_arn),
+        ("iam:GetRole", SCOPE.lambda_role_arn),
+        ("iam:GetInstanceProfile", SCOPE.instance_profile_arn),
+    ],
+)
+def test_what_has_a_path_is_looked_up_without_one_too(action: str, arn: str) -> None:
+    """IAM cannot know the path of what does not exist yet."""
+    pathed = replace(SCOPE, path="/platform/castai/")
+    for written in (function(pathed), [*policies.administrator(pathed).values()]):
+        assert is_allowed(written, Request(action, arn))
+        assert not is_allowed(written, Request(action.replace("Get", "Delete"), arn))
+
+
 # The administrator and the function ---------------------------------------------------------------
 
 PUBLISHED = {

@@ -36,7 +36,7 @@ _NAME_LIMIT: Final = 64  # IAM quotas: role names; Lambda: function names
 _REGION_ROOM: Final = len("-ap-northeast-1")  # the longest region there is
 
 _WILDCARDS: Final = {
-    "ReadSecurityGroups": "DescribeSecurityGroups takes no resource",
+    "ReadNodes": "Describe takes no resource",
     "CreateSecurityGroup": "A new group has no id yet; the tag and the VPC bind the rest",
     "TagSecurityGroup": "Tags on creation only, by the condition",
     "SecurityGroup": "Groups that carry CAST AI's tag of the cluster, by the condition",

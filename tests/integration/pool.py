@@ -117,6 +117,11 @@ class Pool:
         self.nodes.append(node)
         return node
 
+    def belongs_to_castai(self, node: Node) -> None:
+        """Tag the instance as CAST AI does with its own, so that it is told of the interruption."""
+        tag = {"Key": "cast:cluster-id", "Value": "00000000-0000-4000-8000-000000000000"}
+        self.account.ec2.create_tags(Resources=[node.instance], Tags=[tag])  # type: ignore[list-item]
+
     def deployment(
         self, name: str, *, replicas: int, min_available: int, ready: float = 0.2, grace: int = 10
     ) -> None:

@@ -35,6 +35,7 @@ CLUSTER_ROLE = "castai-spot-handler"
 CALLED = ("ec2:DescribeInstances", "eks:DescribeCluster")  # the drain fails
 LOGGING = ("logs:CreateLogStream", "logs:PutLogEvents")  # nothing is logged
 KEEPING = ("sqs:SendMessage",)  # a notice that failed is lost
+TELLING = ("secretsmanager:GetSecretValue",)
 
 
 def policy_of(account: Aws) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def kept(account: Aws, event: str) -> list[dict[str, Any]]:
 def test_the_policy_holds_what_is_tried_here_and_nothing_else(stack: Cdk, account: Aws) -> None:
     del stack
     granted = [action for found in policy_of(account)["Statement"] for action in actions_of(found)]
-    assert sorted(granted) == sorted((*CALLED, *LOGGING, *KEEPING))
+    assert sorted(granted) == sorted((*CALLED, *LOGGING, *KEEPING, *TELLING))
     attached = account.iam.list_attached_role_policies(RoleName=ROLE)["AttachedPolicies"]
     assert attached == []
 
@@ -121,6 +122,19 @@ def test_without_a_call_the_drain_fails_names_it_and_is_kept(
     assert action in delivery.error
     assert action in record["responsePayload"]["errorMessage"]
     assert pool.pods(node) == ["lone"]
+
+
+@pytest.mark.parametrize("action", TELLING)
+def test_without_the_key_the_drain_goes_on_and_castai_is_not_told(
+    pool: Pool, account: Aws, action: str
+) -> None:
+    node = pool.node()
+    pool.belongs_to_castai(node)
+    pool.pod(node)
+    with without_permission(account, action):
+        result = pool.drained(node).result
+    assert (result["outcome"], result["castai"]) == ("drained", "failed")
+    assert action in result["castai_reason"]
 
 
 @pytest.mark.parametrize("action", LOGGING)

@@ -32,8 +32,7 @@ def begun(story: Story) -> bool:
 def test_no_key_token_or_signature_is_logged_at_debug(pool: Pool, account: Aws) -> None:
     """The level is the one of the deployed function; CAST AI is told, so the key is read."""
     node = pool.node()
-    tag = {"Key": "cast:cluster-id", "Value": "00000000-0000-4000-8000-000000000000"}
-    account.ec2.create_tags(Resources=[node.instance], Tags=[tag])  # type: ignore[list-item]
+    pool.belongs_to_castai(node)
     assert pool.drained(node).result["castai"] == "failed"  # no such cluster
     assert_no_secret_is_logged(account, FUNCTION)
 

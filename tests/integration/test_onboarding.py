@@ -105,7 +105,7 @@ def known(castai: CastAi, name: str) -> dict[str, Any]:
 @pytest.mark.usefixtures("spot_handler")
 def test_user_then_role_then_gone(state: State, account: Aws, castai: CastAi, own: Account) -> None:
     cluster, before = state.cluster, own.snapshot()
-    cdk = cdk_of(state, account, castai)
+    cdk = cdk_of(state, account, castai, onboardManageSpotLambda="true")
     part = cluster.capitalize()
     try:
         cdk.deploy("castai-onboarding")
@@ -117,7 +117,7 @@ def test_user_then_role_then_gone(state: State, account: Aws, castai: CastAi, ow
         node = f"cast-{cluster}-eks-{id8}"
         made = own.made(before)
         assert made["users"] == {f"cast-eks-{cluster}"}
-        assert node in made["roles"]
+        assert {node, f"cast-{cluster}-lambda-{id8}"} <= made["roles"]
         assert made["profiles"] == {node}
         assert any(arn.endswith(f"user/cast-eks-{cluster}") for arn in made["entries"])
         assert all("onboarding" not in arn for arn in made["entries"])
@@ -133,6 +133,7 @@ def test_user_then_role_then_gone(state: State, account: Aws, castai: CastAi, ow
         assert "users" not in made
         assert "secrets" not in made
         assert f"cast-eks-{cluster}-cluster-role-{id8}" in made["roles"]
+        assert f"cast-{cluster}-lambda-{id8}" not in made["roles"]  # no longer asked for
     finally:
         cdk.destroy("castai-onboarding")
     assert own.snapshot() == before

@@ -111,13 +111,18 @@ def offboard(
     given = _properties(cluster, cluster_id, api_key_secret, properties)
     wish = parse(given, tolerant=True)
     with _context(wish, region, Kind.DELETE) as ctx:
-        show.rows(steps.plan_offboard(ctx))
-    if dry_run:
+        rows = steps.plan_offboard(replace(ctx, discover=True))
+    if not any(row.action is Action.DELETE for row in rows):
+        typer.echo(f"Nothing of castai-eks is left to remove for {cluster}.")
+        rows = [row for row in rows if row.action is Action.LEAVE]
+    if rows:
+        show.rows(rows)
+    if dry_run or not any(row.action is Action.DELETE for row in rows):
         return
     if not yes:
         typer.confirm(f"Remove CAST AI's access to {cluster}?", abort=True)
     with _context(wish, region, Kind.DELETE) as ctx:
-        show.rows(steps.offboard(ctx))
+        show.rows(steps.offboard(replace(ctx, discover=True)))
 
 
 def status(

@@ -129,6 +129,20 @@ def remove(data: Mapping[str, str] | None, entries: Sequence[Entry]) -> Mapping[
     return data
 
 
+def spot_handler_entries(data: Mapping[str, str] | None) -> list[Entry]:
+    """The entries that map a role to the spot handler's group as we do it.
+
+    Raises:
+        AwsAuthError: the text cannot be read.
+    """
+    text = (data or {}).get(Kind.ROLES)
+    if text is None:
+        return []
+    items = _read(text, lambda reason: AwsAuthError(f"Correct {CONFIG_MAP}: {reason}"))
+    mapped = [spot_handler_entry(str(item.get("rolearn", ""))) for item in items]
+    return [entry for entry, item in zip(mapped, items, strict=True) if _is_exactly(entry, item)]
+
+
 def render(entry: Entry) -> str:
     """The entry as block YAML, for people to paste."""
     return _block(entry, "", "\n")

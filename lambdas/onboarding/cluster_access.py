@@ -16,9 +16,10 @@ from lambdas.common.cluster import Cluster
 from lambdas.common.errors import PermanentError
 from lambdas.common.kube import Kube, WrittenMeanwhileError
 from lambdas.common.own_access import TEMPORARY_TAG
-from lambdas.onboarding import aws_auth, names, policies
+from lambdas.onboarding import aws_auth, names, policies, rbac
 from lambdas.onboarding.aws_auth import AwsAuthError, Entry
 from lambdas.onboarding.context import Context
+from lambdas.onboarding.iam_principals import Role, User
 from lambdas.onboarding.policies import Mode
 from lambdas.onboarding.request import ClusterAccess, Onboarding
 
@@ -278,8 +279,16 @@ def _principals(ctx: Context) -> set[str]:
         )
         listed += page["accessEntries"]
         if not page.get("nextToken"):
-            return {arn for arn in listed if arn in spot or arn.rpartition("/")[2] in ours}
+            return {
+                arn
+                for arn in listed
+                if arn in spot or arn.rpartition("/")[2] in ours or _carries_our_tags(ctx, arn)
+            }
         more = {"nextToken": page["nextToken"]}
+
+
+def _carries_our_tags(ctx: Context, arn: str) -> bool:
+    return ctx.discover and ctx.owner.owns((_entry(ctx, arn) or {}).get("tags", {}))
 
 
 def _remove_entries(ctx: Context) -> None:
@@ -397,11 +406,18 @@ def remove(ctx: Context) -> None:
     wishes = [wish for wish in (ctx.onboarding, ctx.previous) if wish]
     if has_entries(ctx.cluster):
         _remove_entries(ctx)
-    if any(method(ctx, wish) is ClusterAccess.AWS_AUTH for wish in wishes):
+    if ctx.discover:
+        reads_map = "CONFIG_MAP" in (ctx.cluster.authentication_mode or "CONFIG_MAP")
+    else:
+        reads_map = any(method(ctx, wish) is ClusterAccess.AWS_AUTH for wish in wishes)
+    if reads_map:
         _remove_mapped(ctx, list(_former_mappings(ctx, wishes)))
 
 
 def _former_mappings(ctx: Context, wishes: list[Onboarding]) -> Iterator[Entry]:
+    if ctx.discover:
+        yield from _own_mappings(ctx)
+        return
     path = ctx.onboarding.path
     for each in ctx.known_ids:
         name = names.node_role_name(ctx.onboarding.cluster_name, each)
@@ -411,3 +427,19 @@ def _former_mappings(ctx: Context, wishes: list[Onboarding]) -> Iterator[Entry]:
     for arn in {wish.spot_handler_role_arn for wish in wishes}:
         if arn:
             yield aws_auth.spot_handler_entry(arn)
+
+
+def _own_mappings(ctx: Context) -> Iterator[Entry]:
+    """What maps principals that we made, and the spot handler's role where we made its rights."""
+    cluster = ctx.onboarding.cluster_name
+    for each in ctx.known_ids:
+        role = Role(ctx, names.node_role_name(cluster, each)).found()
+        if role and ctx.owner.owns(role.tags):
+            yield aws_auth.node_entry(role.arn)
+    if len(cluster) <= policies.USER_CLUSTER_CHARACTERS:
+        user = User(ctx, names.user_name(cluster)).found()
+        if user and ctx.owner.owns(user.tags):
+            yield aws_auth.user_entry(user.arn)
+    if rbac.is_ours(ctx):
+        found = _config_map(ctx.kube())
+        yield from aws_auth.spot_handler_entries(found.get("data") if found else None)

@@ -115,6 +115,8 @@ class Context:
     previous: Onboarding | None = None
     plan_only: bool = False
     """No write anywhere, also none at CAST AI: what is not known stays unknown."""
+    discover: bool = False
+    """A removal by what is found: no properties tell how this was onboarded."""
     ledger: Ledger = field(default_factory=Ledger)
     facts: Facts = field(default_factory=Facts)
 

@@ -88,6 +88,10 @@ def remove(ctx: Context) -> None:
     if stranger:
         ctx.ledger.leave(thing(ctx), stranger)
         return
+    if ctx.discover and not identity.is_there(ctx):
+        return  # CAST AI's way in is gone, and was disconnected with it
     ctx.ledger.delete(thing(ctx), lambda: api.disconnect(facts.cluster_id), "disconnect")
-    if any(wish and wish.mode is Mode.ROLE for wish in (ctx.onboarding, ctx.previous)):
+    if ctx.discover or any(
+        wish and wish.mode is Mode.ROLE for wish in (ctx.onboarding, ctx.previous)
+    ):
         ctx.ledger.delete(principal_thing(ctx), lambda: api.delete_principal(facts.cluster_id))

@@ -60,6 +60,18 @@ def stranger(ctx: Context) -> str:
     return f"{principal.thing} {ownership.described(found.tags)}"
 
 
+def is_there(ctx: Context) -> bool:
+    """Whether an identity of ours is there, of whichever mode."""
+    cluster = ctx.onboarding.cluster_name
+    principals: list[User | Role] = [
+        Role(ctx, names.role_name(cluster, each)) for each in ctx.known_ids
+    ]
+    if len(cluster) <= policies.USER_CLUSTER_CHARACTERS:
+        principals.append(User(ctx, names.user_name(cluster)))
+    found = (principal.found() for principal in principals)
+    return any(each is not None and ctx.owner.owns(each.tags) for each in found)
+
+
 def remove(ctx: Context) -> None:
     """The user, the role, or whichever of the two is not protected."""
     attachable = [

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from lambdas.common import cluster as clusters
 from lambdas.common.errors import AwsRefusedError, CastaiError, PermanentError
 from lambdas.onboarding import names, security_group
 from lambdas.onboarding.context import Context, tag_map
-from lambdas.onboarding.iam_principals import GONE, User
+from lambdas.onboarding.iam_principals import GONE, Principal, Role, User
 from lambdas.onboarding.policies import USER_CLUSTER_CHARACTERS, Mode
 
 ACTIVE: Final = ("ACTIVE", "UPDATING")
@@ -49,6 +51,8 @@ def look_back(ctx: Context) -> None:
     """What a removal needs to know. Nothing missing stops it."""
     wish, facts = ctx.onboarding, ctx.facts
     facts.cluster = _cluster(ctx)
+    if ctx.discover:
+        ctx.onboarding = replace(wish, path=_own_path(ctx) or wish.path)
     facts.former_ids = _former_ids(ctx)
     facts.cluster_id = wish.cluster_id or next(iter(facts.former_ids), "")
     if not facts.cluster_id and ctx.api is not None:
@@ -84,6 +88,25 @@ def _former_ids(ctx: Context) -> tuple[str, ...]:
         remembered.append(_own_id(ctx, user.tags) if user else None)
     remembered += [_own_id(ctx, tag_map(group.get("Tags"))) for group in security_group.owned(ctx)]
     return tuple(dict.fromkeys(each for each in remembered if each))
+
+
+def _own_path(ctx: Context) -> str:
+    """The IAM path of what we made; empty where nothing tells."""
+    cluster = ctx.onboarding.cluster_name
+    groups = (tag_map(group.get("Tags")) for group in security_group.owned(ctx))
+    ids = {ctx.onboarding.cluster_id, *(_own_id(ctx, tags) for tags in groups)}
+    principals: list[Principal] = [
+        Role(ctx, name(cluster, each))
+        for each in sorted(filter(None, ids))
+        for name in (names.node_role_name, names.role_name)
+    ]
+    if len(cluster) <= USER_CLUSTER_CHARACTERS:
+        principals.append(User(ctx, names.user_name(cluster)))
+    for principal in principals:
+        found = principal.found()
+        if found and ctx.owner.owns(found.tags):
+            return found.path
+    return ""
 
 
 def _own_id(ctx: Context, tags: Mapping[str, str]) -> str | None:

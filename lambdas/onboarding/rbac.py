@@ -142,6 +142,12 @@ def remove(ctx: Context) -> None:
         )
 
 
+def is_ours(ctx: Context) -> bool:
+    """Whether we put the spot handler's rights into the cluster."""
+    found = ctx.kube().get(VERSION, "ClusterRoleBinding", NAME)
+    return found is not None and _is_ours(ctx, found)
+
+
 def _was_wanted(ctx: Context) -> bool:
     wishes = (ctx.onboarding, ctx.previous)
-    return any(wish and wish.spot_handler_role_arn for wish in wishes)
+    return ctx.discover or any(wish and wish.spot_handler_role_arn for wish in wishes)

@@ -50,16 +50,21 @@ STEPS: Final = (
     Step("identity", identity.ensure, identity.remove),
     Step("spot function's role", lambda_role.ensure, lambda_role.remove),
     Step("node role", identity.ensure_node_role, identity.remove_node_role),
+    Step("spot handler's rights", rbac.ensure, rbac.remove),
     Step("cluster access", cluster_access.ensure, cluster_access.remove),
     Step("security group", security_group.ensure, security_group.remove),
-    Step("spot handler's rights", rbac.ensure, rbac.remove),
     Step("credentials", credentials.ensure, credentials.remove),
     Step("hand-over", handover.ensure, handover.remove),
 )
 
 
-# What nodes need to go on running. It stays while one still uses the security group.
-_OF_NODES: Final = frozenset({"cluster access", "node role"})
+# Removals that must not be tried where another failed. Nodes need their access and role as long as
+# one uses the security group. What still maps a principal is known by the principal alone, and
+# whoever makes another of its name would have its rights.
+_NOT_AFTER: Final = {
+    "security group": frozenset({"cluster access", "node role"}),
+    "cluster access": frozenset({"identity", "node role"}),
+}
 
 
 class StepFailedError(PermanentError):
@@ -200,7 +205,7 @@ def _remove_all(ctx: Context) -> list[tuple[str, CastaiError]]:
     """Every removal, in reverse order; what failed."""
     failures: list[tuple[str, CastaiError]] = []
     for step in reversed(STEPS):
-        if step.name in _OF_NODES and any(name == "security group" for name, _ in failures):
+        if any(step.name in _NOT_AFTER.get(failed, ()) for failed, _ in failures):
             continue
         if step.name == "policy" and failures and not ctx.onboarding.cluster_id:
             continue  # it remembers CAST AI's id, by which the next try finds the rest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,8 +12,10 @@ from typer.testing import CliRunner, Result
 
 from cli import account
 from cli.main import app
-from lambdas.onboarding.steps import InTheWayError
+from lambdas.onboarding.steps import InTheWayError, OffboardError
+from sandbox.cluster import Answer
 from tests.functional.onboarding.conftest import API_KEY, API_KEY_SECRET, Scene
+from tests.functional.onboarding.test_lifecycle import SPOT_ROLE
 
 Run = Callable[..., Result]
 
@@ -74,6 +77,45 @@ def test_onboard_and_offboard_leave_the_account_as_it_was(scene: Scene, run: Run
     assert scene.snapshot() == after
     run("offboard", "--yes", *api(scene))
     assert scene.snapshot() == before
+
+
+WAYS = {
+    "aws-auth": ["-p", "ClusterAccess=aws-auth", "-p", f"SpotHandlerRoleArn={SPOT_ROLE}"],
+    "entries": ["-p", "ClusterAccess=access-entries", "-p", f"SpotHandlerRoleArn={SPOT_ROLE}"],
+    "role": ["--mode", "cross-account-role"],
+    "path": ["-p", "ClusterAccess=aws-auth", "-p", "Path=/castai/"],
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
+def test_offboard_goes_by_what_is_there_and_not_by_repeated_options(
+    scene: Scene, run: Run, way: list[str]
+) -> None:
+    before = scene.snapshot()
+    run("onboard", *way, *api(scene))
+    assert scene.snapshot() != before
+    run("offboard", "--yes", "--api-key-secret", API_KEY_SECRET, "-p", f"ApiUrl={scene.castai_url}")
+    assert scene.snapshot() == before
+    told = [entry.what for entry in scene.castai.log if entry.method != "GET"]
+    again = run(
+        "offboard", "--api-key-secret", API_KEY_SECRET, "-p", f"ApiUrl={scene.castai_url}"
+    ).stdout
+    assert "Nothing of castai-eks is left" in again
+    assert "disconnect" not in again
+    since = [entry.what for entry in scene.castai.log if entry.method != "GET"][len(told) :]
+    assert [what for what in since if "disconnect" in what or "removed" in what] == []
+
+
+def test_a_mapping_that_cannot_be_removed_keeps_whom_it_maps(scene: Scene, run: Run) -> None:
+    run("onboard", "-p", "ClusterAccess=aws-auth", *api(scene))
+    refused = Answer(403, {"kind": "Status", "status": "Failure", "code": 403, "message": "no"})
+    fault = scene.cluster.faults.add("PUT", "aws-auth", refused, times=math.inf)
+    with pytest.raises(OffboardError):
+        run("offboard", "--yes", *api(scene))
+    assert "cast-eks-prod" in scene.snapshot()["users"]
+    fault.times = 0
+    run("offboard", "--yes", *api(scene))
+    assert "cast-eks-prod" not in scene.snapshot()["users"]
 
 
 def test_what_a_stack_made_is_in_the_way_and_stays(scene: Scene, run: Run) -> None:

@@ -132,10 +132,10 @@ def _beyond() -> Iterator[str]:
     yield (
         "Whoever may pass a role to a function or an instance and start it acts as that role. The "
         "same tests follow every such step, to every role of the account and further. CAST AI "
-        "becomes the node role, and with ManageSpotLambda the role of its own function, which has "
-        "nothing that CAST AI has not. It does not become any role of this app's functions. With "
-        "AccountWidePolicy it also becomes the node roles of the other clusters that share the "
-        "policy, and so a node of theirs. The node role reaches further than the cluster:"
+        "becomes the node role, and with ManageSpotLambda the role of its own function, which "
+        "sees instances and writes its log. It does not become any role of this app's functions. "
+        "With AccountWidePolicy it also becomes the node roles of the other clusters that share "
+        "the policy, and so a node of theirs. The node role reaches further than the cluster:"
     )
     rows = []
     for chain in CHAINS:

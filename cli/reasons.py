@@ -96,8 +96,7 @@ WIDE = (
         Reach.ACCOUNT,
         EVERY,
         "AWS sends the spot notices of all clusters of a region to one event bus, so there is one "
-        "function for all. Its role is this cluster's own and has nothing that CAST AI's identity "
-        "has not.",
+        "function for all. Its role is this cluster's own: it sees instances and writes its log.",
         spot_lambda=True,
     ),
     Wide(

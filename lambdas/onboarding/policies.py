@@ -469,7 +469,7 @@ def _spot_lambda_statements(scope: Scope, where: _Where) -> list[Document]:
 def lambda_role_policy(scope: Scope) -> Document:
     """The inline policy of the role of CAST AI's own spot function: see an instance, write a log.
 
-    CAST AI may give the function any code, so the role has nothing that its identity has not.
+    CAST AI may give the function any code, so the role reaches nothing of others.
     """
     log = f"log-group:/aws/lambda/{names.SPOT_FUNCTION}"
     return _document(

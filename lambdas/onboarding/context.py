@@ -186,10 +186,17 @@ class Context:
         except _NotYetError as error:
             raise error.refusal from error
 
-    def find(self, what: str, call: Callable[[], T], *, missing: Collection[str]) -> T | None:
+    def find(
+        self,
+        what: str,
+        call: Callable[[], T],
+        *,
+        missing: Collection[str],
+        again_on: Collection[str] = (),
+    ) -> T | None:
         """As `ask`, and None where AWS answers with one of the codes in `missing`."""
         try:
-            return self.ask(what, call)
+            return self.ask(what, call, again_on=again_on)
         except AwsRefusedError as error:
             if error.code in missing:
                 return None

@@ -21,6 +21,9 @@ GONE: Final = ("ResourceNotFoundException",)
 # A policy names a secret by its ARN, which one that does not exist does not have: asking for it by
 # name is refused. Where it does exist and is refused, the next write says so.
 UNSEEN: Final = (*GONE, "AccessDeniedException")
+# Secrets Manager deletes in the background, also without a recovery window: the name is taken until
+# then. It asks to back off and try again (DeleteSecret, ForceDeleteWithoutRecovery).
+_BEING_DELETED: Final = ("InvalidRequestException",)
 MAX_KEYS: Final = 2  # IAM quotas: access keys of one user
 ROTATION_TAG: Final = "castai-eks-cdk:rotation"
 
@@ -210,6 +213,7 @@ def _create(ctx: Context, name: str) -> None:
             Tags=tag_list(_tags(ctx)),
             **_kms(ctx),  # type: ignore[arg-type]
         ),
+        again_on=_BEING_DELETED,
     )
     ctx.facts.secret_arn = answer["ARN"]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aws_lambda_powertools import Logger
 
-from lambdas.common import agent_check, api_key, aws, backoff, own_stack
+from lambdas.common import agent_check, api_key, aws, backoff, own_access, own_stack
 from lambdas.common.castai_api import CastaiApi
 from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.cluster import Cluster, Token, token_for
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 OWN_ROLE: Final = "OWN_ROLE_ARN"
-RESERVE: Final = 10.0  # s of an invocation kept for its very end: our own access, the answer
+# s of an invocation kept for its very end: to take back our own access to the cluster, which is an
+# administrator's, with the retries of that call; and to answer.
+RESERVE: Final = own_access.CALL_PATIENCE + 15.0
 REASON_BYTES: Final = 1000  # CloudFormation takes an answer of 4 KiB; the framework adds its own
 
 quiet_libraries()

@@ -17,6 +17,8 @@ from lambdas.onboarding.policies import Document
 
 GONE: Final = ("NoSuchEntity",)
 # IAM answers from many places: what was made a second ago is not known everywhere yet.
+# IAM may not have heard yet that what was attached or inside is gone.
+CONFLICT: Final = ("DeleteConflict",)
 SETTLING: Final = ("NoSuchEntity", "EntityTemporarilyUnmodifiable", "ConcurrentModification")
 
 
@@ -67,10 +69,10 @@ class Principal(ABC):
         arguments = {f"{self.KIND}Name": self.name, **more}
         return self.ctx.ask(f"iam:{action}", lambda: method(**arguments), again_on=again_on)
 
-    def _find(self, action: str, **more: Any) -> Any:  # noqa: ANN401 - IAM's own types
+    def _find(self, action: str, *, again_on: Collection[str] = (), **more: Any) -> Any:  # noqa: ANN401 - IAM's own types
         """As `_ask`, and None for what is not there (any more)."""
         try:
-            return self._ask(action, **more)
+            return self._ask(action, again_on=again_on, **more)
         except AwsRefusedError as error:
             if error.code in GONE:
                 return None
@@ -118,7 +120,7 @@ class Principal(ABC):
         """What creating this kind needs besides."""
 
     def delete(self) -> None:
-        self._find(f"Delete{self.KIND}")
+        self._find(f"Delete{self.KIND}", again_on=CONFLICT)
 
     def retag(self, tags: Mapping[str, str], dropped: Collection[str]) -> None:
         """Set `tags`, remove the keys in `dropped`."""

@@ -7,7 +7,7 @@ from typing import Any
 from lambdas.common.errors import PermanentError
 from lambdas.onboarding import iam_principals, names, ownership, policies
 from lambdas.onboarding.context import Context, tag_list, tag_map
-from lambdas.onboarding.iam_principals import GONE, SETTLING, Role, User, Wanted
+from lambdas.onboarding.iam_principals import CONFLICT, GONE, SETTLING, Role, User, Wanted
 from lambdas.onboarding.policies import Mode, Permissions
 
 
@@ -267,6 +267,7 @@ def _delete_profile(ctx: Context, name: str) -> None:
         "iam:DeleteInstanceProfile",
         lambda: ctx.clients.iam.delete_instance_profile(InstanceProfileName=name),
         missing=GONE,
+        again_on=CONFLICT,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from lambdas.common.errors import AwsRefusedError, PermanentError
 from lambdas.onboarding import documents, names, ownership, policies
 from lambdas.onboarding.context import Context, tag_list, tag_map
-from lambdas.onboarding.iam_principals import GONE, SETTLING, compact
+from lambdas.onboarding.iam_principals import CONFLICT, GONE, SETTLING, compact
 from lambdas.onboarding.policies import Document
 from lambdas.onboarding.request import Onboarding
 
@@ -239,7 +239,12 @@ def _delete(ctx: Context, arn: str) -> None:
     for version in _versions(ctx, arn):
         if not version["IsDefaultVersion"]:
             _drop_version(ctx, arn, version["VersionId"])
-    ctx.find("iam:DeletePolicy", lambda: iam.delete_policy(PolicyArn=arn), missing=GONE)
+    ctx.find(
+        "iam:DeletePolicy",
+        lambda: iam.delete_policy(PolicyArn=arn),
+        missing=GONE,
+        again_on=CONFLICT,
+    )
 
 
 def remove(ctx: Context) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -473,6 +474,45 @@ class _Proxy:
 
     def __getattr__(self, name: str) -> Any:
         return self._methods.get(name) or getattr(self._client, name)
+
+
+class TestEventualConsistency:
+    """AWS refuses for a moment what it will accept."""
+
+    @pytest.mark.parametrize(
+        "call", ["delete_role", "delete_user", "delete_policy", "delete_instance_profile"]
+    )
+    def test_iam_has_not_heard_yet_that_something_was_detached(
+        self, scene: Scene, call: str
+    ) -> None:
+        before = scene.snapshot()
+        scene.create()
+        real = scene.iam
+        scene.iam = _Proxy(real, **{call: refusing(getattr(real, call), "DeleteConflict", 3)})
+        scene.delete()
+        scene.iam = real
+        assert scene.snapshot() == before
+        assert scene.time.slept > 0
+
+    def test_a_secret_that_was_just_deleted_still_takes_its_name(self, scene: Scene) -> None:
+        real = scene.secrets
+        create = refusing(real.create_secret, "InvalidRequestException", 5)
+        scene.secrets = _Proxy(real, create_secret=create)
+        scene.create()
+        assert scene.stored_key()["accessKeyId"]
+        assert scene.time.slept > 0
+
+
+def refusing(call: Callable[..., Any], code: str, times: int) -> Callable[..., Any]:
+    """The call, refused so many times first."""
+    refusals = iter([refusal(code)] * times)
+
+    def refused(**arguments: Any) -> Any:
+        for error in refusals:
+            raise error
+        return call(**arguments)
+
+    return refused
 
 
 class TestThrottling:

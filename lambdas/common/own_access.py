@@ -1,8 +1,8 @@
 """This process's own access to a cluster's Kubernetes API, for as long as it works and no longer.
 
 Where the cluster has access entries, one is made for our own principal and removed on every way
-out. A process that was killed leaves its entry behind: it is known by its tag, used by the next
-run and removed by that. An entry that somebody else made is used as it is and stays.
+out. A process that was killed leaves its entry behind: it is known by its tag, and replaced and
+removed by the next run. An entry that somebody else made is used as it is and stays.
 
 Clusters with `aws-auth` only need a mapping made by hand: docs/manual-onboarding.md.
 """
@@ -144,20 +144,30 @@ class _Entry:
         return answer["accessEntry"].get("tags", {})
 
     def create(self, purpose: str = "true") -> None:
-        """Make the entry; one that a killed run left behind does as well."""
+        """Make the entry, in the place of one that a killed run left behind.
+
+        EKS binds an entry to the principal's unique id: it does nothing for a principal of the same
+        ARN that was made since (EKS API reference, AccessEntry, principalArn).
+        """
         try:
-            self._call(
-                "eks:CreateAccessEntry",
-                lambda: self.eks.create_access_entry(
-                    clusterName=self.cluster.name,
-                    principalArn=self.principal,
-                    type="STANDARD",
-                    tags={TEMPORARY_TAG: purpose},
-                ),
-            )
+            self._create(purpose)
         except AwsRefusedError as error:
             if error.code != _EXISTS:
                 raise
+            self.delete()
+            self._create(purpose, again_on=_EXISTS)
+
+    def _create(self, purpose: str, *, again_on: str = "") -> None:
+        self._call(
+            "eks:CreateAccessEntry",
+            lambda: self.eks.create_access_entry(
+                clusterName=self.cluster.name,
+                principalArn=self.principal,
+                type="STANDARD",
+                tags={TEMPORARY_TAG: purpose},
+            ),
+            again_on=again_on,
+        )
 
     def associate(self, grant: Grant) -> None:
         """Give the entry its policy."""

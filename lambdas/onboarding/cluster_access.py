@@ -138,6 +138,9 @@ def _ensure_entry(ctx: Context, grant: Grant) -> None:
         if grant.admin:
             _make_admin(ctx, grant.arn)
         return
+    if grant.arn in ctx.facts.new_principals:
+        _replace_entry(ctx, grant, found)
+        return
     has_policy = not grant.admin or admin_policy(ctx.place.partition) in _policies(ctx, grant.arn)
     groups = sorted(found.get("kubernetesGroups", ()))
     suits = found["type"] == grant.type and set(grant.groups) <= set(groups)
@@ -156,6 +159,25 @@ def _ensure_entry(ctx: Context, grant: Grant) -> None:
         _make_admin(ctx, grant.arn)
 
 
+def _replace_entry(ctx: Context, grant: Grant, found: Mapping[str, Any]) -> None:
+    """Make the entry of a principal anew that was made anew.
+
+    EKS binds an entry to the principal's unique id (EKS API reference, AccessEntry, principalArn):
+    this one is that of a principal that is gone, and no undo could bring it back to life.
+    """
+    thing = entry_thing(grant.arn)
+    if not ctx.may_take(thing, found.get("tags", {})):
+        return
+
+    def replace() -> None:
+        _delete_entry(ctx, grant.arn)
+        _create_entry(ctx, grant)
+
+    ctx.ledger.update(thing, replace, undo=lambda: None, detail="of a former principal")
+    if grant.admin:
+        _make_admin(ctx, grant.arn)
+
+
 def _create_entry(ctx: Context, grant: Grant) -> None:
     more: Any = {"kubernetesGroups": list(grant.groups)} if grant.groups else {}
     ctx.ask(
@@ -167,7 +189,7 @@ def _create_entry(ctx: Context, grant: Grant) -> None:
             tags=ctx.tags,
             **more,
         ),
-        again_on=_SETTLING,
+        again_on=(*_SETTLING, "ResourceInUseException"),  # the one that was deleted just now
     )
 
 

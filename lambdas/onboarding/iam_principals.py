@@ -221,8 +221,11 @@ def ensure(ctx: Context, principal: Principal, wanted: Wanted) -> Ensured:
     _attach(ctx, principal, wanted, fresh=found is None)
     _put_inline(ctx, principal, wanted, fresh=found is None)
     kind = principal.KIND.lower()
+    arn = arn or ctx.scope.iam(f"{kind}{wanted.path}{principal.name}")
+    if found is None:
+        ctx.facts.new_principals += (arn,)
     return Ensured(
-        arn=arn or ctx.scope.iam(f"{kind}{wanted.path}{principal.name}"),
+        arn=arn,
         is_new=found is None,
         is_adopted=found is not None and not ctx.owner.owns(found.tags),
     )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import boto3
@@ -364,6 +365,16 @@ def _attached(answer: Any) -> list[str]:
     return sorted(policy["PolicyArn"] for policy in answer["AttachedPolicies"])
 
 
+def _unique_id(iam: Any, arn: str) -> str:
+    name = arn.rpartition("/")[2]
+    try:
+        if ":user/" in arn:
+            return str(iam.get_user(UserName=name)["User"]["UserId"])
+        return str(iam.get_role(RoleName=name)["Role"]["RoleId"])
+    except iam.exceptions.NoSuchEntityException:
+        return arn  # a principal that no test makes, such as the function's own role
+
+
 def _profile_arn(instance: Instance) -> str:
     held = instance.ec2_backend.iam_instance_profile_associations.get(instance.id)
     return str(held.iam_instance_profile.arn) if held else ""
@@ -429,9 +440,11 @@ def scene(api_server: ServedCluster, users: Users) -> Iterator[Scene]:
         eks = FakeEks("prod", region=REGION, vpc=ec2.describe_vpcs()["Vpcs"][0]["VpcId"])
         eks.endpoint, eks.ca_pem = api_server.endpoint, api_server.ca_pem
         users.refusals = 0
-        users.admits = lambda: bool(eks.entries.get(OWN_ROLE) and eks.entries[OWN_ROLE].policies)
+        iam = boto3.client("iam", region_name=REGION)
+        eks.unique_id = partial(_unique_id, iam)
+        users.admits = lambda: eks.knows(OWN_ROLE) and bool(eks.entries[OWN_ROLE].policies)
         yield Scene(
-            iam=boto3.client("iam", region_name=REGION),
+            iam=iam,
             ec2=ec2,
             secrets=secrets,
             eks=eks,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,8 @@ class Entry:
     kind: str
     groups: list[str]
     tags: dict[str, str]
+    principal_id: str = ""
+    """The unique id that the principal had when the entry was made."""
     policies: list[str] = field(default_factory=list)
 
 
@@ -37,6 +40,8 @@ class FakeEks:
         self.ip_family = "ipv4"
         self.endpoint, self.ca_pem = "https://cluster.invalid", "-----BEGIN CERTIFICATE-----\n"
         self.entries: dict[str, Entry] = {}
+        self.unique_id: Callable[[str], str] = lambda arn: arn
+        """IAM's unique id of the principal that has an ARN now."""
         self.exists = True
 
     @property
@@ -59,6 +64,11 @@ class FakeEks:
                 "tags": {},
             }
         }
+
+    def knows(self, principal: str) -> bool:
+        """Whether the cluster lets the principal in: an entry is bound to its unique id."""
+        entry = self.entries.get(principal)
+        return entry is not None and entry.principal_id == self.unique_id(principal)
 
     def _looked_up(self, cluster: str, principal: str) -> Entry:
         if "API" not in self.mode:
@@ -103,7 +113,11 @@ class FakeEks:
         if principalArn in self.entries:
             raise refusal("ResourceInUseException", f"{principalArn} has an entry")
         self.entries[principalArn] = Entry(
-            principalArn, type, list(kubernetesGroups or ()), dict(tags or {})
+            principalArn,
+            type,
+            list(kubernetesGroups or ()),
+            dict(tags or {}),
+            self.unique_id(principalArn),
         )
         return self.describe_access_entry(clusterName=clusterName, principalArn=principalArn)
 

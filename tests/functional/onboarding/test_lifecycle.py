@@ -12,6 +12,7 @@ from botocore.awsrequest import AWSResponse
 
 from lambdas.common import aws
 from lambdas.common.errors import CastaiError
+from lambdas.common.own_access import TEMPORARY_TAG
 from lambdas.onboarding import handler, policies
 from lambdas.onboarding.in_use import InUseError
 from lambdas.onboarding.policies import Scope
@@ -25,7 +26,7 @@ from tests.functional.onboarding.conftest import (
     Scene,
     Time,
 )
-from tests.functional.onboarding.eks import ACCOUNT, refusal
+from tests.functional.onboarding.eks import ACCOUNT, Entry, refusal
 
 ROLE = {"Mode": "cross-account-role"}
 SPOT_ROLE = f"arn:aws:iam::{ACCOUNT}:role/CastLambdaRoleForSpot"
@@ -474,6 +475,53 @@ class _Proxy:
 
     def __getattr__(self, name: str) -> Any:
         return self._methods.get(name) or getattr(self._client, name)
+
+
+class TestPrincipalsOfTheSameName:
+    """EKS binds an access entry to the unique id of its principal, not to its ARN."""
+
+    def test_a_node_role_that_was_made_anew_gets_an_entry_of_its_own(self, scene: Scene) -> None:
+        role = scene.create()["NodeRoleArn"]
+        name = role.rpartition("/")[2]
+        scene.iam.remove_role_from_instance_profile(InstanceProfileName=name, RoleName=name)
+        for policy in scene.iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]:
+            scene.iam.detach_role_policy(RoleName=name, PolicyArn=policy["PolicyArn"])
+        scene.iam.delete_role(RoleName=name)
+        scene.update({}, RotationId="2")
+        assert scene.eks.knows(role)
+        before = scene.snapshot()
+        scene.update({"RotationId": "2"}, RotationId="2")
+        assert scene.snapshot() == before
+
+    def test_so_does_the_user(self, scene: Scene) -> None:
+        user = scene.create()["UserArn"]
+        _delete_user(scene, "cast-eks-prod")
+        scene.update({}, RotationId="2")
+        assert scene.eks.knows(user)
+        assert scene.eks.entries[user].policies
+
+    def test_an_entry_that_others_made_for_a_former_role_is_in_the_way(self, scene: Scene) -> None:
+        role = scene.create()["NodeRoleArn"]
+        scene.delete()
+        scene.eks.create_access_entry(clusterName="prod", principalArn=role, type="EC2_LINUX")
+        with pytest.raises(InTheWayError, match="access entry of"):
+            scene.create()
+
+    def test_what_a_killed_run_left_of_our_own_entry_is_replaced(self, scene: Scene) -> None:
+        former = Entry(OWN_ROLE, "STANDARD", [], {TEMPORARY_TAG: "true"}, "AROAFORMER")
+        scene.eks.entries[OWN_ROLE] = former
+        scene.create(SpotHandlerRoleArn=SPOT_ROLE)
+        assert OWN_ROLE not in scene.eks.entries
+
+
+def _delete_user(scene: Scene, name: str) -> None:
+    for key in scene.keys(name):
+        scene.iam.delete_access_key(UserName=name, AccessKeyId=key)
+    for policy in scene.iam.list_attached_user_policies(UserName=name)["AttachedPolicies"]:
+        scene.iam.detach_user_policy(UserName=name, PolicyArn=policy["PolicyArn"])
+    for policy in scene.iam.list_user_policies(UserName=name)["PolicyNames"]:
+        scene.iam.delete_user_policy(UserName=name, PolicyName=policy)
+    scene.iam.delete_user(UserName=name)
 
 
 class TestEventualConsistency:

@@ -20,7 +20,6 @@ from sandbox.errors import SandboxError
 from sandbox.state import Emulator, State
 
 if TYPE_CHECKING:
-    from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_eks import EKSClient
     from mypy_boto3_events import EventBridgeClient
@@ -133,10 +132,6 @@ class Aws:
     @cached_property
     def functions(self) -> LambdaClient:
         return self.session.client("lambda", **self.client_options())
-
-    @cached_property
-    def cloudformation(self) -> CloudFormationClient:
-        return self.session.client("cloudformation", **self.client_options())
 
     def client_options(self) -> dict[str, Any]:
         """What any boto3 client needs to reach the sandbox."""

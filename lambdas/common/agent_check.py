@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import lightkube
-
 from lambdas.common.kube import Kube
+from lambdas.common.text import cut
 
 NAMESPACE: Final = "castai-agent"
 DEPLOYMENT: Final = "castai-agent"
@@ -37,12 +36,11 @@ class AgentStatus:
     """Image of the agent's container, where there is one."""
 
 
-def check(client: lightkube.Client | Kube) -> AgentStatus:
+def check(kube: Kube) -> AgentStatus:
     """Read the agent's state from the cluster.
 
     Raises the cluster's errors (ClusterUnauthorizedError, ClusterForbiddenError, …).
     """
-    kube = client if isinstance(client, Kube) else Kube(client)
     deployment = kube.get("apps/v1", "Deployment", DEPLOYMENT, NAMESPACE)
     if deployment is None:
         return diagnose(None, (), ())
@@ -112,7 +110,7 @@ def _refused_pods(message: str) -> str:
         advice = "Let the admission webhook accept the agent's pods"
     else:
         advice = "Let the agent's pods be created"
-    return f"{advice}: {message[:_LAST_WORDS]}"
+    return f"{advice}: {cut(message)}"
 
 
 def _of_pod(pod: Object) -> Iterator[str]:
@@ -122,7 +120,7 @@ def _of_pod(pod: Object) -> Iterator[str]:
     if scheduled and scheduled.get("status") == "False":
         yield (
             "Make room for the agent, or check its nodeSelector and tolerations: pod "
-            f"{name} cannot be scheduled: {str(scheduled.get('message', ''))[:_LAST_WORDS]}"
+            f"{name} cannot be scheduled: {cut(scheduled.get('message', ''))}"
         )
     states = [
         *(status.get("initContainerStatuses") or ()),
@@ -141,10 +139,10 @@ def _of_container(pod: str, status: Object) -> Iterator[str]:
     if reason in _PULL:
         yield (
             f"Check the image and how nodes reach its registry: {where} cannot pull "
-            f"{status.get('image')}: {message[:_LAST_WORDS]}"
+            f"{status.get('image')}: {cut(message)}"
         )
     elif reason in {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}:
-        yield f"Correct what the container needs: {where} cannot start: {message[:_LAST_WORDS]}"
+        yield f"Correct what the container needs: {where} cannot start: {cut(message)}"
     elif ended and (reason == "CrashLoopBackOff" or not status.get("ready")):
         yield _crash(where, ended)
 

@@ -40,7 +40,6 @@ from lambdas.common.text import cut
 DEFAULT_URL = "https://api.cast.ai"
 CLUSTERS = "/v1/kubernetes/external-clusters"
 INTERRUPTED = "interrupted"
-REBALANCE = "rebalanceRecommendation"
 
 BACKOFF = (0.5, 1.0, 2.0, 4.0, 8.0)  # s between tries; the last repeats
 RETRY_AFTER_CAP = 15.0  # s: a longer wait asked for by the server would eat the Lambda's time
@@ -395,10 +394,6 @@ class CastaiApi:
     ) -> None:
         """Give CAST AI the user's access key, waiting while IAM propagates."""
         self.send(key_call(cluster_id, access_key_id, secret_access_key), patience=patience)
-
-    def post_event(self, cluster_id: str, event_type: str, node_id: str, provider_id: str) -> None:
-        """Report INTERRUPTED or REBALANCE of a node; see :func:`event_call`."""
-        self.send(event_call(cluster_id, event_type, node_id, provider_id))
 
     def disconnect(self, cluster_id: str) -> None:
         """Let go of the cluster; one that CAST AI does not know is let go already."""

@@ -9,6 +9,15 @@ REFUSAL_LIMIT = 800
 
 
 def cut(text: object, limit: int = LIMIT) -> str:
-    """At most `limit` characters of text from outside, in one line."""
+    """At most `limit` characters of text from outside, in one line.
+
+    It ends after a sentence where one ends in the second half, else after a word.
+    """
     line = " ".join(str(text)[: 2 * limit].split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    if len(line) <= limit:
+        return line
+    head = line[: limit - 1]
+    for end, more in ((head.rfind(". ") + 1, ""), (head.rfind(" "), "…")):
+        if end > limit // 2:
+            return head[:end] + more
+    return head + "…"

@@ -94,7 +94,6 @@ class Facts:
     replaced_keys: tuple[str, ...] = ()
     """Ids of access keys that have no use once the new one is handed over."""
     access_method: str = ""
-    handed_over: bool = False
     next_step: str = ""
     """What is left to do by hand; empty where nothing is."""
 

@@ -49,7 +49,6 @@ def ensure(ctx: Context) -> None:
     ctx.ledger.update(
         thing(ctx), hand_over, detail="hand over " + ("access key" if user else "role")
     )
-    facts.handed_over = not ctx.ledger.dry
 
 
 def _switched(ctx: Context) -> bool:

@@ -471,7 +471,7 @@ async def test_a_servers_long_words_are_cut_before_they_are_logged_or_returned(
         cluster.faults.add("POST", "eviction", Answer(403, failure(403, words)), times=math.inf)
         result = await scene.notice(on_deadline=OnDeadline.LEAVE)
         assert len(result.pods.left) == 110
-        assert {len(left.reason) for left in result.pods.left} == {200}
+        assert max(len(left.reason) for left in result.pods.left) <= 200
         assert len(json.dumps(result.as_dict())) < 40_000
 
 

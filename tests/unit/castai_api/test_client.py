@@ -94,7 +94,7 @@ class TestTheLifeOfACluster:
         self, api: CastaiApi, cluster_id: str, state: State
     ) -> None:
         provider_id = "aws:///eu-central-1a/i-0123456789abcdef0"
-        api.post_event(cluster_id, castai_api.INTERRUPTED, "", provider_id)
+        api.send(castai_api.event_call(cluster_id, castai_api.INTERRUPTED, "", provider_id))
         (event,) = state.clusters[cluster_id].events
         assert (event["event_type"], event["node_id"]) == ("interrupted", "")
         assert event["provider_id"] == provider_id
@@ -230,7 +230,7 @@ class TestPatience:
         self, api: CastaiApi, cluster_id: str, time: Time
     ) -> None:
         with pytest.raises(RequestRefusedError, match="must be one of interrupted"):
-            api.post_event(cluster_id, "exploded", "", "aws:///a/i-0")
+            api.send(castai_api.event_call(cluster_id, "exploded", "", "aws:///a/i-0"))
         assert time.slept == []
 
 

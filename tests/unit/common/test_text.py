@@ -14,6 +14,9 @@ from lambdas.common.text import LIMIT, REFUSAL_LIMIT, cut
         ("x" * LIMIT, "x" * LIMIT),
         ("x" * (LIMIT + 1), "x" * (LIMIT - 1) + "…"),
         (" " * 10_000 + "x", ""),
+        ("word " * 100, "word " * 38 + "word…"),
+        ("a" * 120 + ". Preemption is " + "b" * 100, "a" * 120 + "."),
+        ("a. " + "b" * 300, "a. " + "b" * (LIMIT - 4) + "…"),
     ],
 )
 def test_text_from_outside_is_one_short_line(given: object, expected: str) -> None:

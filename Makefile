@@ -69,10 +69,11 @@ functional: $(VENV)
 
 functions: $(VENV) ## The functions' tests on the Python that they run on, where an interpreter is found
 	@version=$$($(BIN)/python -c 'from stacks.constructs.bundling import LAMBDA_PYTHON as v; print(v)') && \
+	found=$$($(BIN)/python -c 'from stacks.constructs import bundling as b; print(b.interpreter(b.LAMBDA_PYTHON) or "")') && \
 	if [ "$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')" = "$$version" ]; then \
 		echo "The functions' tests ran on Python $$version: it is that of .venv."; \
-	elif ! found=$$($(BIN)/uv python find --no-python-downloads "$$version" 2> /dev/null); then \
-		echo "The functions' tests did NOT run on Python $$version: no interpreter was found."; \
+	elif [ -z "$$found" ]; then \
+		echo "The functions' tests did NOT run on Python $$version: none was found, and uv could not fetch one."; \
 	else \
 		echo "The functions' tests on $$found:" && \
 		$(BIN)/uv venv --quiet --clear --python "$$found" .venv-functions && \

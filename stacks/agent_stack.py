@@ -86,7 +86,7 @@ class AgentStack(CastaiStack):
             name=self.prefix,
             role=role,
             description="Puts the castai-agent into EKS clusters and takes it out again",
-            bundling=self.settings.app.bundling,
+            target=self.settings.target,
             memory_mb=MEMORY_MB,
             timeout=TIMEOUT,
             log_level=common.log_level,

@@ -28,6 +28,7 @@ from lambdas.connect.request import (
 )
 from lambdas.onboarding import policies
 from lambdas.onboarding import request as onboarding_request
+from stacks.constructs.bundling import LAMBDA_PYTHON, Target, lambda_target, local_target
 
 PREFIX = "castai:"
 
@@ -146,6 +147,13 @@ class AppSettings(Group, frozen=True, kw_only=True):
 class FunctionSettings(Group, frozen=True, kw_only=True):
     """Every function"""
 
+    python: Annotated[
+        Literal["3.14", "3.13", "3.12", "3.11"],
+        Meta(
+            description="Python of the functions' runtime. The zips hold its bytecode where this "
+            "machine has that Python, or uv can fetch it."
+        ),
+    ] = LAMBDA_PYTHON
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"],
         Meta(description="Least severity that a function logs; libraries log warnings and errors."),
@@ -534,6 +542,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return settings
 
     @property
+    def target(self) -> Target:
+        """What the functions' zips are built for."""
+        local = self.app.bundling == "local"
+        return (local_target if local else lambda_target)(self.functions.python)
+
+    @property
     def entry_clusters(self) -> tuple[str, ...]:
         """Clusters whose access entry for the spot handler's role its own stack makes.
 
@@ -557,6 +571,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             yield from getattr(self, name).contradictions()
         if self.agent.agent_clusters and not self.castai.api_key_secret:
             yield ("agentClusters", "apiKeySecret"), "the agent needs the secret with the API key"
+        if self.spot_handler.snap_start and self.functions.python == "3.11":
+            yield ("snapStart", "python"), "SnapStart needs Python 3.12 or newer"
         yield from self._onboarding_contradictions()
         yield from self._too_many_clusters()
         yield from self._clusters_of_one_id()
@@ -717,7 +733,11 @@ def _once(value: T) -> T:
 
 
 def _untext(raw: object, kind: inspect.Type) -> object:
-    """Text from the command line as the JSON value that it stands for; anything else as it is."""
+    """Text from the command line as the JSON value that it stands for; anything else as it is,
+    but a version that JSON took for a number.
+    """
+    if isinstance(raw, float) and isinstance(kind, inspect.LiteralType):
+        return str(raw)
     if not isinstance(raw, str):
         return raw
     text = raw.strip()

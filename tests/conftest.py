@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import HealthCheck, settings
+
+# A test of a synth is none of the network: where there is no Python for the zips' bytecode, uv is
+# not to fetch one.
+os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
 
 # A busy machine is no failure: properties are about values, and speed is the benchmarks' business.
 settings.register_profile(

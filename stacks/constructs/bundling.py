@@ -1,4 +1,4 @@
-"""A function's zip, built on this machine without Docker: locked wheels and our own sources.
+"""A function's zip, built on this machine without Docker: locked wheels, our sources, bytecode.
 
 Pure of CDK, so that tests and benchmarks can build the same folder that is deployed.
 """
@@ -6,27 +6,53 @@ Pure of CDK, so that tests and benchmarks can build the same folder that is depl
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Final
 
 from uv import find_uv_bin
 
 ROOT = Path(__file__).parents[2]
 
-# The runtime's Python and processor. Amazon Linux 2023, on which it stands, has glibc 2.34.
+# Lambda's Pythons that our code runs on, and the platform that their wheels are chosen for.
+# Amazon Linux 2023 has glibc 2.34; Python 3.11 stands on Amazon Linux 2, which has 2.26.
 # https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html
-LAMBDA_PYTHON = "3.14"
-LAMBDA_PLATFORM = "aarch64-manylinux_2_34"
+LAMBDA_PLATFORMS: Final[Mapping[str, str]] = {
+    "3.14": "aarch64-manylinux_2_34",
+    "3.13": "aarch64-manylinux_2_34",
+    "3.12": "aarch64-manylinux_2_34",
+    "3.11": "aarch64-manylinux_2_17",
+}
+LAMBDA_PYTHON: Final = "3.14"
+
+# Where Lambda unpacks a zip. It is read-only: what has no bytecode is compiled at each cold start.
+LAMBDA_TASK_ROOT: Final = "/var/task"
 
 # What wheels bring that does not run in Lambda, or says on which machine it was unpacked:
 # command-line scripts (their first line is this machine's interpreter) and the installer's notes.
-# Metadata and licences stay. Nothing is cut out of a package: all of them together are less than
-# half of the limit that the zip has.
+# Metadata and licences stay. Of Powertools a half goes that none of our functions imports: a zip
+# without it has room for bytecode.
 NOT_DEPLOYED = (
+    "aws_lambda_powertools/event_handler",
+    "aws_lambda_powertools/utilities/auth_alpha",
+    "aws_lambda_powertools/utilities/batch",
+    "aws_lambda_powertools/utilities/circuit_breaker",
+    "aws_lambda_powertools/utilities/data_classes",
+    "aws_lambda_powertools/utilities/data_masking",
+    "aws_lambda_powertools/utilities/feature_flags",
+    "aws_lambda_powertools/utilities/idempotency",
+    "aws_lambda_powertools/utilities/kafka",
+    "aws_lambda_powertools/utilities/parameters",
+    "aws_lambda_powertools/utilities/parser",
+    "aws_lambda_powertools/utilities/streaming",
+    "aws_lambda_powertools/utilities/validation",
     "bin",
     ".lock",
     "*.dist-info/RECORD",
@@ -38,28 +64,78 @@ NOT_DEPLOYED = (
 )
 
 
+# What no function imports gets no bytecode, which is larger than its source: other event loops and
+# systems, command lines, names in Unicode. A wrong line here costs milliseconds and nothing else.
+NOT_COMPILED = (
+    "anyio/(from_thread|functools|itertools|pytest_plugin|to_interpreter|to_process)[.]py",
+    "anyio/_backends/_trio[.]py",
+    "anyio/_core/_(fileio|subprocesses|tempfile)[.]py",
+    "httpx2/(_main[.]py|websockets/)",
+    "idna/(cli|uts46data)[.]py",
+    "truststore/_(macos|windows)[.]py",
+)
+
+
 class BundlingError(RuntimeError):
-    """A zip cannot be built. The first line says what to do, the rest is uv's own answer."""
+    """A zip cannot be built. The first line says what to do, the rest is the tool's own answer."""
+
+
+@cache
+def interpreter(version: str) -> str | None:
+    """Path of a CPython of a version ("3.14"): one of this machine, else one that uv fetches.
+
+    uv keeps what it fetches where it keeps its Pythons, and fetches nothing where it is told so
+    (UV_PYTHON_DOWNLOADS=never, UV_OFFLINE=1). None where there is none in the end.
+    """
+    uv, request = find_uv_bin(), f"cpython{version}"
+    find = [uv, "python", "find", "--no-python-downloads", request]
+    fetch = [uv, "python", "install", "--quiet", "--no-progress", "--no-bin", request]
+    for command in (find, fetch, find):
+        # One try: a machine without a way out is to learn so at once.
+        environment = {"UV_HTTP_RETRIES": "0", **os.environ}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603 - a fixed command, no shell
+        if command is find and done.returncode == 0:
+            return done.stdout.strip()
+    return None
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a zip runs. python_platform and python_version None: this interpreter, this machine."""
+    """Where a zip runs.
+
+    runtime: the Python of the function's runtime, which an emulator may have in another version.
+    platform: what wheels are chosen for; None: this interpreter on this machine.
+    """
 
     name: str
+    runtime: str
     architecture: str
-    python_platform: str | None = None
-    python_version: str | None = None
+    platform: str | None = None
 
     def __str__(self) -> str:
-        if self.python_platform:
-            return f"Python {self.python_version} on {self.python_platform}"
+        if self.platform:
+            return f"Python {self.runtime} on {self.platform}"
         return f"Python {platform.python_version()} on {sys.platform} {platform.machine()}"
 
+    @property
+    def compiler(self) -> str | None:
+        """The interpreter that makes this target's bytecode; None where there is none."""
+        return interpreter(self.runtime) if self.platform else sys.executable
 
-LAMBDA = Target("lambda", "arm64", LAMBDA_PLATFORM, LAMBDA_PYTHON)
-LOCAL = Target("local", "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64")
-TARGETS = {target.name: target for target in (LAMBDA, LOCAL)}
+
+def lambda_target(python: str = LAMBDA_PYTHON) -> Target:
+    """AWS Lambda, with a Python of LAMBDA_PLATFORMS."""
+    return Target("lambda", python, "arm64", LAMBDA_PLATFORMS[python])
+
+
+def local_target(python: str = LAMBDA_PYTHON) -> Target:
+    """This machine, for the sandbox, whatever the runtime is called."""
+    arm = platform.machine() in ("arm64", "aarch64")
+    return Target("local", python, "arm64" if arm else "x86_64")
+
+
+LAMBDA = lambda_target()
+LOCAL = local_target()
 
 
 @dataclass(frozen=True)
@@ -71,13 +147,17 @@ class Bundle:
     target: Target
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that goes in and of the recipe: the same on every machine and checkout."""
+        """SHA-256 of all that goes in and of the recipe: the same on every machine and checkout.
+
+        A zip without bytecode has another one: CDK would not replace it by one that has it.
+        """
         digest = hashlib.sha256()
         for path in (Path(__file__), self.requirements, *self.sources()):
             content = path.read_bytes()
             digest.update(f"{path.relative_to(ROOT).as_posix()} {len(content)}\n".encode())
             digest.update(content)
         digest.update(str(self.target).encode())
+        digest.update(b"bytecode" if self.target.compiler else b"sources")
         return digest.hexdigest()
 
     def code_version(self) -> str:
@@ -108,7 +188,11 @@ class Bundle:
         ]
 
     def build(self, output: Path) -> None:
-        """Fill an empty folder. Raises BundlingError where uv cannot install the lock."""
+        """Fill an empty folder.
+
+        Raises BundlingError where uv cannot install the lock, and where a source is none of the
+        target's Python.
+        """
         self._install(output)
         for pattern in NOT_DEPLOYED:
             for path in list(output.glob(pattern)):
@@ -117,6 +201,21 @@ class Bundle:
             copy = output / source.relative_to(ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, copy)
+        if self.target.compiler:
+            self._compile(output, self.target.compiler)
+
+    def _compile(self, output: Path, compiler: str) -> None:
+        """Bytecode beside every source, valid whatever times and places the files get in Lambda."""
+        command = [
+            compiler, "-I", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash",
+            "-x", "|".join(NOT_COMPILED), "-s", str(output), "-p", LAMBDA_TASK_ROOT, str(output),
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a fixed command, no shell
+        if done.returncode:
+            raise BundlingError(
+                f"Correct the sources that {self.target} does not take; lambdas.{self.package} "
+                f"cannot be bundled with them:\n{done.stdout.strip()}"
+            )
 
     def _install(self, output: Path) -> None:
         command = [
@@ -125,9 +224,9 @@ class Bundle:
             "--require-hashes", "--only-binary", ":all:", "--requirements", str(self.requirements),
             "--link-mode", "copy", "--no-compile-bytecode",
         ]  # fmt: skip
-        if self.target.python_platform and self.target.python_version:
-            command += ["--python-platform", self.target.python_platform]
-            command += ["--python-version", self.target.python_version]
+        if self.target.platform:
+            command += ["--python-platform", self.target.platform]
+            command += ["--python-version", self.target.runtime]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a fixed command, no shell
         if done.returncode:
             raise BundlingError(

@@ -89,7 +89,7 @@ class ClusterOnboarding(Construct):
             name=self._name,
             role=role,
             description=f"Gives CAST AI its access to EKS cluster {self._cluster}, and takes it",
-            bundling=self._settings.app.bundling,
+            target=self._settings.target,
             memory_mb=MEMORY_MB,
             timeout=TIMEOUT,
             log_level=common.log_level,

@@ -20,13 +20,9 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from stacks.constructs.bundling import LAMBDA_PYTHON, ROOT, TARGETS, Bundle
+from stacks.constructs.acknowledged import acknowledge
+from stacks.constructs.bundling import LAMBDA_PYTHON, ROOT, Bundle, Target
 
-# SnapStart: Python 3.12 and newer; aws-cdk-lib's own constant does not know that of 3.14.
-# https://docs.aws.amazon.com/lambda/latest/dg/snapstart.html
-RUNTIME = lambda_.Runtime(
-    f"python{LAMBDA_PYTHON}", lambda_.RuntimeFamily.PYTHON, supports_snap_start=True
-)
 ARCHITECTURES = {
     "arm64": lambda_.Architecture.ARM_64,
     "x86_64": lambda_.Architecture.X86_64,
@@ -50,7 +46,7 @@ class PythonFunction(lambda_.Function):
         name: str,
         role: iam.IRole,
         description: str,
-        bundling: str,
+        target: Target,
         memory_mb: int,
         timeout: Duration,
         log_level: str,
@@ -62,7 +58,7 @@ class PythonFunction(lambda_.Function):
         subnet_ids: Sequence[str] = (),
         security_group_ids: Sequence[str] = (),
     ) -> None:
-        bundle = Bundle(package, requirements, TARGETS[bundling])
+        bundle = Bundle(package, requirements, target)
         self.code_version = bundle.code_version()
         self.own_log_group = _log_group(scope, f"{id}Log", name, log_retention_days)
         super().__init__(
@@ -70,8 +66,12 @@ class PythonFunction(lambda_.Function):
             id,
             function_name=name,
             description=description,
-            runtime=RUNTIME,
-            architecture=ARCHITECTURES[bundle.target.architecture],
+            runtime=lambda_.Runtime(
+                f"python{target.runtime}",
+                lambda_.RuntimeFamily.PYTHON,
+                supports_snap_start=True,  # aws-cdk-lib does not know all; the settings do
+            ),
+            architecture=ARCHITECTURES[target.architecture],
             handler=f"lambdas.{package}.handler.lambda_handler",
             code=_code(bundle),
             role=role,
@@ -90,6 +90,11 @@ class PythonFunction(lambda_.Function):
             snap_start=lambda_.SnapStartConf.ON_PUBLISHED_VERSIONS if snap_start else None,
             reserved_concurrent_executions=reserved_concurrency,
         )
+        if target.runtime != LAMBDA_PYTHON:
+            acknowledge(
+                self,
+                {"L1": f"castai:python chose {target.runtime}, which Lambda supports as well."},
+            )
         if subnet_ids:
             cast(
                 "lambda_.CfnFunction", self.node.default_child

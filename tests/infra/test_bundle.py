@@ -5,22 +5,37 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import marshal
+import os
+import re
 import struct
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import find_spec
+from importlib.util import MAGIC_NUMBER, cache_from_source, find_spec
 from pathlib import Path
 
 import pytest
 from aws_cdk import App
 
 import app
-from stacks.constructs.bundling import LAMBDA, LOCAL, Bundle, BundlingError, Target
+from stacks.constructs import bundling
+from stacks.constructs.bundling import (
+    LAMBDA,
+    LAMBDA_PLATFORMS,
+    LOCAL,
+    NOT_COMPILED,
+    Bundle,
+    BundlingError,
+    Target,
+    interpreter,
+    lambda_target,
+)
 from tests.infra.conftest import CONTEXT, ROOT
 
-ZIP_LIMIT = 4_000_000  # bytes
+ZIP_LIMIT = 2_000_000  # bytes
 AARCH64 = 0xB7  # ELF e_machine
 LOCK = ROOT / "lambdas" / "requirements.txt"
 BIG_LOCK = ROOT / "lambdas" / "onboarding" / "requirements.txt"
@@ -58,7 +73,7 @@ def test_the_zip_is_small(bundle: Path) -> None:
 
 
 def test_it_holds_the_handler_under_its_dotted_path_and_no_other_function(bundle: Path) -> None:
-    packages = {path.name for path in (bundle / "lambdas").iterdir()}
+    packages = {path.name for path in (bundle / "lambdas").iterdir()} - {"__pycache__"}
     assert packages == {"__init__.py", "common", "spot_handler"}
     assert (bundle / "lambdas" / "spot_handler" / "handler.py").is_file()
 
@@ -69,8 +84,7 @@ def test_it_holds_neither_boto3_nor_what_does_not_run(bundle: Path) -> None:
         name
         for name in found
         if name.startswith(("boto3", "botocore", "s3transfer", "bin/"))
-        or "__pycache__" in name
-        or name.endswith((".pyc", "/RECORD", "requirements.txt", "requirements.in", ".lock"))
+        or name.endswith(("/RECORD", "requirements.txt", "requirements.in", ".lock"))
     ]
 
 
@@ -101,14 +115,170 @@ def test_built_twice_it_is_the_same(target: Target, tmp_path: Path) -> None:
     assert files(first) == files(second)
 
 
-def test_for_lambda_its_machine_code_is_of_lambdas_processor_and_python(tmp_path: Path) -> None:
+@pytest.mark.parametrize("python", LAMBDA_PLATFORMS)
+def test_for_lambda_its_machine_code_is_of_lambdas_processor_and_python(
+    python: str, tmp_path: Path
+) -> None:
+    for package, lock in (("spot_handler", LOCK), ("onboarding", BIG_LOCK)):
+        folder = tmp_path / package
+        Bundle(package, lock, lambda_target(python)).build(folder)
+        libraries = list(folder.rglob("*.so"))
+        assert libraries
+        for library in libraries:
+            (machine,) = struct.unpack_from("<H", library.read_bytes(), 18)
+            assert machine == AARCH64
+            tag = python.replace(".", "")
+            assert f".cpython-{tag}-aarch64-linux-gnu." in library.name
+
+
+@pytest.fixture(scope="module")
+def own_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The zip for a Lambda whose Python is this interpreter's."""
+    folder = tmp_path_factory.mktemp("own")
+    target = replace(LAMBDA, runtime=f"{sys.version_info.major}.{sys.version_info.minor}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundling, "interpreter", lambda _: sys.executable)
+        spot(target).build(folder)
+    return folder
+
+
+def test_it_holds_bytecode_that_lambda_takes_without_a_look_at_the_source(own_python: Path) -> None:
+    skipped = re.compile("|".join(NOT_COMPILED))
+    sources = [path for path in own_python.rglob("*.py") if not skipped.search(str(path))]
+    assert len(sources) > 100
+    for source in sources:
+        header = Path(cache_from_source(str(source))).read_bytes()[:16]
+        assert header[:4] == MAGIC_NUMBER, source
+        assert header[4:8] == (0b01).to_bytes(4, "little"), source  # by hash, and not checked
+
+
+def test_what_is_not_compiled_is_there_and_costs_nothing(own_python: Path) -> None:
+    sources = [str(path) for path in own_python.rglob("*.py")]
+    for pattern in NOT_COMPILED:
+        found = [source for source in sources if re.search(pattern, source)]
+        assert found, f"nothing matches {pattern}"
+        assert not [source for source in found if Path(cache_from_source(source)).exists()]
+
+
+def test_bytecode_names_its_sources_as_lambda_unpacks_them(own_python: Path) -> None:
+    source = own_python / "lambdas" / "spot_handler" / "handler.py"
+    code = marshal.loads(Path(cache_from_source(str(source))).read_bytes()[16:])  # noqa: S302 - our own
+    assert code.co_filename == "/var/task/lambdas/spot_handler/handler.py"
+
+
+def test_a_cold_start_compiles_nothing_of_the_zip(tmp_path: Path) -> None:
+    spot(LOCAL).build(tmp_path)
+    script = f"""
+import sys
+from importlib.machinery import SourceFileLoader
+compiled, compile_source = [], SourceFileLoader.source_to_code
+def note(loader, data, path, **more):
+    if str(path).startswith({str(tmp_path)!r}):
+        compiled.append(path)
+    return compile_source(loader, data, path, **more)
+SourceFileLoader.source_to_code = note
+sys.path.insert(0, {str(tmp_path)!r})
+import asyncio, lambdas.spot_handler.handler, lambdas.spot_handler.castai
+from lambdas.spot_handler.kubernetes import ClusterApi, transport
+from lambdas.common.cluster import Token
+async def ask():
+    async with ClusterApi("https://127.0.0.1:1", Token(str), transport("", connections=1)) as api:
+        await api.node("any")
+try:
+    asyncio.run(ask())
+except Exception as error:
+    assert "ConnectError" in str(error), error
+assert sys.modules["lambdas"].__file__.startswith({str(tmp_path)!r})
+print("compiled", *compiled)
+"""
+    done = subprocess.run(  # noqa: S603 - the script above
+        [sys.executable, "-P", "-B", "-c", script],
+        cwd=tmp_path,
+        env={"AWS_LAMBDA_FUNCTION_NAME": "castai-spot-handler", "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "compiled\n", done.stderr
+
+
+def test_without_an_interpreter_it_holds_sources_under_another_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashes = []
+    for found in ("/usr/bin/python3.14", "/home/else/python3.14", None):
+        monkeypatch.setattr(bundling, "interpreter", lambda _, found=found: found)
+        hashes.append(spot(LAMBDA).fingerprint())
+    assert hashes[0] == hashes[1] != hashes[2]
     spot(LAMBDA).build(tmp_path)
-    libraries = list(tmp_path.rglob("*.so"))
-    assert libraries
-    for library in libraries:
-        (machine,) = struct.unpack_from("<H", library.read_bytes(), 18)
-        assert machine == AARCH64
-        assert ".cpython-314-aarch64-linux-gnu." in library.name
+    assert not list(tmp_path.rglob("*.pyc"))
+
+
+def test_a_source_that_is_none_of_the_functions_python_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "lambdas" / "__init__.py"
+    broken.parent.mkdir()
+    broken.write_text("match = match match:")
+    (tmp_path / "requirements.txt").write_text("")
+    monkeypatch.setattr(bundling, "ROOT", tmp_path)
+    with pytest.raises(BundlingError) as caught:
+        Bundle("spot_handler", tmp_path / "requirements.txt", LOCAL).build(tmp_path / "out")
+    first, *rest = str(caught.value).splitlines()
+    assert first.startswith("Correct the sources that Python ")
+    assert any("SyntaxError" in line for line in rest)
+
+
+UvSays = Callable[..., Path]
+
+
+@pytest.fixture
+def uv_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UvSays:
+    """A uv that notes how it is called, finds a Python after so many installations, or never."""
+
+    def says(*, found_after: int | None) -> Path:
+        log = tmp_path / "calls"
+        log.write_text("")
+        uv = tmp_path / "uv"
+        found = "false" if found_after is None else f'[ "$installed" -ge {found_after} ]'
+        uv.write_text(f"""#!/bin/sh
+echo "$* retries=$UV_HTTP_RETRIES" >> {log}
+installed=$(grep -c "python install" {log})
+case "$*" in
+  "python find"*) {found} && echo /opt/python3.14 ;;
+  *) true ;;
+esac
+""")
+        uv.chmod(0o755)
+        monkeypatch.setattr(bundling, "find_uv_bin", lambda: str(uv))
+        interpreter.cache_clear()
+        return log
+
+    return says
+
+
+@pytest.fixture(autouse=True)
+def forget_interpreters() -> None:
+    interpreter.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("found_after", "path", "calls"),
+    [
+        (0, "/opt/python3.14", ["find"]),
+        (1, "/opt/python3.14", ["find", "install", "find"]),
+        (None, None, ["find", "install", "find"]),
+    ],
+)
+def test_an_interpreter_is_looked_for_once_and_fetched_where_there_is_none(
+    found_after: int | None, path: str | None, calls: list[str], uv_says: UvSays
+) -> None:
+    log = uv_says(found_after=found_after)
+    assert interpreter("3.14") == interpreter("3.14") == path
+    lines = log.read_text().splitlines()
+    assert [line.split()[1] for line in lines] == calls
+    assert all("cpython3.14" in line and line.endswith("retries=0") for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +331,7 @@ def test_the_fingerprint_follows_sources_lock_and_target() -> None:
         spot(LOCAL),
         replace(bundle, package="common"),
         replace(bundle, requirements=ROOT / "requirements.txt"),
-        replace(bundle, target=replace(LAMBDA, python_version="3.13")),
+        replace(bundle, target=lambda_target("3.13")),
     ]
     assert len({bundle.fingerprint(), *(other.fingerprint() for other in others)}) == 5
 
@@ -185,7 +355,7 @@ def test_the_code_version_follows_our_sources_alone(
 
 
 def test_a_wheel_that_is_missing_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    future = replace(LAMBDA, python_version="3.60")
+    future = replace(LAMBDA, runtime="3.60")
     with pytest.raises(BundlingError) as caught:
         spot(future).build(tmp_path)
     first, *rest = str(caught.value).splitlines()

@@ -43,6 +43,11 @@ def test_an_empty_context_gives_the_defaults() -> None:
     assert spot().role_policies == "managed"
 
 
+@pytest.mark.parametrize("version", ["3.13", 3.13])
+def test_a_python_may_be_written_as_text_or_as_a_number(version: object) -> None:
+    assert read(python=version).functions.python == "3.13"
+
+
 def test_context_of_others_is_not_ours() -> None:
     assert Settings.from_context({"@aws-cdk/core:x": True, "team": "a"}) == Settings()
 
@@ -134,6 +139,8 @@ def test_all_faults_are_named_at_once_with_what_is_allowed() -> None:
         ("tags", {"team": 5}),
         ("tags", ["team"]),
         ("bundling", "docker"),
+        ("python", "3.10"),
+        ("python", 3),
         ("mode", None),
         ("mode", {"drain": True}),
     ],
@@ -152,6 +159,7 @@ def test_a_value_that_is_not_allowed_is_named_with_its_key(key: str, value: obje
             {"spotRole": "import", "spotRoleRegions": "eu-west-1"},
             "castai:spotRole and castai:spotRoleRegions",
         ),
+        ({"snapStart": True, "python": "3.11"}, "castai:snapStart and castai:python"),
     ],
 )
 def test_settings_that_contradict_each_other(context: dict[str, object], keys: str) -> None:

@@ -28,8 +28,9 @@ class ColdStart:
 
     samples: int
     client: float
-    compiled: float
+    handler: float
     sources: float
+    """The handler from a zip without bytecode."""
     first_invocation: float
     modules: list[tuple[str, float, int]]
     """Top-level package, seconds of its own code, modules."""
@@ -39,23 +40,23 @@ class ColdStart:
 
     @property
     def ratio(self) -> float:
-        return self.compiled / self.client
+        return self.handler / self.client
 
 
 def measure(rig: Rig, aws: AwsEndpoint, *, samples: int) -> ColdStart:
     """The peers by turns, so that what else the machine does touches them alike."""
     instance, name = instance_id(1), node_name(1)
     aws.describe(aws.url, aws.ca_pem, {instance: name})
-    times: dict[str, list[float]] = {"client": [], "compiled": [], "sources": []}
+    times: dict[str, list[float]] = {"client": [], "handler": [], "sources": []}
     for _ in range(samples):
         times["client"].append(_client(rig, aws))
-        times["compiled"].append(_first_request(rig, aws, rig.compiled, instance))
-        times["sources"].append(_first_request(rig, aws, rig.zip, instance))
+        times["handler"].append(_first_request(rig, aws, rig.zip, instance))
+        times["sources"].append(_first_request(rig, aws, rig.sources, instance))
     packages, slowest = _import_times(rig, aws)
     return ColdStart(
         samples=samples,
         client=median(times["client"]),
-        compiled=median(times["compiled"]),
+        handler=median(times["handler"]),
         sources=median(times["sources"]),
         first_invocation=median(_after_import(rig, aws, instance) for _ in range(samples)),
         modules=packages,
@@ -87,7 +88,7 @@ def _first_request(rig: Rig, aws: AwsEndpoint, folder: Path, instance: str) -> f
 
 def _after_import(rig: Rig, aws: AwsEndpoint, instance: str) -> float:
     """Of that, what comes after the import: Lambda's invocation without its initialisation."""
-    with rig.cold_container(aws, rig.compiled) as container:
+    with rig.cold_container(aws, rig.zip) as container:
         container.tell(None)  # an event of no kind: answered once everything is imported
         container.hear()
         begun = container.notice(instance)
@@ -104,7 +105,7 @@ def _stages(rig: Rig, aws: AwsEndpoint, instance: str, samples: int) -> dict[str
             check=True,
             capture_output=True,
             text=True,
-            env=rig.environment(aws, rig.compiled),
+            env=rig.environment(aws, rig.zip),
         )
         found.append(json.loads(done.stdout))
     return {stage: median(times[stage] for times in found) for stage in found[0]}
@@ -119,7 +120,7 @@ def _import_times(
         check=True,
         capture_output=True,
         text=True,
-        env=rig.environment(aws, rig.compiled),
+        env=rig.environment(aws, rig.zip),
     )
     packages: Counter[str] = Counter()
     modules: Counter[str] = Counter()

@@ -15,8 +15,7 @@ from statistics import median
 from benchmarks.rig import ROOT, AwsEndpoint, Container, Rig
 from benchmarks.stage import Observed, Stage
 
-AS_BUILT = "handler, cold, the zip as it is built now"
-HANDLER_COLD = "handler, cold, bytecode in the zip"
+HANDLER_COLD = "handler, cold"
 HANDLER_WARM = "handler, warm"
 KUBECTL, LOOP = "kubectl drain", "bare loop of 50"
 
@@ -78,15 +77,8 @@ def measure(
     else:
         missing[KUBECTL] = "no kubectl on PATH" if kubectl else "left out by --quick"
 
-    handlers = [HANDLER_COLD, HANDLER_WARM]
-    if not env:  # else it runs from the repository: there is no zip
-        handlers = [AS_BUILT, *handlers]
-    runs: dict[str, list[Run]] = {peer: [] for peer in (*handlers, *peers)}
+    runs: dict[str, list[Run]] = {peer: [] for peer in (HANDLER_COLD, HANDLER_WARM, *peers)}
     for _ in range(rounds):
-        if AS_BUILT in handlers:
-            stage.prepare(pods)
-            with rig.cold_container(aws, rig.zip) as container:
-                runs[AS_BUILT].append(_drain(container, stage, pods, cold=True))
         stage.prepare(pods)
         with rig.container(aws, **env) as container:
             runs[HANDLER_COLD].append(_drain(container, stage, pods, cold=True))

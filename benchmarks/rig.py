@@ -7,10 +7,8 @@ beyond the cores that they share.
 from __future__ import annotations
 
 import base64
-import compileall
 import json
 import os
-import py_compile
 import shutil
 import subprocess
 import sys
@@ -127,7 +125,7 @@ class Rig:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.zip = folder / "zip"
-        self.compiled = folder / "compiled"
+        self.sources = folder / "sources"
         self.runtime = folder / "runtime"
         self.log = folder / "containers.log"
         self._certificates = Certificates.ensure(folder / "certificates")
@@ -141,15 +139,10 @@ class Rig:
         )
 
     def bundle(self) -> None:
-        """Build the zip's folder for this machine, once as it is and once with bytecode."""
+        """Build the zip's folder for this machine, and another without its bytecode."""
         self.zip.mkdir()
         Bundle("spot_handler", REQUIREMENTS, LOCAL).build(self.zip)
-        shutil.copytree(self.zip, self.compiled)
-        compileall.compile_dir(
-            self.compiled,
-            quiet=1,
-            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-        )
+        shutil.copytree(self.zip, self.sources, ignore=shutil.ignore_patterns("__pycache__"))
         self.runtime.mkdir()
         for name in RUNTIME_PACKAGES:
             spec = find_spec(name)
@@ -191,14 +184,14 @@ class Rig:
         }
 
     def container(self, aws: AwsEndpoint, **more: str) -> Container:
-        """A container that has just been started, with bytecode in its zip."""
+        """A container that has just been started."""
         if "BENCHMARK_KUBECONFIG" in more:  # from the repository, with what reads the file
             return Container(
                 [sys.executable, CONTAINER],
                 log=self.log,
                 env=self.environment(aws, ROOT, **more),
             )
-        return self.cold_container(aws, self.compiled, **more)
+        return self.cold_container(aws, self.zip, **more)
 
     def cold_container(self, aws: AwsEndpoint, zip_folder: Path, **more: str) -> Container:
         """A container that has just been started, of one of the zip's folders."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as NoConnectionError
 from botocore.loaders import Loader
 
 from lambdas.common.errors import AwsRefusedError, AwsUnavailableError
@@ -137,7 +138,7 @@ def explained(what: str) -> Iterator[None]:
         yield
     except ClientError as error:
         _raise(what, error)
-    except HTTPClientError as error:  # time-outs, refused and broken connections
+    except (HTTPClientError, NoConnectionError) as error:  # time-outs, refused, broken
         raise AwsUnavailableError(f"{what}: AWS did not answer: {cut(error)}") from error
     except BotoCoreError as error:  # no credentials, no region, a parameter that the model refuses
         raise AwsRefusedError(f"{what}: {cut(error)}", code=type(error).__name__) from error

@@ -14,6 +14,9 @@ CastaiError
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 
 class CastaiError(Exception):
     """Root of every error that this project raises on purpose. Its first line says what to do."""
@@ -77,3 +80,10 @@ class ClusterRefusedError(PermanentError):
     def __init__(self, message: str, *, code: int) -> None:
         super().__init__(message)
         self.code = code
+
+
+def bug(error: Exception) -> PermanentError:
+    """An unforeseen error: its kind and places, not its text, which may hold a secret."""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = "".join(f" at {Path(frame.filename).name}:{frame.lineno}" for frame in frames[-3:])
+    return PermanentError(f"Report this as a bug: {type(error).__name__}{places}")

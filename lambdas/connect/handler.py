@@ -21,7 +21,13 @@ from lambdas.common import kube as kubes
 from lambdas.common.castai_api import CastaiApi
 from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.cluster import Cluster
-from lambdas.common.errors import AwsRefusedError, CastaiError, RetryableError, SettingsError
+from lambdas.common.errors import (
+    AwsRefusedError,
+    CastaiError,
+    RetryableError,
+    SettingsError,
+    bug,
+)
 from lambdas.common.kube import Kube
 from lambdas.common.logs import quiet_libraries
 from lambdas.common.own_access import CLUSTER_ADMIN, VIEW, Grant
@@ -99,26 +105,35 @@ def logger() -> Logger:
 def lambda_handler(event: Event, context: LambdaContext) -> dict[str, Any]:
     """Answer the Provider framework. Raises AgentResourceError with the reason of a failure."""
     remaining = context.get_remaining_time_in_millis() / 1000
-    try:
+    with _reported():
         own_stack.check(event)
         tools = means()
-    except CastaiError as error:
-        raise _failure(error) from None
     return respond(event, tools, remaining=remaining)
 
 
 def respond(event: Event, tools: Means, *, remaining: float) -> dict[str, Any]:
     """`remaining`: seconds until Lambda ends this invocation."""
     until = tools.clock.now() + remaining - RESERVE
-    try:
+    with _reported():
         if READY_UNTIL in event:
             return _is_complete(event, tools, until)
         if event["RequestType"] == "Delete":
             return _delete(event, tools, until)
         return _create_or_update(event, tools, until)
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Every error as an AgentResourceError, without its cause.
+
+    The cause may quote a server at length, or hold a secret: Lambda would log it.
+    """
+    try:
+        yield
     except CastaiError as error:
-        # The cause may quote a server at length: Lambda would log it.
         raise _failure(error) from None
+    except Exception as error:  # noqa: BLE001 - CloudFormation gets an answer on every path
+        raise _failure(bug(error)) from None
 
 
 def _failure(error: CastaiError) -> AgentResourceError:

@@ -20,7 +20,7 @@ from lambdas.common import agent_check, api_key, aws, backoff, own_access, own_s
 from lambdas.common.castai_api import CastaiApi
 from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.cluster import Cluster, Token, token_for
-from lambdas.common.errors import CastaiError, PermanentError, SettingsError
+from lambdas.common.errors import CastaiError, PermanentError, SettingsError, bug
 from lambdas.common.kube import Kube
 from lambdas.common.logs import quiet_libraries
 from lambdas.onboarding import names, steps
@@ -121,7 +121,7 @@ def lambda_handler(event: Mapping[str, Any], context: LambdaContext) -> dict[str
     except CastaiError as error:
         raise _failure(error) from None
     except Exception as error:  # noqa: BLE001 - CloudFormation gets an answer on every path
-        raise _failure(steps.bug(error)) from None
+        raise _failure(bug(error)) from None
 
 
 def respond(event: Mapping[str, Any], tools: Means, *, remaining: float) -> dict[str, Any]:

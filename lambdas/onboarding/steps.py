@@ -9,13 +9,11 @@ plan_offboard   what that would remove
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
-from lambdas.common.errors import CastaiError, PermanentError
+from lambdas.common.errors import CastaiError, PermanentError, bug
 from lambdas.onboarding import (
     cluster_access,
     credentials,
@@ -215,13 +213,6 @@ def _remove_all(ctx: Context) -> list[tuple[str, CastaiError]]:
         except CastaiError as error:
             failures.append((step.name, error))
     return failures
-
-
-def bug(error: Exception) -> PermanentError:
-    """An error that nobody foresaw: its kind and place, not its text, which may hold anything."""
-    *_, frame = traceback.extract_tb(error.__traceback__) or [None]
-    where = f" at {Path(frame.filename).name}:{frame.lineno}" if frame else ""
-    return PermanentError(f"Report this as a bug: {type(error).__name__}{where}")
 
 
 def _rest(error: CastaiError) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lambdas.common import aws
 from lambdas.common.clock import SYSTEM
+from lambdas.common.errors import CastaiError, bug
 from lambdas.common.logs import quiet_libraries
 from lambdas.common.text import cut
 from lambdas.spot_handler import instances, interruption, notices, report
@@ -85,11 +86,19 @@ def respond(event: object, tools: Means, *, remaining: float) -> dict[str, Any]:
         result = Result(
             Outcome.REJECTED, reason=str(error), event_id=event_id, started=now, ended=now
         )
-    except Exception as error:
-        log.exception("The drain failed", extra={"fault": str(error)})
-        raise
+    except CastaiError as error:
+        raise _logged(error) from None
+    except Exception as error:  # noqa: BLE001 - its text may hold anything
+        raise _logged(bug(error)) from None
     finally:
         log.remove_keys(["instance", "event_id"])
     report.log(result)
     report.measure(result)
     return result.as_dict()
+
+
+def _logged(error: CastaiError) -> CastaiError:
+    """Its own words are cut. Those of its cause may be long, or repeat a signed request."""
+    fault = "; ".join([str(error), *getattr(error, "__notes__", ())])
+    report.logger().error("The drain failed", extra={"fault": fault})
+    return error

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import traceback
 from dataclasses import replace
 from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
-from lambdas.common.errors import SettingsError
+from lambdas.common.errors import PermanentError, SettingsError
 from lambdas.spot_handler import handler, report
 from lambdas.spot_handler.outcome import Left, Outcome, Result, Tally
 from tests.functional.spot_handler.conftest import call
@@ -28,6 +30,50 @@ def test_a_foreign_event_is_ignored(capsys: pytest.CaptureFixture[str]) -> None:
     assert result["outcome"] == "ignored"
     log = next(line for line in lines(capsys) if "level" in line)
     assert (log["level"], log["outcome"]) == ("INFO", "ignored")
+
+
+SECRET = "IQoJb3JpZ2luX2VjE"
+
+
+class Ec2:
+    """Fails as it is told to."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def describe_instances(self, **_: object) -> None:
+        raise self._error
+
+
+def refused(message: str) -> ClientError:
+    return ClientError(
+        {"Error": {"Code": "SignatureDoesNotMatch", "Message": message}}, "DescribeInstances"
+    )
+
+
+@pytest.mark.usefixtures("shared_account")
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        # AWS repeats the request that it refuses, its session token included, after long words.
+        (refused("because " * 1000 + SECRET), "ec2:DescribeInstances: SignatureDoesNotMatch"),
+        (KeyError(SECRET), "Report this as a bug: KeyError at "),
+    ],
+    ids=["refused", "a bug"],
+)
+def test_a_failure_logs_its_own_words_and_not_those_of_its_cause(
+    error: Exception, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    means = replace(handler.means(), ec2=Ec2(error))  # type: ignore[arg-type]
+    with pytest.raises(PermanentError) as caught:
+        handler.respond(spot_notice(), means, remaining=147.0)
+    (line,) = lines(capsys)
+    assert (line["level"], line["message"]) == ("ERROR", "The drain failed")
+    assert words in line["fault"]
+    assert len(json.dumps(line)) < 2_000
+    # Lambda logs the error that it gets, and whatever stands behind it.
+    shown = "".join(traceback.format_exception(caught.value))
+    assert SECRET not in json.dumps(line) + shown
 
 
 @pytest.mark.usefixtures("shared_account")

@@ -34,7 +34,7 @@ WATCH_SILENCE = 45.0
 # binds after volumes, which takes seconds.
 SETTLING = 3.0
 # The part of the time left for which a budget's refusal is respected before it is overridden, also
-# where the pod's grace does not fit any more: replicas of one budget must not end together.
+# where the pod's grace does not fit any more: the replacement of another replica may become ready.
 RESPECTED = 0.5
 # s before the end of the window from when on any refusal is overridden, not only a budget's.
 HARD_END = 30.0
@@ -71,7 +71,9 @@ class _Going:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     evicted: bool = False
     forced: bool = False
-    unanswered: bool = False  # an eviction was sent and its answer lost: it may have been accepted
+    # Sent, and the answer is lost: it may have been accepted.
+    evicted_in_doubt: bool = False
+    forced_in_doubt: bool = False
     hurried: bool = False
     given_up: bool = False  # nothing that we could do would end it: the drain does not wait for it
     held_by: str = ""
@@ -92,9 +94,9 @@ class _Going:
 
     @property
     def why_left(self) -> str:
-        if self.accepted:
-            return "still terminating: its containers, or a finalizer, outlast its grace"
         if self.terminating:
+            if self.accepted or self.evicted_in_doubt or self.forced_in_doubt:
+                return "still terminating: its containers, or a finalizer, outlast its grace"
             return "still terminating: others deleted it"
         return self.held_by or "not evicted before the deadline"
 
@@ -279,10 +281,13 @@ class Drain:
 
     def _hurry_if_it_outlasts_us(self, going: _Going) -> None:
         """Shorten the grace of a terminating pod to the time that the node has."""
-        stops_at = pods.stops_at(going.pod)
-        if stops_at is not None and stops_at > self._window.deadline and not going.hurried:
+        if self._outlasts_us(going) and not going.hurried:
             going.hurried = True
             self._work(self._hurry(going))
+
+    def _outlasts_us(self, going: _Going) -> bool:
+        stops_at = pods.stops_at(going.pod)
+        return stops_at is not None and stops_at > self._window.deadline
 
     def _work(self, action: Coroutine[Any, Any, None]) -> None:
         self._workers.append(self._tasks.create_task(action))
@@ -354,8 +359,10 @@ class Drain:
         return max(last_moment, min(respected, self._window.hard_end))
 
     async def _hurry(self, going: _Going) -> None:
+        """Not before the hard end: until then a shorter grace would end the pod no earlier."""
         attempt = 0
-        while going.waited_for and not going.forced:
+        await self._pause(going, self._window.hard_end - self._clock.now())
+        while going.waited_for and not going.forced and self._outlasts_us(going):
             reading = await self._send(going, force=True)
             if reading.verdict is Verdict.ACCEPTED:
                 going.forced = True
@@ -367,12 +374,11 @@ class Drain:
     async def _wait_while_terminating(self, going: _Going) -> None:
         """Give a pod up that outlasts its grace by far."""
         while going.waited_for:
-            now = self._clock.now()
             stops_at = pods.stops_at(going.pod)
-            left = STUCK if stops_at is None else stops_at + STUCK - now
+            left = STUCK if stops_at is None else stops_at + STUCK - self._clock.now()
             if left <= 0:
                 self._give_up(going, "")
-            await self._pause(going, min(left, self._window.deadline - now))
+            await self._pause(going, left)
 
     def _forbid(self, going: _Going, reason: str) -> None:
         """RBAC refuses this pod. It may allow the next, in another namespace: the error is raised
@@ -403,16 +409,21 @@ class Drain:
     async def _answer(self, going: _Going, *, force: bool) -> Reading:
         async with self._slots:
             grace = pods.grace(going.pod, now=self._clock.now(), end=self._window.end)
+            send = self._api.delete if force else self._api.evict
             try:
-                if force:
-                    return evictions.read(await self._api.delete(going.pod, grace=grace))
-                answer = await self._api.evict(going.pod, grace=grace)
+                answer = await send(going.pod, grace=grace)
             except ClusterUnavailableError as error:
-                self._answers["none"] += 1
-                going.unanswered = True
-                return Reading(Verdict.RETRY, str(error), error.retry_after)
-        self._answers[str(answer.code)] += 1
-        return evictions.read(answer)
+                code = "none"
+                lost = not error.unreachable
+                reading = Reading(Verdict.RETRY, str(error), error.retry_after, in_doubt=lost)
+            else:
+                code, reading = str(answer.code), evictions.read(answer)
+        if force:
+            going.forced_in_doubt |= reading.in_doubt
+        else:
+            going.evicted_in_doubt |= reading.in_doubt
+            self._answers[code] += 1
+        return reading
 
     async def _pause(self, going: _Going, seconds: float) -> None:
         """Wait, but not for a pod that has ended or was given up."""
@@ -431,9 +442,9 @@ class Drain:
         for going in self._going.values():
             if not going.ended.is_set():
                 tally.left.append(Left(going.pod.name, going.why_left))
-            elif going.forced:
+            elif going.forced or (going.forced_in_doubt and not going.evicted):
                 tally.forced += 1
-            elif going.evicted or going.unanswered:
+            elif going.evicted or going.evicted_in_doubt:
                 tally.evicted += 1
             else:
                 tally.gone += 1

@@ -29,12 +29,14 @@ class Reading:
     verdict: Verdict
     reason: str
     retry_after: float | None = None
+    in_doubt: bool = False  # the request may have had its effect: its answer is lost
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reason", cut(self.reason))
 
 
-_RETRY_CODES = frozenset({408, 429})
+_RETRY_CODES = frozenset({401, 408, 429})
+_IN_DOUBT = frozenset({502, 504})  # gave up waiting, and the server may go on
 _SERVER_FAULT = 500
 _SUCCESS = range(200, 300)
 
@@ -60,7 +62,7 @@ def read(answer: Answer) -> Reading:
     if code == 500 and "more than one PodDisruptionBudget" in words:  # noqa: PLR2004
         return Reading(Verdict.BLOCKED, words)
     if code in _RETRY_CODES or code >= _SERVER_FAULT:
-        return Reading(Verdict.RETRY, f"{code} {words}", answer.retry_after)
+        return Reading(Verdict.RETRY, f"{code} {words}", answer.retry_after, code in _IN_DOUBT)
     return Reading(Verdict.REFUSED, f"{code} {words}")
 
 

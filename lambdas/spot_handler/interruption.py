@@ -11,8 +11,7 @@ import httpx2
 
 from lambdas.common import backoff
 from lambdas.common.clock import Clock
-from lambdas.common.errors import ClusterUnavailableError
-from lambdas.common.text import cut
+from lambdas.common.errors import ClusterUnavailableError, bug
 from lambdas.spot_handler import instances, locate, pods, report
 from lambdas.spot_handler.cordon import cordon, patch_back, patch_for, take_back
 from lambdas.spot_handler.drain import Drain, Window, is_cordoned
@@ -36,6 +35,7 @@ LAST_PASS = 10.0
 
 REGISTRATION = 30.0  # s that a running instance without a node has to register one
 CORDON_PATIENCE = 10.0  # s until pods are evicted from a node that is not cordoned yet
+CORDON_PART = 0.25  # of the time left, where that is less: the pods need the rest
 REPORT_PATIENCE = 10.0  # s that CAST AI has to answer when the drain is over
 LOOK_AGAIN = 5.0  # s between two looks for it
 
@@ -173,7 +173,8 @@ class _Interruption:
             await self._plan(api, node)
             return
         cordoning = asyncio.create_task(self._cordon(api, node))
-        await asyncio.wait([cordoning], timeout=CORDON_PATIENCE)
+        left = max(0.0, self.deadline - self.clock.now())
+        await asyncio.wait([cordoning], timeout=min(CORDON_PATIENCE, left * CORDON_PART))
         try:
             if self.settings.mode is Mode.CORDON:
                 await cordoning
@@ -225,7 +226,7 @@ class _Interruption:
                 self._finish(Outcome.CORDONED)
             else:
                 await self._drain(api, node, cordoning)
-            await events.ended(self.result)
+            await events.ended(self.result, cordoned=is_cordoned(cordoning))
             await asyncio.wait([told], timeout=REPORT_PATIENCE)
         finally:
             told.cancel()  # where the drain failed, the failure is not held up by CAST AI
@@ -256,7 +257,7 @@ class _Interruption:
         try:
             await self.means.castai.interrupted(api, instance, node, telling, until=self.deadline)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is none of the drain's
-            telling.reason = cut(repr(error))
+            telling.reason = str(bug(error))
 
     async def _drain(
         self, api: ClusterApi, node: Node, cordoning: asyncio.Task[float | None]

@@ -241,9 +241,8 @@ class ClusterApi:
             headers={"user-agent": "castai-eks-spot-handler", "accept": "application/json"},
         )
         self._refused_token = ""
-        self._refused_since = (
-            math.inf
-        )  # s of the loop's clock; infinite: the last answer was no 401
+        # s of the loop's clock: the first and the last 401 without another answer between them
+        self._refused_since = self._refused_last = -math.inf
 
     async def __aenter__(self) -> Self:
         return self
@@ -254,9 +253,9 @@ class ClusterApi:
     async def node(self, name: str) -> Node | None:
         """The node of this name, or None."""
         response = await self._request("GET", f"/api/v1/nodes/{name}")
-        if response.status_code == httpx2.codes.NOT_FOUND:
+        if _is_missing(response):
             return None
-        return _decode(_node, self._checked(response))
+        return _decode(_node, _checked(response))
 
     async def nodes(self) -> AsyncIterator[Node]:
         """Every node of the cluster, page by page. Each call begins a listing of its own."""
@@ -276,9 +275,9 @@ class ClusterApi:
         response = await self._request(
             "PATCH", f"/api/v1/nodes/{name}", body=patch, content_type=MERGE_PATCH
         )
-        if response.status_code == httpx2.codes.NOT_FOUND:
+        if _is_missing(response):
             return None
-        return _decode(_node, self._checked(response))
+        return _decode(_node, _checked(response))
 
     async def pods(self, node: str) -> PodList:
         """The pods that are bound to a node, and the resourceVersion to watch from."""
@@ -340,16 +339,16 @@ class ClusterApi:
         """The data of a ConfigMap; None where there is none."""
         path = f"/api/v1/namespaces/{namespace}/configmaps/{name}"
         response = await self._request("GET", path)
-        if response.status_code == httpx2.codes.NOT_FOUND:
+        if _is_missing(response):
             return None
-        return _decode(_config_map, self._checked(response)).data or {}
+        return _decode(_config_map, _checked(response)).data or {}
 
     async def create_event(self, event: Mapping[str, Any]) -> None:
         """A core/v1 Event, in the namespace that it names. One that is there already is fine."""
         path = f"/api/v1/namespaces/{event['metadata']['namespace']}/events"
         response = await self._request("POST", path, body=event)
         if response.status_code != httpx2.codes.CONFLICT:
-            self._checked(response)
+            _checked(response)
 
     async def _answer(self, method: str, path: str, body: Mapping[str, Any]) -> Answer:
         response = await self._request(method, path, body=body)
@@ -365,7 +364,11 @@ class ClusterApi:
         body: Mapping[str, Any] | None = None,
         content_type: str = "application/json",
     ) -> httpx2.Response:
-        """One request. Raises ClusterUnavailableError for a 401 that may pass."""
+        """One request and its answer, a 401 that may pass included.
+
+        Raises ClusterUnavailableError where there is no answer, ClusterUnauthorizedError for a 401
+        that lasts.
+        """
         content = None if body is None else _encode(body)
         token = self._accepted_token()
         headers = {"authorization": f"Bearer {token}"}
@@ -390,17 +393,21 @@ class ClusterApi:
         """Live through a 401 of some seconds, and raise one that lasts.
 
         EKS answers 401 also while STS throttles its authenticator, and API servers remember the
-        refusal of a token for a while.
+        refusal of a token for a while. Time counts only while requests are made: an event that was
+        refused a minute ago says nothing about now.
         """
-        now = asyncio.get_running_loop().time()
         if response.status_code != httpx2.codes.UNAUTHORIZED:
-            self._refused_token, self._refused_since = "", math.inf
+            self._refused_token, self._refused_last = "", -math.inf
             return
-        self._refused_token = token
-        self._refused_since = min(self._refused_since, now)
+        now = asyncio.get_running_loop().time()
+        if now - self._refused_last >= UNAUTHORIZED_PATIENCE:
+            self._refused_since = now
+        self._refused_token, self._refused_last = token, now
         if now - self._refused_since >= UNAUTHORIZED_PATIENCE:
-            self._checked(response)
-        raise ClusterUnavailableError("The cluster does not accept the token yet: 401")
+            raise ClusterUnauthorizedError(
+                "Give the function's role access to the cluster (an access entry with the group "
+                f"castai:spot-handler): {_named(response)}: 401 {_words_of(response)}"
+            )
 
     @contextlib.asynccontextmanager
     async def _stream(self, path: str, query: Mapping[str, str]) -> AsyncIterator[httpx2.Response]:
@@ -412,28 +419,36 @@ class ClusterApi:
             if response.status_code >= httpx2.codes.BAD_REQUEST:
                 await response.aread()
                 if lacks_right(_status_of(response).message):
-                    self._checked(response)
-                words = cut(_status_of(response).message)
-                raise WatchEndedError(f"The watch was refused: {words}")
+                    _checked(response)
+                raise WatchEndedError(f"The watch was refused: {_words_of(response)}")
             yield response
         finally:
             await response.aclose()
 
-    def _listed(self, response: httpx2.Response) -> bytes:
-        """The body of a list. There is always one: a 404 is a proxy's, and passes."""
-        if response.status_code == httpx2.codes.NOT_FOUND:
-            raise ClusterUnavailableError(f"GET {response.request.url.path}: 404")
-        return self._checked(response)
-
     @staticmethod
-    def _checked(response: httpx2.Response) -> bytes:
-        """The body of a success; raises what the code stands for otherwise."""
-        code = response.status_code
-        if code < httpx2.codes.BAD_REQUEST:
-            return response.content
-        status = _status_of(response)
-        what = f"{response.request.method} {response.request.url.path}"
-        raise failure(what, code, status, _retry_after(response, status))
+    def _listed(response: httpx2.Response) -> bytes:
+        """The body of a list. RBAC's refusal apart, no answer to a list is final: a proxy's 400
+        in the middle of a drain is none of the pods' affair.
+        """
+        try:
+            return _checked(response)
+        except ClusterRefusedError as error:
+            raise ClusterUnavailableError(str(error)) from error
+
+
+def _checked(response: httpx2.Response) -> bytes:
+    """The body of a success; raises what the code stands for otherwise."""
+    if response.status_code < httpx2.codes.BAD_REQUEST:
+        return response.content
+    status = _status_of(response)
+    raise failure(_named(response), response.status_code, status, _retry_after(response, status))
+
+
+def _is_missing(response: httpx2.Response) -> bool:
+    """Whether the API server says that there is no such object. Any other 404 is a proxy's."""
+    return (
+        response.status_code == httpx2.codes.NOT_FOUND and _status_of(response).reason == "NotFound"
+    )
 
 
 # How kube-apiserver's authorizer words a refusal (responsewriters.Forbidden). An admission plugin's
@@ -446,24 +461,39 @@ def lacks_right(message: str) -> bool:
     return _AUTHORIZER.search(message) is not None
 
 
+# Answers that may pass: a token that is not accepted yet, a proxy without a route, busy or broken
+# servers. What lasts beyond the patience with a 401 is raised where that is counted.
+_PASSING = frozenset(
+    {
+        httpx2.codes.UNAUTHORIZED,
+        httpx2.codes.NOT_FOUND,
+        httpx2.codes.REQUEST_TIMEOUT,
+        httpx2.codes.TOO_MANY_REQUESTS,
+    }
+)
+
+
 def failure(what: str, code: int, status: Status, retry_after: float | None) -> CastaiError:
     """The error that an HTTP code of the Kubernetes API stands for. `what` names the request."""
     words = cut(status.message) or httpx2.codes.get_reason_phrase(code)
-    if code == httpx2.codes.UNAUTHORIZED:
-        return ClusterUnauthorizedError(
-            "Give the function's role access to the cluster (an access entry with the group "
-            f"castai:spot-handler): {what}: 401 {words}"
-        )
     if code == httpx2.codes.FORBIDDEN and lacks_right(status.message):
         return ClusterForbiddenError(
             "Apply manifests/spot-handler-rbac.yaml and give the function's role the group "
             f"castai:spot-handler: {what}: 403 {words}"
         )
-    if code == httpx2.codes.TOO_MANY_REQUESTS or code >= httpx2.codes.INTERNAL_SERVER_ERROR:
+    if code in _PASSING or code >= httpx2.codes.INTERNAL_SERVER_ERROR:
         return ClusterUnavailableError(f"{what}: {code} {words}", retry_after=retry_after)
     return ClusterRefusedError(
         f"Change what refuses this request: {what}: {code} {words}", code=code
     )
+
+
+def _named(response: httpx2.Response) -> str:
+    return f"{response.request.method} {response.request.url.path}"
+
+
+def _words_of(response: httpx2.Response) -> str:
+    return cut(_status_of(response).message)
 
 
 def _unavailable(what: str, error: Exception) -> ClusterUnavailableError:
@@ -486,7 +516,7 @@ def _status_of(response: httpx2.Response) -> Status:
     try:
         return _status.decode(response.content)
     except msgspec.DecodeError:  # a proxy's or a load balancer's own page
-        return Status(message=cut(response.text))
+        return Status(message=response.text)
 
 
 def _retry_after(response: httpx2.Response, status: Status) -> float | None:

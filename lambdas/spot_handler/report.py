@@ -12,6 +12,7 @@ from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
 from lambdas.common.clock import Clock
 from lambdas.common.errors import CastaiError
+from lambdas.common.text import cut
 from lambdas.spot_handler.kubernetes import ClusterApi, Node
 from lambdas.spot_handler.notices import Kind, Notice
 from lambdas.spot_handler.outcome import Outcome, Result
@@ -111,20 +112,22 @@ class NodeEvents:
             "node cordoned",
         )
 
-    async def ended(self, result: Result) -> None:
+    async def ended(self, result: Result, *, cordoned: bool) -> None:
         if result.outcome is Outcome.CORDONED:
             return  # the first event has said it all
-        done = result.outcome is Outcome.DRAINED
+        done = result.outcome is Outcome.DRAINED and cordoned
         left = ", ".join(f"{left.pod} ({left.reason})" for left in result.pods.left[:PODS_NAMED])
         result.ended = self._clock.now()
         await self._create(
             "Normal" if done else "Warning",
             "SpotDrained" if done else "SpotDrainIncomplete",
-            headline(result) + (f": {left}" if left else ""),
+            ("" if cordoned else "the node could not be cordoned; ")
+            + headline(result)
+            + (f": {left}" if left else ""),
         )
 
     async def _create(self, kind: str, reason: str, message: str) -> None:
-        """Never raises for what the cluster answers: an event is a courtesy."""
+        """Best effort: an error of the cluster is logged only."""
         now = datetime.fromtimestamp(self._clock.now(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         event: dict[str, Any] = {
             "apiVersion": "v1",
@@ -139,7 +142,7 @@ class NodeEvents:
             },
             "type": kind,
             "reason": reason,
-            "message": message[:MESSAGE_LIMIT],
+            "message": cut(message, MESSAGE_LIMIT),
             "source": {"component": "castai-eks-spot-handler"},
             "firstTimestamp": now,
             "lastTimestamp": now,

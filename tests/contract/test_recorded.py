@@ -23,7 +23,7 @@ from sandbox.cluster.virtual import run_virtual
 FOLDER = Path(__file__).parents[1] / "recorded" / "kubernetes-1.36"
 RECORDED = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
 # Answers of what the simulated cluster does not have: admission plugins, priority and fairness, two
-# thousand disrupted pods. Other tests use them as fixtures.
+# thousand disrupted pods, a window of versions. Other tests use them as fixtures.
 NOT_SIMULATED = {
     "evict-denied-by-policy",
     "evict-disrupted-pods-full",
@@ -31,6 +31,7 @@ NOT_SIMULATED = {
     "evict-webhook-fails",
     "node-patch-webhook-fails",
     "pod-list-priority-and-fairness",
+    "pod-watch-gone",
 }
 NODE = "ip-10-0-0-10.eu-central-1.compute.internal"
 TOKENS: dict[str, tuple[str, tuple[str, ...]]] = {

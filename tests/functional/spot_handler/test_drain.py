@@ -248,7 +248,9 @@ async def test_a_long_grace_is_cut_to_what_the_node_has(scene: Scene) -> None:
 
 
 @virtual
-async def test_a_terminating_pod_that_would_outlast_the_node_gets_less_grace(scene: Scene) -> None:
+async def test_a_terminating_pod_that_would_outlast_the_node_gets_less_grace_in_the_end(
+    scene: Scene,
+) -> None:
     async with scene.cluster as cluster:
         scene.build()
         scene.pod("slow", grace=900, shutdown="never")
@@ -257,10 +259,25 @@ async def test_a_terminating_pod_that_would_outlast_the_node_gets_less_grace(sce
         cluster.delete("pods", "quick", "default")
         result = await scene.notice()
         assert result.outcome is Outcome.DRAINED
-        assert [entry.path for entry in cluster.log.find("DELETE")] == [
-            "/api/v1/namespaces/default/pods/slow"
-        ]
+        (shortened,) = cluster.log.find("DELETE")
+        assert shortened.path == "/api/v1/namespaces/default/pods/slow"
+        # Not before the hard end, 30 s before the margin: the pod ends no later for it.
+        assert shortened.started_at - result.started == pytest.approx(85, abs=1)
+        assert result.ended - result.started == pytest.approx(115, abs=2)
         assert (result.pods.forced, result.pods.gone, result.pods.evicted) == (1, 1, 0)
+
+
+@virtual
+async def test_an_eviction_that_is_answered_late_is_followed_by_no_delete_at_once(
+    scene: Scene,
+) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("slow", grace=600, shutdown=20)
+        cluster.faults.add("POST", "eviction", Delay(8))  # its grace now ends after the instance
+        result = await scene.notice()
+        assert (result.pods.evicted, result.pods.forced) == (1, 0)
+        assert cluster.log.find("DELETE") == []
 
 
 @virtual

@@ -217,6 +217,21 @@ async def test_a_cluster_that_refuses_tokens_for_some_seconds_is_lived_through(
 
 
 @virtual
+async def test_a_401_that_was_not_asked_again_is_no_401_that_lasts(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web", grace=60, shutdown=55)
+
+        # The Event, which is sent once, is refused as the last request before a long wait. The next
+        # request, 55 s later, is refused too, and accepted when it is repeated.
+        cluster.faults.add("POST", "/events", Hook(lambda _: asyncio.sleep(2)))
+        cluster.faults.add("POST", "/events", Answer(401))
+        cluster.faults.add("GET", "/pods$", Answer(401), skip=2)
+        result = await scene.notice()
+        assert (result.outcome, result.pods.evicted) == (Outcome.DRAINED, 1)
+
+
+@virtual
 async def test_a_role_that_the_cluster_does_not_know_fails_loudly(scene: Scene) -> None:
     async with scene.cluster:
         scene.build()
@@ -309,6 +324,18 @@ async def test_no_taint_is_lost_or_doubled_when_others_write_the_node(scene: Sce
         ]
         assert sorted(keys) == ["autoscaling.cast.ai/draining", *(f"team-{n}" for n in range(6))]
         assert len(cluster.log.find("PATCH", "/nodes/", status=409)) == 6
+
+
+@virtual
+async def test_a_proxys_404_about_the_node_does_not_make_it_gone(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web")
+        cluster.faults.add("PATCH", "/nodes/", Answer(503))
+        page = Answer(404, failure(404, "404 page not found"))
+        cluster.faults.add("GET", "/nodes/", page, skip=1, times=2)
+        result = await scene.notice()
+        assert (result.outcome, result.pods.evicted) == (Outcome.DRAINED, 1)
 
 
 @virtual
@@ -576,6 +603,45 @@ async def test_a_list_that_the_watch_has_overtaken_ends_no_younger_pod(scene: Sc
 
 
 @virtual
+async def test_a_list_that_the_watch_has_overtaken_ends_no_pod_that_is_still_refused(
+    scene: Scene,
+) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web", shutdown=1)
+        cluster.faults.add("GET", "/pods$", LateAnswer(5), skip=2)
+        cluster.faults.add("POST", "late/eviction", Answer(503), times=6)
+        asyncio.get_running_loop().call_later(5, partial(scene.pod, "late", shutdown=10))
+        result = await scene.notice()
+        assert (result.outcome, result.pods.evicted) == (Outcome.DRAINED, 2)
+        assert scene.names() == set()
+
+
+@virtual
+async def test_a_binding_that_no_watch_told_of_is_found_by_the_last_list(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        cluster.faults.add("GET", "/pods$", Delay(), skip=1)  # the watch says nothing
+        asyncio.get_running_loop().call_later(2.5, partial(scene.pod, "late", shutdown=1))
+        result = await scene.notice()
+        assert (result.outcome, result.pods.evicted) == (Outcome.DRAINED, 1)
+        assert scene.names() == set()
+
+
+@virtual
+async def test_a_last_list_that_shows_a_pod_is_not_called_drained(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        pod = scene.pod("web", shutdown=1)
+        # A server that lags behind the watch, which has told of the pod's end.
+        shown = {"kind": "PodList", "metadata": {"resourceVersion": "1"}, "items": [pod]}
+        cluster.faults.add("GET", "/pods$", Answer(200, shown), skip=2, times=3)
+        result = await scene.notice()
+        assert (result.outcome, result.pods.evicted) == (Outcome.DRAINED, 1)
+        assert len(cluster.log.find("GET", "/pods$")) == 6  # the first, the watch, three, the last
+
+
+@virtual
 async def test_a_binding_that_was_under_way_lands_and_is_drained(scene: Scene) -> None:
     async with scene.cluster:
         scene.build()
@@ -654,3 +720,124 @@ async def test_a_proxys_404_for_the_cordon_does_not_make_the_node_gone(scene: Sc
         cluster.faults.add("PATCH", "/nodes/", Answer(404, failure(404, "no route")), times=2)
         result = await scene.notice()
         assert (result.outcome, result.pods.evicted) == (Outcome.DRAINED, 1)
+
+
+def deleted_by_others(scene: Scene, after: float) -> None:
+    asyncio.get_running_loop().call_later(
+        after, partial(scene.cluster.delete, "pods", "web", "default", grace=0)
+    )
+
+
+@virtual
+async def test_an_eviction_that_was_not_authenticated_evicted_nothing(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web")
+
+        def refuse(_: object) -> None:
+            scene.users.refuse_next = math.inf
+
+        cluster.faults.add("POST", "eviction", Hook(refuse))
+        asyncio.get_running_loop().call_later(5, scene.users.accept)
+        deleted_by_others(scene, 2)
+        result = await scene.notice()
+        assert (result.pods.evicted, result.pods.gone) == (0, 1)
+        assert result.pods.answers["401"] > 1
+        assert "none" not in result.pods.answers
+
+
+@virtual
+async def test_an_eviction_that_found_no_connection_evicted_nothing(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web")
+        cluster.faults.add("POST", "eviction", Answer(503))
+        cluster.faults.add("POST", "eviction", Hook(lambda _: None), skip=1)
+        down = Down(5)
+        cluster.faults.add("GET", "/pods$", down, skip=1)  # the watch: from here on nothing answers
+        deleted_by_others(scene, 2)
+        result = await scene.notice()
+        assert result.outcome is Outcome.DRAINED
+        assert (result.pods.evicted, result.pods.gone) == (0, 1)
+
+
+@virtual
+async def test_a_budget_that_was_broken_counts_also_where_the_answer_is_lost(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("db", labels={"app": "db"}, grace=600, shutdown=1)
+        cluster.add_budget("db", {"app": "db"}, minAvailable=1)
+        cluster.faults.add("DELETE", "pods/db", DropAnswer())
+        result = await scene.notice()
+        assert result.outcome is Outcome.DRAINED
+        assert (result.pods.evicted, result.pods.forced) == (0, 1)
+        assert set(result.pods.answers) == {"429"}  # answers to evictions, and to nothing else
+
+
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("lost", [DropAnswer(), Answer(504, failure(504, "Timeout"))], ids=repr)
+@virtual
+async def test_an_eviction_whose_answer_is_lost_is_ours(
+    scene: Scene, lost: DropAnswer | Answer, *, ends: bool
+) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web", shutdown=5)
+        if not ends:
+            cluster.stop_node(scene.node)
+        if isinstance(lost, Answer):  # it took effect all the same
+            cluster.faults.add(
+                "POST", "eviction", Hook(lambda _: void(cluster.delete("pods", "web", "default")))
+            )
+        cluster.faults.add("POST", "eviction", lost)
+        result = await scene.notice()
+        assert (result.pods.evicted, result.pods.gone) == (1 if ends else 0, 0)
+        assert ["finalizer" in left.reason for left in result.pods.left] == [True] * (not ends)
+
+
+@pytest.mark.parametrize("code", [400, 403, 404, 408])
+@virtual
+async def test_a_list_that_is_refused_in_the_middle_of_a_drain_stops_no_eviction(
+    scene: Scene, code: int
+) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        for number in range(3):
+            scene.pod(f"web-{number}", shutdown=5)
+        cluster.faults.add("GET", "/pods$", BreakWatch(), skip=1)
+        cluster.faults.add("GET", "/pods$", Answer(code, failure(code, "a proxy's page")), times=3)
+        cluster.faults.add("POST", "web-0/eviction", Answer(503), times=4)
+        result = await scene.notice()
+        assert (result.outcome, result.pods.evicted) == (Outcome.DRAINED, 3)
+
+
+@pytest.mark.parametrize(
+    "mute", [Answer(500, failure(500, "failed calling webhook")), Delay()], ids=["500", "mute"]
+)
+@pytest.mark.parametrize("late", [{"action": "hibernate"}, {"age": 111.0}], ids=str)
+@virtual
+async def test_a_cordon_that_fails_leaves_time_for_the_pods_in_a_short_window_too(
+    scene: Scene, late: dict[str, Any], mute: Answer | Delay
+) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        for number in range(3):
+            scene.pod(f"web-{number}", shutdown=1)
+        cluster.faults.add("PATCH", "/nodes/", mute, times=math.inf)
+        with pytest.raises(ClusterUnavailableError):
+            await scene.notice(**late)
+        assert scene.names() == set()
+
+
+@virtual
+async def test_no_event_says_drained_on_a_node_that_still_takes_pods(scene: Scene) -> None:
+    async with scene.cluster as cluster:
+        scene.build()
+        scene.pod("web")
+        words = 'nodes "x" is forbidden: ValidatingAdmissionPolicy "y" denied request: no'
+        cluster.faults.add("PATCH", "/nodes/", Answer(403, failure(403, words)), times=math.inf)
+        with pytest.raises(ClusterRefusedError, match="denied request"):
+            await scene.notice()
+        (event,) = cluster.list("events")
+        assert (event["type"], event["reason"]) == ("Warning", "SpotDrainIncomplete")
+        assert event["message"].startswith("the node could not be cordoned; drained in")

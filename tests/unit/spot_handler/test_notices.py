@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lambdas.common.text import LIMIT
 from lambdas.spot_handler import notices
 from lambdas.spot_handler.notices import Kind, NoticeError
 from tests.support.events import EVENT_ID, INSTANCE, spot_notice
@@ -139,3 +140,27 @@ def test_an_instance_that_is_stopped_may_return(action: str, *, returns: bool) -
     notice = notices.parse(spot_notice(action=action), now=NOW)
     assert notice is not None
     assert notice.may_return is returns
+
+
+LONG = "because " * 1500
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        spot_notice(LONG),
+        spot_notice(INSTANCE, source=[LONG]),
+        spot_notice(INSTANCE, detail={"instance-id": INSTANCE, "instance-action": [LONG]}),
+    ],
+)
+def test_long_fields_of_an_event_are_cut_in_its_fault(event: Any) -> None:
+    with pytest.raises(NoticeError) as caught:
+        notices.parse(event, now=NOW)
+    assert len(str(caught.value)) < LIMIT + 50
+
+
+def test_long_fields_of_an_event_are_cut_in_its_notice() -> None:
+    notice = notices.parse(spot_notice(INSTANCE, id=LONG, action=LONG), now=NOW)
+    assert notice is not None
+    assert len(notice.event_id) <= LIMIT
+    assert len(notice.action) <= LIMIT

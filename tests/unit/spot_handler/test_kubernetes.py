@@ -1,0 +1,153 @@
+"""What an answer of the API server becomes: recorded ones, and those that are too long."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from lambdas.common.errors import (
+    CastaiError,
+    ClusterForbiddenError,
+    ClusterRefusedError,
+    ClusterUnavailableError,
+)
+from lambdas.common.text import LIMIT
+from lambdas.spot_handler.kubernetes import ClusterApi, Metadata, Pod, WatchEndedError
+from sandbox.cluster.virtual import run_virtual
+
+RECORDED = Path(__file__).parents[2] / "recorded" / "kubernetes-1.36"
+LONG = "because " * 1500
+POD = Pod(Metadata(name="web", namespace="shop", uid="1"))
+
+Ask = Callable[[ClusterApi], Awaitable[Any]]
+
+
+async def watch(api: ClusterApi) -> None:
+    async for _ in api.watch_pods("n", "1", seconds=60, silence=45):
+        pass
+
+
+ASKS: dict[str, Ask] = {
+    "node": lambda api: api.node("n"),
+    "patch": lambda api: api.patch_node("n", {}),
+    "pods": lambda api: api.pods("n"),
+    "watch": watch,
+    "event": lambda api: api.create_event({"metadata": {"namespace": "default"}}),
+    "config map": lambda api: api.config_map("a", "b"),
+}
+
+
+class Token:
+    def get(self, *, fresh: bool = False) -> str:
+        return "fresh" if fresh else "token"
+
+
+def ask(ask: Ask, answer: httpx2.Response | Exception) -> Any:
+    """The result of a call that is answered so, in virtual time."""
+
+    def handle(_: httpx2.Request) -> httpx2.Response:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def call() -> Any:
+        transport = httpx2.MockTransport(handle)
+        async with ClusterApi("https://cluster.invalid", Token(), transport) as api:
+            return await ask(api)
+
+    return run_virtual(call())
+
+
+def recorded(name: str) -> httpx2.Response:
+    response = json.loads((RECORDED / f"{name}.json").read_text())["response"]
+    body = response["body"]
+    if isinstance(body, list):  # a watch: its lines
+        body = "\n".join(json.dumps(line) for line in body)
+    content = body if isinstance(body, str) else json.dumps(body)
+    return httpx2.Response(response["status"], headers=response["headers"], text=content)
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "error", "words", "retry_after"),
+    [
+        ("patch", "node-patch-webhook-fails", ClusterUnavailableError, "webhook", None),
+        ("pods", "pod-list-priority-and-fairness", ClusterUnavailableError, "429", 1.0),
+        ("watch", "pod-watch-gone", WatchEndedError, "too old resource version", None),
+        ("event", "evict-denied-by-policy", ClusterRefusedError, "ValidatingAdmissionPolicy", None),
+        ("pods", "evict-forbidden", ClusterForbiddenError, "cannot create resource", None),
+    ],
+)
+def test_a_real_refusal_has_its_error(
+    call: str, name: str, error: type[CastaiError], words: str, retry_after: float | None
+) -> None:
+    with pytest.raises(error, match=words) as caught:
+        ask(ASKS[call], recorded(name))
+    assert getattr(caught.value, "retry_after", None) == retry_after
+
+
+@pytest.mark.parametrize("call", ["node", "patch", "config map"])
+def test_what_the_server_does_not_have_is_none_and_a_proxys_404_is_no_answer(call: str) -> None:
+    assert ask(ASKS[call], recorded("configmap-get-missing")) is None
+    with pytest.raises(ClusterUnavailableError, match="404"):
+        ask(ASKS[call], httpx2.Response(404, text="404 page not found"))
+
+
+def status(code: int) -> httpx2.Response:
+    body = {"kind": "Status", "status": "Failure", "message": LONG, "code": code}
+    return httpx2.Response(code, json=body)
+
+
+@pytest.mark.parametrize("call", ASKS)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        status(400),
+        status(422),
+        status(500),
+        httpx2.Response(503, text=f"<html>{LONG}</html>"),
+        httpx2.ReadError(LONG),
+    ],
+    ids=["400", "422", "500", "a page", "an error"],
+)
+def test_long_words_of_a_server_are_cut(call: str, answer: httpx2.Response | Exception) -> None:
+    with pytest.raises(CastaiError) as caught:
+        ask(ASKS[call], answer)
+    assert "because" in str(caught.value)
+    assert len(str(caught.value)) < LIMIT + 150
+
+
+def test_long_words_in_a_watch_are_cut() -> None:
+    line = {"type": "ERROR", "object": {"kind": "Status", "message": LONG, "code": 410}}
+    with pytest.raises(WatchEndedError) as caught:
+        ask(watch, httpx2.Response(200, text=json.dumps(line)))
+    assert len(str(caught.value)) < LIMIT + 50
+
+
+def test_an_answer_that_is_no_object_is_worth_another_try_and_is_not_repeated() -> None:
+    with pytest.raises(ClusterUnavailableError, match="cannot be read") as caught:
+        ask(ASKS["pods"], httpx2.Response(200, text=json.dumps({"metadata": LONG})))
+    assert len(str(caught.value)) < LIMIT
+
+
+def test_a_401_is_an_answer_to_an_eviction_and_asks_for_a_new_token() -> None:
+    seen = []
+
+    def handle(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request.headers["authorization"])
+        return httpx2.Response(401 if len(seen) == 1 else 201, json={"kind": "Status"})
+
+    async def call() -> list[int]:
+        transport = httpx2.MockTransport(handle)
+        async with ClusterApi("https://cluster.invalid", Token(), transport) as api:
+            answers = [await api.evict(POD, grace=1), await api.evict(POD, grace=1)]
+            await asyncio.sleep(0)
+            return [answer.code for answer in answers]
+
+    assert run_virtual(call()) == [401, 201]
+    assert seen == ["Bearer token", "Bearer fresh"]

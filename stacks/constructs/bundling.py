@@ -87,16 +87,21 @@ def interpreter(version: str) -> str | None:
     uv keeps what it fetches where it keeps its Pythons, and fetches nothing where it is told so
     (UV_PYTHON_DOWNLOADS=never, UV_OFFLINE=1). None where there is none in the end.
     """
-    uv, request = find_uv_bin(), f"cpython{version}"
-    find = [uv, "python", "find", "--no-python-downloads", request]
-    fetch = [uv, "python", "install", "--quiet", "--no-progress", "--no-bin", request]
-    for command in (find, fetch, find):
-        # One try: a machine without a way out is to learn so at once.
-        environment = {"UV_HTTP_RETRIES": "0", **os.environ}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603 - a fixed command, no shell
-        if command is find and done.returncode == 0:
-            return done.stdout.strip()
-    return None
+    find = ("python", "find", "--no-python-downloads", f"cpython{version}")
+    if found := _uv(*find):
+        return found
+    sys.stderr.write(f"Python {version}, for the bytecode in the zips: uv python install …\n")
+    _uv("python", "install", "--quiet", "--no-progress", "--no-bin", f"cpython{version}")
+    return _uv(*find)
+
+
+def _uv(*arguments: str) -> str | None:
+    """What uv prints; None where it fails."""
+    # One try: a machine without a way out is to learn so at once.
+    environment = {"UV_HTTP_RETRIES": "0", **os.environ}
+    command = [find_uv_bin(), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603 - a fixed command, no shell
+    return None if done.returncode else done.stdout.strip()
 
 
 @dataclass(frozen=True)

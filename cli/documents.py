@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from textwrap import dedent
-from typing import Final
+from typing import Any, Final
 
 from cli.reasons import CHAINS, NARROWED, WIDE
 from lambdas.onboarding import aws_auth, names, policies
@@ -224,12 +224,16 @@ def _onboarders() -> Iterator[str]:
         policies.agent_function(
             where,
             own_role=f"{where.function}-REGION",
-            clusters=["CLUSTER"],
             api_key_secret=_API_KEY,
             api_key_kms_key=_KMS_KEY,
             in_vpc=True,
         )
     )
+    yield (
+        "and for each cluster an inline policy `cluster-CLUSTER`, which the Denies above narrow. "
+        "It goes after the cluster's custom resource."
+    )
+    yield _statements(policies.agent_cluster("aws", "CLUSTER"))
     unknown = Scope("aws", "REGION", "ACCOUNT", "CLUSTER", "", "")
     yield "## The onboarding's function"
     yield (
@@ -314,12 +318,18 @@ def _statements(document: Document) -> str:
         [
             statement["Sid"] + (" (Deny)" if statement["Effect"] == "Deny" else ""),
             "<br>".join(statement["Action"]),
-            "<br>".join(f"`{_shown(resource)}`" for resource in statement["Resource"]),
+            "<br>".join(_resources(statement)),
             "<br>".join(_conditions(statement.get("Condition", {}))),
         ]
         for statement in document["Statement"]
     ]
     return _table(["statement", "actions", "on", "only if"], rows)
+
+
+def _resources(statement: Mapping[str, Any]) -> Iterator[str]:
+    for element, words in (("Resource", ""), ("NotResource", "all but ")):
+        for resource in statement.get(element, ()):
+            yield f"{words}`{_shown(resource)}`"
 
 
 def _conditions(conditions: Mapping[str, Mapping[str, str | list[str]]]) -> Iterator[str]:

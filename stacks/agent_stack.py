@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from aws_cdk import CfnOutput, CustomResource, Duration, Environment
 from aws_cdk import aws_iam as iam
 from constructs import Construct
@@ -16,7 +14,7 @@ from stacks.constructs.acknowledged import acknowledge, wildcards
 from stacks.constructs.bundling import ROOT
 from stacks.constructs.patient_provider import PatientProvider
 from stacks.constructs.python_function import PythonFunction
-from stacks.settings import AGENT_CLUSTERS_A_POLICY, AGENT_CLUSTERS_IN_ROLE, Settings
+from stacks.settings import Settings
 
 RESOURCE_TYPE = "Custom::CastEksAgent"
 SERVICE = "castai-connect"
@@ -26,8 +24,7 @@ TIMEOUT = Duration.minutes(5)
 MEMORY_MB = 512
 
 _WILDCARDS = {
-    "LookAfterOwnEntry": "Entries of the function's own role; the last part is an id of EKS's",
-    "GiveItselfRights": "Entries of the function's own role; the last part is an id of EKS's",
+    "Connect": "The role's own policy denies other regions and the entries of others",
     "WriteOwnLog": "The streams of the function's own log group",
     "AttachToVpc": "Lambda checks the role for these on every resource; its code is denied them",
 }
@@ -46,7 +43,7 @@ class AgentStack(CastaiStack):
         self.settings = settings
         clusters = settings.agent.agent_clusters
         secret = str(settings.castai.api_key_secret)
-        role = self._role(clusters)
+        role = self._role()
         function = self._function(role)
         provider = PatientProvider(
             self,
@@ -69,6 +66,8 @@ class AgentStack(CastaiStack):
                     **settings.agent.properties(),
                 },
             )
+            # CloudFormation removes the agent of a cluster that left the list before these rights.
+            agent.node.add_dependency(self._rights(role, cluster))
             self._outputs(cluster, agent)
 
     @classmethod
@@ -101,44 +100,44 @@ class AgentStack(CastaiStack):
             },
         )
 
-    def _role(self, clusters: Sequence[str]) -> iam.Role:
-        """What the function does, on these clusters and the one secret, and nothing else."""
+    def _role(self) -> iam.Role:
+        """What the function does on every cluster, and with the one secret."""
         # A name of its own, so that its policy can name it: it lets itself in and nobody else.
         name = f"{self.prefix}-{self.region}"
         where = policies.FunctionScope(self.partition, self.account, (self.region,), self.prefix)
         document = policies.agent_function(
             where,
             own_role=name,
-            clusters=clusters[:AGENT_CLUSTERS_IN_ROLE],
             api_key_secret=self.settings.castai.api_key_secret,
             api_key_kms_key=self.settings.castai.api_key_kms_key,
             in_vpc=bool(self.settings.functions.subnet_ids),
         )
-        role = iam.Role(
+        # A managed policy: the role's inline policies are for the clusters.
+        policy = iam.ManagedPolicy(
+            self,
+            "Policy",
+            description="Connect EKS clusters to CAST AI: what is the same for all clusters",
+            document=iam.PolicyDocument.from_json(document),
+        )
+        acknowledge(policy, wildcards(policy, document, _WILDCARDS))
+        return iam.Role(
             self,
             "Role",
             role_name=name,
             description="Of the function that connects clusters to CAST AI",
             assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
-            inline_policies={"Connect": iam.PolicyDocument.from_json(document)},
-            managed_policies=[
-                self._more(where, name, clusters[first : first + AGENT_CLUSTERS_A_POLICY])
-                for first in range(AGENT_CLUSTERS_IN_ROLE, len(clusters), AGENT_CLUSTERS_A_POLICY)
-            ],
+            managed_policies=[policy],
         )
-        acknowledge(role, wildcards(role, document, _WILDCARDS))
-        return role
 
-    def _more(
-        self, where: policies.FunctionScope, role: str, clusters: Sequence[str]
-    ) -> iam.ManagedPolicy:
-        """The rights on clusters for which the role's own policy has no room."""
-        document = policies.agent_clusters(where, own_role=role, clusters=clusters)
-        policy = iam.ManagedPolicy(
+    def _rights(self, role: iam.Role, cluster: str) -> iam.Policy:
+        """The role's rights on one cluster."""
+        document = policies.agent_cluster(self.partition, cluster)
+        policy = iam.Policy(
             self,
-            f"Clusters-{clusters[0]}",
-            description=f"Connect to CAST AI: {len(clusters)} clusters from {clusters[0]}",
+            f"Rights-{cluster}",
+            policy_name=f"cluster-{cluster}",
             document=iam.PolicyDocument.from_json(document),
+            roles=[role],
         )
         acknowledge(policy, wildcards(policy, document, _WILDCARDS))
         return policy

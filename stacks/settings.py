@@ -32,12 +32,6 @@ from stacks.constructs.bundling import LAMBDA_PYTHON, Target, lambda_target, loc
 
 PREFIX = "castai:"
 
-# So many clusters with names of 100 characters fit into the own policy of the agent's role (10,240
-# characters), and into each of the ten managed policies beside it (6,144 characters each).
-# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
-AGENT_CLUSTERS_IN_ROLE = 8
-AGENT_CLUSTERS_A_POLICY = 6
-MOST_AGENT_CLUSTERS = AGENT_CLUSTERS_IN_ROLE + 10 * AGENT_CLUSTERS_A_POLICY
 # A stack has at most 200 outputs, and a cluster up to 8.
 # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
 MOST_ONBOARD_CLUSTERS = 25
@@ -578,17 +572,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         yield from self._clusters_of_one_id()
 
     def _too_many_clusters(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        agents = self.agent.agent_clusters
         for key, clusters, most in (
-            ("agentClusters", self.agent.agent_clusters, MOST_AGENT_CLUSTERS),
+            ("agentClusters", agents, policies.agent_clusters_that_fit(agents)),
             ("onboardClusters", self.onboarding.onboard_clusters, MOST_ONBOARD_CLUSTERS),
         ):
             if len(clusters) > most:
                 yield (
                     (key,),
                     (
-                        f"one stack has room for {most} clusters by CloudFormation's and IAM's "
-                        f"limits, not for {len(clusters)}: deploy the others under another "
-                        f"{PREFIX}namePrefix"
+                        f"one stack has room for the first {most} of these {len(clusters)} "
+                        "clusters by CloudFormation's and IAM's limits: deploy the others under "
+                        f"another {PREFIX}namePrefix"
                     ),
                 )
 

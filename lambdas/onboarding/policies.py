@@ -13,6 +13,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import accumulate
 from typing import Any, Final
 
 from lambdas.common.errors import PermanentError
@@ -27,6 +28,7 @@ VERSION: Final = "2012-10-17"
 MANAGED_LIMIT: Final = 6144  # characters without white space, IAM quotas
 USER_INLINE_LIMIT: Final = 2048  # all inline policies of a user together, IAM quotas
 ROLE_INLINE_LIMIT: Final = 10240  # all inline policies of a role together, IAM quotas
+EKS_NAME_LIMIT: Final = 100  # characters of a cluster's name
 USER_CLUSTER_CHARACTERS: Final = names.USER_LIMIT.characters - len("cast-eks-")
 
 NODE_ACCESS_GROUPS: Final = ("system:bootstrappers", "system:nodes")
@@ -975,64 +977,80 @@ def agent_function(
     where: FunctionScope,
     *,
     own_role: str,
-    clusters: Sequence[str],
     api_key_secret: str | None,
     api_key_kms_key: str | None = None,
     in_vpc: bool = False,
 ) -> Document:
-    """The policy of the function that puts the castai-agent into clusters.
+    """What the function that puts the castai-agent into clusters may do, whatever their number.
 
-    `own_role` is the name of the function's role: it gives itself access while it works.
+    `own_role` is the name of the function's role: it gives itself access while it works. On each
+    cluster `agent_cluster` has the Allow. What is the same on all of them is a Deny here, because
+    the inline policies of a role share ROLE_INLINE_LIMIT.
     """
+    role_arn = f"arn:{where.partition}:iam::{where.account}:role/{own_role}"
+    access_policies = [
+        f"arn:{where.partition}:eks::aws:cluster-access-policy/{policy}"
+        for policy in (CLUSTER_ADMIN, VIEW)
+    ]
     return _document(
         [
-            *_agent_statements(where, own_role, clusters),
             _own_log(where),
             *_api_key_statements(where, api_key_secret, api_key_kms_key),
+            _deny_elsewhere("ClustersOfThisRegion", _ON_CLUSTER, where.arns("eks", "cluster/*")),
+            _deny_elsewhere(
+                "OwnEntryOnly",
+                _ON_OWN_ENTRY,
+                where.arns("eks", f"access-entry/*/role/{where.account}/{own_role}/*"),
+            ),
+            _deny(
+                "LetItselfInOnly",
+                ["eks:CreateAccessEntry"],
+                {"ArnNotEquals": {"eks:principalArn": role_arn}},
+            ),
+            _deny(
+                "TwoAccessPoliciesOnly",
+                ["eks:AssociateAccessPolicy"],
+                {"ArnNotEquals": {"eks:policyArn": access_policies}},
+            ),
             *(_vpc_statements(where) if in_vpc else ()),
         ]
     )
 
 
-def agent_clusters(where: FunctionScope, *, own_role: str, clusters: Sequence[str]) -> Document:
-    """What `agent_function` says of clusters, for more of them than one policy has room for."""
-    return _document(_agent_statements(where, own_role, clusters))
+def agent_cluster(partition: str, cluster: str) -> Document:
+    """What lets `agent_function` work on one cluster. It is short: a role has one for each.
+
+    No account and region: the function's own policy denies the others.
+    """
+    eks = f"arn:{partition}:eks:*:*"
+    return _document(
+        [
+            _allow(
+                "Connect",
+                [*_ON_CLUSTER, *_ON_OWN_ENTRY],
+                [f"{eks}:cluster/{cluster}", f"{eks}:access-entry/{cluster}/*"],
+            )
+        ]
+    )
 
 
-def _agent_statements(
-    where: FunctionScope, own_role: str, clusters: Sequence[str]
-) -> list[Document]:
-    role_arn = f"arn:{where.partition}:iam::{where.account}:role/{own_role}"
-    cluster_arns = [arn for each in clusters for arn in where.arns("eks", f"cluster/{each}")]
-    own_entries = [
-        arn
-        for each in clusters
-        for arn in where.arns("eks", f"access-entry/{each}/role/{where.account}/{own_role}/*")
-    ]
-    access_policies = [
-        f"arn:{where.partition}:eks::aws:cluster-access-policy/{policy}"
-        for policy in (CLUSTER_ADMIN, VIEW)
-    ]
-    return [
-        _allow("FindCluster", ["eks:DescribeCluster"], cluster_arns),
-        _allow(
-            "LetItselfIn",
-            ["eks:CreateAccessEntry"],
-            cluster_arns,
-            {"ArnEquals": {"eks:principalArn": role_arn}},
-        ),
-        _allow(
-            "LookAfterOwnEntry",
-            ["eks:DescribeAccessEntry", "eks:DeleteAccessEntry", "eks:TagResource"],
-            own_entries,
-        ),
-        _allow(
-            "GiveItselfRights",
-            ["eks:AssociateAccessPolicy"],
-            own_entries,
-            {"ArnEquals": {"eks:policyArn": access_policies}},
-        ),
-    ]
+_ON_CLUSTER: Final = ("eks:DescribeCluster", "eks:CreateAccessEntry")
+_ON_OWN_ENTRY: Final = (
+    "eks:DescribeAccessEntry",
+    "eks:DeleteAccessEntry",
+    "eks:TagResource",  # of clusters as well, if the Deny did not limit it to the entry
+    "eks:AssociateAccessPolicy",
+)
+
+
+def agent_clusters_that_fit(clusters: Sequence[str]) -> int:
+    """How many of these clusters, from the first, have room in the role of `agent_function`.
+
+    Counted for the longest partition. A further policy has room beside them: while a cluster
+    takes the place of another, CloudFormation makes the new policy before it removes the old one.
+    """
+    sizes = [size(agent_cluster("aws-us-gov", name)) for name in ("c" * EKS_NAME_LIMIT, *clusters)]
+    return sum(used <= ROLE_INLINE_LIMIT for used in accumulate(sizes)) - 1
 
 
 def _own_log(where: FunctionScope) -> Document:
@@ -1057,16 +1075,12 @@ def _vpc_statements(where: FunctionScope) -> list[Document]:
     own = where.arns("lambda", f"function:{where.function}")
     return [
         _allow("AttachToVpc", [*INTERFACE_WRITES, *INTERFACE_READS], ["*"]),
-        {
-            "Sid": "NoInterfacesForCode",
-            "Effect": "Deny",
-            "Action": [*INTERFACE_WRITES],
-            "Resource": ["*"],
+        _deny(
+            "NoInterfacesForCode",
+            INTERFACE_WRITES,
             # With and without the version that runs.
-            "Condition": {
-                "ArnLike": {"lambda:SourceFunctionArn": [*own, *(f"{arn}:*" for arn in own)]}
-            },
-        },
+            {"ArnLike": {"lambda:SourceFunctionArn": [*own, *(f"{arn}:*" for arn in own)]}},
+        ),
     ]
 
 
@@ -1236,6 +1250,15 @@ def _allow(
     if condition:
         statement["Condition"] = {operator: dict(values) for operator, values in condition.items()}
     return statement
+
+
+def _deny(sid: str, actions: Sequence[str], condition: Condition) -> Document:
+    """Against an Allow of another policy."""
+    return _allow(sid, [*actions], ["*"], condition) | {"Effect": "Deny"}
+
+
+def _deny_elsewhere(sid: str, actions: Sequence[str], resources: list[str]) -> Document:
+    return {"Sid": sid, "Effect": "Deny", "Action": [*actions], "NotResource": resources}
 
 
 def _own_tag(prefix: str, scope: Scope) -> Tags:

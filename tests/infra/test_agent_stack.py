@@ -13,7 +13,7 @@ from lambdas.common.own_stack import STACK_ID
 from lambdas.connect.handler import OWN_ROLE
 from lambdas.connect.request import faults_of
 from stacks.agent_stack import RESOURCE_TYPE
-from tests.infra.conftest import Assembly, Stack, Synthesise
+from tests.infra.conftest import Assembly, Stack, Synthesise, without_assets
 from tests.infra.test_checks import ACCEPTED, REGIONS
 
 SECRET = "castai/api-key"
@@ -61,8 +61,20 @@ def own_role(stack: Stack) -> dict[str, Any]:
 
 
 def statements(stack: Stack) -> dict[str, dict[str, Any]]:
-    (policy,) = own_role(stack)["Policies"]
+    """Of the policy that is the same for all clusters."""
+    (attached,) = own_role(stack)["ManagedPolicyArns"]
+    policy = stack.all("AWS::IAM::ManagedPolicy")[attached["Ref"]]
     return {each["Sid"]: each for each in policy["PolicyDocument"]["Statement"]}
+
+
+def rights(stack: Stack) -> dict[str, dict[str, Any]]:
+    """The whole resources that are policies of clusters, by the cluster's name."""
+    found: dict[str, dict[str, Any]] = {}
+    for logical, resource in stack.template["Resources"].items():
+        name = resource["Properties"].get("PolicyName", "")
+        if resource["Type"] == "AWS::IAM::Policy" and name.startswith("cluster-"):
+            found[name.removeprefix("cluster-")] = {"id": logical, **resource}
+    return found
 
 
 def text(value: Any) -> str:
@@ -142,22 +154,62 @@ class TestRole:
     def test_it_lets_itself_in_and_nobody_else(self, plain: Stack) -> None:
         found = statements(plain)
         role = "castai-agent-<Region>"
-        principal = found["LetItselfIn"]["Condition"]["ArnEquals"]["eks:principalArn"]
+        principal = found["LetItselfInOnly"]["Condition"]["ArnNotEquals"]["eks:principalArn"]
+        assert found["LetItselfInOnly"]["Effect"] == "Deny"
         assert text(principal) == f"arn:<Partition>:iam::<AccountId>:role/{role}"
         assert text(own_role(plain)["RoleName"]) == role
-        for sid in ("LookAfterOwnEntry", "GiveItselfRights"):
-            assert [text(each) for each in found[sid]["Resource"]] == [
-                "arn:<Partition>:eks:<Region>:<AccountId>:access-entry/"
-                f"{cluster}/role/<AccountId>/{role}/*"
-                for cluster in ("blue", "green")
-            ]
+        assert found["OwnEntryOnly"]["Effect"] == "Deny"
+        assert text(found["OwnEntryOnly"]["NotResource"]) == (
+            f"arn:<Partition>:eks:<Region>:<AccountId>:access-entry/*/role/<AccountId>/{role}/*"
+        )
 
     def test_it_gives_itself_two_policies_and_no_other(self, plain: Stack) -> None:
-        policies = statements(plain)["GiveItselfRights"]["Condition"]["ArnEquals"]["eks:policyArn"]
-        assert [text(each).rpartition("/")[2] for each in policies] == [
+        found = statements(plain)["TwoAccessPoliciesOnly"]
+        assert found["Effect"] == "Deny"
+        given = found["Condition"]["ArnNotEquals"]["eks:policyArn"]
+        assert [text(each).rpartition("/")[2] for each in given] == [
             "AmazonEKSClusterAdminPolicy",
             "AmazonEKSViewPolicy",
         ]
+
+    def test_it_has_a_policy_for_each_cluster(self, plain: Stack) -> None:
+        found = rights(plain)
+        assert set(found) == {"blue", "green"}
+        (logical,) = (
+            name for name, role in plain.all("AWS::IAM::Role").items() if "RoleName" in role
+        )
+        for cluster, policy in found.items():
+            assert policy["Properties"]["Roles"] == [{"Ref": logical}]
+            (statement,) = policy["Properties"]["PolicyDocument"]["Statement"]
+            assert {text(each) for each in statement["Resource"]} == {
+                f"arn:<Partition>:eks:*:*:cluster/{cluster}",
+                f"arn:<Partition>:eks:*:*:access-entry/{cluster}/*",
+            }
+
+    def test_a_clusters_rights_go_after_its_custom_resource(self, plain: Stack) -> None:
+        """CloudFormation deletes in the reverse order of dependencies, also while it cleans up."""
+        found = rights(plain)
+        for resource in plain.template["Resources"].values():
+            if resource["Type"] == RESOURCE_TYPE:
+                cluster = resource["Properties"]["ClusterName"]
+                assert resource["DependsOn"] == [found[cluster]["id"]]
+
+    @pytest.mark.parametrize("removed", ["blue", "green", "red"])
+    def test_a_cluster_that_leaves_the_list_changes_nothing_of_the_others(
+        self, synthesise: Synthesise, removed: str
+    ) -> None:
+        names = ["blue", "green", "red"]
+        before, after = (
+            synthesise(PLAIN | {"castai:agentClusters": chosen}).stack("agent")
+            for chosen in (names, [name for name in names if name != removed])
+        )
+        gone = rights(before).pop(removed)["id"]
+        left = {
+            logical: resource
+            for logical, resource in before.template["Resources"].items()
+            if logical not in {gone, f"Agent{removed}"}
+        }
+        assert without_assets(after.template["Resources"]) == without_assets(left)
 
     def test_it_reads_the_one_secret(self, plain: Stack, full: Stack) -> None:
         resource = text(statements(plain)["ReadApiKey"]["Resource"])

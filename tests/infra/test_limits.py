@@ -8,17 +8,14 @@ from typing import Any
 
 import pytest
 
-from stacks.settings import (
-    MOST_AGENT_CLUSTERS,
-    MOST_ONBOARD_CLUSTERS,
-    Settings,
-    SettingsError,
-)
-from tests.infra.conftest import ACCOUNT, Stack, Synthesise
+from lambdas.onboarding import policies
+from stacks.settings import MOST_ONBOARD_CLUSTERS, Settings, SettingsError
+from tests.infra.conftest import ROOT, Stack, Synthesise
 
 KEY = {"castai:apiKeySecret": "castai/" + "s" * 80}
 VPC = {"castai:subnetIds": "subnet-0a1b2c3d", "castai:securityGroupIds": "sg-0a1b2c3d"}
 REGION = "ap-northeast-1"  # no region's name is longer
+GOVERNMENT = "us-gov-west-1"  # no partition's name is longer
 MODES = ["user", "cross-account-role"]
 # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
 RESOURCES, OUTPUTS, TEMPLATE = 500, 200, 1_000_000
@@ -36,29 +33,49 @@ def characters(document: Any) -> int:
     return len(re.sub(r"\s", "", json.dumps(document, separators=(",", ":"))))
 
 
+def inline(stack: Stack, role: str) -> int:
+    """Characters of all inline policies of a role."""
+    own = stack.all("AWS::IAM::Role")[role].get("Policies", ())
+    others = [
+        each for each in stack.all("AWS::IAM::Policy").values() if {"Ref": role} in each["Roles"]
+    ]
+    return sum(characters(each["PolicyDocument"]) for each in [*own, *others])
+
+
 def fits(stack: Stack) -> None:
     assert len(stack.template["Resources"]) <= RESOURCES
     assert len(stack.template.get("Outputs", {})) <= OUTPUTS
     assert len(json.dumps(stack.template, indent=1)) <= TEMPLATE
-    for role in stack.all("AWS::IAM::Role").values():
-        inline = [each["PolicyDocument"] for each in role.get("Policies", ())]
-        assert sum(map(characters, inline)) <= INLINE
+    for logical, role in stack.all("AWS::IAM::Role").items():
+        assert inline(stack, logical) <= INLINE
         assert len(role.get("ManagedPolicyArns", ())) <= ATTACHED
     for policy in stack.all("AWS::IAM::ManagedPolicy").values():
         assert characters(policy["PolicyDocument"]) <= MANAGED
 
 
-@pytest.mark.parametrize("number", [25, MOST_AGENT_CLUSTERS])
-def test_the_agents_stack_has_room(synthesise: Synthesise, number: int) -> None:
-    names = clusters(number)
+# Length of the names, clusters.
+AGENTS = [(20, 27), (30, 26), (100, 18)]
+
+
+@pytest.mark.parametrize(("length", "most"), AGENTS)
+def test_the_agents_stack_has_room(synthesise: Synthesise, length: int, most: int) -> None:
+    """For these clusters, and for one that takes the place of another during an update."""
+    names = [name[:length] for name in clusters(most)]
     settings = {"castai:agentClusters": names, "castai:namePrefix": "p" * 32, **KEY, **VPC}
-    stack = synthesise(settings, REGION).stack("agent")
+    stack = synthesise(settings, GOVERNMENT).stack("agent")
     fits(stack)
-    (role,) = (each for each in stack.all("AWS::IAM::Role").values() if "RoleName" in each)
-    documents = json.dumps([role, *stack.all("AWS::IAM::ManagedPolicy").values()])
-    for name in names:
-        assert documents.count(f"cluster/{name}") == 2
-        assert documents.count(f"access-entry/{name}/role/{ACCOUNT}/") == 2
+    (role,) = (name for name, each in stack.all("AWS::IAM::Role").items() if "RoleName" in each)
+    further = policies.size(policies.agent_cluster("aws-us-gov", "x" * 100))
+    assert inline(stack, role) + further <= INLINE
+
+
+@pytest.mark.parametrize(("length", "most"), AGENTS)
+def test_more_agents_than_fit_stop_the_synth_with_the_reason(length: int, most: int) -> None:
+    names = [name[:length] for name in clusters(most + 1)]
+    Settings.from_context({"castai:agentClusters": names[:-1], **KEY})
+    said = rf"castai:agentClusters: one stack has room for the first {most} of these {most + 1} "
+    with pytest.raises(SettingsError, match=said):
+        Settings.from_context({"castai:agentClusters": names, **KEY})
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -83,15 +100,19 @@ def test_the_onboardings_stack_has_room(synthesise: Synthesise, mode: str) -> No
     fits(assembly.stack("spot-handler"))
 
 
-@pytest.mark.parametrize(
-    ("key", "most"),
-    [("agentClusters", MOST_AGENT_CLUSTERS), ("onboardClusters", MOST_ONBOARD_CLUSTERS)],
-)
-def test_more_clusters_than_fit_stop_the_synth_with_the_reason(key: str, most: int) -> None:
+def test_the_documents_say_how_many_agents_fit() -> None:
+    said = " ".join((ROOT / "docs" / "operations.md").read_text().split())
+    for length, most in AGENTS:
+        assert f"{most} with names of {length} characters" in said
+
+
+def test_more_clusters_than_fit_stop_the_synth_with_the_reason() -> None:
+    most = MOST_ONBOARD_CLUSTERS
     names = [f"c{number}" for number in range(most + 1)]
-    Settings.from_context({f"castai:{key}": names[:-1], **KEY})
-    with pytest.raises(SettingsError, match=f"castai:{key}: one stack has room for {most} "):
-        Settings.from_context({f"castai:{key}": names, **KEY})
+    Settings.from_context({"castai:onboardClusters": names[:-1], **KEY})
+    said = f"castai:onboardClusters: one stack has room for the first {most} of these {most + 1} "
+    with pytest.raises(SettingsError, match=said):
+        Settings.from_context({"castai:onboardClusters": names, **KEY})
 
 
 @pytest.mark.parametrize("key", ["agentClusters", "onboardClusters", "clusters"])

@@ -14,15 +14,18 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Namespace
 from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding
 
-from sandbox import inventory
+from sandbox import account as accounts
+from sandbox import cluster_process, inventory, kubernetes
 from sandbox.aws import Aws
 from sandbox.castai_api.reporter import reporting
 from sandbox.cdk import Cdk
+from sandbox.certificates import Certificates
 from sandbox.errors import SandboxError
-from sandbox.state import API_KEY_SECRET, CastAi, State
+from sandbox.state import API_KEY_SECRET, CastAi, Node, State
 from tests.integration.conftest import LOUD, assert_no_secret_is_logged
 
 NAME = "castai-agent"
+SECOND = "second"
 
 
 @pytest.fixture
@@ -36,6 +39,26 @@ def agents_part(admin: Client) -> Iterator[None]:
     """The agent's pods run nothing: its reports are played."""
     with reporting(admin):
         yield
+
+
+@pytest.fixture
+def second(state: State, account: Aws, tmp_path: Path) -> Iterator[Client]:
+    """A second cluster of the account, as its administrator; its agent is played as well."""
+    first = account.eks.describe_cluster(name=state.cluster)["cluster"]
+    accounts.create_cluster(account, SECOND, first["resourcesVpcConfig"]["subnetIds"])
+    certificates = Certificates.ensure(state.path / "tls")
+    started = cluster_process.start(tmp_path, certificates, account.token_review_url(SECOND))
+    assert started.process is not None
+    try:
+        kubeconfig = Path(started.kubeconfig)
+        account.place_cluster(SECOND, *kubernetes.server(kubeconfig))
+        with kubernetes.connect(kubeconfig) as client, reporting(client):
+            node = Node(f"i-{SECOND}", f"{SECOND}-1", f"{state.region}a", spot=False)
+            kubernetes.join(client, [node])
+            yield client
+    finally:
+        started.process.end()
+        account.eks.delete_cluster(name=SECOND)
 
 
 def found(admin: Client, kind: Any, name: str) -> Any:
@@ -68,11 +91,13 @@ def cdk_of(state: State, account: Aws, castai: CastAi, **more: str) -> Cdk:
 
 @pytest.mark.usefixtures("stack", "agents_part")
 def test_connect_change_and_disconnect(
-    state: State, account: Aws, admin: Client, castai: CastAi
+    state: State, account: Aws, admin: Client, second: Client, castai: CastAi
 ) -> None:
-    cdk = cdk_of(state, account, castai)
+    """The second cluster leaves the list with the change."""
+    cdk = cdk_of(state, account, castai, agentClusters=f"{SECOND},{state.cluster}")
     cdk.deploy("castai-agent")
     try:
+        assert found(second, Namespace, NAME) is not None
         (cluster,) = [c for c in received(castai)["clusters"] if c["name"] == state.cluster]
         assert cdk.outputs()[f"{state.cluster.capitalize()}ClusterId"] == cluster["id"]
         assert cluster["agent_status"] == "online"
@@ -86,6 +111,10 @@ def test_connect_change_and_disconnect(
         deployment = admin.get(Deployment, NAME, namespace=NAME)
         assert deployment.spec is not None
         assert deployment.spec.replicas == 2
+        for kind in (Namespace, ClusterRole, ClusterRoleBinding):
+            assert found(second, kind, NAME) is None
+        entries = account.eks.list_access_entries(clusterName=SECOND)["accessEntries"]
+        assert [each for each in entries if NAME in each] == []
     finally:
         cdk.destroy("castai-agent")
     for kind in (Namespace, ClusterRole, ClusterRoleBinding):

@@ -40,14 +40,23 @@ def is_allowed(documents: Iterable[Document], request: Request) -> bool:
 
 
 def _matches(statement: Mapping[str, Any], request: Request) -> bool:
-    unknown = statement.keys() - {"Sid", "Effect", "Action", "Resource", "Condition"}
+    unknown = statement.keys() - {"Sid", "Effect", "Action", *RESOURCES, "Condition"}
     if unknown:
         raise NotImplementedError(f"statement elements {sorted(unknown)}")
     return (
         any(_like(action, request.action, case=False) for action in _list(statement["Action"]))
-        and any(_like(resource, request.resource) for resource in _list(statement["Resource"]))
+        and _is_on(statement, request.resource)
         and _conditions_hold(statement.get("Condition", {}), request.context)
     )
+
+
+RESOURCES = ("Resource", "NotResource")
+
+
+def _is_on(statement: Mapping[str, Any], resource: str) -> bool:
+    (element,) = statement.keys() & set(RESOURCES)
+    found = any(_like(each, resource) for each in _list(statement[element]))
+    return found is (element == "Resource")
 
 
 def _conditions_hold(conditions: Mapping[str, Any], context: Context) -> bool:

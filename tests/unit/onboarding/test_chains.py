@@ -124,9 +124,10 @@ def account(
             policies.agent_function(
                 here("castai-agent"),
                 own_role="castai-agent-eu-west-1",
-                clusters=["prod", "prod-2"],
                 api_key_secret="castai",
             ),
+            policies.agent_cluster("aws", "prod"),
+            policies.agent_cluster("aws", "prod-2"),
         ),
         our_function("another team's function", SCOPE.iam("role/payments"), ANYTHING),
         Principal("another team's instances", SCOPE.iam("role/builds"), {"all": ANYTHING}, EC2),

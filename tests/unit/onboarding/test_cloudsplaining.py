@@ -33,9 +33,8 @@ def documents() -> dict[str, Document]:
     found["spot-handler"] = policies.spot_handler(
         where, failure_queue="failures", least=True, api_key_secret="castai"
     )
-    found["agent"] = policies.agent_function(
-        where, own_role="agent", clusters=["prod"], api_key_secret="castai"
-    )
+    found["agent"] = policies.agent_function(where, own_role="agent", api_key_secret="castai")
+    found["agent-cluster"] = policies.agent_cluster("aws", "prod")
     found["cdk-deployer"] = policies.cdk_deployer("aws", "111122223333", "eu-west-1")
     for permissions in Permissions:
         found[f"managed-{permissions}"] = policies.cast_eks_policy(

@@ -54,6 +54,16 @@ def test_resources_have_wildcards_and_case(resource: str, matches: bool) -> None
     assert allows(policy(Resource=resource)) is matches
 
 
+@pytest.mark.parametrize(
+    ("resource", "matches"),
+    [(INSTANCE, False), ("arn:aws:ec2:*:vpc/*", True), (["*:vpc/*", "*:instance/*"], False)],
+)
+def test_a_statement_may_be_on_everything_else(resource: str | list[str], matches: bool) -> None:
+    document = policy(NotResource=resource)
+    del document["Statement"][0]["Resource"]
+    assert allows(document) is matches
+
+
 VPC = "arn:aws:ec2:eu-west-1:111122223333:vpc/vpc-1"
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lambdas.common.errors import PermanentError
+from lambdas.common.own_access import CLUSTER_ADMIN, VIEW
 from lambdas.onboarding import policies
 from lambdas.onboarding.names import NameRefusedError
 from lambdas.onboarding.policies import (
@@ -50,8 +51,9 @@ def every_document(scope: Scope, **options: Any) -> dict[str, Document]:
             here(scope), failure_queue="q", least=True, tracing=True, in_vpc=True, **keys(options)
         ),
         "agent": policies.agent_function(
-            here(scope), own_role="r", clusters=["a"], **{"api_key_secret": None, **keys(options)}
+            here(scope), own_role="r", **{"api_key_secret": None, **keys(options)}
         ),
+        "agent cluster": policies.agent_cluster(scope.partition, scope.cluster),
     }
     for permissions in Permissions:
         documents[permissions] = policies.cast_eks_policy(
@@ -529,12 +531,80 @@ def test_a_key_of_ones_own_serves_secrets_manager_only(purpose: str) -> None:
     if purpose == "api_key_kms_key":
         documents += [
             [policies.spot_handler(here(SCOPE), failure_queue="q", **options)],
-            [policies.agent_function(here(SCOPE), own_role="r", clusters=["prod"], **options)],
+            [policies.agent_function(here(SCOPE), own_role="r", **options)],
         ]
     via = {"kms:ViaService": "secretsmanager.eu-west-1.amazonaws.com"}
     for written in documents:
         assert is_allowed(written, Request("kms:Decrypt", key, via))
         assert not is_allowed(written, Request("kms:Decrypt", key))
+
+
+class TestAgent:
+    """The role's own policy and the policy of one cluster together."""
+
+    ROLE = SCOPE.iam("role/castai-agent-eu-west-1")
+    ENTRY = SCOPE.regional(
+        "eks", "access-entry/prod/role/111122223333/castai-agent-eu-west-1/0a1b2c3d"
+    )
+    CLUSTER = SCOPE.regional("eks", "cluster/prod")
+    POLICY = "arn:aws:eks::aws:cluster-access-policy/"
+
+    def allows(self, action: str, resource: str, **context: str) -> bool:
+        documents = [
+            policies.agent_function(
+                here(SCOPE), own_role="castai-agent-eu-west-1", api_key_secret="castai/key"
+            ),
+            policies.agent_cluster("aws", "prod"),
+        ]
+        keys = {f"eks:{key}": value for key, value in context.items()}
+        return is_allowed(documents, Request(f"eks:{action}", resource, keys))
+
+    def test_it_works_on_its_cluster(self) -> None:
+        assert self.allows("DescribeCluster", self.CLUSTER)
+        assert self.allows("CreateAccessEntry", self.CLUSTER, principalArn=self.ROLE)
+        for action in ("DescribeAccessEntry", "DeleteAccessEntry", "TagResource"):
+            assert self.allows(action, self.ENTRY)
+        for policy in (CLUSTER_ADMIN, VIEW):
+            assert self.allows("AssociateAccessPolicy", self.ENTRY, policyArn=self.POLICY + policy)
+
+    def test_an_entry_that_is_not_there_has_no_id(self) -> None:
+        nothing = self.ENTRY.rpartition("/")[0] + "/*"
+        assert self.allows("DescribeAccessEntry", nothing)
+
+    @pytest.mark.parametrize(
+        ("part", "other"),
+        [("prod", "prod-2"), ("eu-west-1:", "us-east-1:"), ("111122223333:", "444455556666:")],
+    )
+    def test_no_other_cluster(self, part: str, other: str) -> None:
+        cluster, entry = (each.replace(part, other, 1) for each in (self.CLUSTER, self.ENTRY))
+        assert not self.allows("DescribeCluster", cluster)
+        assert not self.allows("CreateAccessEntry", cluster, principalArn=self.ROLE)
+        for action in ("DescribeAccessEntry", "DeleteAccessEntry", "TagResource"):
+            assert not self.allows(action, entry)
+        assert not self.allows(
+            "AssociateAccessPolicy", entry, policyArn=self.POLICY + CLUSTER_ADMIN
+        )
+
+    def test_no_entry_of_others(self) -> None:
+        others = (
+            self.ENTRY.replace("castai-agent-eu-west-1", "castai-agent-eu-west-10"),
+            self.ENTRY.replace("/role/", "/user/"),
+        )
+        for entry in others:
+            for action in ("DescribeAccessEntry", "DeleteAccessEntry", "TagResource"):
+                assert not self.allows(action, entry)
+            assert not self.allows(
+                "AssociateAccessPolicy", entry, policyArn=self.POLICY + CLUSTER_ADMIN
+            )
+        for context in ({"principalArn": SCOPE.iam("role/other")}, {}):
+            assert not self.allows("CreateAccessEntry", self.CLUSTER, **context)
+
+    def test_no_other_access_policy_and_nothing_on_the_cluster_itself(self) -> None:
+        for context in ({"policyArn": self.POLICY + "AmazonEKSAdminPolicy"}, {}):
+            assert not self.allows("AssociateAccessPolicy", self.ENTRY, **context)
+        for action in ("TagResource", "UpdateAccessEntry", "DeleteCluster", "UpdateClusterConfig"):
+            assert not self.allows(action, self.CLUSTER)
+        assert not self.allows("UpdateAccessEntry", self.ENTRY)
 
 
 def test_a_functions_code_may_not_use_lambdas_right_to_network_interfaces() -> None:

@@ -1,7 +1,8 @@
 """A cluster's Kubernetes API for work that is not in a hurry: objects as plain JSON, our errors.
 
-Over lightkube's synchronous client. Objects are dicts, sent as they are: a typed model would drop
-the fields that it does not know. Every call is repeated until `until` while that can help.
+Over lightkube's synchronous client. Objects are dicts, read and sent as they are: a typed model
+would drop the fields that it does not know. Every call is repeated until `until` while that can
+help.
 The drain has a client of its own (docs/adr/0002-a-thin-kubernetes-client.md).
 """
 
@@ -18,13 +19,10 @@ from lightkube.config.kubeconfig import SingleConfig
 from lightkube.config.models import Cluster as ClusterConfig
 from lightkube.config.models import Context, User
 from lightkube.core.exceptions import ApiError
-from lightkube.core.resource import NamespacedResource
-from lightkube.resources import (
-    apps_v1,
-    batch_v1,
-    core_v1,
-    policy_v1,
-    rbac_authorization_v1,
+from lightkube.generic_resource import (
+    GenericGlobalResource,
+    GenericNamespacedResource,
+    create_api_info,
 )
 from lightkube.types import CascadeType, PatchType
 
@@ -52,28 +50,41 @@ FIELD_CONFLICT: Final = "FieldManagerConflict"
 Object = Mapping[str, Any]
 T = TypeVar("T")
 
-# lightkube addresses a kind through its class; those that we never touch are not here on purpose.
-_CLASSES: Final[Mapping[tuple[str, str], Any]] = {
-    ("v1", "ConfigMap"): core_v1.ConfigMap,
-    ("v1", "Namespace"): core_v1.Namespace,
-    ("v1", "PersistentVolumeClaim"): core_v1.PersistentVolumeClaim,
-    ("v1", "Pod"): core_v1.Pod,
-    ("v1", "ResourceQuota"): core_v1.ResourceQuota,
-    ("v1", "Secret"): core_v1.Secret,
-    ("v1", "Service"): core_v1.Service,
-    ("v1", "ServiceAccount"): core_v1.ServiceAccount,
-    ("apps/v1", "DaemonSet"): apps_v1.DaemonSet,
-    ("apps/v1", "Deployment"): apps_v1.Deployment,
-    ("apps/v1", "ReplicaSet"): apps_v1.ReplicaSet,
-    ("apps/v1", "StatefulSet"): apps_v1.StatefulSet,
-    ("batch/v1", "Job"): batch_v1.Job,
-    ("policy/v1", "PodDisruptionBudget"): policy_v1.PodDisruptionBudget,
-    ("rbac.authorization.k8s.io/v1", "ClusterRole"): rbac_authorization_v1.ClusterRole,
-    ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"): (
-        rbac_authorization_v1.ClusterRoleBinding
+# Those that we never touch are not here on purpose.
+_KINDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "v1": (
+        "ConfigMap",
+        "Namespace",
+        "PersistentVolumeClaim",
+        "Pod",
+        "ResourceQuota",
+        "Secret",
+        "Service",
+        "ServiceAccount",
     ),
-    ("rbac.authorization.k8s.io/v1", "Role"): rbac_authorization_v1.Role,
-    ("rbac.authorization.k8s.io/v1", "RoleBinding"): rbac_authorization_v1.RoleBinding,
+    "apps/v1": ("DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"),
+    "batch/v1": ("Job",),
+    "policy/v1": ("PodDisruptionBudget",),
+    "rbac.authorization.k8s.io/v1": ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"),
+}
+_WITHOUT_NAMESPACE: Final = frozenset({"Namespace", "ClusterRole", "ClusterRoleBinding"})
+
+
+def _generic(api_version: str, kind: str) -> Any:  # noqa: ANN401 - lightkube's classes are dynamic
+    """lightkube addresses a kind through its class; the objects of this one are dicts.
+
+    It is in no registry: `create_global_resource` would put it where lightkube's YAML looks.
+    """
+    group, _, version = api_version.rpartition("/")
+    base = GenericGlobalResource if kind in _WITHOUT_NAMESPACE else GenericNamespacedResource
+    info = create_api_info(group, version, kind, plural=f"{kind.lower()}s")
+    return type(kind, (base,), {"_api_info": info})
+
+
+_CLASSES: Final[Mapping[tuple[str, str], Any]] = {
+    (api_version, kind): _generic(api_version, kind)
+    for api_version, kinds in _KINDS.items()
+    for kind in kinds
 }
 
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT = 401, 403, 404, 409
@@ -154,15 +165,15 @@ class Kube:
     ) -> list[dict[str, Any]]:
         """Objects of a kind; of all namespaces where it has any and none is given."""
         resource = _class(api_version, kind)
-        spaced = issubclass(resource, NamespacedResource)
+        spaced = kind not in _WITHOUT_NAMESPACE
         where: dict[str, Any] = {"namespace": namespace or lightkube.ALL_NS} if spaced else {}
         if labels:
             where["labels"] = dict(labels)
 
         def call() -> list[dict[str, Any]]:
-            return [
-                _plain(item, api_version, kind) for item in self._client.list(resource, **where)
-            ]
+            # Items of a list come without kind and version.
+            head = {"apiVersion": api_version, "kind": kind}
+            return [head | item for item in self._client.list(resource, **where)]
 
         return self._retried(f"listing {kind}", call)
 
@@ -192,7 +203,7 @@ class Kube:
         resource = _class(obj["apiVersion"], obj["kind"])
         return self._ask(
             f"creating {obj['kind']} {_path(name, namespace)}",
-            lambda: self._client.create(resource.from_dict(dict(obj))),
+            lambda: self._client.create(resource(obj)),
         )
 
     def replace(self, obj: Object, *, dry_run: bool = False) -> dict[str, Any]:
@@ -201,7 +212,7 @@ class Kube:
         resource = _class(obj["apiVersion"], obj["kind"])
         return self._ask(
             f"writing {obj['kind']} {_path(name, namespace)}",
-            lambda: self._client.replace(resource.from_dict(dict(obj)), dry_run=dry_run),
+            lambda: self._client.replace(resource(obj), dry_run=dry_run),
         )
 
     def delete(self, api_version: str, kind: str, name: str, namespace: str | None = None) -> None:
@@ -222,11 +233,7 @@ class Kube:
                 raise
 
     def _ask(self, what: str, call: Callable[[], Any]) -> dict[str, Any]:
-        def once() -> dict[str, Any]:
-            found = call()
-            return _plain(found, found.apiVersion, found.kind)
-
-        return self._retried(what, once)
+        return self._retried(what, lambda: dict(call()))
 
     def _retried(self, what: str, call: Callable[[], T]) -> T:
         def once() -> T:
@@ -322,11 +329,6 @@ def _class(api_version: str, kind: str) -> Any:  # noqa: ANN401 - lightkube's cl
         return _CLASSES[api_version, kind]
     except KeyError:
         raise PermanentError(f"Leave {kind} ({api_version}) out: it is not handled here") from None
-
-
-def _plain(obj: Any, api_version: str, kind: str) -> dict[str, Any]:  # noqa: ANN401
-    """An object of lightkube as JSON; list items come without kind and version."""
-    return {"apiVersion": api_version, "kind": kind, **obj.to_dict()}
 
 
 def _in(namespace: str | None) -> dict[str, str]:

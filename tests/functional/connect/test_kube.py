@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -123,3 +125,55 @@ def test_a_cluster_without_agent_says_how_to_connect(kube: Kube) -> None:
     found = agent_check.check(kube)
     assert not found.installed
     assert "castai-eks connect" in found.sentence
+
+
+UNKNOWN = {"of": ["a newer Kubernetes"]}
+
+
+def cluster_role(**rule: object) -> dict[str, Any]:
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": "reader", "unknown": UNKNOWN},
+        "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"], **rule}],
+        "unknown": UNKNOWN,
+    }
+
+
+def test_fields_that_the_client_does_not_know_are_read_and_sent(
+    cluster: ServedCluster, kube: Kube
+) -> None:
+    kind = "rbac.authorization.k8s.io/v1", "ClusterRole"
+
+    def same(found: Mapping[str, Any] | None) -> None:
+        assert found is not None
+        metadata = {key: found["metadata"].get(key) for key in ("name", "unknown")}
+        assert {**found, "metadata": metadata} == cluster_role(unknown=UNKNOWN)
+
+    same(kube.create(cluster_role(unknown=UNKNOWN)))
+    same(cluster.get("ClusterRole", "reader"))
+    found = kube.get(*kind, "reader")
+    same(found)
+    (listed,) = [each for each in kube.list(*kind) if each["metadata"]["name"] == "reader"]
+    assert listed == found
+    same(kube.replace(found or {}))
+    same(cluster.get("ClusterRole", "reader"))
+
+
+def test_a_namespaced_object_goes_to_its_namespace(cluster: ServedCluster, kube: Kube) -> None:
+    written = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "map", "namespace": "kube-system"},
+        "data": {"a": "1"},
+    }
+    kube.create(written)
+    found = kube.get("v1", "ConfigMap", "map", "kube-system")
+    assert found is not None
+    kube.replace({**found, "data": {"a": "2"}, "unknown": UNKNOWN})
+    after = cluster.get("ConfigMap", "map", "kube-system")
+    assert after is not None
+    assert (after["data"], after["unknown"]) == ({"a": "2"}, UNKNOWN)
+    assert [each["kind"] for each in kube.list("v1", "ConfigMap", namespace="kube-system")] == [
+        "ConfigMap"
+    ]

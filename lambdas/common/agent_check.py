@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lambdas.common.kube import Kube
-from lambdas.common.text import cut
+from lambdas.common.text import cut, cut_front
 
 NAMESPACE: Final = "castai-agent"
 DEPLOYMENT: Final = "castai-agent"
 
-_LAST_WORDS: Final = 200  # characters of a container's last log lines that are quoted
 _PULL: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 )
@@ -157,7 +156,7 @@ def _crash(where: str, ended: Object) -> str:
             "Put a valid CAST AI API key into the secret, and change KeyVersion: CAST AI answered "
             f"{where} with 401."
         )
-    last = words.strip().splitlines()[-1][-_LAST_WORDS:] if words.strip() else "it left no message"
+    last = cut_front(words.strip().splitlines()[-1]) if words.strip() else "it left no message"
     return (
         f"Look at the agent's log (kubectl logs -n {NAMESPACE} deployment/{DEPLOYMENT} "
         f"--previous): {where} ended with code {ended.get('exitCode')}: {last}"

@@ -6,6 +6,8 @@ LIMIT = 200  # characters. A log line of CloudWatch holds 256 KB, a node up to 2
 # characters. A refusal of AWS names caller, action and resource before the reason; one of an
 # admission webhook lists what it wants.
 REFUSAL_LIMIT = 800
+# bytes. CloudFormation takes an answer of 4 KiB; the Provider framework adds its own
+REASON_LIMIT = 1000
 
 
 def cut(text: object, limit: int = LIMIT) -> str:
@@ -21,3 +23,37 @@ def cut(text: object, limit: int = LIMIT) -> str:
         if end > limit // 2:
             return head[:end] + more
     return head + "…"
+
+
+def cut_front(text: object, limit: int = LIMIT) -> str:
+    """At most `limit` characters of the end of text from outside, in one line.
+
+    It begins with a word where one begins in the first half.
+    """
+    line = " ".join(str(text).split())
+    if len(line) <= limit:
+        return line
+    tail = line[1 - limit :]
+    start = tail.find(" ") + 1
+    return "…" + (tail[start:] if start <= limit // 2 else tail)
+
+
+def cut_lines(text: str, limit: int = REASON_LIMIT) -> str:
+    """At most `limit` bytes of a message with several lines, in whole lines.
+
+    The first line without room is cut as by `cut` where LIMIT bytes or more are left.
+    """
+    kept: list[str] = []
+    room = limit
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        size = len(line.encode())
+        mark = 0 if number == len(lines) - 1 else len("\n…".encode())
+        if size + mark > room:
+            # "…" has 3 bytes, and takes the place of a character with 1 byte or more.
+            fitting = len(line.encode()[: min(room, size) - 2].decode(errors="ignore"))
+            kept.append(cut(line, fitting) if room >= LIMIT else "…")
+            break
+        kept.append(line)
+        room -= size + 1
+    return "\n".join(kept)

@@ -31,6 +31,7 @@ from lambdas.common.errors import (
 from lambdas.common.kube import Kube
 from lambdas.common.logs import quiet_libraries
 from lambdas.common.own_access import CLUSTER_ADMIN, VIEW, Grant
+from lambdas.common.text import cut_lines
 from lambdas.connect import agent, readiness
 from lambdas.connect.manifest import NAME, render
 from lambdas.connect.readiness import Readiness
@@ -46,7 +47,6 @@ READY_UNTIL: Final = "ReadyUntil"
 OWN_ROLE: Final = "OWN_ROLE_ARN"
 RESERVE: Final = own_access.CALL_PATIENCE + 5.0  # s kept to take our own access back
 END_OF_WAIT: Final = 2 * own_access.CALL_PATIENCE  # s more, after the last look: two reads
-REASON_LENGTH: Final = 1000  # characters: CloudFormation does not take much more
 
 _GONE: Final = "ResourceNotFoundException"
 ADMIN: Final = Grant(CLUSTER_ADMIN)
@@ -140,7 +140,7 @@ def _failure(error: CastaiError) -> AgentResourceError:
     """Logged, and cut to what CloudFormation takes."""
     reason = "\n".join([str(error), *getattr(error, "__notes__", ())])
     logger().error("The request failed", extra={"reason": reason})
-    return AgentResourceError(reason[:REASON_LENGTH])
+    return AgentResourceError(cut_lines(reason))
 
 
 def _create_or_update(event: Event, tools: Means, until: float) -> dict[str, Any]:

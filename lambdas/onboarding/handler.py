@@ -23,6 +23,7 @@ from lambdas.common.cluster import Cluster, Token, token_for
 from lambdas.common.errors import CastaiError, PermanentError, SettingsError, bug
 from lambdas.common.kube import Kube
 from lambdas.common.logs import quiet_libraries
+from lambdas.common.text import cut_lines
 from lambdas.onboarding import names, steps
 from lambdas.onboarding.context import CALL_PATIENCE, Clients, Context, Place
 from lambdas.onboarding.door import Door
@@ -36,7 +37,6 @@ OWN_ROLE: Final = "OWN_ROLE_ARN"
 # s of an invocation kept for its very end: to take back our own access to the cluster, which is an
 # administrator's, with the retries of that call; and to answer.
 RESERVE: Final = own_access.CALL_PATIENCE + 15.0
-REASON_BYTES: Final = 1000  # CloudFormation takes an answer of 4 KiB; the framework adds its own
 
 quiet_libraries()
 
@@ -193,16 +193,9 @@ def _failure(error: CastaiError) -> OnboardingResourceError:
     """Logged, and cut to what CloudFormation takes. The cause's own text is not for a log."""
     reason = "\n".join([str(error), *getattr(error, "__notes__", ())])
     logger().error("The request failed", extra={"reason": reason})
-    return OnboardingResourceError(_cut(reason))
+    return OnboardingResourceError(cut_lines(reason))
 
 
 def _log(wish: Onboarding, rows: list[Row]) -> None:
     done = [f"{row.action} {row.thing} {row.detail}".rstrip() for row in rows]
     logger().info("Done", extra={"cluster": wish.cluster_name, "rows": done})
-
-
-def _cut(reason: str) -> str:
-    encoded = reason.encode()
-    if len(encoded) <= REASON_BYTES:
-        return reason
-    return encoded[: REASON_BYTES - 3].decode(errors="ignore") + "…"

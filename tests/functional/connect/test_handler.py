@@ -153,6 +153,17 @@ class TestConnecting:
         with pytest.raises(AgentResourceError, match=r"(?s)Tolerance.*Replicas"):
             respond(event("Create", properties), tools, remaining=REMAINING)
 
+    def test_a_long_list_ends_with_a_whole_line(
+        self, tools: Means, properties: dict[str, Any]
+    ) -> None:
+        wrong = [f"Tolerance{number:02}" for number in range(40)]
+        with pytest.raises(AgentResourceError) as error:
+            respond(event("Create", properties | dict.fromkeys(wrong, "x")), tools, remaining=1)
+        first, *lines, last = str(error.value).splitlines()
+        assert first == "Correct these properties:"
+        assert len({line.partition(": ")[2] for line in lines}) == 1
+        assert last == "…"
+
 
 def test_a_servers_words_are_cut_before_they_are_logged_or_returned(
     cluster: ServedCluster,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lambdas.common.text import LIMIT, REFUSAL_LIMIT, cut
+from lambdas.common.text import LIMIT, REASON_LIMIT, REFUSAL_LIMIT, cut, cut_front, cut_lines
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,40 @@ def test_text_from_outside_is_one_short_line(given: object, expected: str) -> No
 
 def test_a_refusal_may_be_longer() -> None:
     assert len(cut("x" * 10_000, REFUSAL_LIMIT)) == REFUSAL_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("as it is", "as it is"),
+        ("two\nlines\tand  spaces ", "two lines and spaces"),
+        ("x" * LIMIT, "x" * LIMIT),
+        ("x" * (LIMIT + 1), "…" + "x" * (LIMIT - 1)),
+        ("word " * 100, "…" + "word " * 38 + "word"),
+        ("b" * 300 + " end", "…" + "b" * (LIMIT - 5) + " end"),
+    ],
+)
+def test_the_end_of_text_from_outside_begins_with_a_word(given: object, expected: str) -> None:
+    assert cut_front(given) == expected
+
+
+SENTENCE = "Remove access entry castai-agent by hand. "
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("Do this\n- a\n- b", "Do this\n- a\n- b"),
+        ("x" * REASON_LIMIT, "x" * REASON_LIMIT),
+        ("Do this\n" + SENTENCE * 40, "Do this\n" + (SENTENCE * 23).rstrip()),
+        ("Do this\n" + "a" * 900 + "\n" + SENTENCE * 40, "Do this\n" + "a" * 900 + "\n…"),
+        ("a" * 996 + "\nb", "a" * 996 + "\nb"),
+        ("a" * 996 + "\n" + "b" * 9, "a" * 996 + "\n…"),
+        ("a" * 997 + "\nb" * 9, "a" * 994 + "…"),
+        ("é" * 600, "é" * 498 + "…"),
+    ],
+)
+def test_a_message_is_cut_by_whole_lines(given: str, expected: str) -> None:
+    found = cut_lines(given)
+    assert found == expected
+    assert len(found.encode()) <= REASON_LIMIT

@@ -127,6 +127,33 @@ def test_a_pod_without_a_node() -> None:
     assert "0/3 nodes" in sentence
 
 
+# What a scheduler says of 12 nodes: 234 characters.
+UNSCHEDULABLE = (
+    "0/12 nodes are available: 3 node(s) had untolerated taint {dedicated: gpu}, 4 node(s) didn't "
+    "match Pod's node affinity/selector, 5 Insufficient cpu. preemption: 0/12 nodes are available: "
+    "5 No preemption victims found for incoming pod."
+)
+
+
+def test_a_long_message_of_the_scheduler_ends_after_a_sentence_or_a_word() -> None:
+    assert len(UNSCHEDULABLE) == 234
+    condition = {"type": "PodScheduled", "status": "False", "message": UNSCHEDULABLE}
+    sentence = said(pod(conditions=[condition]))
+    assert sentence.endswith("5 Insufficient cpu.")
+
+
+def test_long_messages_of_every_kind_are_cut() -> None:
+    message = "denied by rule " * 100
+    failed = {"type": "ReplicaFailure", "status": "True", "message": message}
+    found = [said(replica_sets=(replica_set(conditions=[failed]),))]
+    for reason in ("ErrImagePull", "CreateContainerError"):
+        waiting = {"waiting": {"reason": reason, "message": message}}
+        found.append(said(pod(containerStatuses=container(state=waiting))))
+    for sentence in found:
+        assert sentence.endswith("denied by rule…")
+        assert sentence.count("denied") < 20
+
+
 def test_a_secret_that_is_missing() -> None:
     waiting = {"waiting": {"reason": "CreateContainerConfigError", "message": "secret not found"}}
     assert "secret not found" in said(pod(containerStatuses=container(state=waiting)))
@@ -152,6 +179,13 @@ def test_a_crash_is_quoted_by_its_last_line() -> None:
     states = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
     sentence = said(pod(containerStatuses=container(**states)))
     assert sentence.endswith("ended with code 2: last words")
+
+
+def test_a_long_last_line_is_quoted_from_a_word_on() -> None:
+    ended = {"terminated": {"exitCode": 2, "message": "first\n" + "refused " * 100 + "twice"}}
+    states = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
+    sentence = said(pod(containerStatuses=container(**states)))
+    assert sentence.endswith(": …" + "refused " * 24 + "twice")
 
 
 def test_pods_of_an_older_revision_are_not_looked_at() -> None:

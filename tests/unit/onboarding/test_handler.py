@@ -9,8 +9,9 @@ import pytest
 
 from lambdas.common import own_stack
 from lambdas.common.errors import PermanentError
+from lambdas.common.text import REASON_LIMIT
 from lambdas.onboarding import handler
-from lambdas.onboarding.handler import REASON_BYTES, OnboardingResourceError, lambda_handler
+from lambdas.onboarding.handler import OnboardingResourceError, lambda_handler
 
 
 @dataclass
@@ -42,7 +43,7 @@ def test_a_long_reason_is_cut_between_characters(monkeypatch: pytest.MonkeyPatch
     failing(monkeypatch, PermanentError("Do this\n" + "é" * 5000))
     reason = str(answer())
     assert reason.startswith("Do this\n")
-    assert len(reason.encode()) <= REASON_BYTES
+    assert len(reason.encode()) <= REASON_LIMIT
     assert reason.endswith("é…")
 
 

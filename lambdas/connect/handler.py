@@ -48,7 +48,10 @@ OWN_ROLE: Final = "OWN_ROLE_ARN"
 RESERVE: Final = own_access.CALL_PATIENCE + 5.0  # s kept to take our own access back
 END_OF_WAIT: Final = 2 * own_access.CALL_PATIENCE  # s more, after the last look: two reads
 
+RIGHTS_KNOWN_AFTER: Final = 60.0  # s until EKS knows a new policy of our role; usually a few
+
 _GONE: Final = "ResourceNotFoundException"
+_DENIED: Final = "AccessDeniedException"
 ADMIN: Final = Grant(CLUSTER_ADMIN)
 VIEWER: Final = Grant(VIEW, (NAME,))
 
@@ -62,6 +65,10 @@ OpenApi = Callable[[str, str, Clock, float], CastaiApi]
 
 class AgentResourceError(CastaiError):
     """The reason that CloudFormation shows: what failed, and what could not be undone."""
+
+
+class _NotYetAllowedError(RetryableError):
+    """EKS does not know our right yet, or there is none."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +153,7 @@ def _failure(error: CastaiError) -> AgentResourceError:
 def _create_or_update(event: Event, tools: Means, until: float) -> dict[str, Any]:
     wish = parse(event["ResourceProperties"])
     key = _key(tools, wish)
-    cluster = _cluster(tools, wish.cluster_name)
+    cluster = _new_cluster(tools, wish.cluster_name)
     place = agent.place(cluster)
     with _access(tools, cluster, ADMIN, until) as kube, _api(tools, wish, key, until) as api:
         done = agent.connect(
@@ -219,6 +226,23 @@ def _key(tools: Means, wish: Agent) -> str:
 
 def _cluster(tools: Means, name: str) -> Cluster:
     return _patiently(tools, lambda: clusters.describe(tools.eks, name, region=tools.region))
+
+
+def _new_cluster(tools: Means, name: str) -> Cluster:
+    """The cluster, waited for while IAM has not told EKS of the policy that names it.
+
+    That policy is made with the cluster's resource, a moment before the first request.
+    """
+
+    def describe() -> Cluster:
+        try:
+            return _cluster(tools, name)
+        except AwsRefusedError as error:
+            if error.code == _DENIED:
+                raise _NotYetAllowedError(str(error)) from error
+            raise
+
+    return backoff.call(describe, until=tools.clock.now() + RIGHTS_KNOWN_AFTER, clock=tools.clock)
 
 
 def _patiently(tools: Means, call: Callable[[], T]) -> T:

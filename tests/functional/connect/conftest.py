@@ -79,8 +79,13 @@ class Eks:
     calls: list[str] = field(default_factory=list)
     throttled: dict[str, int] = field(default_factory=dict)
     """By operation: so many calls more are answered with ThrottlingException."""
+    unknown_rights: int = 0
+    """So many calls more are denied: IAM has not told EKS of a new policy yet."""
 
     def _limit(self, operation: str) -> None:
+        if self.unknown_rights:
+            self.unknown_rights -= 1
+            raise _refusal("AccessDeniedException", operation)
         if self.throttled.get(operation, 0):
             self.throttled[operation] -= 1
             raise _refusal("ThrottlingException", operation)

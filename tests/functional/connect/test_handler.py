@@ -341,6 +341,24 @@ class TestThrottling:
         assert list(eks.entries) == [ROLE]
 
 
+class TestNewRights:
+    """The policy for a cluster is made a moment before the cluster's resource needs it."""
+
+    def test_a_policy_that_eks_does_not_know_yet_is_waited_for(
+        self, tools: Means, eks: Eks, properties: dict[str, Any]
+    ) -> None:
+        eks.unknown_rights = 5
+        respond(event("Create", properties), in_no_time(tools), remaining=REMAINING)
+        assert eks.calls[:2] == ["create", "AmazonEKSClusterAdminPolicy"]
+
+    def test_one_that_never_comes_is_named(
+        self, tools: Means, eks: Eks, properties: dict[str, Any]
+    ) -> None:
+        eks.unknown_rights = 10_000
+        with pytest.raises(AgentResourceError, match=r"^Allow eks:DescribeCluster to this"):
+            respond(event("Create", properties), in_no_time(tools), remaining=REMAINING)
+
+
 class TestDisconnecting:
     def connected(self, tools: Means, properties: dict[str, Any]) -> str:
         answer = respond(event("Create", properties), tools, remaining=REMAINING)

@@ -9,15 +9,17 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
+from msgspec import structs
 
 from cli import account, show
-from lambdas.common import api_key
+from lambdas.common import agent_check, api_key
 from lambdas.common.errors import CastaiError, PermanentError
-from lambdas.onboarding import steps
-from lambdas.onboarding.context import Context
+from lambdas.connect.manifest import METADATA
+from lambdas.onboarding import identity, inspection, steps
+from lambdas.onboarding.context import Context, Facts
 from lambdas.onboarding.door import Door
 from lambdas.onboarding.handler import context_of
-from lambdas.onboarding.ledger import Action
+from lambdas.onboarding.ledger import Action, Ledger, Row, first_line
 from lambdas.onboarding.policies import Mode, Permissions
 from lambdas.onboarding.request import Kind, Onboarding, Request, parse
 
@@ -128,51 +130,103 @@ def offboard(
 def status(
     cluster: account.Cluster,
     *,
-    mode: ModeOption = Mode.USER,
+    mode: Annotated[
+        Mode | None, typer.Option(help="What CAST AI acts as; by default what is there.")
+    ] = None,
     cluster_id: ClusterId = None,
     api_key_secret: ApiKeySecret = None,
     permissions: PermissionsOption = Permissions.SEEDS,
     properties: Properties = None,
     region: account.Region = None,
 ) -> None:
-    """The cluster, the agent, CAST AI's view of both, and whether the onboarding is complete."""
-    wish = _wish(
-        cluster,
-        mode=mode,
-        cluster_id=cluster_id,
-        api_key_secret=api_key_secret,
-        permissions=permissions,
-        adopt=False,
-        properties=["RequireAgent=false", *(properties or ())],
-    )
+    """The cluster, the agent, CAST AI's view of both, and how far the onboarding is.
+
+    No option is needed. With --cluster-id or --api-key-secret the onboarding is compared with what
+    onboard would make by these options; without them, what castai-eks made is listed.
+    """
+    chosen = {"Permissions": permissions.value} | ({"Mode": mode.value} if mode else {})
+    chosen |= _properties(cluster, cluster_id, api_key_secret, properties)
+    wish = parse(chosen, tolerant=True)
     with _context(wish, region) as ctx:
-        rows = steps.plan(replace(ctx, plan_only=True))
-        changes = [row for row in rows if row.action is not Action.KEEP]
+        look = replace(ctx, plan_only=True, discover=True)
+        inspection.look_back(look)
+        look.facts.cluster_id = look.facts.cluster_id or _agents_id(look)
+        modes = [wish.mode] if "Mode" in chosen else identity.own_modes(look)
+        may_compare = look.facts.cluster and (wish.cluster_id or ctx.api) and len(modes) == 1
+        onboarding, rows = _compared(look, modes[0]) if may_compare else _listed(look)
         found = {
-            "Cluster": f"{ctx.cluster.status}, access by {ctx.cluster.authentication_mode}",
-            "Agent": _agent(ctx),
-            "CAST AI": _seen(ctx),
-            "Onboarding": f"{len(changes)} of {len(rows)} things differ" if changes else "complete",
+            "Cluster": _state(look),
+            "Agent": _agent(look),
+            "CAST AI": _seen(look),
+            "Mode": " and ".join(modes),
+            "Onboarding": onboarding,
         }
     show.facts(found)
-    if changes:
-        show.rows(changes)
+    if rows:
+        show.rows(rows)
 
 
-def _agent(ctx: Context) -> str:
+def _compared(look: Context, mode: Mode) -> tuple[str, list[Row]]:
+    """What differs from what onboard would make in this mode."""
+    wish = structs.replace(
+        look.onboarding,
+        mode=mode,
+        cluster_id=look.facts.cluster_id or None,
+        require_agent=False,
+    )
     try:
-        return ctx.agent_problem(ctx.kube()) or "available"
+        rows = steps.plan(
+            replace(look, onboarding=wish, discover=False, ledger=Ledger(), facts=Facts())
+        )
     except CastaiError as error:
-        return str(error).partition("\n")[0]
+        return first_line(error), []
+    changes = [row for row in rows if row.action is not Action.KEEP]
+    return f"{len(changes)} of {len(rows)} things differ" if changes else "complete", changes
 
 
-def _seen(ctx: Context) -> str:
-    if ctx.api is None or not ctx.facts.cluster_id:
+def _listed(look: Context) -> tuple[str, list[Row]]:
+    """What castai-eks made, with what is not its own or could not be read."""
+    rows = [
+        replace(row, action=Action.KEEP, detail="") if row.action is Action.DELETE else row
+        for row in steps.found(replace(look, ledger=Ledger()))
+    ]
+    made = sum(row.action is Action.KEEP for row in rows)
+    things = f"{made} things here were" if made else "nothing here was"
+    return f"{things} made by castai-eks", rows
+
+
+def _state(look: Context) -> str:
+    found = look.facts.cluster
+    if found is None:
+        return f"EKS does not know it in {look.place.region}"
+    return f"{found.status}, access by {found.authentication_mode}"
+
+
+def _agents_id(look: Context) -> str:
+    """The id that the agent works under; empty without an agent, or without a way to look."""
+    try:
+        found = look.kube().get("v1", "ConfigMap", METADATA, agent_check.NAMESPACE)
+    except CastaiError:
+        return ""
+    return str((found or {}).get("data", {}).get("CLUSTER_ID", ""))
+
+
+def _agent(look: Context) -> str:
+    try:
+        return look.agent_problem(look.kube()) or "available"
+    except CastaiError as error:
+        return first_line(error)
+
+
+def _seen(look: Context) -> str:
+    if look.api is None:
         return "not asked: give --api-key-secret"
+    if not look.facts.cluster_id:
+        return "not registered by castai-eks or an agent; else give --cluster-id"
     try:
-        seen = ctx.api.get(ctx.facts.cluster_id)
+        seen = look.api.get(look.facts.cluster_id)
     except CastaiError as error:
-        return str(error).partition("\n")[0]
+        return first_line(error)
     return f"cluster {seen.status}, agent {seen.agent_status}"
 
 

@@ -87,7 +87,7 @@ def remove(ctx: Context) -> None:
     if stranger:
         ctx.ledger.leave(thing(ctx), stranger)
         return
-    if ctx.discover and not identity.is_there(ctx):
+    if ctx.discover and not identity.own_modes(ctx):
         return  # CAST AI's way in is gone, and was disconnected with it
     ctx.ledger.delete(thing(ctx), lambda: api.disconnect(facts.cluster_id), "disconnect")
     if ctx.discover or any(

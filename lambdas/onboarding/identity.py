@@ -60,16 +60,16 @@ def stranger(ctx: Context) -> str:
     return f"{principal.thing} {ownership.described(found.tags)}"
 
 
-def is_there(ctx: Context) -> bool:
-    """Whether an identity of ours is there, of whichever mode."""
+def own_modes(ctx: Context) -> tuple[Mode, ...]:
+    """The modes of which an identity of ours is there."""
     cluster = ctx.onboarding.cluster_name
-    principals: list[User | Role] = [
-        Role(ctx, names.role_name(cluster, each)) for each in ctx.known_ids
+    principals: list[tuple[Mode, User | Role]] = [
+        (Mode.ROLE, Role(ctx, names.role_name(cluster, each))) for each in ctx.known_ids
     ]
     if len(cluster) <= policies.USER_CLUSTER_CHARACTERS:
-        principals.append(User(ctx, names.user_name(cluster)))
-    found = (principal.found() for principal in principals)
-    return any(each is not None and ctx.owner.owns(each.tags) for each in found)
+        principals.append((Mode.USER, User(ctx, names.user_name(cluster))))
+    found = ((mode, principal.found()) for mode, principal in principals)
+    return tuple(dict.fromkeys(mode for mode, each in found if each and ctx.owner.owns(each.tags)))
 
 
 def remove(ctx: Context) -> None:

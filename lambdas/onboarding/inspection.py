@@ -48,14 +48,14 @@ def inspect(ctx: Context) -> None:
 
 
 def look_back(ctx: Context) -> None:
-    """What a removal needs to know. Nothing missing stops it."""
+    """What a removal, or a look at what is there, needs to know. Nothing missing stops it."""
     wish, facts = ctx.onboarding, ctx.facts
     facts.cluster = _cluster(ctx)
     if ctx.discover:
         ctx.onboarding = replace(wish, path=_own_path(ctx) or wish.path)
     facts.former_ids = _former_ids(ctx)
     facts.cluster_id = wish.cluster_id or next(iter(facts.former_ids), "")
-    if not facts.cluster_id and ctx.api is not None:
+    if not facts.cluster_id and ctx.api is not None and not ctx.plan_only:
         try:
             facts.cluster_id = _registered(ctx)
         except CastaiError as error:

@@ -1,10 +1,11 @@
-"""The onboarding as an ordered list of steps, and the four things that are done with it.
+"""The onboarding as an ordered list of steps, and the five things that are done with it.
 
 plan      every step, writing nothing: what would change
 onboard   plan, refuse what cannot end well, apply, then remove what the new state replaces;
           a failure is undone write by write before it is raised
 offboard  every step's removal, the last step first, past every failure to the end
 plan_offboard   what that would remove
+found     what a removal would come upon, nodes that use it or not; what cannot be read, and why
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Step:
     remove: Callable[[Context], None]
 
 
+HAND_OVER: Final = "hand-over"
 STEPS: Final = (
     Step("policy", policy.ensure, policy.remove),
     Step("identity", identity.ensure, identity.remove),
@@ -52,7 +54,7 @@ STEPS: Final = (
     Step("cluster access", cluster_access.ensure, cluster_access.remove),
     Step("security group", security_group.ensure, security_group.remove),
     Step("credentials", credentials.ensure, credentials.remove),
-    Step("hand-over", handover.ensure, handover.remove),
+    Step(HAND_OVER, handover.ensure, handover.remove),
 )
 
 
@@ -154,6 +156,24 @@ def plan_offboard(ctx: Context) -> list[Row]:
     for name, error in _remove_all(ctx):
         ctx.ledger.step = name
         ctx.ledger.leave(name, str(error))
+    return ctx.ledger.rows
+
+
+def found(ctx: Context) -> list[Row]:
+    """What is in account and cluster under our names: ours (`delete`), or not (`leave`).
+
+    `ctx` has looked back. Writes nothing and asks CAST AI nothing; a step that cannot be read is a
+    row with the reason, and the others are read all the same.
+    """
+    ctx.ledger.dry = True
+    for step in STEPS:
+        if step.name == HAND_OVER:
+            continue
+        ctx.ledger.step = step.name
+        try:
+            step.remove(ctx)
+        except CastaiError as error:
+            ctx.ledger.leave(step.name, f"could not be read: {first_line(error)}")
     return ctx.ledger.rows
 
 

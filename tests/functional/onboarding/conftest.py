@@ -456,6 +456,7 @@ def scene(api_server: ServedCluster, users: Users) -> Iterator[Scene]:
     aws.session.cache_clear()
     for kind, name, namespace in (
         ("ConfigMap", "aws-auth", "kube-system"),
+        ("ConfigMap", "castai-agent-metadata", "castai-agent"),
         ("ClusterRole", "castai-spot-handler", ""),
         ("ClusterRoleBinding", "castai-spot-handler", ""),
     ):

@@ -14,7 +14,8 @@ from cli import account
 from cli.main import app
 from lambdas.onboarding.steps import InTheWayError, OffboardError
 from sandbox.cluster import Answer
-from tests.functional.onboarding.conftest import API_KEY, API_KEY_SECRET, Scene
+from tests.functional.onboarding.conftest import API_KEY, API_KEY_SECRET, REGION, Scene
+from tests.functional.onboarding.eks import ACCOUNT
 from tests.functional.onboarding.test_lifecycle import SPOT_ROLE
 
 Run = Callable[..., Result]
@@ -133,7 +134,7 @@ def test_what_a_stack_made_is_in_the_way_and_stays(scene: Scene, run: Run) -> No
 
 def test_the_status_tells_how_far_the_onboarding_is(scene: Scene, run: Run) -> None:
     scene.agent = "Install the agent"
-    text = run("status", *api(scene)).stdout
+    text = run("status", "--mode", "user", *api(scene)).stdout
     assert "things differ" in text
     assert "Install the agent" in text
     run("onboard", *api(scene))
@@ -141,6 +142,99 @@ def test_the_status_tells_how_far_the_onboarding_is(scene: Scene, run: Run) -> N
     text = run("status", *api(scene)).stdout
     assert "complete" in text
     assert "available" in text
+
+
+IDENTITIES = {
+    "user": "IAM user cast-eks-prod",
+    "cross-account-role": "IAM role cast-eks-prod-cluster-role-",
+}
+
+
+def _launch_node(scene: Scene) -> None:
+    """A node as CAST AI adds one, which stops a removal and no status."""
+    [profile] = scene.iam.list_instance_profiles()["InstanceProfiles"]
+    [group] = [
+        group["GroupId"]
+        for group in scene.ec2.describe_security_groups()["SecurityGroups"]
+        if "CastNodeSecurityGroup" in group["GroupName"]
+    ]
+    scene.node(
+        {
+            "ClusterId": scene.cluster_id,
+            "InstanceProfileArn": profile["Arn"],
+            "SecurityGroupId": group,
+        }
+    )
+
+
+@pytest.mark.parametrize("mode", IDENTITIES)
+def test_the_status_needs_no_option(scene: Scene, run: Run, mode: str) -> None:
+    text = run("status").stdout
+    assert "ACTIVE" in text
+    assert "available" in text
+    assert "not asked: give --api-key-secret" in text
+    assert "nothing here was made by castai-eks" in text
+    run("onboard", "--mode", mode, "-p", "Path=/castai/", *api(scene))
+    _launch_node(scene)
+    before = scene.snapshot()
+    written = len(scene.writes.done)
+    text = run("status").stdout
+    assert mode in text
+    assert "not asked: give --api-key-secret" in text
+    for thing in (IDENTITIES[mode], "CastEKSPolicy-prod", "CastNodeSecurityGroup"):
+        assert thing in text
+    assert "delete" not in text
+    assert (scene.snapshot(), len(scene.writes.done)) == (before, written)
+
+
+@pytest.mark.parametrize("mode", IDENTITIES)
+def test_the_status_compares_with_the_mode_and_the_path_that_are_there(
+    scene: Scene, run: Run, mode: str
+) -> None:
+    run("onboard", "--mode", mode, "-p", "Path=/castai/", *api(scene))
+    text = run("status", *api(scene)).stdout
+    assert "complete" in text
+    assert mode in text
+    assert "cluster ready, agent" in text
+
+
+def test_a_cluster_that_is_not_registered_is_not_asked_about(scene: Scene, run: Run) -> None:
+    for options in ((), ("--mode", "user"), ("--mode", "cross-account-role")):
+        assert "not registered" in run("status", *options, *api(scene)).stdout
+    assert scene.castai.log == []
+
+
+def test_the_status_knows_the_id_that_the_agent_works_under(scene: Scene, run: Run) -> None:
+    eks = {"clusterName": "prod", "region": REGION, "accountId": ACCOUNT}
+    cluster_id = scene.castai.register({"name": "prod", "eks": eks}).id
+    scene.cluster.add_namespace("castai-agent")
+    scene.cluster.create(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "castai-agent-metadata", "namespace": "castai-agent"},
+            "data": {"CLUSTER_ID": cluster_id},
+        }
+    )
+    assert "agent waiting-connection" in run("status", *api(scene)).stdout
+
+
+def test_the_status_says_what_it_could_not_read(scene: Scene, run: Run) -> None:
+    run("onboard", "-p", "ClusterAccess=aws-auth", *api(scene))
+    refused = Answer(403, {"kind": "Status", "status": "Failure", "code": 403, "message": "no"})
+    scene.cluster.faults.add("GET", "aws-auth", refused, times=math.inf)
+    text = run("status").stdout
+    assert "could not be read" in text
+    for thing in ("IAM user cast-eks-prod", "CastEKSPolicy-prod"):
+        assert thing in text
+
+
+def test_the_status_of_a_cluster_that_is_gone_lists_what_is_left(scene: Scene, run: Run) -> None:
+    run("onboard", *api(scene))
+    scene.eks.exists = False
+    text = run("status").stdout
+    assert "EKS does not know it" in text
+    assert "IAM user cast-eks-prod" in text
 
 
 def test_the_key_is_shown_only_when_asked_for(scene: Scene, run: Run) -> None:

@@ -114,17 +114,22 @@ def offboard(
     wish = parse(given, tolerant=True)
     with _context(wish, region, Kind.DELETE) as ctx:
         rows = steps.plan_offboard(replace(ctx, discover=True))
-    if not any(row.action is Action.DELETE for row in rows):
+    planned = [row for row in rows if row.action is Action.DELETE]
+    if not planned:
         typer.echo(f"Nothing of castai-eks is left to remove for {cluster}.")
         rows = [row for row in rows if row.action is Action.LEAVE]
-    if rows:
+    if rows and (dry_run or not yes or not planned):
         show.rows(rows)
-    if dry_run or not any(row.action is Action.DELETE for row in rows):
+    if dry_run or not planned:
         return
     if not yes:
         typer.confirm(f"Remove CAST AI's access to {cluster}?", abort=True)
     with _context(wish, region, Kind.DELETE) as ctx:
-        show.rows(steps.offboard(replace(ctx, discover=True)))
+        done = steps.offboard(replace(ctx, discover=True))
+    shown = [] if yes else rows  # what was shown before the question is not shown again
+    if others := [row for row in done if row not in shown]:
+        show.rows(others)
+    typer.echo(f"Things removed: {sum(row.action is Action.DELETE for row in done)}")
 
 
 def status(

@@ -80,6 +80,33 @@ def test_onboard_and_offboard_leave_the_account_as_it_was(scene: Scene, run: Run
     assert scene.snapshot() == before
 
 
+def test_offboard_shows_each_thing_once(scene: Scene, run: Run) -> None:
+    gone = "IAM role cast-eks-prod-cluster-role-"
+
+    def lines(shown: str) -> list[str]:
+        return [line for line in shown.splitlines() if gone in line and "policy" not in line]
+
+    run("onboard", "--mode", "cross-account-role", *api(scene))
+    assert len(lines(run("offboard", "--yes", *api(scene)).stdout)) == 1
+    run("onboard", "--mode", "cross-account-role", *api(scene))
+    asked = run("offboard", *api(scene), answer="y\n").stdout
+    shown, _, after = asked.partition("[y/N]")
+    assert len(lines(shown)) == 1
+    assert not lines(after)
+    removed = sum(" delete " in line for line in shown.splitlines())
+    assert f"Things removed: {removed}\n" in after
+
+
+def test_offboard_shows_what_it_did_otherwise_than_planned(scene: Scene, run: Run) -> None:
+    run("onboard", "-p", "AccountWidePolicy=true", *api(scene))
+    user = {"UserName": "someone"}
+    scene.iam.create_user(**user)
+    [shared] = scene.iam.list_policies(Scope="Local")["Policies"]
+    scene.iam.attach_user_policy(**user, PolicyArn=shared["Arn"])
+    asked = run("offboard", "-p", "AccountWidePolicy=true", *api(scene), answer="y\n").stdout
+    assert "still used by user someone" in asked.partition("[y/N]")[2]
+
+
 WAYS = {
     "aws-auth": ["-p", "ClusterAccess=aws-auth", "-p", f"SpotHandlerRoleArn={SPOT_ROLE}"],
     "entries": ["-p", "ClusterAccess=access-entries", "-p", f"SpotHandlerRoleArn={SPOT_ROLE}"],

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Final, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -29,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console(highlight=False, soft_wrap=True)
+EVENT_SHOWN: Final = 8  # characters of an event's id in the table: a row fits into 80
 
 Folder = Annotated[
     Path,
@@ -116,18 +117,28 @@ def status(folder: Folder = FOLDER) -> None:
         for node in state.nodes:
             nodes.add_row(node.instance, node.name, node.zone, "spot" if node.spot else "on demand")
         console.print(nodes)
-        deliveries = Table("event", "function", "state", "attempts", "outcome", box=None)
-        for delivery in client.deliveries():
-            result = delivery["result"] if isinstance(delivery["result"], dict) else {}
-            outcome = result.get("outcome") or result.get("errorMessage", "")
-            deliveries.add_row(
-                delivery["event"],
-                delivery["function"],
-                delivery["state"],
-                str(delivery["attempts"]),
-                Text(str(outcome)),
-            )
-        console.print(deliveries if deliveries.row_count else "no events yet")
+        _show(client.deliveries())
+
+
+def _show(deliveries: list[dict[str, Any]]) -> None:
+    """A row for each event; below, the whole id and the error of each that failed."""
+    table = Table("event", "function", "state", "attempts", "outcome", box=None)
+    failures = []
+    for delivery in deliveries:
+        result = delivery["result"] if isinstance(delivery["result"], dict) else {}
+        event, function = delivery["event"], delivery["function"]
+        table.add_row(
+            event[:EVENT_SHOWN],
+            function,
+            delivery["state"],
+            str(delivery["attempts"]),
+            Text(str(result.get("outcome", ""))),
+        )
+        if error := result.get("errorMessage"):
+            failures.append(Text(f"\nevent {event}, {function}:\n{error}"))
+    console.print(table if deliveries else "no events yet")
+    for failure in failures:
+        console.print(failure, soft_wrap=not console.is_terminal)
 
 
 @app.command()

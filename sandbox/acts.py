@@ -7,6 +7,7 @@ from typing import Any
 from lightkube.resources.core_v1 import ConfigMap
 from lightkube.resources.rbac_authorization_v1 import ClusterRole
 
+from lambdas.onboarding.names import SPOT_HANDLER_GROUP
 from sandbox import inventory, kubernetes, verdict, wait
 from sandbox.aws import spot_notice
 from sandbox.following import Following
@@ -23,9 +24,8 @@ COMING_BACK = 20.0  # s for replacements to be ready after the drain
 
 AGENT = "castai-agent"
 SPOT_HANDLER = "castai-spot-handler"
-SPOT_GROUP = "castai:spot-handler"
 THE_AGENT = Somebody("the agent", f"system:serviceaccount:{AGENT}:{AGENT}")
-THE_HANDLER = Somebody("the spot handler", SPOT_HANDLER, SPOT_GROUP)
+THE_HANDLER = Somebody("the spot handler", SPOT_HANDLER, SPOT_HANDLER_GROUP)
 
 # What is asked of Kubernetes on behalf of the agent and of the spot handler.
 READ = {"list pods": Right("list", "pods"), "list nodes": Right("list", "nodes")}
@@ -119,9 +119,11 @@ def handler(stage: Stage) -> None:
     entry = stage.aws.eks.describe_access_entry(
         clusterName=stage.state.cluster, principalArn=outputs["RoleArn"]
     )["accessEntry"]
-    if entry["kubernetesGroups"] != [SPOT_GROUP]:
+    if entry["kubernetesGroups"] != [SPOT_HANDLER_GROUP]:
         raise DemoError(f"the access entry is of the groups {entry['kubernetesGroups']}")
-    stage.view.step(f"role {_short(outputs['RoleArn'])} is in the cluster's group {SPOT_GROUP}")
+    stage.view.step(
+        f"role {_short(outputs['RoleArn'])} is in the cluster's group {SPOT_HANDLER_GROUP}"
+    )
     _ask(stage, THE_HANDLER, {**READ, **DRAIN}, NEVER)
 
 

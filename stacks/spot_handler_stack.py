@@ -10,6 +10,7 @@ from aws_cdk import aws_lambda_destinations as destinations
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
+from lambdas.onboarding import names
 from stacks.castai_stack import CastaiStack
 from stacks.constructs.alarms import METRICS_NAMESPACE, SERVICE, SpotAlarms
 from stacks.constructs.bundling import ROOT
@@ -29,9 +30,6 @@ TIMEOUT = Duration.seconds(150)
 # Lambda repeats a failed invocation after one minute, then after two more. The first still has a
 # minute to drain in, the second would come after the interruption.
 INVOCATION_RETRIES = 1
-
-# manifests/spot-handler-rbac.yaml binds the group to what it may do.
-KUBERNETES_GROUP = "castai:spot-handler"
 
 
 class SpotHandlerStack(CastaiStack):
@@ -156,16 +154,17 @@ class SpotHandlerStack(CastaiStack):
                 cluster_name=cluster,
                 principal_arn=role.role_arn,
                 type="STANDARD",
-                kubernetes_groups=[KUBERNETES_GROUP],
+                kubernetes_groups=[names.SPOT_HANDLER_GROUP],
             )
 
     def _outputs(self, role: iam.IRole, function: PythonFunction, failures: sqs.IQueue) -> None:
+        group = names.SPOT_HANDLER_GROUP
         for name, value, description in (
             ("FunctionName", function.function_name, "The spot handler"),
             (
                 "RoleArn",
                 role.role_arn,
-                f"Its role; clusters that are not listed map it to the group {KUBERNETES_GROUP}",
+                f"Its role; clusters that are not listed map it to the group {group}",
             ),
             ("LogGroupName", function.own_log_group.log_group_name, "Its log"),
             ("FailureQueueUrl", failures.queue_url, "Notices that were given up, with the reason"),

@@ -22,12 +22,13 @@ from typing import Any, Final
 import yaml
 
 from lambdas.common.errors import PermanentError
+from lambdas.onboarding import names
 from lambdas.onboarding.policies import NODE_ACCESS_GROUPS
 
 CONFIG_MAP: Final = "kube-system/aws-auth"
 NODE_USERNAME: Final = "system:node:{{EC2PrivateDNSName}}"
 ADMIN_GROUPS: Final = ("system:masters",)
-SPOT_HANDLER_GROUPS: Final = ("castai:spot-handler",)
+SPOT_HANDLER_GROUPS: Final = (names.SPOT_HANDLER_GROUP,)
 
 
 class Kind(StrEnum):

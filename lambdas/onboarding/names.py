@@ -18,6 +18,8 @@ IPV6_POLICY: Final = "CastEC2AssignIPv6Policy"
 """On the node role of an IPv6 cluster, as CAST AI's script names it."""
 ACCOUNT_WIDE_POLICY: Final = "CastEKSPolicy"
 SPOT_ROLE: Final = "CastLambdaRoleForSpot"
+SPOT_HANDLER_GROUP: Final = "castai:spot-handler"
+"""The spot handler's group in a cluster; manifests/spot-handler-rbac.yaml gives it its rights."""
 SPOT_FUNCTION: Final = "cast-ai-ec2-events-handler"
 """The function that CAST AI's backend itself deployed until 2022, one per account and region."""
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from lambdas.onboarding.aws_auth import SPOT_HANDLER_GROUPS
+from lambdas.onboarding import names
 from lambdas.onboarding.context import Context
 
 NAME: Final = "castai-spot-handler"
-GROUP: Final = SPOT_HANDLER_GROUPS[0]
+GROUP: Final = names.SPOT_HANDLER_GROUP
 API: Final = "rbac.authorization.k8s.io"
 VERSION: Final = f"{API}/v1"
 LABELS: Final = {

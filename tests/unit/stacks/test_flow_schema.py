@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from stacks.spot_handler_stack import KUBERNETES_GROUP
+from lambdas.onboarding.names import SPOT_HANDLER_GROUP
 
 MANIFESTS = Path(__file__).parents[3] / "manifests"
 [SCHEMA] = yaml.safe_load_all((MANIFESTS / "spot-handler-flow-schema.yaml").read_text())
@@ -33,7 +33,7 @@ def test_it_comes_before_everyone_and_after_the_system() -> None:
 
 def test_its_subject_is_the_group_of_the_access_entry_and_nobody_else() -> None:
     [rule] = SCHEMA["spec"]["rules"]
-    assert rule["subjects"] == [{"kind": "Group", "group": {"name": KUBERNETES_GROUP}}]
+    assert rule["subjects"] == [{"kind": "Group", "group": {"name": SPOT_HANDLER_GROUP}}]
 
 
 def test_it_matches_every_request_that_the_handler_may_make() -> None:

@@ -178,8 +178,6 @@ class Rig:
             "AWS_ENDPOINT_URL": aws.url,
             "AWS_CA_BUNDLE": str(self._authorities),
             "AWS_LAMBDA_FUNCTION_NAME": "spot-handler",
-            "POWERTOOLS_SERVICE_NAME": "spot-handler",
-            "POWERTOOLS_METRICS_NAMESPACE": "CastAI/SpotHandler",
             **more,
         }
 

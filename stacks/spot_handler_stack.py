@@ -12,7 +12,7 @@ from constructs import Construct
 
 from lambdas.onboarding import names
 from stacks.castai_stack import CastaiStack
-from stacks.constructs.alarms import METRICS_NAMESPACE, SERVICE, SpotAlarms
+from stacks.constructs.alarms import SpotAlarms
 from stacks.constructs.bundling import ROOT
 from stacks.constructs.failure_queue import FailureQueue
 from stacks.constructs.python_function import PythonFunction
@@ -112,8 +112,6 @@ class SpotHandlerStack(CastaiStack):
                 "CLUSTERS": ",".join(self.spot.clusters),
                 "DRILL_SOURCES": ",".join(self.spot.drill_sources),
                 "LOG_LEVEL": self.settings.functions.log_level,
-                "POWERTOOLS_SERVICE_NAME": SERVICE,
-                "POWERTOOLS_METRICS_NAMESPACE": METRICS_NAMESPACE,
                 **self._castai(),
             },
         )

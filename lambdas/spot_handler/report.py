@@ -26,7 +26,7 @@ PODS_NAMED = 10  # pods an Event names; the log names all
 
 @cache
 def logger() -> Logger:
-    """The container's logger; service and level come from the environment."""
+    """The container's logger; its level comes from the environment."""
     return Logger(service=SERVICE, use_rfc3339=True)  # what Lambda's own level filter reads
 
 

@@ -110,6 +110,17 @@ class TestFunction:
         )
         assert Settings.from_env(default.one(FUNCTION)["Environment"]["Variables"]) == Settings()
 
+    def test_the_handler_reads_each_variable_of_its_environment(self, everything: Stack) -> None:
+        class Environment(dict[str, str]):
+            def get(self, key: str, default: Any = None) -> Any:
+                read.add(key)
+                return super().get(key, default)
+
+        read: set[str] = set()
+        variables = everything.one(FUNCTION)["Environment"]["Variables"]
+        Settings.from_env(Environment(variables))
+        assert set(variables) <= read
+
     def test_vpc_tracing_snapshots_and_concurrency_by_context_only(
         self, default: Stack, everything: Stack
     ) -> None:

@@ -1,4 +1,4 @@
-"""`make demo` without a terminal, as in a pipeline: the whole story, and an honest end."""
+"""`make demo` without a terminal, as in a pipeline: the whole story, as the README shows it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.demo import CHAPTERS
+from tests.support import pages
 
 pytestmark = pytest.mark.long
 
@@ -39,3 +40,12 @@ def test_the_whole_story_ends_well_and_leaves_nothing(tmp_path: Path) -> None:
         re.MULTILINE,
     )
     assert not folder.exists()
+    said = {masked(line) for line in done.stdout.splitlines()}
+    shown = pages.between(pages.README, "demo").splitlines()[1:-1]  # without the fences
+    unsaid = [line for line in shown if masked(line) not in said]
+    assert not unsaid, "Take the README's extract anew from the output of make demo"
+
+
+def masked(line: str) -> str:
+    """The line without what differs from run to run: figures, names with hashes, alignment."""
+    return " ".join(re.sub(r"[\w.-]*\d[\w.-]*", "#", line).split())

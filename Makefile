@@ -49,7 +49,7 @@ $(CDK): package-lock.json $(VENV)
 demo: setup ## The main job on this machine: deploy, notice, drained node
 	$(BIN)/python -m sandbox demo
 
-test: setup lint types contracts unit functional infra contract integration ## Every test that needs no account
+test: setup lint types contracts unit functional infra contract integration ## Every check and test, but for those of `long` and of `test-contract CLUSTER=real`
 
 lint: $(VENV)
 	$(BIN)/ruff format --check .

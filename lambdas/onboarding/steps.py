@@ -3,7 +3,8 @@
 plan      every step, writing nothing: what would change
 onboard   plan, refuse what cannot end well, apply, then remove what the new state replaces;
           a failure is undone write by write before it is raised
-offboard  every step's removal, the last step first, past every failure to the end
+offboard  refuse while nodes use what would go; else every step's removal, the last step first,
+          past a failure, but for the steps that must not follow it (`_NOT_AFTER`)
 plan_offboard   what that would remove
 found     what a removal would come upon, nodes that use it or not; what cannot be read, and why
 """

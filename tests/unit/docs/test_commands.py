@@ -38,7 +38,7 @@ AWS_CUSTOM = {
     ("eks", "update-kubeconfig"): {"name"},
 }
 AWS_GLOBAL = {"query", "output", "region"}
-KUBECTL = {"apply", "delete", "describe", "label", "taint", "uncordon"}
+KUBECTL = {"annotate", "apply", "delete", "describe", "label", "taint", "uncordon"}
 
 
 def of(*programs: str) -> list[Any]:
@@ -201,3 +201,10 @@ def test_a_drilled_node_is_taken_back_whole() -> None:
     taken = {word for words in block.commands() for word in words if word.endswith("-")}
     keys = {cordon.DRAIN_TAINT.key, cordon.DRAIN_LABEL, cordon.NO_BALANCER_LABEL}
     assert taken == {f"{key}-" for key in keys}
+
+
+def test_a_node_that_came_back_loses_its_annotation_too() -> None:
+    page = ROOT / "docs" / "operations.md"
+    (block,) = (each for each in pages.blocks(page, "bash") if "annotate" in each.text)
+    ((*_, taken),) = block.commands()
+    assert taken == f"{cordon.MARKS_ANNOTATION}-"

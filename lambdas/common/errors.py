@@ -83,7 +83,10 @@ class ClusterRefusedError(PermanentError):
 
 
 def bug(error: Exception) -> PermanentError:
-    """An unforeseen error: its kind and places, not its text, which may hold a secret."""
-    frames = traceback.extract_tb(error.__traceback__)
-    places = "".join(f" at {Path(frame.filename).name}:{frame.lineno}" for frame in frames[-3:])
-    return PermanentError(f"Report this as a bug: {type(error).__name__}{places}")
+    """An unforeseen error: its kind and places, the innermost first.
+
+    Not its text, which may hold a secret.
+    """
+    frames = reversed(traceback.extract_tb(error.__traceback__)[-3:])
+    places = ", ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
+    return PermanentError(f"Report this as a bug: {type(error).__name__} at {places}")

@@ -31,6 +31,10 @@ app = typer.Typer(
 console = Console(highlight=False, soft_wrap=True)
 EVENT_SHOWN: Final = 8  # characters of an event's id in the table: a row fits into 80
 
+Context = Annotated[
+    list[str] | None,
+    typer.Option("--context", "-c", metavar="KEY=VALUE", help="As of `cdk deploy -c`."),
+]
 Folder = Annotated[
     Path,
     typer.Option(
@@ -66,15 +70,12 @@ def up(
 @app.command()
 def deploy(
     folder: Folder = FOLDER,
-    context: Annotated[
-        list[str] | None,
-        typer.Option("--context", "-c", metavar="KEY=VALUE", help="As of `cdk deploy -c`."),
-    ] = None,
+    context: Context = None,
 ) -> None:
     """`cdk bootstrap` and `cdk deploy` of the app, as users run them, into the sandbox."""
     with explained():
         state = lifecycle.running(folder.absolute())
-        settings = dict(_pair(text) for text in context or ())
+        settings = _settings(context)
         cdk = Cdk(aws.Aws(state), state.path)
         cdk.synth({"castai:clusters": state.cluster, **settings})
         cdk.bootstrap()
@@ -156,6 +157,7 @@ def demo(
     chapter: Annotated[
         str | None, typer.Option(help="Only this chapter, with what it stands on.")
     ] = None,
+    context: Context = None,
     keep: Annotated[bool, typer.Option(help="Leave the sandbox running at the end.")] = False,
     plain: Annotated[
         bool | None, typer.Option("--plain/--live", help="Lines or a live view; default: by TTY.")
@@ -164,7 +166,7 @@ def demo(
     """Connect, onboard, a spot notice, a drained node, offboard: status 0 if all went well."""
     with explained():
         chapters = selected(chapter)
-        stage = Stage(folder.absolute(), View(plain=plain))
+        stage = Stage(folder.absolute(), View(plain=plain), _settings(context))
         lifecycle.down(stage.folder)  # what an interrupted demo left
         signal.signal(signal.SIGTERM, _interrupt)
         kept = False
@@ -219,11 +221,14 @@ def _option(folder: Path) -> str:
     return "" if folder.absolute() == FOLDER.absolute() else f" --folder {folder}"
 
 
-def _pair(text: str) -> tuple[str, str]:
-    key, found, value = text.partition("=")
-    if not found:
-        raise SandboxError(f"Write -c {text}=VALUE: a context setting has a value")
-    return key, value
+def _settings(context: list[str] | None) -> dict[str, str]:
+    settings = {}
+    for text in context or ():
+        key, found, value = text.partition("=")
+        if not found:
+            raise SandboxError(f"Write -c {text}=VALUE: a context setting has a value")
+        settings[key] = value
+    return settings
 
 
 @contextmanager

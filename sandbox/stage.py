@@ -28,6 +28,8 @@ class Stage:
 
     folder: Path
     view: View
+    chosen: dict[str, str] = field(default_factory=dict)
+    """Settings beside those of the story, or in their place."""
     before: frozenset[Thing] = frozenset()
     """What was there when the account was ready, before anything of ours."""
     result: dict[str, Any] = field(default_factory=dict)
@@ -82,6 +84,7 @@ class Stage:
             "castai:clusters": cluster,
             "castai:apiKeySecret": API_KEY_SECRET,
             "castai:apiUrl": self.castai.url,
+            **self.chosen,
         }
 
     @property

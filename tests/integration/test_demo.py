@@ -1,4 +1,7 @@
-"""`make demo` without a terminal, as in a pipeline: the whole story, as the README shows it."""
+"""`make demo` without a terminal, as in a pipeline: the whole story, as the README shows it.
+
+With the least privilege; `.ci/run` plays it with the managed policies, which are the default.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,14 @@ from tests.support import pages
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[2]
+LEAST_PRIVILEGE = "castai:rolePolicies=least-privilege"
 LIMIT = 600  # s: a stuck demo must not keep the tests for ever
 
 
 def test_the_whole_story_ends_well_and_leaves_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     done = subprocess.run(  # noqa: S603 - this very program
-        [sys.executable, "-m", "sandbox", "demo", "--folder", folder],
+        [sys.executable, "-m", "sandbox", "demo", "--folder", folder, "-c", LEAST_PRIVILEGE],
         cwd=ROOT,
         env={**os.environ, "CI": "true"},
         stdin=subprocess.DEVNULL,
@@ -40,6 +44,7 @@ def test_the_whole_story_ends_well_and_leaves_nothing(tmp_path: Path) -> None:
         re.MULTILINE,
     )
     assert not folder.exists()
+    assert re.search(r"^ +castai:rolePolicies +least-privilege$", done.stdout, re.MULTILINE)
     said = {masked(line) for line in done.stdout.splitlines()}
     shown = pages.between(pages.README, "demo").splitlines()[1:-1]  # without the fences
     unsaid = [line for line in shown if masked(line) not in said]

@@ -630,6 +630,7 @@ def _identity_statements(
     policy_arns = [scope.policy_arn(account_wide=False)]
     if account_wide:
         policy_arns.append(scope.policy_arn(account_wide=True))
+    user = [scope.pathless.user_arn] if Mode.USER in modes else []
     identity = [
         *policy_arns,
         *identity_managed_policies(scope.partition, Permissions.SEEDS),
@@ -657,7 +658,9 @@ def _identity_statements(
         *_found_by_name(
             scope,
             {
-                "iam:GetUser": [scope.pathless.user_arn] if Mode.USER in modes else [],
+                "iam:GetUser": user,
+                "iam:ListAccessKeys": user,
+                "iam:GetPolicy": [scope.pathless.policy_arn(account_wide=False)],
                 "iam:GetRole": [scope.pathless.role_arn] if Mode.ROLE in modes else [],
             },
         ),
@@ -668,7 +671,7 @@ def _found_by_name(scope: Scope, found: Mapping[str, list[str]]) -> list[Documen
     """The look at what may not be there yet, whose path IAM then cannot know."""
     if scope.path == "/":
         return []
-    arns = [arn for each in found.values() for arn in each]
+    arns = list(dict.fromkeys(arn for each in found.values() for arn in each))
     return [_allow("FindByName", [action for action, of in found.items() if of], arns)]
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -22,14 +22,16 @@ from lambdas.common import aws
 from lambdas.common.castai_api import CastaiApi
 from lambdas.common.clock import Clock
 from lambdas.common.cluster import Token
-from lambdas.onboarding import handler
+from lambdas.onboarding import handler, policies
 from lambdas.onboarding.context import Clients, Place
 from lambdas.onboarding.handler import Means
+from lambdas.onboarding.policies import Document, Scope
 from sandbox.castai_api.server import running
 from sandbox.castai_api.state import State
 from sandbox.cluster import ServedCluster
 from sandbox.cluster.authentication import User
 from tests.functional.onboarding.eks import ACCOUNT, FakeEks, refusal
+from tests.functional.onboarding.rights import Rights
 
 REGION = "eu-central-1"
 OWN_ROLE = f"arn:aws:iam::{ACCOUNT}:role/castai-onboarding"
@@ -88,19 +90,21 @@ class Writes:
 
 
 class Watched:
-    """A client whose writes are counted, and fail where told."""
+    """A client that asks IAM first, whose writes are counted, and fail where told."""
 
-    def __init__(self, client: Any, service: str, writes: Writes) -> None:
-        self._client, self._service, self._writes = client, service, writes
+    def __init__(self, client: Any, service: str, writes: Writes, rights: Rights) -> None:
+        self._client, self._service = client, service
+        self._writes, self._rights = writes, rights
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._client, name)
         words = name.split("_")
         self._writes.actions.add(f"{self._service}:{''.join(w.capitalize() for w in words)}")
-        if name.startswith(_READS):
-            return method
 
         def call(**arguments: Any) -> Any:
+            self._rights.check(self._service, name, arguments)
+            if name.startswith(_READS):
+                return method(**arguments)
             writes = self._writes
             number = len(writes.done)
             writes.done.append(f"{self._service}:{name}")
@@ -152,6 +156,8 @@ class Scene:
     writes: Writes = field(default_factory=Writes)
     agent: str = ""
     """What is wrong with the agent."""
+    documents: Sequence[Document] = ()
+    """The rights of whoever calls AWS; none: all."""
 
     @property
     def cluster_id(self) -> str:
@@ -194,12 +200,17 @@ class Scene:
                 del backend.enis[key]
 
     def means(self) -> Means:
+        rights = Rights(self.iam, self.ec2, self.eks, self.eks.region, self.documents)
+
+        def client(of: Any, service: str) -> Any:
+            return Watched(of, service, self.writes, rights)
+
         return Means(
             clients=Clients(
-                iam=Watched(self.iam, "iam", self.writes),  # type: ignore[arg-type]
-                ec2=Watched(self.ec2, "ec2", self.writes),  # type: ignore[arg-type]
-                eks=Watched(self.eks, "eks", self.writes),  # type: ignore[arg-type]
-                secrets=Watched(self.secrets, "secretsmanager", self.writes),  # type: ignore[arg-type]
+                iam=client(self.iam, "iam"),
+                ec2=client(self.ec2, "ec2"),
+                eks=client(self.eks, "eks"),
+                secrets=client(self.secrets, "secretsmanager"),
             ),
             place=Place("aws", self.eks.region, ACCOUNT),
             own_role=OWN_ROLE,
@@ -236,7 +247,23 @@ class Scene:
             **more,
         }
 
+    def scope(self, path: str = "/") -> Scope:
+        """The cluster as the policies of who onboards it name it."""
+        return Scope("aws", self.eks.region, ACCOUNT, self.eks.name, "", "", path)
+
     def send(self, event: dict[str, Any]) -> dict[str, Any]:
+        """As the function, with the rights that the stack gives it for these properties."""
+        given = event["ResourceProperties"]
+        self.documents = [
+            *policies.onboarding_lambda(
+                self.scope(given.get("Path", "/")),
+                own_role_arn=OWN_ROLE,
+                function="castai-onboarding-prod",
+                account_wide=given.get("AccountWidePolicy") == "true",
+                boundary=given.get("PermissionsBoundary"),
+                api_key_secret=given.get("ApiKeySecret"),
+            ).values()
+        ]
         return handler.respond(event, self.means(), remaining=REMAINING)
 
     def create(self, *, resource: str = "Prod", **changes: Any) -> dict[str, Any]:

@@ -70,6 +70,13 @@ class FakeEks:
         entry = self.entries.get(principal)
         return entry is not None and entry.principal_id == self.unique_id(principal)
 
+    def entry_arn(self, principal: str) -> str:
+        """An entry's ARN; where there is none, as IAM's decision on it names one."""
+        kind, _, name = principal.rpartition(":")[2].partition("/")
+        last = "0a1b" if principal in self.entries else "*"
+        entry = f"access-entry/{self.name}/{kind}/{ACCOUNT}/{name.rpartition('/')[2]}/{last}"
+        return f"arn:aws:eks:{self.region}:{ACCOUNT}:{entry}"
+
     def _looked_up(self, cluster: str, principal: str) -> Entry:
         if "API" not in self.mode:
             raise refusal("InvalidRequestException", "the authentication mode has no entries")
@@ -92,7 +99,7 @@ class FakeEks:
             "accessEntry": {
                 "clusterName": clusterName,
                 "principalArn": principalArn,
-                "accessEntryArn": f"{self.arn.replace(':cluster/', ':access-entry/')}/{entry.arn}",
+                "accessEntryArn": self.entry_arn(principalArn),
                 "kubernetesGroups": list(entry.groups),
                 "type": entry.kind,
                 "tags": dict(entry.tags),
@@ -179,4 +186,4 @@ class FakeEks:
         return {}
 
     def _by_arn(self, arn: str) -> Entry:
-        return next(entry for entry in self.entries.values() if arn.endswith(entry.arn))
+        return next(entry for each, entry in self.entries.items() if self.entry_arn(each) == arn)

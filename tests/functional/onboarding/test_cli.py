@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -12,6 +12,8 @@ from typer.testing import CliRunner, Result
 
 from cli import account
 from cli.main import app
+from lambdas.onboarding import policies
+from lambdas.onboarding.policies import Document
 from lambdas.onboarding.steps import InTheWayError, OffboardError
 from sandbox.cluster import Answer
 from tests.functional.onboarding.conftest import API_KEY, API_KEY_SECRET, REGION, Scene
@@ -23,17 +25,34 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A command as a user who has access to the cluster, which no command grants."""
+    """A command as a user with the policies that `castai-eks policy admin` prints.
+
+    The user has access to the cluster, which no command grants.
+    """
     scene.users.admits = lambda: True
     monkeypatch.setattr(account, "means", lambda _region: replace(scene.means(), own_role=None))
 
+    paths = ["/"]
+
     def invoke(command: str, *arguments: str, ok: bool = True, answer: str = "") -> Result:
+        paths.extend(each[5:] for each in arguments if each.startswith("Path="))
+        scene.documents = administrator(scene, arguments, paths[-1])
         given = [*command.split(), scene.eks.name, *arguments]
         result = CliRunner().invoke(app, given, input=answer, catch_exceptions=False)
         assert (result.exit_code == 0) is ok, result.output
         return result
 
     return invoke
+
+
+def administrator(scene: Scene, arguments: Sequence[str], path: str) -> list[Document]:
+    """The documents for these arguments; the path stays that of the onboarding."""
+    documents = policies.administrator(
+        scene.scope(path),
+        account_wide="AccountWidePolicy=true" in arguments,
+        api_key_secret=API_KEY_SECRET,
+    )
+    return [*documents.values()]
 
 
 def api(scene: Scene) -> list[str]:

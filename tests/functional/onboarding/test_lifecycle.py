@@ -13,9 +13,8 @@ from botocore.awsrequest import AWSResponse
 from lambdas.common import aws
 from lambdas.common.errors import CastaiError
 from lambdas.common.own_access import TEMPORARY_TAG
-from lambdas.onboarding import handler, policies
+from lambdas.onboarding import handler
 from lambdas.onboarding.in_use import InUseError
-from lambdas.onboarding.policies import Scope
 from lambdas.onboarding.steps import InTheWayError, OffboardError, StepFailedError
 from sandbox.cluster import Hook
 from tests.functional.onboarding.conftest import (
@@ -228,7 +227,7 @@ class TestCreate:
         assert {"Key": "team", "Value": "platform"} in role["Tags"]
         attached = scene.snapshot()["roles"][role["RoleName"]][1]
         assert "arn:aws:iam::aws:policy/service-role/AmazonEBSCSIDriverPolicy" in attached
-        with pytest.raises(InTheWayError, match="IAM cannot move it"):
+        with pytest.raises(StepFailedError, match=r"Allow iam:GetRole .* was undone"):
             scene.update({**ROLE, **wish}, **{**ROLE, **wish, "Path": "/other/"})
         scene.delete(**ROLE, **wish)
         assert scene.snapshot() == before
@@ -709,7 +708,7 @@ class TestNeighbours:
         assert scene.snapshot()["policies"][SHARED] == (document, tags)
 
     def test_a_script_made_account_is_adopted(self, scene: Scene) -> None:
-        """As CAST AI's script leaves it: user with a key of its own, roles, group, no tags."""
+        """As CAST AI's script leaves it: user with a key of its own, roles, group, no owner."""
         iam = scene.iam
         cluster_id = scene.castai.register(
             {"eks": {"accountId": ACCOUNT, "region": "eu-central-1", "clusterName": "prod"}}
@@ -721,7 +720,13 @@ class TestNeighbours:
         iam.create_instance_profile(InstanceProfileName=node)
         iam.add_role_to_instance_profile(InstanceProfileName=node, RoleName=node)
         name = "cast-prod-cluster/CastNodeSecurityGroup"
-        scene.ec2.create_security_group(GroupName=name, Description="-", VpcId=scene.eks.vpc)
+        tags = [{"Key": "cast:cluster-id", "Value": cluster_id}]
+        scene.ec2.create_security_group(
+            GroupName=name,
+            Description="-",
+            VpcId=scene.eks.vpc,
+            TagSpecifications=[{"ResourceType": "security-group", "Tags": tags}],
+        )
         iam.create_policy(PolicyName="CastEKSPolicy", PolicyDocument=POLICY)
         with pytest.raises(InTheWayError) as error:
             scene.create(AccountWidePolicy="true")
@@ -896,7 +901,7 @@ class TestClusterAccess:
 
 
 def test_the_functions_role_covers_every_call(scene: Scene) -> None:
-    """Emulation enforces no IAM here; the policy's actions are held against the calls made."""
+    """`Scene.send` decides each call by the documents, as it does in every test here."""
     tags: dict[str, Any] = {"Tags": {"a": "b"}}
     tags["ManageSpotLambda"] = "true"
     scene.create(SpotHandlerRoleArn=SPOT_ROLE, **tags)
@@ -904,18 +909,12 @@ def test_the_functions_role_covers_every_call(scene: Scene) -> None:
     scene.update({}, **ROLE, SsmOnNodes="true")
     scene.update(ROLE, ClusterAccess="aws-auth")
     scene.delete(ClusterAccess="aws-auth")
-    scope = Scope("aws", "eu-central-1", ACCOUNT, "prod", "", "")
-    documents = policies.onboarding_lambda(
-        scope, own_role_arn=OWN_ROLE, function="onboarding", api_key_secret=API_KEY_SECRET
-    )
-    allowed = {
-        action
-        for document in documents.values()
-        for statement in document["Statement"]
-        for action in statement["Action"]
-    }
-    assert scene.writes.actions - allowed == set()
     assert len(scene.writes.actions) > 40
+    scene.documents = [{"Version": "2012-10-17", "Statement": []}]
+    with pytest.raises(CastaiError, match="Allow eks:DescribeCluster"):
+        handler.respond(
+            scene.event("Create", scene.properties()), scene.means(), remaining=REMAINING
+        )
 
 
 def test_the_key_is_in_no_log_answer_error_or_tag(

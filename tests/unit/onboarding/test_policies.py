@@ -294,6 +294,8 @@ def test_an_iam_path_is_in_every_arn_of_what_we_make() -> None:
     ("action", "arn"),
     [
         ("iam:GetUser", SCOPE.user_arn),
+        ("iam:ListAccessKeys", SCOPE.user_arn),
+        ("iam:GetPolicy", SCOPE.policy_arn(account_wide=False)),
         ("iam:GetRole", SCOPE.role_arn),
         ("iam:GetRole", SCOPE.node_role_arn),
         ("iam:GetRole", SCOPE.lambda_role_arn),
@@ -305,7 +307,7 @@ def test_what_has_a_path_is_looked_up_without_one_too(action: str, arn: str) -> 
     pathed = replace(SCOPE, path="/platform/castai/")
     for written in (function(pathed), [*policies.administrator(pathed).values()]):
         assert is_allowed(written, Request(action, arn))
-        assert not is_allowed(written, Request(action.replace("Get", "Delete"), arn))
+        assert not is_allowed(written, Request(re.sub("Get|List", "Tag", action), arn))
 
 
 # The administrator and the function ---------------------------------------------------------------
@@ -411,6 +413,15 @@ def test_an_account_wide_policy_is_written_only_where_it_was_asked_for() -> None
     shared = Request("iam:CreatePolicyVersion", SCOPE.policy_arn(account_wide=True))
     assert not is_allowed(function(), shared)
     assert is_allowed(function(account_wide=True), shared)
+
+
+def test_a_shared_policy_that_is_no_longer_wished_can_be_removed_and_nothing_else() -> None:
+    for written in (function(), [*policies.administrator(SCOPE).values()]):
+        shared = SCOPE.policy_arn(account_wide=True)
+        for action in ("GetPolicy", "ListEntitiesForPolicy", "DeletePolicyVersion", "DeletePolicy"):
+            assert is_allowed(written, Request(f"iam:{action}", shared))
+        for action in ("CreatePolicy", "CreatePolicyVersion", "SetDefaultPolicyVersion"):
+            assert not is_allowed(written, Request(f"iam:{action}", shared))
 
 
 def test_with_a_boundary_nothing_is_made_without_it() -> None:

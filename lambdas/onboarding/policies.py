@@ -653,6 +653,7 @@ def _identity_statements(
             ],
             policy_arns,
         ),
+        *(() if account_wide else (_former_policy_statement(scope),)),
         *(_user_statements(scope, identity, boundary) if Mode.USER in modes else ()),
         *(_identity_role_statements(scope, identity, boundary) if Mode.ROLE in modes else ()),
         *_found_by_name(
@@ -665,6 +666,24 @@ def _identity_statements(
             },
         ),
     ]
+
+
+def _former_policy_statement(scope: Scope) -> Document:
+    """The shared policy's removal where it is no longer wished.
+
+    IAM refuses it while the policy is attached to anything.
+    """
+    return _allow(
+        "FormerPolicy",
+        [
+            "iam:DeletePolicy",
+            "iam:DeletePolicyVersion",
+            "iam:GetPolicy",
+            "iam:ListEntitiesForPolicy",
+            "iam:ListPolicyVersions",
+        ],
+        [scope.policy_arn(account_wide=True)],
+    )
 
 
 def _found_by_name(scope: Scope, found: Mapping[str, list[str]]) -> list[Document]:

@@ -254,11 +254,13 @@ def remove(ctx: Context) -> None:
         PermanentError: someone else attached the cluster's own policy to something.
     """
     wishes = [wish for wish in (ctx.onboarding, ctx.previous) if wish]
-    # The shared policy is looked at only where it was asked for: we may have no right to.
-    for shared in {False, *(wish.account_wide_policy for wish in wishes)}:
-        arn = ctx.scope.policy_arn(account_wide=shared)
+    arns = {shared: ctx.scope.policy_arn(account_wide=shared) for shared in (False, True)}
+    stays = any(thing(arn) in ctx.ledger.protected for arn in arns.values())
+    for shared, arn in arns.items():
         if thing(arn) in ctx.ledger.protected:
             continue
+        if shared and stays and not any(wish.account_wide_policy for wish in wishes):
+            continue  # another run may be making it, and has not attached it yet
         found = _found(ctx, arn)
         if found is None:
             continue

@@ -663,6 +663,41 @@ class TestNeighbours:
         stage.delete(resource="Stage", **wish)
         assert scene.snapshot() == empty
 
+    @MODES
+    def test_a_policy_of_its_own_takes_the_place_of_the_shared_one(
+        self, scene: Scene, mode: dict[str, Any]
+    ) -> None:
+        before = scene.snapshot()
+        shared = {**mode, "AccountWidePolicy": "true"}
+        scene.create(**shared)
+        scene.update(shared, **mode)
+        assert SHARED not in scene.snapshot()["policies"]
+        scene.delete(**mode)
+        assert scene.snapshot() == before
+
+    def test_a_delete_looks_again_for_the_shared_policy(self, scene: Scene) -> None:
+        """A clean-up after an Update fails without failing the Update."""
+        before = scene.snapshot()
+        scene.create(AccountWidePolicy="true")
+        real = scene.iam.delete_policy
+        scene.iam = _Proxy(scene.iam, delete_policy=refusing(real, "ServiceFailure", 1))
+        scene.update({"AccountWidePolicy": "true"})
+        assert SHARED in scene.snapshot()["policies"]
+        scene.delete()
+        assert scene.snapshot() == before
+
+    def test_an_update_does_not_look_for_a_shared_policy_that_another_run_may_be_making(
+        self, scene: Scene
+    ) -> None:
+        scene.create()
+        scene.beside("stage").iam.create_policy(
+            PolicyName="CastEKSPolicy",
+            PolicyDocument=POLICY,
+            Tags=[{"Key": "castai-eks-cdk:owner", "Value": "account-wide"}],
+        )
+        scene.update({}, RotationId="2")
+        assert SHARED in scene.snapshot()["policies"]
+
     def test_a_shared_policy_that_another_run_makes_first_is_used(self, scene: Scene) -> None:
         wish = {"AccountWidePolicy": "true"}
         stage = scene.beside("stage")

@@ -9,6 +9,7 @@ from lambdas.common.errors import AwsRefusedError, PermanentError
 from lambdas.onboarding import documents, names, ownership, policies
 from lambdas.onboarding.context import Context, tag_list, tag_map
 from lambdas.onboarding.iam_principals import CONFLICT, GONE, SETTLING, compact
+from lambdas.onboarding.ledger import first_line
 from lambdas.onboarding.policies import Document
 from lambdas.onboarding.request import Onboarding
 
@@ -256,25 +257,36 @@ def remove(ctx: Context) -> None:
     wishes = [wish for wish in (ctx.onboarding, ctx.previous) if wish]
     arns = {shared: ctx.scope.policy_arn(account_wide=shared) for shared in (False, True)}
     stays = any(thing(arn) in ctx.ledger.protected for arn in arns.values())
+    shares = any(wish.account_wide_policy for wish in wishes)
     for shared, arn in arns.items():
         if thing(arn) in ctx.ledger.protected:
             continue
-        if shared and stays and not any(wish.account_wide_policy for wish in wishes):
+        if shared and stays and not shares:
             continue  # another run may be making it, and has not attached it yet
-        found = _found(ctx, arn)
-        if found is None:
+        try:
+            found = _found(ctx, arn)
+        except AwsRefusedError as error:
+            if error.code != "AccessDenied" or not shared or shares:
+                raise
+            ctx.ledger.leave(thing(arn), f"not looked for: {first_line(error)}")
             continue
-        tags = tag_map(found.get("Tags"))
-        if not (ownership.is_shared(tags) if shared else ctx.owner.owns(tags)):
-            ctx.ledger.leave(thing(arn), "not ours")
-            continue
-        users = [] if ctx.ledger.dry else _users(ctx, arn)
-        if users and shared:
-            ctx.ledger.leave(thing(arn), f"still used by {', '.join(users)}")
-            continue
-        if users:
-            raise PermanentError(f"Detach {thing(arn)} from {', '.join(users)} first")
-        ctx.ledger.delete(thing(arn), lambda arn=arn: _delete(ctx, arn))  # type: ignore[misc]
+        if found:
+            _remove(ctx, arn, tag_map(found.get("Tags")), shared=shared)
+
+
+def _remove(ctx: Context, arn: str, tags: Mapping[str, str], *, shared: bool) -> None:
+    if not (ownership.is_shared(tags) if shared else ctx.owner.owns(tags)):
+        ctx.ledger.leave(thing(arn), "not ours")
+        return
+    users = _users(ctx, arn)
+    if ctx.ledger.dry:  # the run detaches our own first
+        users = [user for user in users if user not in _own_principals(ctx)]
+    if users and shared:
+        ctx.ledger.leave(thing(arn), f"still used by {', '.join(users)}")
+        return
+    if users:
+        raise PermanentError(f"Detach {thing(arn)} from {', '.join(users)} first")
+    ctx.ledger.delete(thing(arn), lambda: _delete(ctx, arn))
 
 
 def _users(ctx: Context, arn: str) -> list[str]:

@@ -130,6 +130,8 @@ WAYS = {
     "aws-auth": ["-p", "ClusterAccess=aws-auth", "-p", f"SpotHandlerRoleArn={SPOT_ROLE}"],
     "entries": ["-p", "ClusterAccess=access-entries", "-p", f"SpotHandlerRoleArn={SPOT_ROLE}"],
     "role": ["--mode", "cross-account-role"],
+    "shared": ["-p", "AccountWidePolicy=true"],
+    "shared-role": ["--mode", "cross-account-role", "-p", "AccountWidePolicy=true"],
     "path": ["-p", "ClusterAccess=aws-auth", "-p", "Path=/castai/"],
 }
 
@@ -151,6 +153,32 @@ def test_offboard_goes_by_what_is_there_and_not_by_repeated_options(
     assert "disconnect" not in again
     since = [entry.what for entry in scene.castai.log if entry.method != "GET"][len(told) :]
     assert [what for what in since if "disconnect" in what or "removed" in what] == []
+
+
+def test_offboard_leaves_a_shared_policy_that_another_cluster_uses(scene: Scene, run: Run) -> None:
+    scene.beside("stage").create(AccountWidePolicy="true")
+    before = scene.snapshot()
+    run("onboard", "-p", "AccountWidePolicy=true", *api(scene))
+    for _ in range(2):
+        shown = run("offboard", "--yes", *api(scene)).stdout
+        assert "still used by user cast-eks-stage" in " ".join(shown.split())
+        assert scene.snapshot() == before
+    assert "Nothing of castai-eks is left" in shown
+
+
+def test_offboard_leaves_a_shared_policy_that_it_may_not_read(
+    scene: Scene, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The administrator's policy of an earlier release names the cluster's own policy alone."""
+    before = scene.snapshot()
+    run("onboard", *api(scene))
+    monkeypatch.setattr(policies, "_former_policy_statement", lambda _scope: _NOTHING)
+    shown = run("offboard", "--yes", *api(scene)).stdout
+    assert "Allow iam:GetPolicy" in " ".join(shown.split())
+    assert scene.snapshot() == before
+
+
+_NOTHING = {"Sid": "None", "Effect": "Allow", "Action": [], "Resource": []}
 
 
 def test_a_mapping_that_cannot_be_removed_keeps_whom_it_maps(scene: Scene, run: Run) -> None:

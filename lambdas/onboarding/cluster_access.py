@@ -292,6 +292,13 @@ def _principals(ctx: Context) -> set[str]:
     if len(cluster) <= policies.USER_CLUSTER_CHARACTERS:
         ours.add(names.user_name(cluster))
     spot = {w.spot_handler_role_arn for w in (ctx.onboarding, ctx.previous) if w}
+    named = {arn for arn in _listed(ctx) if arn in spot or arn.rpartition("/")[2] in ours}
+    return named | (_owned(ctx).keys() if ctx.discover else set())
+
+
+def _listed(ctx: Context) -> list[str]:
+    """The principals of all access entries of the cluster."""
+    cluster = ctx.onboarding.cluster_name
     listed: list[str] = []
     more: dict[str, Any] = {}
     while True:
@@ -301,16 +308,22 @@ def _principals(ctx: Context) -> set[str]:
         )
         listed += page["accessEntries"]
         if not page.get("nextToken"):
-            return {
-                arn
-                for arn in listed
-                if arn in spot or arn.rpartition("/")[2] in ours or _carries_our_tags(ctx, arn)
-            }
+            return listed
         more = {"nextToken": page["nextToken"]}
 
 
-def _carries_our_tags(ctx: Context, arn: str) -> bool:
-    return ctx.discover and ctx.owner.owns((_entry(ctx, arn) or {}).get("tags", {}))
+def _owned(ctx: Context) -> dict[str, Mapping[str, str]]:
+    """The principals of the access entries that carry our tags, with these tags."""
+    tags = {arn: (_entry(ctx, arn) or {}).get("tags", {}) for arn in _listed(ctx)}
+    return {arn: each for arn, each in tags.items() if ctx.owner.owns(each)}
+
+
+def remembered_ids(ctx: Context) -> set[str]:
+    """CAST AI's ids of the cluster on the access entries that carry our tags."""
+    if ctx.facts.cluster is None or not has_entries(ctx.cluster):
+        return set()
+    ids = {tags.get(names.CLUSTER_ID_TAG, "") for tags in _owned(ctx).values()}
+    return ids - {""}
 
 
 def _remove_entries(ctx: Context) -> None:

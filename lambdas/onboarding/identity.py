@@ -53,6 +53,8 @@ def _trust(ctx: Context) -> policies.Document | None:
 def stranger(ctx: Context) -> str:
     """Who owns the identity of this mode, where it is there and not ours; else empty."""
     mode = ctx.onboarding.mode
+    if mode is Mode.USER and len(ctx.onboarding.cluster_name) > policies.USER_CLUSTER_CHARACTERS:
+        return ""  # a removal that goes by what is found: no user can have this name
     principal = (User if mode is Mode.USER else Role)(ctx, _identity_name(ctx, mode))
     found = principal.found()
     if found is None or ctx.owner.owns(found.tags):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from msgspec.structs import replace
 
 from lambdas.common import cluster as clusters
 from lambdas.common.errors import AwsRefusedError, CastaiError, PermanentError
-from lambdas.onboarding import names, security_group
+from lambdas.onboarding import cluster_access, names, security_group
 from lambdas.onboarding.context import Context, tag_map
 from lambdas.onboarding.iam_principals import GONE, Principal, Role, User
 from lambdas.onboarding.policies import USER_CLUSTER_CHARACTERS, Mode
@@ -48,18 +48,29 @@ def inspect(ctx: Context) -> None:
 
 
 def look_back(ctx: Context) -> None:
-    """What a removal, or a look at what is there, needs to know. Nothing missing stops it."""
+    """What a removal, or a look at what is there, needs to know. Nothing missing stops one with
+    properties.
+
+    Raises:
+        PermanentError: it goes by what is found, and CAST AI's id is found nowhere.
+    """
     wish, facts = ctx.onboarding, ctx.facts
     facts.cluster = _cluster(ctx)
+    of_entries = cluster_access.remembered_ids(ctx) if ctx.discover else set()
     if ctx.discover:
-        ctx.onboarding = replace(wish, path=_own_path(ctx) or wish.path)
-    facts.former_ids = _former_ids(ctx)
+        ctx.onboarding = replace(wish, path=_own_path(ctx, of_entries) or wish.path)
+    facts.former_ids = tuple(dict.fromkeys([*_former_ids(ctx), *sorted(of_entries)]))
     facts.cluster_id = wish.cluster_id or next(iter(facts.former_ids), "")
     if not facts.cluster_id and ctx.api is not None and not ctx.plan_only:
         try:
             facts.cluster_id = _registered(ctx)
         except CastaiError as error:
             ctx.ledger.leave("CAST AI's id of the cluster", str(error))
+    if ctx.discover and not facts.cluster_id:
+        raise PermanentError(
+            "Give --cluster-id, or --api-key-secret so that CAST AI is asked: nothing here carries "
+            "CAST AI's id of the cluster, and the roles are named by it. Nothing was changed."
+        )
 
 
 def _cluster(ctx: Context) -> clusters.Cluster | None:
@@ -90,11 +101,11 @@ def _former_ids(ctx: Context) -> tuple[str, ...]:
     return tuple(dict.fromkeys(each for each in remembered if each))
 
 
-def _own_path(ctx: Context) -> str:
+def _own_path(ctx: Context, of_entries: Collection[str]) -> str:
     """The IAM path of what we made; empty where nothing tells."""
     cluster = ctx.onboarding.cluster_name
     groups = (tag_map(group.get("Tags")) for group in security_group.owned(ctx))
-    ids = {ctx.onboarding.cluster_id, *(_own_id(ctx, tags) for tags in groups)}
+    ids = {ctx.onboarding.cluster_id, *of_entries, *(_own_id(ctx, tags) for tags in groups)}
     principals: list[Principal] = [
         Role(ctx, name(cluster, each))
         for each in sorted(filter(None, ids))

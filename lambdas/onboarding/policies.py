@@ -871,6 +871,10 @@ def _cluster_access_statements(
             [_access_entry(scope, principal) for principal in principals],
         ),
     ]
+    if not own_role_arn:
+        # offboard of castai-eks knows ours by their tags, whatever role the spot handler has.
+        every = scope.regional("eks", f"access-entry/{scope.cluster}/*")
+        statements.append(_allow("FindAccessEntries", ["eks:DescribeAccessEntry"], [every]))
     if admins:
         policy = f"arn:{scope.partition}:eks::aws:cluster-access-policy/{ADMIN_ACCESS_POLICY}"
         statements.append(

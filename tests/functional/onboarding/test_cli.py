@@ -12,8 +12,9 @@ from typer.testing import CliRunner, Result
 
 from cli import account
 from cli.main import app
+from lambdas.common.errors import PermanentError
 from lambdas.onboarding import policies
-from lambdas.onboarding.policies import Document
+from lambdas.onboarding.policies import Document, Mode
 from lambdas.onboarding.steps import InTheWayError, OffboardError
 from sandbox.cluster import Answer
 from tests.functional.onboarding.conftest import API_KEY, API_KEY_SECRET, REGION, Scene
@@ -47,8 +48,10 @@ def run(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def administrator(scene: Scene, arguments: Sequence[str], path: str) -> list[Document]:
     """The documents for these arguments; the path stays that of the onboarding."""
+    fits = len(scene.eks.name) <= policies.USER_CLUSTER_CHARACTERS
     documents = policies.administrator(
         scene.scope(path),
+        modes=list(Mode) if fits else [Mode.ROLE],
         account_wide="AccountWidePolicy=true" in arguments,
         api_key_secret=API_KEY_SECRET,
     )
@@ -153,6 +156,56 @@ def test_offboard_goes_by_what_is_there_and_not_by_repeated_options(
     assert "disconnect" not in again
     since = [entry.what for entry in scene.castai.log if entry.method != "GET"][len(told) :]
     assert [what for what in since if "disconnect" in what or "removed" in what] == []
+
+
+def bare(scene: Scene) -> list[str]:
+    return ["--api-key-secret", API_KEY_SECRET, "-p", f"ApiUrl={scene.castai_url}"]
+
+
+def test_offboard_passes_over_the_access_entries_of_others(scene: Scene, run: Run) -> None:
+    team = f"arn:aws:iam::{ACCOUNT}:role/team-admins"
+    scene.eks.create_access_entry(clusterName="prod", principalArn=team)
+    before = scene.snapshot()
+    run("onboard", *api(scene))
+    run("offboard", "--yes", *bare(scene))
+    assert scene.snapshot() == before
+
+
+def test_offboard_of_a_cluster_whose_name_is_too_long_for_a_user(scene: Scene, run: Run) -> None:
+    scene.eks.name = "c" * 60
+    before = scene.snapshot()
+    run("onboard", "--mode", "cross-account-role", *api(scene))
+    run("offboard", "--yes", *bare(scene))
+    assert scene.snapshot() == before
+
+
+def _with_nothing_that_carries_the_id_but_entries(scene: Scene, *more: str) -> list[str]:
+    group = scene.ec2.create_security_group(GroupName="m", Description="m", VpcId=scene.eks.vpc)
+    groups = f'SecurityGroup=["{group["GroupId"]}"]'
+    shared = "AccountWidePolicy=true"
+    return ["--mode", "cross-account-role", "-p", shared, "-p", groups, *more, *api(scene)]
+
+
+def test_offboard_without_the_api_key_takes_the_id_from_the_access_entries(
+    scene: Scene, run: Run
+) -> None:
+    given = _with_nothing_that_carries_the_id_but_entries(scene, "-p", "Path=/castai/")
+    before = scene.snapshot()
+    run("onboard", *given)
+    run("offboard", "--yes")
+    assert scene.snapshot() == before
+
+
+def test_offboard_asks_for_an_id_that_is_found_nowhere(scene: Scene, run: Run) -> None:
+    given = _with_nothing_that_carries_the_id_but_entries(scene, "-p", "ClusterAccess=aws-auth")
+    before = scene.snapshot()
+    run("onboard", *given)
+    after = scene.snapshot()
+    with pytest.raises(PermanentError, match=r"^Give --cluster-id, or --api-key-secret"):
+        run("offboard", "--yes")
+    assert scene.snapshot() == after
+    run("offboard", "--yes", "--cluster-id", scene.cluster_id)
+    assert scene.snapshot() == before
 
 
 def test_offboard_leaves_a_shared_policy_that_another_cluster_uses(scene: Scene, run: Run) -> None:

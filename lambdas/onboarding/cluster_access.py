@@ -7,7 +7,7 @@ access to the Kubernetes API, and neither way is taken for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import yaml
@@ -16,7 +16,7 @@ from lambdas.common.cluster import Cluster
 from lambdas.common.errors import PermanentError
 from lambdas.common.kube import Kube, WrittenMeanwhileError
 from lambdas.common.own_access import TEMPORARY_TAG
-from lambdas.onboarding import aws_auth, names, policies, rbac
+from lambdas.onboarding import aws_auth, names, ownership, policies, rbac
 from lambdas.onboarding.aws_auth import AwsAuthError, Entry
 from lambdas.onboarding.context import Context
 from lambdas.onboarding.iam_principals import Role, User
@@ -138,7 +138,7 @@ def _ensure_entry(ctx: Context, grant: Grant) -> None:
         if grant.admin:
             _make_admin(ctx, grant.arn)
         return
-    if grant.arn in ctx.facts.new_principals:
+    if _is_stale(ctx, grant.arn, found):
         _replace_entry(ctx, grant, found)
         return
     has_policy = not grant.admin or admin_policy(ctx.place.partition) in _policies(ctx, grant.arn)
@@ -159,26 +159,51 @@ def _ensure_entry(ctx: Context, grant: Grant) -> None:
         _make_admin(ctx, grant.arn)
 
 
-def _replace_entry(ctx: Context, grant: Grant, found: Mapping[str, Any]) -> None:
-    """Make the entry of a principal anew that was made anew.
+def _is_stale(ctx: Context, arn: str, entry: Mapping[str, Any]) -> bool:
+    """Whether the entry is older than its principal, so that it lets a former one in.
 
-    EKS binds an entry to the principal's unique id (EKS API reference, AccessEntry, principalArn):
-    this one is that of a principal that is gone, and no undo could bring it back to life.
+    EKS binds an entry to the principal's unique id, which it does not show (EKS API reference,
+    AccessEntry, principalArn). IAM's dates are cut to whole seconds. An entry of the same second
+    counts as the newer: to replace one without need shuts running nodes out for a moment.
     """
-    thing = entry_thing(grant.arn)
-    if not ctx.may_take(thing, found.get("tags", {})):
-        return
+    name = arn.rpartition("/")[2]
+    principal = (User if ":user/" in arn else Role)(ctx, name).found()
+    if principal is None:
+        # Ours is about to be made. Without the spot handler's role, EKS would take no new entry.
+        return arn != ctx.onboarding.spot_handler_role_arn
+    return bool(entry["createdAt"] < principal.created)
 
-    def replace() -> None:
+
+def _replace_entry(ctx: Context, grant: Grant, found: Mapping[str, Any]) -> None:
+    """Make the entry anew for the principal that has the name now."""
+    thing, tags = entry_thing(grant.arn), found.get("tags", {})
+    if not ctx.owner.owns(tags) and not ctx.onboarding.adopt:
+        ctx.ledger.conflict(
+            thing,
+            f"{ownership.described(tags)}, of a former principal of this name: EKS does not let "
+            "the present one in",
+        )
+        return
+    was_admin = grant.admin and admin_policy(ctx.place.partition) in _policies(ctx, grant.arn)
+
+    former = replace(grant, type=found["type"], groups=tuple(found.get("kubernetesGroups", ())))
+
+    def make_anew() -> None:
         _delete_entry(ctx, grant.arn)
         _create_entry(ctx, grant)
 
-    ctx.ledger.update(thing, replace, undo=lambda: None, detail="of a former principal")
+    def put_back() -> None:
+        _delete_entry(ctx, grant.arn)
+        _create_entry(ctx, former, tags)
+        if was_admin:
+            _associate_admin(ctx, grant.arn)
+
+    ctx.ledger.update(thing, make_anew, undo=put_back, detail="of a former principal")
     if grant.admin:
         _make_admin(ctx, grant.arn)
 
 
-def _create_entry(ctx: Context, grant: Grant) -> None:
+def _create_entry(ctx: Context, grant: Grant, tags: Mapping[str, str] | None = None) -> None:
     more: Any = {"kubernetesGroups": list(grant.groups)} if grant.groups else {}
     ctx.ask(
         "eks:CreateAccessEntry",
@@ -186,7 +211,7 @@ def _create_entry(ctx: Context, grant: Grant) -> None:
             clusterName=ctx.cluster.name,
             principalArn=grant.arn,
             type=grant.type,
-            tags=ctx.tags,
+            tags=ctx.tags if tags is None else tags,
             **more,
         ),
         again_on=(*_SETTLING, "ResourceInUseException"),  # the one that was deleted just now
@@ -251,16 +276,7 @@ def _make_admin(ctx: Context, arn: str) -> None:
     eks, cluster, policy = ctx.clients.eks, ctx.cluster.name, admin_policy(ctx.place.partition)
     ctx.ledger.create(
         f"{policies.ADMIN_ACCESS_POLICY} on {entry_thing(arn)}",
-        lambda: ctx.ask(
-            "eks:AssociateAccessPolicy",
-            lambda: eks.associate_access_policy(
-                clusterName=cluster,
-                principalArn=arn,
-                policyArn=policy,
-                accessScope={"type": "cluster"},
-            ),
-            again_on=GONE,
-        ),
+        lambda: _associate_admin(ctx, arn),
         undo=lambda: ctx.find(
             "eks:DisassociateAccessPolicy",
             lambda: eks.disassociate_access_policy(
@@ -268,6 +284,19 @@ def _make_admin(ctx: Context, arn: str) -> None:
             ),
             missing=GONE,
         ),
+    )
+
+
+def _associate_admin(ctx: Context, arn: str) -> None:
+    ctx.ask(
+        "eks:AssociateAccessPolicy",
+        lambda: ctx.clients.eks.associate_access_policy(
+            clusterName=ctx.cluster.name,
+            principalArn=arn,
+            policyArn=admin_policy(ctx.place.partition),
+            accessScope={"type": "cluster"},
+        ),
+        again_on=GONE,
     )
 
 

@@ -83,8 +83,6 @@ class Facts:
     identity_arn: str = ""
     identity_is_new: bool = False
     identity_is_adopted: bool = False
-    new_principals: tuple[str, ...] = ()
-    """ARNs of users and roles that this run has made."""
     node_role_arn: str = ""
     instance_profile_arn: str = ""
     security_group_ids: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -43,6 +44,8 @@ class Found:
 
     arn: str
     path: str
+    created: datetime
+    """In whole seconds, cut."""
     tags: Mapping[str, str]
     boundary: str | None
     trust: Document | None
@@ -98,6 +101,7 @@ class Principal(ABC):
         return Found(
             arn=it["Arn"],
             path=it["Path"],
+            created=it["CreateDate"],
             tags=tag_map(it.get("Tags")),
             boundary=it.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn"),
             trust=it.get("AssumeRolePolicyDocument"),
@@ -222,8 +226,6 @@ def ensure(ctx: Context, principal: Principal, wanted: Wanted) -> Ensured:
     _put_inline(ctx, principal, wanted, fresh=found is None)
     kind = principal.KIND.lower()
     arn = arn or ctx.scope.iam(f"{kind}{wanted.path}{principal.name}")
-    if found is None:
-        ctx.facts.new_principals += (arn,)
     return Ensured(
         arn=arn,
         is_new=found is None,

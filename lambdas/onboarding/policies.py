@@ -871,6 +871,8 @@ def _cluster_access_statements(
             [_access_entry(scope, principal) for principal in principals],
         ),
     ]
+    # Whether an entry is older than the role.
+    statements.append(_allow("SpotHandlerRole", ["iam:GetRole"], [scope.spot_role_arn]))
     if not own_role_arn:
         # offboard of castai-eks knows ours by their tags, whatever role the spot handler has.
         every = scope.regional("eks", f"access-entry/{scope.cluster}/*")

@@ -6,10 +6,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import boto3
+import moto.iam.models
 import pytest
 from botocore.exceptions import ReadTimeoutError
 from moto import mock_aws
@@ -177,6 +179,7 @@ class Scene:
         """Another cluster of the same account."""
         eks = FakeEks(name, region=region, vpc=self.eks.vpc)
         eks.endpoint, eks.ca_pem = self.eks.endpoint, self.eks.ca_pem
+        eks.unique_id, eks.now = self.eks.unique_id, self.eks.now
         return replace(self, eks=eks)
 
     def node(self, data: dict[str, Any]) -> str:
@@ -402,6 +405,11 @@ def _unique_id(iam: Any, arn: str) -> str:
         return arn  # a principal that no test makes, such as the function's own role
 
 
+def _iam_time(now: float) -> datetime:
+    """IAM's dates are in whole seconds, cut; moto's have no zone."""
+    return datetime.fromtimestamp(int(now), UTC).replace(tzinfo=None)
+
+
 def _profile_arn(instance: Instance) -> str:
     held = instance.ec2_backend.iam_instance_profile_associations.get(instance.id)
     return str(held.iam_instance_profile.arn) if held else ""
@@ -468,6 +476,9 @@ def scene(api_server: ServedCluster, users: Users) -> Iterator[Scene]:
         eks.endpoint, eks.ca_pem = api_server.endpoint, api_server.ca_pem
         users.refusals = 0
         iam = boto3.client("iam", region_name=REGION)
+        time = Time()
+        patch.setattr(moto.iam.models, "utcnow", lambda: _iam_time(time.now))
+        eks.now = lambda: time.now
         eks.unique_id = partial(_unique_id, iam)
         users.admits = lambda: eks.knows(OWN_ROLE) and bool(eks.entries[OWN_ROLE].policies)
         yield Scene(
@@ -479,6 +490,7 @@ def scene(api_server: ServedCluster, users: Users) -> Iterator[Scene]:
             users=users,
             castai=castai,
             castai_url=url,
+            time=time,
         )
     aws.session.cache_clear()
     for kind, name, namespace in (

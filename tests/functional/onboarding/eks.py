@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -27,6 +28,8 @@ class Entry:
     tags: dict[str, str]
     principal_id: str = ""
     """The unique id that the principal had when the entry was made."""
+    created: float = 0.0
+    """Epoch seconds."""
     policies: list[str] = field(default_factory=list)
 
 
@@ -42,6 +45,7 @@ class FakeEks:
         self.entries: dict[str, Entry] = {}
         self.unique_id: Callable[[str], str] = lambda arn: arn
         """IAM's unique id of the principal that has an ARN now."""
+        self.now: Callable[[], float] = lambda: 0.0
         self.exists = True
 
     @property
@@ -103,6 +107,7 @@ class FakeEks:
                 "kubernetesGroups": list(entry.groups),
                 "type": entry.kind,
                 "tags": dict(entry.tags),
+                "createdAt": datetime.fromtimestamp(entry.created, UTC),
             }
         }
 
@@ -125,6 +130,7 @@ class FakeEks:
             list(kubernetesGroups or ()),
             dict(tags or {}),
             self.unique_id(principalArn),
+            self.now(),
         )
         return self.describe_access_entry(clusterName=clusterName, principalArn=principalArn)
 

@@ -481,11 +481,7 @@ class TestPrincipalsOfTheSameName:
 
     def test_a_node_role_that_was_made_anew_gets_an_entry_of_its_own(self, scene: Scene) -> None:
         role = scene.create()["NodeRoleArn"]
-        name = role.rpartition("/")[2]
-        scene.iam.remove_role_from_instance_profile(InstanceProfileName=name, RoleName=name)
-        for policy in scene.iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]:
-            scene.iam.detach_role_policy(RoleName=name, PolicyArn=policy["PolicyArn"])
-        scene.iam.delete_role(RoleName=name)
+        _delete_node_role(scene, role)
         scene.update({}, RotationId="2")
         assert scene.eks.knows(role)
         before = scene.snapshot()
@@ -495,9 +491,73 @@ class TestPrincipalsOfTheSameName:
     def test_so_does_the_user(self, scene: Scene) -> None:
         user = scene.create()["UserArn"]
         _delete_user(scene, "cast-eks-prod")
+        scene.time.sleep(HOUR)
         scene.update({}, RotationId="2")
         assert scene.eks.knows(user)
         assert scene.eks.entries[user].policies
+
+    @pytest.mark.parametrize("made", ["by us", "by others"])
+    def test_so_does_the_spot_handlers_role_unless_others_made_its_entry(
+        self, scene: Scene, made: str
+    ) -> None:
+        wish = {"SpotHandlerRoleArn": SPOT_ROLE}
+        scene.iam.create_role(RoleName="CastLambdaRoleForSpot", AssumeRolePolicyDocument=TRUST)
+        if made == "by others":
+            groups = ["castai:spot-handler"]
+            scene.eks.create_access_entry(
+                clusterName="prod", principalArn=SPOT_ROLE, kubernetesGroups=groups
+            )
+        scene.create(**wish)
+        scene.iam.delete_role(RoleName="CastLambdaRoleForSpot")
+        scene.time.sleep(HOUR)
+        scene.iam.create_role(RoleName="CastLambdaRoleForSpot", AssumeRolePolicyDocument=TRUST)
+        if made == "by others":
+            with pytest.raises(InTheWayError, match="of a former principal"):
+                scene.update(wish, **wish, RotationId="2")
+            return
+        scene.update(wish, **wish, RotationId="2")
+        assert scene.eks.knows(SPOT_ROLE)
+
+    def test_a_run_that_was_killed_before_the_entry_is_finished_by_the_next(
+        self, scene: Scene
+    ) -> None:
+        role = scene.create()["NodeRoleArn"]
+        _delete_node_role(scene, role)
+
+        def kill() -> None:
+            raise KeyboardInterrupt
+
+        scene.writes.just_before["eks:delete_access_entry"] = kill
+        with pytest.raises(KeyboardInterrupt):
+            scene.update({}, RotationId="2")
+        scene.update({}, RotationId="2")
+        assert scene.eks.knows(role)
+
+    def test_a_failure_after_it_gives_the_former_entry_back(self, scene: Scene) -> None:
+        """With its groups and its policy, whatever it is worth."""
+        user = scene.create()["UserArn"]
+        _delete_user(scene, "cast-eks-prod")
+        scene.time.sleep(HOUR)
+        scene.iam.create_user(
+            UserName="cast-eks-prod",
+            Tags=[{"Key": "castai-eks-cdk:owner", "Value": scene.eks.arn}],
+        )
+        scene.eks.entries[user].groups = ["viewers"]
+        before = scene.snapshot()["entries"]
+        scene.castai.propagation = 10_000
+        with pytest.raises(StepFailedError, match="everything that this run did was undone"):
+            scene.update({}, RotationId="2")
+        assert scene.snapshot()["entries"] == before
+
+    def test_an_entry_of_the_second_in_which_its_principal_was_made_is_kept(
+        self, scene: Scene
+    ) -> None:
+        """IAM cuts its dates to whole seconds, EKS does not."""
+        role = scene.create()["NodeRoleArn"]
+        scene.eks.entries[role].created += 0.5
+        scene.writes.done.clear()
+        scene.update({})
+        assert scene.writes.done == []
 
     def test_an_entry_that_others_made_for_a_former_role_is_in_the_way(self, scene: Scene) -> None:
         role = scene.create()["NodeRoleArn"]
@@ -511,6 +571,19 @@ class TestPrincipalsOfTheSameName:
         scene.eks.entries[OWN_ROLE] = former
         scene.create(SpotHandlerRoleArn=SPOT_ROLE)
         assert OWN_ROLE not in scene.eks.entries
+
+
+HOUR = 3600.0  # s
+
+
+def _delete_node_role(scene: Scene, arn: str) -> None:
+    """By hand, an hour before what comes next."""
+    name = arn.rpartition("/")[2]
+    scene.iam.remove_role_from_instance_profile(InstanceProfileName=name, RoleName=name)
+    for policy in scene.iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]:
+        scene.iam.detach_role_policy(RoleName=name, PolicyArn=policy["PolicyArn"])
+    scene.iam.delete_role(RoleName=name)
+    scene.time.sleep(HOUR)
 
 
 def _delete_user(scene: Scene, name: str) -> None:

@@ -189,9 +189,11 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
         bool,
         Meta(
             description="Create an access entry for the role in each listed and each onboarded "
-            "cluster. Needs the cluster's authentication mode `API` or `API_AND_CONFIG_MAP`; "
-            "false: the onboarding lets the role in, or you map it to the group "
-            "`castai:spot-handler`."
+            "cluster. Needs the cluster's authentication mode `API` or `API_AND_CONFIG_MAP`. "
+            "For a cluster with `CONFIG_MAP` alone set `castai:onboardByCluster` to "
+            '`{"old": {"ClusterAccess": "aws-auth"}}` where it is onboarded, else this to false '
+            "for all clusters. With false the onboarding lets the role in, or you map it to the "
+            "group `castai:spot-handler`."
         ),
     ] = True
     mode: Annotated[
@@ -432,7 +434,9 @@ class OnboardingSettings(Group, frozen=True, kw_only=True):
         Literal["auto", "access-entries", "aws-auth", "none"],
         Meta(
             description="How nodes and user become known to the cluster; `auto`: by access entries "
-            "where it has them, else by `aws-auth`."
+            "where it has them, else by `aws-auth`. The synth cannot see which a cluster has, and "
+            "`castai:clusterAccess` makes an entry for the spot handler with `auto`: for a cluster "
+            "with the authentication mode `CONFIG_MAP` set `aws-auth`."
         ),
     ] = "auto"
     onboard_spot_handler: Annotated[
@@ -546,18 +550,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Clusters whose access entry for the spot handler's role its own stack makes.
 
         The listed and the onboarded ones alike: an entry that changed its owner with a list would
-        be made twice, or be missed until the next deployment.
+        be made twice, or be missed until the next deployment. Where the onboarding goes by
+        `aws-auth`, it maps the role there: the cluster may have no access entries.
         """
         if not self.spot_handler.cluster_access:
             return ()
         wish = self.onboarding
-        onboarded = [
-            cluster
+        onboarded = {
+            cluster: wish.cluster_access_of(cluster)
             for cluster in wish.onboard_clusters
             if wish.onboard_spot_handler
-            and wish.cluster_access_of(cluster) in {"auto", "access-entries"}
-        ]
-        return tuple(dict.fromkeys([*self.spot_handler.clusters, *onboarded]))
+        }
+        mine = [each for each, way in onboarded.items() if way in {"auto", "access-entries"}]
+        return tuple(
+            cluster
+            for cluster in dict.fromkeys([*self.spot_handler.clusters, *mine])
+            if onboarded.get(cluster) != "aws-auth"
+        )
 
     def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """Those of each group, and those that only two groups together show."""

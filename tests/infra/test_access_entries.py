@@ -28,6 +28,19 @@ def owners(synthesise: Synthesise, context: dict[str, Any]) -> set[str]:
     return found
 
 
+OLDER = {"castai:onboardByCluster": {"blue": {"ClusterAccess": "aws-auth"}}}
+"""As the README says for a cluster whose authentication mode is CONFIG_MAP."""
+
+
+@pytest.mark.parametrize("lists", [ONBOARDED, {**LISTED, **ONBOARDED}], ids=["onboarded", "both"])
+@pytest.mark.parametrize("way", [OLDER, {"castai:clusterAccess": "false"}], ids=["own", "all"])
+def test_a_cluster_without_access_entries_gets_none(
+    synthesise: Synthesise, lists: dict[str, Any], way: dict[str, Any]
+) -> None:
+    """EKS would refuse the entry, and the stack would roll back."""
+    assert owners(synthesise, {**lists, **way}) == {"onboarding"}
+
+
 STATES = (LISTED, ONBOARDED, {**LISTED, **ONBOARDED})
 
 

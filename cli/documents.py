@@ -133,7 +133,9 @@ def _beyond() -> Iterator[str]:
         "Whoever may pass a role to a function or an instance and start it acts as that role. The "
         "same tests follow every such step, to every role of the account and further. CAST AI "
         "becomes the node role, and with ManageSpotLambda the role of its own function, which "
-        "sees instances and writes its log. It does not become any role of this app's functions. "
+        "sees instances and writes its log. There is one such function for each region, so it may "
+        "also change the code of one that runs as another cluster's role of this kind, which may "
+        "do the same. It does not become any role of this app's functions. "
         "With AccountWidePolicy it also becomes the node roles of the other clusters that share "
         "the policy, and so a node of theirs. The node role reaches further than the cluster:"
     )
@@ -177,9 +179,13 @@ def _roles() -> Iterator[str]:
         f"which CAST AI may give to the function `{names.SPOT_FUNCTION}`. The onboarding makes and "
         "removes the role. The function and its rules are CAST AI's and stay. It is never the role "
         "of the spot handler below: synth, the custom resource and `castai-eks` refuse a spot "
-        f"handler's role named `{names.ANY_LAMBDA_ROLE}`. If CAST AI's old script has made a "
-        f"function `{names.SPOT_FUNCTION}` that runs as `{names.SPOT_ROLE}`, delete it first, "
-        "or CAST AI can change its code."
+        f"handler's role named `{names.ANY_LAMBDA_ROLE}`. CAST AI's old script made a function "
+        f"`{names.SPOT_FUNCTION}` that runs as `{names.SPOT_ROLE}`. To change the code of a "
+        "function needs no iam:PassRole, so with ManageSpotLambda the onboarding refuses a "
+        "function that runs as any role but one of this kind: delete it first. The onboarding "
+        "looks once, in the cluster's region. Do not make a function of this name under another "
+        "role later. With AccountWidePolicy, look in the other regions yourself: the shared "
+        "policy holds for all."
     )
     yield _statements(policies.lambda_role_policy(EXAMPLE))
     yield "## The spot handler"

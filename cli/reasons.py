@@ -96,7 +96,8 @@ WIDE = (
         Reach.ACCOUNT,
         EVERY,
         "AWS sends the spot notices of all clusters of a region to one event bus, so there is one "
-        "function for all. Its role is this cluster's own: it sees instances and writes its log.",
+        "function for all. Its role is this cluster's own, or of the same kind for another one: it "
+        "sees instances and writes its log. An onboarding refuses a function of any other role.",
         spot_lambda=True,
     ),
     Wide(

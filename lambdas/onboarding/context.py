@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_eks import EKSClient
     from mypy_boto3_iam import IAMClient
+    from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
     from lambdas.common.kube import Kube
@@ -39,6 +40,7 @@ class Clients:
     ec2: EC2Client
     eks: EKSClient
     secrets: SecretsManagerClient
+    functions: LambdaClient
 
 
 @dataclass(frozen=True)

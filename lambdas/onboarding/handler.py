@@ -98,6 +98,7 @@ def means_of(own_role: str | None) -> Means:
             ec2=session.client("ec2", config=aws.CONFIG),
             eks=session.client("eks", config=aws.CONFIG),
             secrets=session.client("secretsmanager", config=aws.CONFIG),
+            functions=session.client("lambda", config=aws.CONFIG),
         ),
         place=Place(
             partition=caller["Arn"].split(":")[1], region=region, account=caller["Account"]

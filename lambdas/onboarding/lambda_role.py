@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Final
 
 from lambdas.onboarding import iam_principals, names, policies
@@ -16,6 +17,7 @@ def ensure(ctx: Context) -> None:
     wish = ctx.onboarding
     if not wish.manage_spot_lambda:
         return
+    _check_function(ctx)
     wanted = Wanted(
         name=names.lambda_role_name(wish.cluster_name, ctx.facts.cluster_id),
         path=wish.path,
@@ -26,6 +28,25 @@ def ensure(ctx: Context) -> None:
         trust=policies.lambda_trust(ctx.place.partition),
     )
     iam_principals.ensure(ctx, Role(ctx, wanted.name), wanted)
+
+
+def _check_function(ctx: Context) -> None:
+    """Refuse a function of another role: who may write its code acts as its role, passing none.
+
+    A role of another cluster's onboarding will do: it sees instances and writes its log.
+    """
+    found = ctx.find(
+        "lambda:GetFunctionConfiguration",
+        lambda: ctx.clients.functions.get_function_configuration(FunctionName=names.SPOT_FUNCTION),
+        missing=("ResourceNotFoundException",),
+    )
+    role = found["Role"] if found else ""
+    if role and not fnmatchcase(role.rpartition("/")[2], names.ANY_LAMBDA_ROLE):
+        ctx.ledger.conflict(
+            f"Lambda function {names.SPOT_FUNCTION}",
+            f"runs as {role}, and ManageSpotLambda lets CAST AI write its code: delete the "
+            "function, or set ManageSpotLambda to false; Adopt does not take it over",
+        )
 
 
 def remove(ctx: Context) -> None:

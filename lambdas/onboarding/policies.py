@@ -777,6 +777,11 @@ def _other_role_statements(scope: Scope, boundary: str | None) -> list[Document]
         ),
         # The IPv6 policy of the nodes, and all that the function's role carries.
         _allow("OtherRolesInline", ["iam:PutRolePolicy"], roles, _bounded(boundary)),
+        _allow(
+            "SpotFunction",
+            ["lambda:GetFunctionConfiguration"],
+            [scope.regional("lambda", f"function:{names.SPOT_FUNCTION}")],
+        ),
         *_found_by_name(
             scope,
             {

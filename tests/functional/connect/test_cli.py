@@ -56,7 +56,7 @@ def run(
     eks: Eks, secrets: Secrets, castai_url: str, waiting: Waiting, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Result]:
     nothing: Any = None
-    clients: Any = Clients(iam=nothing, ec2=nothing, eks=eks, secrets=secrets)  # type: ignore[arg-type]
+    clients: Any = Clients(iam=nothing, ec2=nothing, eks=eks, secrets=secrets, functions=nothing)  # type: ignore[arg-type]
     tools = Means(
         clients=clients,
         place=AwsPlace("aws", REGION, ACCOUNT),

@@ -32,7 +32,7 @@ from sandbox.castai_api.server import running
 from sandbox.castai_api.state import State
 from sandbox.cluster import ServedCluster
 from sandbox.cluster.authentication import User
-from tests.functional.onboarding.eks import ACCOUNT, FakeEks, refusal
+from tests.functional.onboarding.eks import ACCOUNT, FakeEks, FakeLambda, refusal
 from tests.functional.onboarding.rights import Rights
 
 REGION = "eu-central-1"
@@ -156,6 +156,7 @@ class Scene:
     castai_url: str
     time: Time = field(default_factory=Time)
     writes: Writes = field(default_factory=Writes)
+    functions: FakeLambda = field(default_factory=FakeLambda)
     agent: str = ""
     """What is wrong with the agent."""
     documents: Sequence[Document] = ()
@@ -214,6 +215,7 @@ class Scene:
                 ec2=client(self.ec2, "ec2"),
                 eks=client(self.eks, "eks"),
                 secrets=client(self.secrets, "secretsmanager"),
+                functions=client(self.functions, "lambda"),
             ),
             place=Place("aws", self.eks.region, ACCOUNT),
             own_role=OWN_ROLE,

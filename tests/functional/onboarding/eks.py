@@ -1,4 +1,7 @@
-"""EKS's access entries in memory: moto has none. Answers and error codes are EKS's."""
+"""EKS's access entries and Lambda's functions in memory. Answers and error codes are AWS's.
+
+moto has no access entries, and wants Docker for functions.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,18 @@ class Entry:
     created: float = 0.0
     """Epoch seconds."""
     policies: list[str] = field(default_factory=list)
+
+
+class FakeLambda:
+    """The functions of a region, by name with their role."""
+
+    def __init__(self) -> None:
+        self.roles: dict[str, str] = {}
+
+    def get_function_configuration(self, *, FunctionName: str) -> Any:  # noqa: N803
+        if FunctionName not in self.roles:
+            raise refusal("ResourceNotFoundException", f"Function not found: {FunctionName}")
+        return {"FunctionName": FunctionName, "Role": self.roles[FunctionName]}
 
 
 class FakeEks:

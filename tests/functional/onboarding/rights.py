@@ -150,5 +150,12 @@ class Rights:
         if action == "CreateSecret" and given.get("Tags"):
             yield Request("secretsmanager:TagResource", secret)
 
+    # Lambda ---------------------------------------------------------------------------------------
+
+    def _lambda(self, action: str, given: Arguments) -> Iterator[Request]:
+        yield Request(
+            f"lambda:{action}", self._regional("lambda", f"function:{given['FunctionName']}")
+        )
+
     def _regional(self, service: str, resource: str) -> str:
         return f"arn:aws:{service}:{self.region}:{ACCOUNT}:{resource}"

@@ -210,6 +210,21 @@ class TestCreate:
         scene.update({"ManageSpotLambda": "true"})
         assert name not in scene.snapshot()["roles"]
 
+    def test_castai_gets_no_function_that_runs_as_another_role(self, scene: Scene) -> None:
+        """CAST AI's script made one under the spot handler's role: its code needs no PassRole."""
+        scene.functions.roles["cast-ai-ec2-events-handler"] = SPOT_ROLE
+        before = scene.snapshot()
+        for adopt in ("false", "true"):
+            with pytest.raises(InTheWayError, match="delete the function, or set ManageSpotLamb"):
+                scene.create(ManageSpotLambda="true", Adopt=adopt)
+        assert scene.snapshot() == before
+        scene.create()
+        with pytest.raises(InTheWayError, match=SPOT_ROLE):
+            scene.update({}, ManageSpotLambda="true")
+        another = f"arn:aws:iam::{ACCOUNT}:role/cast-stage-lambda-0a1b2c3d"
+        scene.functions.roles["cast-ai-ec2-events-handler"] = another
+        scene.update({}, ManageSpotLambda="true")
+
     def test_paths_tags_and_boundary(self, scene: Scene) -> None:
         boundary = scene.iam.create_policy(PolicyName="Boundary", PolicyDocument=POLICY)["Policy"]
         before = scene.snapshot()
@@ -1019,7 +1034,7 @@ def test_the_functions_role_covers_every_call(scene: Scene) -> None:
     scene.delete(ClusterAccess="aws-auth")
     assert len(scene.writes.actions) > 40
     scene.documents = [{"Version": "2012-10-17", "Statement": []}]
-    with pytest.raises(CastaiError, match="Allow eks:DescribeCluster"):
+    with pytest.raises(CastaiError, match="Allow secretsmanager:GetSecretValue"):
         handler.respond(
             scene.event("Create", scene.properties()), scene.means(), remaining=REMAINING
         )

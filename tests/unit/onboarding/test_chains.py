@@ -83,8 +83,14 @@ class Account:
 
 
 def account(
-    permissions: Permissions, mode: Mode, *, spot_lambda: bool, account_wide: bool = False
+    permissions: Permissions,
+    mode: Mode,
+    *,
+    spot_lambda: bool,
+    account_wide: bool = False,
+    existing: str = "role of CAST AI's function of another cluster",
 ) -> Account:
+    """`existing`: whose role CAST AI's function has, which is there already."""
     user = mode is Mode.USER
     identity = Principal(
         "CAST AI",
@@ -143,6 +149,7 @@ def account(
             Function(function("castai-onboarding-prod-2"), "onboarding of another cluster"),
             Function(function("castai-agent"), "agent's function"),
             Function(function("payments"), "another team's function"),
+            Function(function(names.SPOT_FUNCTION), existing),
         ],
         {
             "prod": {"node role", "spot handler", *({"CAST AI"} if user else set())},
@@ -313,8 +320,21 @@ def test_cast_ai_becomes_no_one_but_those_listed(
     assert found.keys() == {
         "CAST AI",
         "node role",
-        *(("role of CAST AI's function",) if spot_lambda else ()),
+        *(CAST_AIS_FUNCTION if spot_lambda else ()),
     }, found
+
+
+# By PassRole for a function that it makes, and by the code of the one that another cluster's has.
+CAST_AIS_FUNCTION = (
+    "role of CAST AI's function",
+    "role of CAST AI's function of another cluster",
+)
+
+
+def test_a_function_that_the_old_script_made_would_lead_to_the_spot_handlers_role() -> None:
+    """Why an onboarding refuses it."""
+    it = account(Permissions.TIGHT, Mode.ROLE, spot_lambda=True, existing="spot handler")
+    assert {"spot handler", ACCOUNT_ADMINISTRATOR} <= reached(it).keys()
 
 
 @pytest.mark.parametrize(("permissions", "mode"), EVERY)

@@ -499,7 +499,7 @@ def test_the_function_may_make_every_call_that_its_steps_name() -> None:
         if path == here:
             continue
         source = path.read_text()
-        named |= set(re.findall(r'"((?:iam|ec2|eks|secretsmanager):[A-Z]\w+)"', source))
+        named |= set(re.findall(r'"((?:iam|ec2|eks|secretsmanager|lambda):[A-Z]\w+)"', source))
         for name in re.findall(r'f"([A-Z]\w+\{self\.KIND\}\w*)"', source):
             named |= {"iam:" + name.replace("{self.KIND}", kind) for kind in ("User", "Role")}
     assert len(named) > 40

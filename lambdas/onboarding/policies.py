@@ -543,6 +543,7 @@ def administrator(
             # None of these knows resources.
             _allow("LookAround", ["sts:GetCallerIdentity", *NODE_READS], ["*"]),
             *_own_security_group_statements(scope),
+            *_former_policy_statements(scope, account_wide=account_wide),
             *_cluster_access_statements(scope, modes, own_role_arn=None),
             *_credentials_statements(scope, credentials_kms_key),
             *_api_key_statements(
@@ -595,6 +596,7 @@ def onboarding_lambda(
         ],
         "castai-eks-onboarding-run": [
             _own_log(here),
+            *_former_policy_statements(scope, account_wide=account_wide),
             *_api_key_statements(here, api_key_secret, api_key_kms_key),
             *(_vpc_statements(here) if in_vpc else ()),
         ],
@@ -653,7 +655,6 @@ def _identity_statements(
             ],
             policy_arns,
         ),
-        *(() if account_wide else (_former_policy_statement(scope),)),
         *(_user_statements(scope, identity, boundary) if Mode.USER in modes else ()),
         *(_identity_role_statements(scope, identity, boundary) if Mode.ROLE in modes else ()),
         *_found_by_name(
@@ -668,22 +669,22 @@ def _identity_statements(
     ]
 
 
-def _former_policy_statement(scope: Scope) -> Document:
+def _former_policy_statements(scope: Scope, *, account_wide: bool) -> list[Document]:
     """The shared policy's removal where it is no longer wished.
 
-    IAM refuses it while the policy is attached to anything.
+    IAM refuses it while the policy is attached to anything. The statement stands where there is
+    room: the document of the identity is full with a long path.
     """
-    return _allow(
-        "FormerPolicy",
-        [
-            "iam:DeletePolicy",
-            "iam:DeletePolicyVersion",
-            "iam:GetPolicy",
-            "iam:ListEntitiesForPolicy",
-            "iam:ListPolicyVersions",
-        ],
-        [scope.policy_arn(account_wide=True)],
-    )
+    if account_wide:
+        return []
+    actions = [
+        "iam:DeletePolicy",
+        "iam:DeletePolicyVersion",
+        "iam:GetPolicy",
+        "iam:ListEntitiesForPolicy",
+        "iam:ListPolicyVersions",
+    ]
+    return [_allow("FormerPolicy", actions, [scope.policy_arn(account_wide=True)])]
 
 
 def _found_by_name(scope: Scope, found: Mapping[str, list[str]]) -> list[Document]:

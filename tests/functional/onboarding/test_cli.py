@@ -225,13 +225,10 @@ def test_offboard_leaves_a_shared_policy_that_it_may_not_read(
     """The administrator's policy of an earlier release names the cluster's own policy alone."""
     before = scene.snapshot()
     run("onboard", *api(scene))
-    monkeypatch.setattr(policies, "_former_policy_statement", lambda _scope: _NOTHING)
+    monkeypatch.setattr(policies, "_former_policy_statements", lambda _scope, **_: [])
     shown = run("offboard", "--yes", *api(scene)).stdout
     assert "Allow iam:GetPolicy" in " ".join(shown.split())
     assert scene.snapshot() == before
-
-
-_NOTHING = {"Sid": "None", "Effect": "Allow", "Action": [], "Resource": []}
 
 
 def test_a_mapping_that_cannot_be_removed_keeps_whom_it_maps(scene: Scene, run: Run) -> None:

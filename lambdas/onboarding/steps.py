@@ -3,8 +3,8 @@
 plan      every step, writing nothing: what would change
 onboard   plan, refuse what cannot end well, apply, then remove what the new state replaces;
           a failure is undone write by write before it is raised
-offboard  refuse while nodes use what would go; else every step's removal, the last step first,
-          past a failure, but for the steps that must not follow it (`_NOT_AFTER`)
+offboard  refuse while nodes use what would go; else every step's removal, the last step first; a
+          failure stops those that depend on it
 plan_offboard   what that would remove
 found     what a removal would come upon, nodes that use it or not; what cannot be read, and why
 """
@@ -59,12 +59,14 @@ STEPS: Final = (
 )
 
 
-# Removals that must not be tried where another failed. Nodes need their access and role as long as
-# one uses the security group. What still maps a principal is known by the principal alone, and
-# whoever makes another of its name would have its rights.
+# Removals that must not be tried where another failed, or was not tried for the same reason. Nodes
+# need their access and role as long as one uses the security group. What maps a principal is found
+# by the principal alone (that of the spot handler's role by its rights), and whoever makes another
+# principal of the name would have its rights. IAM keeps a policy as long as an identity has it.
 _NOT_AFTER: Final = {
-    "security group": frozenset({"cluster access", "node role"}),
-    "cluster access": frozenset({"identity", "node role"}),
+    "security group": frozenset({"cluster access"}),
+    "cluster access": frozenset({"spot handler's rights", "node role", "identity"}),
+    "identity": frozenset({"policy"}),
 }
 
 
@@ -223,8 +225,10 @@ def _retire(ctx: Context) -> list[Row]:
 def _remove_all(ctx: Context) -> list[tuple[str, CastaiError]]:
     """Every removal, in reverse order; what failed."""
     failures: list[tuple[str, CastaiError]] = []
+    kept: set[str] = set()  # steps that failed or were not tried
     for step in reversed(STEPS):
-        if any(step.name in _NOT_AFTER.get(failed, ()) for failed, _ in failures):
+        if any(step.name in _NOT_AFTER.get(each, ()) for each in kept):
+            kept.add(step.name)
             continue
         if step.name == "policy" and failures and not ctx.onboarding.cluster_id:
             continue  # it remembers CAST AI's id, by which the next try finds the rest
@@ -233,6 +237,7 @@ def _remove_all(ctx: Context) -> list[tuple[str, CastaiError]]:
             step.remove(ctx)
         except CastaiError as error:
             failures.append((step.name, error))
+            kept.add(step.name)
     return failures
 
 

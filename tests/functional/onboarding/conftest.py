@@ -15,7 +15,8 @@ import moto.iam.models
 import pytest
 from botocore.exceptions import ReadTimeoutError
 from moto import mock_aws
-from moto.ec2.models import ec2_backends
+from moto.ec2.exceptions import DependencyViolationError
+from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.instances import Instance
 from moto.ec2.utils import filter_dict_attribute_mapping
 from moto.iam.models import AWSManagedPolicy, iam_backends
@@ -27,6 +28,7 @@ from lambdas.common.cluster import Token
 from lambdas.onboarding import handler, policies
 from lambdas.onboarding.context import Clients, Place
 from lambdas.onboarding.handler import Means
+from lambdas.onboarding.names import OWNER_TAG
 from lambdas.onboarding.policies import Document, Scope
 from sandbox.castai_api.server import running
 from sandbox.castai_api.state import State
@@ -51,6 +53,7 @@ MANAGED = (
     "service-role/AmazonEBSCSIDriverPolicy",
 )
 _READS = ("get", "list", "describe")
+_delete_group = EC2Backend._delete_security_group  # moto's own deletes a group that is in use
 
 
 class Users:
@@ -185,15 +188,28 @@ class Scene:
 
     def node(self, data: dict[str, Any]) -> str:
         """Launch a node as CAST AI does; its instance id."""
-        image = self.ec2.register_image(Name=f"node-{data['ClusterId']}")["ImageId"]
+        return self.launch(data["InstanceProfileArn"], data["SecurityGroupId"])
+
+    def launch(self, profile: str = "", group: str = "") -> str:
+        """Launch an instance, by default with what the onboarding made; its id."""
+        if not profile:
+            profiles = self.iam.list_instance_profiles()["InstanceProfiles"]
+            profile = next(p["Arn"] for p in profiles if _made_by_us(p))
+        if not group:
+            groups = self.ec2.describe_security_groups()["SecurityGroups"]
+            group = next(g["GroupId"] for g in groups if _made_by_us(g))
+        image = self.ec2.register_image(Name=f"node-{len(self._images())}")["ImageId"]
         launched = self.ec2.run_instances(
             ImageId=image,
             MinCount=1,
             MaxCount=1,
-            IamInstanceProfile={"Arn": data["InstanceProfileArn"]},
-            SecurityGroupIds=[data["SecurityGroupId"]],
+            IamInstanceProfile={"Arn": profile},
+            SecurityGroupIds=[group],
         )
         return str(launched["Instances"][0]["InstanceId"])
+
+    def _images(self) -> list[Any]:
+        return list(self.ec2.describe_images(Owners=["self"])["Images"])
 
     def terminate(self, node: str) -> None:
         """End a node. EC2 deletes its network interface with it; moto does not."""
@@ -393,6 +409,10 @@ def _tags(thing: Any) -> dict[str, str]:
     return {tag["Key"]: tag["Value"] for tag in thing.get("Tags", [])}
 
 
+def _made_by_us(thing: Any) -> bool:
+    return OWNER_TAG in _tags(thing)
+
+
 def _attached(answer: Any) -> list[str]:
     return sorted(policy["PolicyArn"] for policy in answer["AttachedPolicies"])
 
@@ -415,6 +435,21 @@ def _iam_time(now: float) -> datetime:
 def _profile_arn(instance: Instance) -> str:
     held = instance.ec2_backend.iam_instance_profile_associations.get(instance.id)
     return str(held.iam_instance_profile.arn) if held else ""
+
+
+def _delete_unless_in_use(ec2: EC2Backend, vpc_id: str | None, group_id: str) -> None:
+    """As EC2: not while a network interface has the group, or a rule of another group names it."""
+    holding = {group.id for eni in ec2.enis.values() for group in eni.group_set}
+    naming = {
+        rule.source_group.get("GroupId")
+        for groups in ec2.groups.values()
+        for group in groups.values()
+        if group.id != group_id
+        for rule in (*group.ingress_rules, *group.egress_rules)
+    }
+    if group_id in holding | naming:
+        raise DependencyViolationError(f"resource {group_id} has a dependent object")
+    _delete_group(ec2, vpc_id, group_id)
 
 
 def _add_managed_policies() -> None:
@@ -469,6 +504,7 @@ def scene(api_server: ServedCluster, users: Users) -> Iterator[Scene]:
         # moto has no such filter, and says so: DescribeInstances by the ARN of the profile.
         patch.setitem(filter_dict_attribute_mapping, "iam-instance-profile.arn", "own_profile_arn")
         patch.setattr(Instance, "own_profile_arn", property(_profile_arn), raising=False)
+        patch.setattr(EC2Backend, "_delete_security_group", _delete_unless_in_use)
         aws.session.cache_clear()
         _add_managed_policies()
         ec2 = boto3.client("ec2", region_name=REGION)

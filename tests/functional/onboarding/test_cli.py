@@ -232,7 +232,8 @@ def test_offboard_leaves_a_shared_policy_that_it_may_not_read(
 
 
 def test_a_mapping_that_cannot_be_removed_keeps_whom_it_maps(scene: Scene, run: Run) -> None:
-    run("onboard", "-p", "ClusterAccess=aws-auth", *api(scene))
+    before = scene.snapshot()
+    run("onboard", *WAYS["aws-auth"], *api(scene))
     refused = Answer(403, {"kind": "Status", "status": "Failure", "code": 403, "message": "no"})
     fault = scene.cluster.faults.add("PUT", "aws-auth", refused, times=math.inf)
     with pytest.raises(OffboardError):
@@ -240,7 +241,28 @@ def test_a_mapping_that_cannot_be_removed_keeps_whom_it_maps(scene: Scene, run: 
     assert "cast-eks-prod" in scene.snapshot()["users"]
     fault.times = 0
     run("offboard", "--yes", *api(scene))
-    assert "cast-eks-prod" not in scene.snapshot()["users"]
+    assert scene.snapshot() == before
+
+
+def test_a_node_that_comes_meanwhile_keeps_mappings_and_whom_they_map(
+    scene: Scene, run: Run
+) -> None:
+    before = scene.snapshot()
+    run("onboard", *WAYS["aws-auth"], *api(scene))
+    found = scene.snapshot()
+    nodes: list[str] = []
+    scene.writes.just_before["ec2:delete_security_group"] = lambda: nodes.append(scene.launch())
+    with pytest.raises(OffboardError, match="Remove the nodes") as error:
+        run("offboard", "--yes", *api(scene))
+    assert len(str(error.value).splitlines()) == 2  # one reason, in the first line and in the list
+    left = scene.snapshot()
+    assert {key: left[key] for key in ("aws-auth", "rbac")} == {
+        key: found[key] for key in ("aws-auth", "rbac")
+    }
+    assert "cast-eks-prod" in left["users"]
+    scene.terminate(nodes[0])
+    run("offboard", "--yes", *api(scene))
+    assert scene.snapshot() == before
 
 
 def test_what_a_stack_made_is_in_the_way_and_stays(scene: Scene, run: Run) -> None:

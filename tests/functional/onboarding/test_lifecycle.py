@@ -452,17 +452,16 @@ class TestDelete:
     def test_a_security_group_that_is_taken_meanwhile_says_so(self, scene: Scene) -> None:
         before = scene.snapshot()
         data = scene.create()
-
-        def in_use(**_: Any) -> None:
-            raise refusal("DependencyViolation")
-
-        scene.ec2, real = _Proxy(scene.ec2, delete_security_group=in_use), scene.ec2
+        nodes: list[str] = []
+        scene.writes.just_before["ec2:delete_security_group"] = lambda: nodes.append(
+            scene.node(data)
+        )
         node_role = data["NodeRoleArn"]
         with pytest.raises(OffboardError, match="Remove the nodes that CAST AI added first"):
             scene.delete()
         assert node_role in scene.eks.entries
         scene.iam.get_role(RoleName=node_role.rpartition("/")[2])
-        scene.ec2 = real
+        scene.terminate(nodes[0])
         scene.delete()
         assert scene.snapshot() == before
 

@@ -262,14 +262,14 @@ def _retag(ctx: Context, arn: str, tags: Mapping[str, str], keys: list[str]) -> 
 
 
 def _policies(ctx: Context, arn: str) -> list[str]:
-    answer: Any = ctx.find(
+    pages = ctx.pages(
         "eks:ListAssociatedAccessPolicies",
-        lambda: ctx.clients.eks.list_associated_access_policies(
-            clusterName=ctx.cluster.name, principalArn=arn
-        ),
+        ctx.clients.eks.list_associated_access_policies,
         missing=GONE,
+        clusterName=ctx.cluster.name,
+        principalArn=arn,
     )
-    return [each["policyArn"] for each in answer["associatedAccessPolicies"]] if answer else []
+    return [each["policyArn"] for page in pages for each in page["associatedAccessPolicies"]]
 
 
 def _make_admin(ctx: Context, arn: str) -> None:
@@ -327,18 +327,9 @@ def _principals(ctx: Context) -> set[str]:
 
 def _listed(ctx: Context) -> list[str]:
     """The principals of all access entries of the cluster."""
-    cluster = ctx.onboarding.cluster_name
-    listed: list[str] = []
-    more: dict[str, Any] = {}
-    while True:
-        page = ctx.ask(
-            "eks:ListAccessEntries",
-            lambda: ctx.clients.eks.list_access_entries(clusterName=cluster, **more),  # noqa: B023 - called at once
-        )
-        listed += page["accessEntries"]
-        if not page.get("nextToken"):
-            return listed
-        more = {"nextToken": page["nextToken"]}
+    listing, cluster = ctx.clients.eks.list_access_entries, ctx.onboarding.cluster_name
+    pages = ctx.pages("eks:ListAccessEntries", listing, clusterName=cluster)
+    return [arn for page in pages for arn in page["accessEntries"]]
 
 
 def _owned(ctx: Context) -> dict[str, Mapping[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 # s. One AWS call with its retries: throttling and IAM's propagation usually pass in 10-20 s.
 CALL_PATIENCE: Final = 60.0
+# Where to go on in a listing, in answer and request alike: of IAM, of EC2, of EKS.
+_TOKENS: Final = ("Marker", "NextToken", "nextToken")
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,29 @@ class Context:
             if error.code in missing:
                 return None
             raise
+
+    def pages(
+        self,
+        what: str,
+        call: Callable[..., Any],
+        *,
+        missing: Collection[str] = (),
+        **arguments: object,
+    ) -> Iterator[Any]:
+        """Every page of a listing; none where AWS answers with one of the codes in `missing`.
+
+        A page may be empty and not the last. Each is asked for as `ask` does: the SDK's paginator
+        would begin the listing anew after a page that was throttled.
+        """
+        while True:
+            page = self.find(what, lambda: call(**arguments), missing=missing)
+            if page is None:
+                return
+            yield page
+            token = next((name for name in _TOKENS if page.get(name)), None)
+            if token is None:
+                return
+            arguments[token] = page[token]
 
     def may_take(self, thing: str, tags: Mapping[str, str], *, shared: bool = False) -> bool:
         """Whether an existing thing is ours, or may be adopted; else it is noted as a conflict."""

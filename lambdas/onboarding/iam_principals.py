@@ -83,14 +83,9 @@ class Principal(ABC):
 
     def _all(self, action: str, key: str) -> list[Any]:
         """Every item of a listing, over all pages."""
-        items: list[Any] = []
-        more: dict[str, Any] = {}
-        while True:
-            page = self._ask(action, **more)
-            items += page[key]
-            if not page.get("IsTruncated"):
-                return items
-            more = {"Marker": page["Marker"]}
+        method = getattr(self.ctx.clients.iam, xform_name(action))
+        pages = self.ctx.pages(f"iam:{action}", method, **{f"{self.KIND}Name": self.name})
+        return [item for page in pages for item in page[key]]
 
     def found(self) -> Found | None:
         """How it is; None where there is none."""

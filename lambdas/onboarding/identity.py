@@ -115,12 +115,9 @@ def key_thing(user: str, key_id: str) -> str:
 
 def key_ids(ctx: Context, user: str) -> list[str]:
     """Ids of the user's access keys, the oldest first; none where there is no such user."""
-    answer = ctx.find(
-        "iam:ListAccessKeys",
-        lambda: ctx.clients.iam.list_access_keys(UserName=user),
-        missing=GONE,
-    )
-    keys: list[Any] = list(answer["AccessKeyMetadata"]) if answer else []
+    listing = ctx.clients.iam.list_access_keys
+    pages = ctx.pages("iam:ListAccessKeys", listing, missing=GONE, UserName=user)
+    keys = [key for page in pages for key in page["AccessKeyMetadata"]]
     return [key["AccessKeyId"] for key in sorted(keys, key=lambda key: str(key["CreateDate"]))]
 
 

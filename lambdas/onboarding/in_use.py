@@ -63,36 +63,33 @@ def _instances(ctx: Context, cluster_id: str) -> list[str]:
         profiles[own["InstanceProfile"]["Arn"]] = None
     role: Any = ctx.find("iam:GetRole", lambda: iam.get_role(RoleName=name), missing=GONE)
     if role and ctx.owner.owns(tag_map(role["Role"].get("Tags"))):
-        holding: Any = ctx.find(
-            "iam:ListInstanceProfilesForRole",
-            lambda: iam.list_instance_profiles_for_role(RoleName=name),
-            missing=GONE,
-        )
-        for profile in holding["InstanceProfiles"] if holding else ():
-            profiles[profile["Arn"]] = None
+        listing = iam.list_instance_profiles_for_role
+        for page in ctx.pages(
+            "iam:ListInstanceProfilesForRole", listing, missing=GONE, RoleName=name
+        ):
+            profiles |= {profile["Arn"]: None for profile in page["InstanceProfiles"]}
     if not profiles:
         return []
-    answer = ctx.ask(
+    pages = ctx.pages(
         "ec2:DescribeInstances",
-        lambda: ec2.describe_instances(
-            Filters=[
-                {"Name": "iam-instance-profile.arn", "Values": list(profiles)},
-                {"Name": "instance-state-name", "Values": list(_ALIVE)},
-            ]
-        ),
+        ec2.describe_instances,
+        Filters=[
+            {"Name": "iam-instance-profile.arn", "Values": list(profiles)},
+            {"Name": "instance-state-name", "Values": list(_ALIVE)},
+        ],
     )
     return [
         instance["InstanceId"]
-        for reservation in answer["Reservations"]
+        for page in pages
+        for reservation in page["Reservations"]
         for instance in reservation["Instances"]
     ]
 
 
 def _interfaces(ctx: Context, group: str) -> list[Any]:
-    answer = ctx.ask(
+    pages = ctx.pages(
         "ec2:DescribeNetworkInterfaces",
-        lambda: ctx.clients.ec2.describe_network_interfaces(
-            Filters=[{"Name": "group-id", "Values": [group]}]
-        ),
+        ctx.clients.ec2.describe_network_interfaces,
+        Filters=[{"Name": "group-id", "Values": [group]}],
     )
-    return list(answer["NetworkInterfaces"])
+    return [interface for page in pages for interface in page["NetworkInterfaces"]]

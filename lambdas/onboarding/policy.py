@@ -185,10 +185,9 @@ def _retag(ctx: Context, arn: str, tags: Mapping[str, str], keys: list[str]) -> 
 
 
 def _versions(ctx: Context, arn: str) -> list[Any]:
-    answer = ctx.ask(
-        "iam:ListPolicyVersions", lambda: ctx.clients.iam.list_policy_versions(PolicyArn=arn)
-    )
-    return list(answer["Versions"])
+    listing = ctx.clients.iam.list_policy_versions
+    pages = ctx.pages("iam:ListPolicyVersions", listing, PolicyArn=arn)
+    return [version for page in pages for version in page["Versions"]]
 
 
 def _drop_version(ctx: Context, arn: str, version: str) -> None:
@@ -292,15 +291,9 @@ def _remove(ctx: Context, arn: str, tags: Mapping[str, str], *, shared: bool) ->
 def _users(ctx: Context, arn: str) -> list[str]:
     """Who has the policy attached."""
     users: list[str] = []
-    marker: dict[str, Any] = {}
-    while True:
-        page = ctx.ask(
-            "iam:ListEntitiesForPolicy",
-            lambda: ctx.clients.iam.list_entities_for_policy(PolicyArn=arn, **marker),  # noqa: B023 - called at once
-        )
+    listing = ctx.clients.iam.list_entities_for_policy
+    for page in ctx.pages("iam:ListEntitiesForPolicy", listing, PolicyArn=arn):
         users += [f"user {user['UserName']}" for user in page["PolicyUsers"]]
         users += [f"role {role['RoleName']}" for role in page["PolicyRoles"]]
         users += [f"group {group['GroupName']}" for group in page["PolicyGroups"]]
-        if not page.get("IsTruncated"):
-            return users
-        marker = {"Marker": page["Marker"]}
+    return users

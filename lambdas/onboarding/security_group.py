@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from lambdas.common.errors import AwsRefusedError, PermanentError
@@ -39,13 +39,20 @@ def ensure(ctx: Context) -> None:
         _rules(ctx, name, found)
 
 
+def filtered(ctx: Context, **filters: str) -> list[Any]:
+    """The security groups that meet all of EC2's `filters`."""
+    wanted = [{"Name": name, "Values": [value]} for name, value in filters.items()]
+    return _described(ctx, Filters=wanted)
+
+
+def _described(ctx: Context, *, missing: Collection[str] = (), **arguments: object) -> list[Any]:
+    listing = ctx.clients.ec2.describe_security_groups
+    pages = ctx.pages("ec2:DescribeSecurityGroups", listing, missing=missing, **arguments)
+    return [group for page in pages for group in page["SecurityGroups"]]
+
+
 def _check_existing(ctx: Context, ids: tuple[str, ...]) -> None:
-    answer = ctx.find(
-        "ec2:DescribeSecurityGroups",
-        lambda: ctx.clients.ec2.describe_security_groups(GroupIds=list(ids)),
-        missing=GONE,
-    )
-    groups: list[Any] = list(answer["SecurityGroups"]) if answer else []
+    groups = _described(ctx, missing=GONE, GroupIds=list(ids))
     here = {group["GroupId"] for group in groups if group.get("VpcId") == ctx.cluster.vpc_id}
     for group in ids:
         if group not in here:
@@ -56,16 +63,7 @@ def _check_existing(ctx: Context, ids: tuple[str, ...]) -> None:
 
 
 def _by_name(ctx: Context, name: str) -> Mapping[str, Any] | None:
-    answer = ctx.ask(
-        "ec2:DescribeSecurityGroups",
-        lambda: ctx.clients.ec2.describe_security_groups(
-            Filters=[
-                {"Name": "group-name", "Values": [name]},
-                {"Name": "vpc-id", "Values": [ctx.cluster.vpc_id]},
-            ]
-        ),
-    )
-    groups: list[Any] = list(answer["SecurityGroups"])
+    groups = filtered(ctx, **{"group-name": name, "vpc-id": ctx.cluster.vpc_id})
     return groups[0] if groups else None
 
 
@@ -197,14 +195,8 @@ def _delete(ctx: Context, group: str) -> None:
 
 def owned(ctx: Context) -> list[Any]:
     """The security groups that carry our tags, in whatever VPC."""
-    arn = ctx.owner.cluster_arn
-    answer = ctx.ask(
-        "ec2:DescribeSecurityGroups",
-        lambda: ctx.clients.ec2.describe_security_groups(
-            Filters=[{"Name": f"tag:{names.OWNER_TAG}", "Values": [arn]}]
-        ),
-    )
-    return [g for g in answer["SecurityGroups"] if ctx.owner.owns(tag_map(g.get("Tags")))]
+    groups = filtered(ctx, **{f"tag:{names.OWNER_TAG}": ctx.owner.cluster_arn})
+    return [group for group in groups if ctx.owner.owns(tag_map(group.get("Tags")))]
 
 
 def remove(ctx: Context) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import boto3
 import moto.iam.models
 import pytest
+from botocore.client import BaseClient
 from botocore.exceptions import ReadTimeoutError
 from moto import mock_aws
 from moto.ec2.exceptions import DependencyViolationError
@@ -52,6 +53,7 @@ MANAGED = (
     "AmazonSSMManagedInstanceCore",
     "service-role/AmazonEBSCSIDriverPolicy",
 )
+_NEXT = "the-second-page"
 _READS = ("get", "list", "describe")
 _delete_group = EC2Backend._delete_security_group  # moto's own deletes a group that is in use
 
@@ -105,6 +107,8 @@ class Watched:
         method = getattr(self._client, name)
         words = name.split("_")
         self._writes.actions.add(f"{self._service}:{''.join(w.capitalize() for w in words)}")
+        if name.startswith(_READS):
+            method = _paged(self._client, name, method)
 
         def call(**arguments: Any) -> Any:
             self._rights.check(self._service, name, arguments)
@@ -127,6 +131,26 @@ class Watched:
             raise refusal(fault.code, f"injected into {self._service}:{name}")
 
         return call
+
+
+def _paged(client: Any, name: str, method: Any) -> Any:
+    """A listing whose first page is empty and not the last one, as EC2's and IAM's may be."""
+    if not isinstance(client, BaseClient) or not client.can_paginate(name):
+        return method
+    listing = client.get_paginator(name)
+    token, more = listing._input_token[0], listing._more_results
+    keys = [key.expression for key in listing.result_keys]
+
+    def page(**arguments: Any) -> Any:
+        if token not in arguments:
+            method(**arguments)  # it also refuses at once
+            first = {token: _NEXT, **{key: [] for key in keys}}
+            return first | ({more.expression: True} if more else {})
+        if arguments[token] == _NEXT:
+            del arguments[token]
+        return method(**arguments)
+
+    return page
 
 
 @dataclass

@@ -1,12 +1,13 @@
 """What uses the node role, the instance profile or the security group of the nodes.
 
-EC2 refuses to delete a security group that is in use. IAM deletes a role and a profile that running
+EC2 refuses to delete a security group that is in use, or that a rule of another group of its VPC
+names (EC2 API reference, DeleteSecurityGroup). IAM deletes a role and a profile that running
 instances use: their kubelets lose the cluster some time later, and their pods with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from lambdas.common.errors import PermanentError
@@ -19,7 +20,7 @@ SHOWN: Final = 10  # ids that an error names
 
 
 class InUseError(PermanentError):
-    """Nodes still use what would be removed; nothing was changed."""
+    """Nodes or other security groups use what would be removed; nothing was changed."""
 
 
 def refuse(ctx: Context, cluster_ids: Iterable[str], *, groups: bool) -> None:
@@ -27,10 +28,12 @@ def refuse(ctx: Context, cluster_ids: Iterable[str], *, groups: bool) -> None:
     security groups.
 
     Raises:
-        InUseError: names the instances, and network interfaces of no such instance.
+        InUseError: names the instances, network interfaces of no such instance, and other
+            security groups whose rules name ours.
     """
     instances = {each for cluster_id in cluster_ids for each in _instances(ctx, cluster_id)}
     interfaces: set[str] = set()
+    naming: set[str] = set()
     for group in security_group.owned(ctx) if groups else ():
         for interface in _interfaces(ctx, group["GroupId"]):
             holder = interface.get("Attachment", {}).get("InstanceId")
@@ -38,15 +41,35 @@ def refuse(ctx: Context, cluster_ids: Iterable[str], *, groups: bool) -> None:
                 instances.add(holder)
             else:
                 interfaces.add(interface["NetworkInterfaceId"])
+        naming |= _naming(ctx, group)
+    if instances or interfaces or naming:
+        raise InUseError(_refusal(sorted(instances), sorted(interfaces), sorted(naming)))
+
+
+def _refusal(instances: list[str], interfaces: list[str], naming: list[str]) -> str:
+    advice = []
     if instances or interfaces:
-        users = [*sorted(instances), *sorted(interfaces)]
-        more = f" and {len(users) - SHOWN} more" if len(users) > SHOWN else ""
-        raise InUseError(
+        advice.append(
             "Remove the nodes that CAST AI added first (in CAST AI's console, or drain and "
-            "terminate them). Nothing was changed. In use by "
-            f"{len(instances)} instances and {len(interfaces)} other network interfaces: "
-            f"{', '.join(users[:SHOWN])}{more}"
+            "terminate them)."
         )
+    if naming:
+        advice.append(
+            "Remove the rules first that name the nodes' security group in other security groups."
+        )
+    other = "other " if instances else ""
+    kinds = (
+        ("instance", instances),
+        (f"{other}network interface", interfaces),
+        ("other security group", naming),
+    )
+    by = " and ".join(
+        f"{len(users)} {kind}{'s' if len(users) > 1 else ''}" for kind, users in kinds if users
+    )
+    users = [*instances, *interfaces, *naming]
+    more = f" and {len(users) - SHOWN} more" if len(users) > SHOWN else ""
+    shown = f"{', '.join(users[:SHOWN])}{more}"
+    return f"{' '.join(advice)} Nothing was changed. In use by {by}: {shown}"
 
 
 def _instances(ctx: Context, cluster_id: str) -> list[str]:
@@ -93,3 +116,16 @@ def _interfaces(ctx: Context, group: str) -> list[Any]:
         Filters=[{"Name": "group-id", "Values": [group]}],
     )
     return [interface for page in pages for interface in page["NetworkInterfaces"]]
+
+
+def _naming(ctx: Context, group: Mapping[str, Any]) -> set[str]:
+    """Ids of the other security groups of its VPC that have a rule about the group."""
+    ways = ("ip-permission.group-id", "egress.ip-permission.group-id")
+    found = [
+        each["GroupId"]
+        for way in ways
+        for each in security_group.filtered(
+            ctx, **{way: group["GroupId"], "vpc-id": group["VpcId"]}
+        )
+    ]
+    return set(found) - {group["GroupId"]}

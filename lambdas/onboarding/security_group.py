@@ -189,7 +189,8 @@ def _delete(ctx: Context, group: str) -> None:
         if error.code != "DependencyViolation":
             raise
         raise PermanentError(
-            f"Remove the nodes that CAST AI added first: security group {group} is still in use"
+            "Remove the nodes that CAST AI added, and what names their group in the rules of other "
+            f"security groups, first: security group {group} is still in use"
         ) from error
 
 

@@ -3,7 +3,8 @@
 plan      every step, writing nothing: what would change
 onboard   plan, refuse what cannot end well, apply, then remove what the new state replaces;
           a failure is undone write by write before it is raised
-offboard  refuse while nodes use what would go; else every step's removal, the last step first; a
+offboard  refuse while nodes use what would go; else every step's removal, the security group before
+          all, then the last step first; a
           failure stops those that depend on it
 plan_offboard   what that would remove
 found     what a removal would come upon, nodes that use it or not; what cannot be read, and why
@@ -11,7 +12,7 @@ found     what a removal would come upon, nodes that use it or not; what cannot 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -59,12 +60,20 @@ STEPS: Final = (
 )
 
 
-# Removals that must not be tried where another failed, or was not tried for the same reason. Nodes
-# need their access and role as long as one uses the security group. What maps a principal is found
-# by the principal alone (that of the spot handler's role by its rights), and whoever makes another
-# principal of the name would have its rights. IAM keeps a policy as long as an identity has it.
+# The last step first, but the security group before all: only EC2 refuses to delete what is in use.
+# As long as nothing else is removed, CAST AI and the nodes go on as they were.
+_FIRST: Final = "security group"
+_REMOVALS: Final = (
+    *(step for step in STEPS if step.name == _FIRST),
+    *(step for step in reversed(STEPS) if step.name != _FIRST),
+)
+_ALL_AFTER_THE_FIRST: Final = {_FIRST: frozenset(step.name for step in _REMOVALS[1:])}
+
+# Removals that must not be tried where another failed, or was not tried for the same reason. What
+# maps a principal is found by the principal alone (that of the spot handler's role by its rights),
+# and whoever makes another principal of the name would have its rights. IAM keeps a policy as long
+# as an identity has it.
 _NOT_AFTER: Final = {
-    "security group": frozenset({"cluster access"}),
     "cluster access": frozenset({"spot handler's rights", "node role", "identity"}),
     "identity": frozenset({"policy"}),
 }
@@ -137,12 +146,12 @@ def offboard(ctx: Context) -> list[Row]:
     """Remove everything that is ours; what was done, row by row.
 
     Raises:
-        InUseError: nodes use what would be removed; nothing was changed.
+        InUseError: nodes or other groups use what would be removed; nothing was changed.
         OffboardError: names each thing that stays although it is ours, and why.
     """
     inspection.look_back(ctx)
     in_use.refuse(ctx, ctx.known_ids, groups=True)
-    failures = _remove_all(ctx)
+    failures = _remove_all(ctx, _NOT_AFTER | _ALL_AFTER_THE_FIRST)
     if failures:
         raise OffboardError(
             f"Clear what stopped the removal and delete again: {first_line(failures[0][1])}\n"
@@ -156,7 +165,7 @@ def plan_offboard(ctx: Context) -> list[Row]:
     ctx.ledger.dry = True
     inspection.look_back(ctx)
     in_use.refuse(ctx, ctx.known_ids, groups=True)
-    for name, error in _remove_all(ctx):
+    for name, error in _remove_all(ctx, _NOT_AFTER | _ALL_AFTER_THE_FIRST):
         ctx.ledger.step = name
         ctx.ledger.leave(name, str(error))
     return ctx.ledger.rows
@@ -216,18 +225,20 @@ def _retire(ctx: Context) -> list[Row]:
     leaving = replace(
         ctx, ledger=Ledger(protected=ctx.ledger.claimed), facts=replace(ctx.facts, node_role_arn="")
     )
-    for name, error in _remove_all(leaving):
+    for name, error in _remove_all(leaving, _NOT_AFTER):
         leaving.ledger.step = name
         leaving.ledger.leave(name, f"could not be cleaned up: {first_line(error)}")
     return leaving.ledger.rows
 
 
-def _remove_all(ctx: Context) -> list[tuple[str, CastaiError]]:
-    """Every removal, in reverse order; what failed."""
+def _remove_all(
+    ctx: Context, not_after: Mapping[str, Collection[str]]
+) -> list[tuple[str, CastaiError]]:
+    """Every removal that `not_after` allows; what failed."""
     failures: list[tuple[str, CastaiError]] = []
     kept: set[str] = set()  # steps that failed or were not tried
-    for step in reversed(STEPS):
-        if any(step.name in _NOT_AFTER.get(each, ()) for each in kept):
+    for step in _REMOVALS:
+        if any(step.name in not_after.get(each, ()) for each in kept):
             kept.add(step.name)
             continue
         if step.name == "policy" and failures and not ctx.onboarding.cluster_id:

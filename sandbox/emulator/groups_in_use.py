@@ -1,20 +1,30 @@
 """Security groups in use: EC2 does not delete them, and says by what they are used.
 
-The emulator deletes a group that instances have, gives an instance no network interface, and
-ignores the filters that would find either.
+The emulator deletes a group that instances have or that a rule of another group names, gives an
+instance no network interface, and ignores the filters that would find any of them.
 """
 
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import guard
 
 Parameters = dict[str, Any]
+_RULES = {
+    "ip-permission.group-id": "IpPermissions",
+    "egress.ip-permission.group-id": "IpPermissionsEgress",
+}
 
 
 def install() -> None:
-    """Answer DescribeInstances, DescribeNetworkInterfaces and DeleteSecurityGroup as EC2 does."""
+    """Answer as EC2 does, by instances, network interfaces and the rules of security groups."""
     ec2 = guard.module("ministack.services.ec2")
+    _by_holders(ec2)
+    _by_rules(ec2)
+
+
+def _by_holders(ec2: ModuleType) -> None:
     instances = guard.value(ec2, "_instances", object)
     interfaces = guard.value(ec2, "_network_interfaces", object)
     actions = guard.value(ec2, "_ACTION_MAP", dict)
@@ -51,16 +61,59 @@ def install() -> None:
         inner = f"<networkInterfaceSet>{items}</networkInterfaceSet>"
         return answer(200, "DescribeNetworkInterfacesResponse", inner)
 
-    def delete_unless_in_use(p: Parameters) -> Any:
-        group = p.get("GroupId")
-        group = group[0] if isinstance(group, list) else group
+    def delete_unless_held(p: Parameters) -> Any:
+        group = _group_id(p)
         if any(group in _groups(each) for each in all_interfaces()):
             return refusal("DependencyViolation", f"resource {group} has a dependent object", 400)
         return delete(p)
 
     ec2._matches_filters = matches_profile  # type: ignore[attr-defined]
     actions["DescribeNetworkInterfaces"] = describe_interfaces
-    actions["DeleteSecurityGroup"] = delete_unless_in_use
+    actions["DeleteSecurityGroup"] = delete_unless_held
+
+
+def _by_rules(ec2: ModuleType) -> None:
+    groups = guard.value(ec2, "_security_groups", object)
+    actions = guard.value(ec2, "_ACTION_MAP", dict)
+    filters_of = guard.function(ec2, "_parse_filters", "params")
+    answer = guard.function(ec2, "_xml", "status", "root_tag", "inner")
+    refusal = guard.function(ec2, "_error", "code", "message", "status")
+    describe, delete = actions["DescribeSecurityGroups"], actions["DeleteSecurityGroup"]
+
+    def describe_groups(p: Parameters) -> Any:
+        wanted = [(_RULES[name], ids) for name, ids in filters_of(p).items() if name in _RULES]
+        if not wanted:
+            return describe(p)
+        found = [
+            each["GroupId"]
+            for each in groups.values()
+            if all(_named(each, way).intersection(ids) for way, ids in wanted)
+        ]
+        if not found:
+            return answer(200, "DescribeSecurityGroupsResponse", "<securityGroupInfo/>")
+        return describe({**p, **{f"GroupId.{n}": [each] for n, each in enumerate(found, 1)}})
+
+    def delete_unless_named(p: Parameters) -> Any:
+        group = _group_id(p)
+        others = [each for each in groups.values() if each["GroupId"] != group]
+        if any(group in _named(each, way) for each in others for way in _RULES.values()):
+            return refusal("DependencyViolation", f"resource {group} has a dependent object", 400)
+        return delete(p)
+
+    actions["DescribeSecurityGroups"] = describe_groups
+    actions["DeleteSecurityGroup"] = delete_unless_named
+
+
+def _group_id(p: Parameters) -> Any:
+    group = p.get("GroupId")
+    return group[0] if isinstance(group, list) else group
+
+
+def _named(group: Parameters, way: str) -> set[str]:
+    """The groups that the rules of one direction name."""
+    return {
+        pair["GroupId"] for rule in group.get(way, ()) for pair in rule.get("UserIdGroupPairs", ())
+    }
 
 
 def _groups(interface: Parameters) -> set[str]:

@@ -217,6 +217,29 @@ def test_a_security_group_in_use_stays_and_its_users_are_found(account: Aws) -> 
     account.iam.delete_instance_profile(InstanceProfileName="busy")
 
 
+def test_a_security_group_that_a_rule_names_stays_and_the_rule_is_found(account: Aws) -> None:
+    ec2 = account.ec2
+    named, naming = (
+        ec2.create_security_group(GroupName=name, Description="x")["GroupId"]
+        for name in ("named", "naming")
+    )
+    rule: Any = [{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": named}]}]
+    for direction, authorize, revoke in (
+        ("", ec2.authorize_security_group_ingress, ec2.revoke_security_group_ingress),
+        ("egress.", ec2.authorize_security_group_egress, ec2.revoke_security_group_egress),
+    ):
+        by: Any = [{"Name": f"{direction}ip-permission.group-id", "Values": [named]}]
+        assert ec2.describe_security_groups(Filters=by)["SecurityGroups"] == []
+        authorize(GroupId=naming, IpPermissions=rule)
+        (found,) = ec2.describe_security_groups(Filters=by)["SecurityGroups"]
+        assert found["GroupId"] == naming
+        with pytest.raises(ClientError, match="DependencyViolation"):
+            ec2.delete_security_group(GroupId=named)
+        revoke(GroupId=naming, IpPermissions=rule)
+    for group in (named, naming):
+        ec2.delete_security_group(GroupId=group)
+
+
 def test_access_entries_are_resources_of_their_own(
     user: User, account: Aws, state: State, role: str
 ) -> None:

@@ -278,6 +278,16 @@ class TestUpdate:
         scene.update({"RotationId": "2"}, RotationId="2")
         assert scene.keys("cast-eks-prod") == [new]
 
+    def test_a_group_that_was_replaced_and_is_in_use_keeps_no_old_key(self, scene: Scene) -> None:
+        data = scene.create()
+        scene.node(data)
+        (old,) = scene.keys("cast-eks-prod")
+        mine = scene.ec2.create_security_group(GroupName="mine", Description="-")["GroupId"]
+        scene.update({}, SecurityGroup=[mine], RotationId="2")
+        assert old not in scene.keys("cast-eks-prod")
+        groups = scene.ec2.describe_security_groups(GroupIds=[data["SecurityGroupId"]])
+        assert len(groups["SecurityGroups"]) == 1
+
     def test_without_the_api_the_old_key_works_until_the_rotation_after(self, scene: Scene) -> None:
         wish = {"ApiKeySecret": None, "ClusterId": ID}
         scene.create(**wish)
@@ -438,6 +448,30 @@ class TestDelete:
         scene.ec2.delete_network_interface(NetworkInterfaceId=made)
         scene.delete()
 
+    @pytest.mark.parametrize("direction", ["ingress", "egress"])
+    def test_a_security_group_whose_rule_names_ours_stops_a_removal(
+        self, scene: Scene, direction: str
+    ) -> None:
+        before = scene.snapshot()
+        group = scene.create()["SecurityGroupId"]
+        database = scene.ec2.create_security_group(GroupName="database", Description="-")["GroupId"]
+        rule = [{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group}]}]
+        authorize = getattr(scene.ec2, f"authorize_security_group_{direction}")
+        authorize(GroupId=database, IpPermissions=rule)
+        onboarded = scene.snapshot()
+        scene.writes.done.clear()
+        with pytest.raises(InUseError) as error:
+            scene.delete()
+        assert str(error.value) == (
+            "Remove the rules first that name the nodes' security group in other security groups. "
+            f"Nothing was changed. In use by 1 other security group: {database}"
+        )
+        assert scene.writes.done == []
+        assert scene.snapshot() == onboarded
+        scene.ec2.delete_security_group(GroupId=database)
+        scene.delete()
+        assert scene.snapshot() == before
+
     def test_a_new_id_at_castai_waits_for_the_nodes_of_the_old(self, scene: Scene) -> None:
         old = {"ClusterId": ID, "ApiKeySecret": None}
         new = {**old, "ClusterId": ID.replace("12345678-", "99999999-")}
@@ -456,11 +490,11 @@ class TestDelete:
         scene.writes.just_before["ec2:delete_security_group"] = lambda: nodes.append(
             scene.node(data)
         )
-        node_role = data["NodeRoleArn"]
-        with pytest.raises(OffboardError, match="Remove the nodes that CAST AI added first"):
+        onboarded = scene.snapshot()
+        with pytest.raises(OffboardError, match=r"Remove the nodes .*, first: security group"):
             scene.delete()
-        assert node_role in scene.eks.entries
-        scene.iam.get_role(RoleName=node_role.rpartition("/")[2])
+        assert scene.snapshot() == onboarded
+        assert scene.known.status == "ready"
         scene.terminate(nodes[0])
         scene.delete()
         assert scene.snapshot() == before

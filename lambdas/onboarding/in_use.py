@@ -43,10 +43,11 @@ def refuse(ctx: Context, cluster_ids: Iterable[str], *, groups: bool) -> None:
                 interfaces.add(interface["NetworkInterfaceId"])
         naming |= _naming(ctx, group)
     if instances or interfaces or naming:
-        raise InUseError(_refusal(sorted(instances), sorted(interfaces), sorted(naming)))
+        raise InUseError(refusal(sorted(instances), sorted(interfaces), sorted(naming)))
 
 
-def _refusal(instances: list[str], interfaces: list[str], naming: list[str]) -> str:
+def refusal(instances: list[str], interfaces: list[str], naming: list[str]) -> str:
+    """What to do about the users, by their ids: of each kind as many as there are, or none."""
     advice = []
     if instances or interfaces:
         advice.append(

@@ -243,6 +243,11 @@ class Scene:
             if interface.instance is not None and interface.instance.id == node:
                 del backend.enis[key]
 
+    def set_state(self, node: str, state: str) -> None:
+        """Put an instance into one of EC2's states; moto passes those that last seconds over."""
+        (instance,) = ec2_backends[ACCOUNT][REGION].get_multi_instances_by_id([node])
+        instance._state.name = state
+
     def means(self) -> Means:
         rights = Rights(self.iam, self.ec2, self.eks, self.eks.region, self.documents)
 

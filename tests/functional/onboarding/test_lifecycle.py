@@ -435,6 +435,29 @@ class TestDelete:
         scene.delete()
         assert scene.snapshot() == before
 
+    @pytest.mark.parametrize("state", ["pending", "running", "stopping", "stopped"])
+    def test_an_instance_that_may_run_again_stops_a_removal(self, scene: Scene, state: str) -> None:
+        data = scene.create()
+        node = scene.launch(data["InstanceProfileArn"], _other_group(scene))
+        scene.set_state(node, state)
+        with pytest.raises(InUseError, match=node):
+            scene.delete()
+        scene.terminate(node)
+        scene.delete()
+
+    def test_an_instance_that_has_the_node_role_by_another_profile_stops_a_removal(
+        self, scene: Scene
+    ) -> None:
+        data = scene.create()
+        profile = scene.iam.create_instance_profile(InstanceProfileName="mine")["InstanceProfile"]
+        role = data["NodeRoleArn"].rpartition("/")[2]
+        scene.iam.add_role_to_instance_profile(InstanceProfileName="mine", RoleName=role)
+        node = scene.launch(profile["Arn"], _other_group(scene))
+        onboarded = scene.snapshot()
+        with pytest.raises(InUseError, match=node):
+            scene.delete()
+        assert scene.snapshot() == onboarded
+
     def test_a_network_interface_stops_a_removal_too(self, scene: Scene) -> None:
         data = scene.create()
         subnet = scene.ec2.describe_subnets()["Subnets"][0]["SubnetId"]
@@ -512,6 +535,11 @@ class TestDelete:
         scene.create()
         scene.delete(Permissions="everything", Tags="none", Typo="1")
         assert scene.snapshot() == before
+
+
+def _other_group(scene: Scene) -> str:
+    made = scene.ec2.create_security_group(GroupName="mine", Description="-")
+    return str(made["GroupId"])
 
 
 class _Proxy:

@@ -13,6 +13,7 @@ from lambdas.onboarding import steps
 from lambdas.onboarding.context import Context
 from lambdas.onboarding.door import Door
 from lambdas.onboarding.handler import context_of
+from lambdas.onboarding.in_use import InUseError
 from lambdas.onboarding.ledger import Action, Row
 from lambdas.onboarding.request import parse_request
 from tests.functional.onboarding.conftest import API_KEY, Scene
@@ -89,3 +90,18 @@ def test_a_planned_removal_is_the_one_that_is_done(scene: Scene, mode: str) -> N
     with ExitStack() as ways_out:
         done = steps.offboard(context(scene, ways_out, "Delete", Mode=mode, **SPOT))
     assert changes_of(done) == changes_of(planned)
+
+
+def test_a_plan_refuses_as_the_run_does_while_nodes_have_the_role_of_a_former_id(
+    scene: Scene,
+) -> None:
+    node = scene.node(scene.create())
+    with pytest.raises(InUseError, match=node):
+        plan(scene, ClusterId="99999999-1234-1234-1234-123456789012")
+    plan(scene)  # the id stays, and so does the role
+
+
+def test_a_planned_removal_refuses_as_the_removal_does_while_nodes_run(scene: Scene) -> None:
+    node = scene.node(scene.create())
+    with ExitStack() as ways_out, pytest.raises(InUseError, match=node):
+        steps.plan_offboard(context(scene, ways_out, "Delete"))

@@ -8,7 +8,15 @@ from typing import Any, Final
 from lambdas.common.errors import AwsRefusedError, PermanentError
 from lambdas.onboarding import documents, names, ownership, policies
 from lambdas.onboarding.context import Context, tag_list, tag_map
-from lambdas.onboarding.iam_principals import CONFLICT, GONE, SETTLING, compact
+from lambdas.onboarding.iam_principals import (
+    CONFLICT,
+    GONE,
+    SETTLING,
+    Principal,
+    Role,
+    User,
+    compact,
+)
 from lambdas.onboarding.ledger import first_line
 from lambdas.onboarding.policies import Document
 from lambdas.onboarding.request import Onboarding
@@ -64,7 +72,7 @@ def _create_shared(ctx: Context, arn: str, document: Document, tags: Mapping[str
         return True
 
     def take_back() -> None:
-        if made and not _users(ctx, arn):
+        if made and not _other_users(ctx, arn):
             _delete(ctx, arn)
 
     return ctx.ledger.create(thing(arn), create, undo=take_back) is not False
@@ -100,20 +108,13 @@ def _refuse_differences(ctx: Context, arn: str, tags: Mapping[str, str]) -> None
         return
     if previous and previous.account_wide_policy and now == _shared_as(previous):
         return
-    others = set(_users(ctx, arn)) - _own_principals(ctx)
+    others = _other_users(ctx, arn)
     if others:
         ctx.ledger.conflict(
             thing(arn),
-            f"follows {now}, and {', '.join(sorted(others))} use it: give the same for every "
+            f"follows {now}, and {', '.join(others)} use it: give the same for every "
             "cluster, or set AccountWidePolicy to false",
         )
-
-
-def _own_principals(ctx: Context) -> set[str]:
-    """This cluster's identities, as `_users` names them."""
-    cluster = ctx.onboarding.cluster_name
-    roles = {f"role {names.role_name(cluster, each)}" for each in ctx.known_ids}
-    return roles | {f"user cast-eks-{cluster}"}
 
 
 def thing(arn: str) -> str:
@@ -277,9 +278,7 @@ def _remove(ctx: Context, arn: str, tags: Mapping[str, str], *, shared: bool) ->
     if not (ownership.is_shared(tags) if shared else ctx.owner.owns(tags)):
         ctx.ledger.leave(thing(arn), "not ours")
         return
-    users = _users(ctx, arn)
-    if ctx.ledger.dry:  # the run detaches our own first
-        users = [user for user in users if user not in _own_principals(ctx)]
+    users = _other_users(ctx, arn)
     if users and shared:
         ctx.ledger.leave(thing(arn), f"still used by {', '.join(users)}")
         return
@@ -288,12 +287,29 @@ def _remove(ctx: Context, arn: str, tags: Mapping[str, str], *, shared: bool) ->
     ctx.ledger.delete(thing(arn), lambda: _delete(ctx, arn))
 
 
-def _users(ctx: Context, arn: str) -> list[str]:
-    """Who has the policy attached."""
+def _other_users(ctx: Context, arn: str) -> list[str]:
+    """Who else has the policy attached.
+
+    Our own identities do not count: IAM may still list one that was deleted a second ago. Where one
+    has the policy all the same, IAM refuses to delete the policy.
+    """
     users: list[str] = []
     listing = ctx.clients.iam.list_entities_for_policy
     for page in ctx.pages("iam:ListEntitiesForPolicy", listing, PolicyArn=arn):
         users += [f"user {user['UserName']}" for user in page["PolicyUsers"]]
         users += [f"role {role['RoleName']}" for role in page["PolicyRoles"]]
         users += [f"group {group['GroupName']}" for group in page["PolicyGroups"]]
-    return users
+    return [user for user in users if not _is_our_own(ctx, user)]
+
+
+def _is_our_own(ctx: Context, user: str) -> bool:
+    """Whether this is an identity of this cluster that is ours, or is gone."""
+    cluster = ctx.onboarding.cluster_name
+    own: list[Principal] = [Role(ctx, names.role_name(cluster, each)) for each in ctx.known_ids]
+    if len(cluster) <= policies.USER_CLUSTER_CHARACTERS:
+        own.append(User(ctx, names.user_name(cluster)))
+    for principal in own:
+        if user == f"{principal.KIND.lower()} {principal.name}":
+            found = principal.found()
+            return found is None or ctx.owner.owns(found.tags)
+    return False

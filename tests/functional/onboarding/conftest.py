@@ -92,6 +92,10 @@ class Writes:
     actions: set[str] = field(default_factory=set)
     """Every call as IAM names it, reads included."""
     fault: Fault | None = None
+    attached: list[dict[str, str]] = field(default_factory=list)
+    """What was attached to which user or role, as it was asked for."""
+    deleted: list[dict[str, str]] = field(default_factory=list)
+    """Users and roles that IAM names once more among those that have a policy."""
     just_before: dict[str, Callable[[], object]] = field(default_factory=dict)
     """By write: what another run does between our look and this write. It happens once."""
 
@@ -109,6 +113,8 @@ class Watched:
         self._writes.actions.add(f"{self._service}:{''.join(w.capitalize() for w in words)}")
         if name.startswith(_READS):
             method = _paged(self._client, name, method)
+            if name == "list_entities_for_policy":
+                method = self._late(method)
 
         def call(**arguments: Any) -> Any:
             self._rights.check(self._service, name, arguments)
@@ -122,15 +128,34 @@ class Watched:
             fault = writes.fault
             if fault is None or fault.at != number:
                 try:
-                    return method(**arguments)
+                    answer = method(**arguments)
                 except ValueError as error:  # moto, removing a role from a profile once more
                     raise refusal("NoSuchEntity") from error
+                if name in {"attach_user_policy", "attach_role_policy"}:
+                    writes.attached.append(arguments)
+                if name in {"delete_user", "delete_role"}:
+                    writes.deleted.append(arguments)
+                return answer
             if fault.after:
                 method(**arguments)
                 raise ReadTimeoutError(endpoint_url=f"https://{self._service}.invalid")
             raise refusal(fault.code, f"injected into {self._service}:{name}")
 
         return call
+
+    def _late(self, listing: Any) -> Any:
+        """IAM hears late of a deletion: its lists still name what is gone."""
+
+        def listed(**arguments: Any) -> Any:
+            answer = listing(**arguments)
+            policy = {"PolicyArn": arguments["PolicyArn"]}
+            late = [each for each in self._writes.deleted if each | policy in self._writes.attached]
+            self._writes.deleted.clear()
+            for each in late:
+                answer["PolicyUsers" if "UserName" in each else "PolicyRoles"].append(each)
+            return answer
+
+        return listed
 
 
 def _paged(client: Any, name: str, method: Any) -> Any:

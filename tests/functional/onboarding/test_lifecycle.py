@@ -775,6 +775,15 @@ class TestNeighbours:
         twin.delete(resource="Twin")
         assert scene.snapshot() == before
 
+    def test_a_twin_that_was_refused_leaves_the_shared_policy_to_the_user_of_its_name(
+        self, scene: Scene
+    ) -> None:
+        wish = {"AccountWidePolicy": "true"}
+        scene.create(**wish)
+        before = scene.snapshot()
+        scene.beside("prod", region="eu-west-1").delete(resource="Twin", **wish)
+        assert scene.snapshot() == before
+
     def test_the_same_cluster_twice_is_refused_and_the_refused_takes_nothing(
         self, scene: Scene
     ) -> None:

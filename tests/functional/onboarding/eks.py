@@ -62,6 +62,7 @@ class FakeEks:
         """IAM's unique id of the principal that has an ARN now."""
         self.now: Callable[[], float] = lambda: 0.0
         self.exists = True
+        self.is_throttled: Callable[[], bool] = lambda: False
 
     @property
     def arn(self) -> str:
@@ -96,7 +97,12 @@ class FakeEks:
         entry = f"access-entry/{self.name}/{kind}/{ACCOUNT}/{name.rpartition('/')[2]}/{last}"
         return f"arn:aws:eks:{self.region}:{ACCOUNT}:{entry}"
 
+    def _answer(self) -> None:
+        if self.is_throttled():
+            raise refusal("ThrottlingException")
+
     def _looked_up(self, cluster: str, principal: str) -> Entry:
+        self._answer()
         if "API" not in self.mode:
             raise refusal("InvalidRequestException", "the authentication mode has no entries")
         if cluster != self.name or principal not in self.entries:
@@ -106,6 +112,7 @@ class FakeEks:
     def list_access_entries(self, *, clusterName: str, nextToken: str = "") -> Any:  # noqa: N803
         """One entry a page, so that paging is used."""
         del clusterName
+        self._answer()
         all_of_them, at = sorted(self.entries), int(nextToken or 0)
         page: dict[str, Any] = {"accessEntries": all_of_them[at : at + 1]}
         if at + 1 < len(all_of_them):
@@ -135,6 +142,7 @@ class FakeEks:
         kubernetesGroups: list[str] | None = None,  # noqa: N803
         tags: dict[str, str] | None = None,
     ) -> Any:
+        self._answer()
         if "API" not in self.mode:
             raise refusal("InvalidRequestException", "the authentication mode has no entries")
         if principalArn in self.entries:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from botocore.awsrequest import AWSResponse
 
-from lambdas.common import aws
+from lambdas.common import aws, backoff, own_access
 from lambdas.common.errors import CastaiError
 from lambdas.common.own_access import TEMPORARY_TAG
 from lambdas.onboarding import handler
 from lambdas.onboarding.in_use import InUseError
-from lambdas.onboarding.steps import InTheWayError, OffboardError, StepFailedError
+from lambdas.onboarding.steps import UNDO_TIME, InTheWayError, OffboardError, StepFailedError
 from sandbox.cluster import Hook
 from tests.functional.onboarding.conftest import (
     API_KEY,
@@ -27,6 +27,8 @@ from tests.functional.onboarding.conftest import (
 )
 from tests.functional.onboarding.eks import ACCOUNT, Entry, refusal
 
+LONGEST_DELAY = backoff.DELAYS[-1]  # s between two tries
+TIME_TO_ANSWER = 10.0  # s that CloudFormation's answer may take after all else
 ROLE = {"Mode": "cross-account-role"}
 SPOT_ROLE = f"arn:aws:iam::{ACCOUNT}:role/CastLambdaRoleForSpot"
 ID = "12345678-1234-1234-1234-123456789012"
@@ -1038,6 +1040,25 @@ class TestClusterAccess:
         scene.update({}, SpotHandlerRoleArn=SPOT_ROLE)
         assert OWN_ROLE not in scene.eks.entries
         assert scene.snapshot()["rbac"]["ClusterRole"]
+
+    def test_our_own_access_goes_before_the_time_out_also_where_eks_throttles_at_the_deadline(
+        self, scene: Scene
+    ) -> None:
+        """Undo has used its time up, and EKS answers shortly before one call's patience ends."""
+        start = scene.time.now
+        deadline = start + REMAINING - handler.RESERVE
+        throttled = (deadline - UNDO_TIME, deadline + own_access.CALL_PATIENCE - 2 * LONGEST_DELAY)
+        scene.eks.is_throttled = lambda: throttled[0] <= scene.time.now < throttled[1]
+        scene.castai.propagation = 10_000
+
+        def slow() -> None:
+            scene.time.now = throttled[0]
+
+        scene.writes.just_before["secretsmanager:create_secret"] = slow
+        with pytest.raises(StepFailedError):
+            scene.create(SpotHandlerRoleArn=SPOT_ROLE)
+        assert OWN_ROLE not in scene.eks.entries
+        assert throttled[1] <= scene.time.now < start + REMAINING - TIME_TO_ANSWER
 
     def test_an_access_entry_that_someone_made_for_us_stays(self, scene: Scene) -> None:
         scene.eks.create_access_entry(clusterName="prod", principalArn=OWN_ROLE)

@@ -153,6 +153,11 @@ class Context:
         return tuple(dict.fromkeys(each for each in ids if each))
 
     @property
+    def replaced_ids(self) -> tuple[str, ...]:
+        """CAST AI's former ids of the cluster: what carries them is removed in the end."""
+        return tuple(each for each in self.known_ids if each != self.facts.cluster_id)
+
+    @property
     def owner(self) -> Owner:
         """Whose the things are that this run makes."""
         return Owner(self.scope.cluster_arn, self.resource)

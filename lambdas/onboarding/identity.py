@@ -147,7 +147,7 @@ def ensure_node_role(ctx: Context) -> None:
     wanted = Wanted(
         name=name,
         path=wish.path,
-        tags=ctx.tags,
+        tags=ctx.tags | _memory(ctx),
         managed=policies.node_managed_policies(
             partition, ssm=wish.ssm_on_nodes, ebs_csi=wish.ebs_csi_on_nodes
         ),
@@ -157,6 +157,30 @@ def ensure_node_role(ctx: Context) -> None:
     )
     facts.node_role_arn = iam_principals.ensure(ctx, Role(ctx, name), wanted).arn
     _ensure_profile(ctx, name)
+
+
+def _memory(ctx: Context) -> dict[str, str]:
+    """The tag that keeps the former ids until what carries them is gone.
+
+    Raises:
+        PermanentError: more ids than the tag can hold.
+    """
+    former = ctx.replaced_ids
+    if len(former) > names.MAX_FORMER_IDS:
+        raise PermanentError(
+            f"Remove what carries former ids of {ctx.onboarding.cluster_name} first: "
+            f"{', '.join(former)}"
+        )
+    return {names.FORMER_IDS_TAG: " ".join(former)} if former else {}
+
+
+def forget_former_ids(ctx: Context) -> None:
+    """Nothing is left that carries a former id."""
+    if not ctx.replaced_ids:
+        return
+    name = names.node_role_name(ctx.onboarding.cluster_name, ctx.facts.cluster_id)
+    role = Role(ctx, name)
+    ctx.ledger.update(role.thing, lambda: role.retag({}, [names.FORMER_IDS_TAG]), detail="tags")
 
 
 def _ipv6_policy(ctx: Context) -> dict[str, policies.Document]:
@@ -277,9 +301,13 @@ def _delete_own_profile(ctx: Context, name: str) -> None:
 
 
 def remove_node_role(ctx: Context) -> None:
-    """Profile and role, where they are ours."""
+    """Profile and role, where they are ours; the one that remembers former ids goes last.
+
+    Raises:
+        PermanentError: something of others keeps one of them.
+    """
     attachable = policies.node_managed_policies(ctx.place.partition, ssm=True, ebs_csi=True)
-    for cluster_id in ctx.known_ids:
+    for cluster_id in reversed(ctx.known_ids):
         name = names.node_role_name(ctx.onboarding.cluster_name, cluster_id)
         _remove_profile(ctx, name)
         iam_principals.remove(

@@ -41,6 +41,7 @@ def inspect(ctx: Context) -> None:
     elif not facts.cluster_id:
         facts.cluster_id = UNREGISTERED
         ctx.ledger.create("registration at CAST AI", lambda: None, undo=lambda: None)
+    facts.former_ids = _with_remembered(ctx)
     if wish.mode is Mode.ROLE:
         facts.principal = wish.principal_arn or _principal(ctx)
     if wish.require_agent:
@@ -66,6 +67,7 @@ def look_back(ctx: Context) -> None:
             facts.cluster_id = _registered(ctx)
         except CastaiError as error:
             ctx.ledger.leave("CAST AI's id of the cluster", str(error))
+    facts.former_ids = _with_remembered(ctx)
     if ctx.discover and not facts.cluster_id:
         raise PermanentError(
             "Give --cluster-id, or --api-key-secret so that CAST AI is asked: nothing here carries "
@@ -99,6 +101,16 @@ def _former_ids(ctx: Context) -> tuple[str, ...]:
         remembered.append(_own_id(ctx, user.tags) if user else None)
     remembered += [_own_id(ctx, tag_map(group.get("Tags"))) for group in security_group.owned(ctx)]
     return tuple(dict.fromkeys(each for each in remembered if each))
+
+
+def _with_remembered(ctx: Context) -> tuple[str, ...]:
+    """The former ids, and those that node roles remember because their things could not go yet."""
+    remembered: list[str] = []
+    for each in ctx.known_ids:
+        role = Role(ctx, names.node_role_name(ctx.onboarding.cluster_name, each)).found()
+        if role and ctx.owner.owns(role.tags):
+            remembered += role.tags.get(names.FORMER_IDS_TAG, "").split()
+    return tuple(dict.fromkeys([*ctx.facts.former_ids, *remembered]))
 
 
 def _own_path(ctx: Context, of_entries: Collection[str]) -> str:

@@ -27,6 +27,9 @@ OWNER_TAG: Final = "castai-eks-cdk:owner"
 """On all that the onboarding makes; the value is the cluster's ARN. Nothing without it is ever
 deleted."""
 CLUSTER_ID_TAG: Final = "cast:cluster-id"
+FORMER_IDS_TAG: Final = "castai-eks-cdk:former-ids"
+"""On the node role: CAST AI's former ids of the cluster, until nothing that carries one is left."""
+MAX_FORMER_IDS: Final = 6  # as many as fit into the 256 characters of a tag's value
 
 
 @dataclass(frozen=True)

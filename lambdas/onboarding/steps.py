@@ -49,9 +49,9 @@ class Step:
 HAND_OVER: Final = "hand-over"
 STEPS: Final = (
     Step("policy", policy.ensure, policy.remove),
+    Step("node role", identity.ensure_node_role, identity.remove_node_role),
     Step("identity", identity.ensure, identity.remove),
     Step("spot function's role", lambda_role.ensure, lambda_role.remove),
-    Step("node role", identity.ensure_node_role, identity.remove_node_role),
     Step("spot handler's rights", rbac.ensure, rbac.remove),
     Step("cluster access", cluster_access.ensure, cluster_access.remove),
     Step("security group", security_group.ensure, security_group.remove),
@@ -107,13 +107,8 @@ def plan(ctx: Context) -> list[Row]:
     """
     ctx.ledger.dry = True
     inspection.inspect(ctx)
-    in_use.refuse(ctx, _replaced_ids(ctx), groups=False)
+    in_use.refuse(ctx, ctx.replaced_ids, groups=False)
     return [*ctx.ledger.rows, *_preview(ctx)]
-
-
-def _replaced_ids(ctx: Context) -> list[str]:
-    """CAST AI's former ids of the cluster: what carries them is removed in the end."""
-    return [each for each in ctx.known_ids if each != ctx.facts.cluster_id]
 
 
 def onboard(ctx: Context) -> list[Row]:
@@ -127,7 +122,7 @@ def onboard(ctx: Context) -> list[Row]:
     ctx.ledger.step = "inspect"
     try:
         inspection.inspect(ctx)
-        in_use.refuse(ctx, _replaced_ids(ctx), groups=False)
+        in_use.refuse(ctx, ctx.replaced_ids, groups=False)
         _refuse_conflicts(_preview(ctx))
         for step in STEPS:
             ctx.ledger.step = step.name
@@ -220,12 +215,20 @@ def _retire(ctx: Context) -> list[Row]:
     """Remove what the new state has replaced: the other mode's identity, the old key, …
 
     Here the new state stands and CAST AI has it, so a failure is a row and not an error: as with
-    CloudFormation's own clean-up, there is nothing to go back to. The next run tries again.
+    CloudFormation's own clean-up, there is nothing to go back to. The node role remembers former
+    ids until the clean-up has no failure: the next run tries again, a removal finds what is left.
     """
     leaving = replace(
         ctx, ledger=Ledger(protected=ctx.ledger.claimed), facts=replace(ctx.facts, node_role_arn="")
     )
-    for name, error in _remove_all(leaving, _NOT_AFTER):
+    failures = _remove_all(leaving, _NOT_AFTER)
+    if not failures:
+        leaving.ledger.step = "node role"
+        try:
+            identity.forget_former_ids(leaving)
+        except CastaiError as refused:
+            failures = [("node role", refused)]
+    for name, error in failures:
         leaving.ledger.step = name
         leaving.ledger.leave(name, f"could not be cleaned up: {first_line(error)}")
     return leaving.ledger.rows
@@ -241,8 +244,9 @@ def _remove_all(
         if any(step.name in not_after.get(each, ()) for each in kept):
             kept.add(step.name)
             continue
-        if step.name == "policy" and failures and not ctx.onboarding.cluster_id:
-            continue  # it remembers CAST AI's id, by which the next try finds the rest
+        if kept and _remembers(ctx, step):
+            kept.add(step.name)
+            continue
         ctx.ledger.step = step.name
         try:
             step.remove(ctx)
@@ -250,6 +254,13 @@ def _remove_all(
             failures.append((step.name, error))
             kept.add(step.name)
     return failures
+
+
+def _remembers(ctx: Context, step: Step) -> bool:
+    """Whether the step removes what tells CAST AI's ids, by which the next try finds the rest."""
+    if step.name == "policy":
+        return not ctx.onboarding.cluster_id
+    return step.name == "node role" and bool(ctx.replaced_ids) and not ctx.ledger.protected
 
 
 def _rest(error: CastaiError) -> str:

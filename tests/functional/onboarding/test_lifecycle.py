@@ -15,6 +15,7 @@ from lambdas.common.errors import CastaiError
 from lambdas.common.own_access import TEMPORARY_TAG
 from lambdas.onboarding import handler
 from lambdas.onboarding.in_use import InUseError
+from lambdas.onboarding.names import FORMER_IDS_TAG
 from lambdas.onboarding.steps import UNDO_TIME, InTheWayError, OffboardError, StepFailedError
 from sandbox.cluster import Hook
 from tests.functional.onboarding.conftest import (
@@ -39,6 +40,7 @@ POLICY = json.dumps(
         "Statement": [{"Effect": "Allow", "Action": "ec2:RunInstances", "Resource": "*"}],
     }
 )
+PRINCIPAL = f"arn:aws:iam::{ACCOUNT}:user/castai"
 SHARED = f"arn:aws:iam::{ACCOUNT}:policy/CastEKSPolicy"
 MODES = pytest.mark.parametrize("mode", [{}, ROLE], ids=["user", "role"])
 
@@ -341,6 +343,46 @@ class TestUpdate:
         found = scene.snapshot()
         assert [name for name in found["roles"] if name.endswith("12345678")] == []
         assert [name for name in found["profiles"] if name.endswith("12345678")] == []
+
+    @pytest.mark.parametrize(
+        "mode", [{}, {**ROLE, "PrincipalArn": PRINCIPAL}], ids=["user", "role"]
+    )
+    @pytest.mark.parametrize("by", ["update", "delete"])
+    def test_a_former_id_is_remembered_until_nothing_carries_it(
+        self, scene: Scene, by: str, mode: dict[str, Any]
+    ) -> None:
+        clean = scene.snapshot()
+        old = {"ClusterId": ID, "ApiKeySecret": None, **mode}
+        new = {**old, "ClusterId": ID.replace("12345678-", "99999999-")}
+        former = scene.create(**old)
+        role = former["NodeRoleArn"].rpartition("/")[2]
+        foreign = {"RoleName": role, "PolicyArn": arn_of("IAMReadOnly")}
+        scene.iam.attach_role_policy(**foreign)
+        current = scene.update(old, **new)["NodeRoleArn"].rpartition("/")[2]
+        assert role in scene.snapshot()["roles"]
+        with pytest.raises(OffboardError, match=f"from IAM role {role}"):
+            scene.delete(**new)
+        assert current in scene.snapshot()["roles"]
+        scene.update(new, **new, RotationId="2")
+        held = {"InstanceProfileName": "mine", "RoleName": role}
+        profile = scene.iam.create_instance_profile(InstanceProfileName="mine")["InstanceProfile"]
+        scene.iam.add_role_to_instance_profile(**held)
+        node = scene.launch(profile["Arn"], _other_group(scene))
+        for refused in (lambda: scene.delete(**new), lambda: scene.update(new, **new)):
+            with pytest.raises(InUseError, match=node):
+                refused()
+        scene.terminate(node)
+        scene.ec2.delete_security_group(GroupName="mine")
+        scene.iam.remove_role_from_instance_profile(**held)
+        scene.iam.delete_instance_profile(InstanceProfileName="mine")
+        scene.iam.detach_role_policy(**foreign)
+        if by == "update":
+            scene.update(new, **new)
+            found = scene.snapshot()["roles"]
+            assert role not in found
+            assert FORMER_IDS_TAG not in found[current][3]
+        scene.delete(**new)
+        assert scene.snapshot() == clean
 
     def test_another_cluster_is_a_replacement(self, scene: Scene) -> None:
         """CloudFormation sees the new physical id and deletes the old cluster's things itself."""

@@ -384,6 +384,24 @@ class TestUpdate:
         scene.delete(**new)
         assert scene.snapshot() == clean
 
+    def test_a_removal_that_fails_elsewhere_keeps_what_remembers_a_former_id(
+        self, scene: Scene
+    ) -> None:
+        clean = scene.snapshot()
+        old = {"ClusterId": ID, "ApiKeySecret": None, "PrincipalArn": PRINCIPAL, **ROLE}
+        new = {**old, "ClusterId": ID.replace("12345678-", "99999999-")}
+        former = scene.create(**old)["RoleArn"].rpartition("/")[2]
+        managed = "arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"
+        foreign = {"RoleName": former, "PolicyArn": managed}
+        scene.iam.attach_role_policy(**foreign)
+        current = scene.update(old, **new)["NodeRoleArn"].rpartition("/")[2]
+        with pytest.raises(OffboardError, match=f"from IAM role {former}"):
+            scene.delete(**new)
+        assert current in scene.snapshot()["roles"]
+        scene.iam.detach_role_policy(**foreign)
+        scene.delete(**new)
+        assert scene.snapshot() == clean
+
     def test_another_cluster_is_a_replacement(self, scene: Scene) -> None:
         """CloudFormation sees the new physical id and deletes the old cluster's things itself."""
         scene.create()

@@ -42,6 +42,14 @@ Properties = Annotated[
         "RequireAgent=false; lists and maps as JSON. Repeatable.",
     ),
 ]
+ResourceOption = Annotated[
+    str,
+    typer.Option(
+        metavar="STACK/LOGICAL-ID",
+        help="Remove what this resource of a stack made, as the rows name it. For a resource that "
+        "CloudFormation has forgotten; one that is still in its stack is removed by the stack.",
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -105,6 +113,7 @@ def offboard(
     cluster_id: ClusterId = None,
     api_key_secret: ApiKeySecret = None,
     properties: Properties = None,
+    resource: ResourceOption = account.RESOURCE,
     dry_run: Annotated[bool, typer.Option(help="Only show what would be removed.")] = False,
     yes: Yes = False,
     region: account.Region = None,
@@ -112,19 +121,19 @@ def offboard(
     """Take CAST AI's access away, and all that onboard made. Things of others stay."""
     given = _properties(cluster, cluster_id, api_key_secret, properties)
     wish = parse(given, tolerant=True)
-    with _context(wish, region, Kind.DELETE) as ctx:
+    with _context(wish, region, Kind.DELETE, resource) as ctx:
         rows = steps.plan_offboard(replace(ctx, discover=True))
     planned = [row for row in rows if row.action is Action.DELETE]
     if not planned:
-        typer.echo(f"Nothing of castai-eks is left to remove for {cluster}.")
+        typer.echo(f"Nothing of {resource} is left to remove for {cluster}.")
         rows = [row for row in rows if row.action is Action.LEAVE]
     if rows and (dry_run or not yes or not planned):
         show.rows(rows)
     if dry_run or not planned:
         return
     if not yes:
-        typer.confirm(f"Remove CAST AI's access to {cluster}?", abort=True)
-    with _context(wish, region, Kind.DELETE) as ctx:
+        typer.confirm(f"Remove CAST AI's access to {cluster}, made by {resource}?", abort=True)
+    with _context(wish, region, Kind.DELETE, resource) as ctx:
         done = steps.offboard(replace(ctx, discover=True))
     shown = [] if yes else rows  # what was shown before the question is not shown again
     if others := [row for row in done if row not in shown]:
@@ -284,11 +293,16 @@ def parsed(properties: list[str] | None) -> dict[str, Any]:
 
 
 @contextmanager
-def _context(wish: Onboarding, region: str | None, kind: Kind = Kind.UPDATE) -> Iterator[Context]:
+def _context(
+    wish: Onboarding,
+    region: str | None,
+    kind: Kind = Kind.UPDATE,
+    resource: str = account.RESOURCE,
+) -> Iterator[Context]:
     """A run as the user, who has access to the cluster already; both doors close after it."""
     tools = account.means(region)
     until = tools.clock.now() + account.RUN_TIME
-    request = Request(kind=kind, onboarding=wish, resource=account.RESOURCE)
+    request = Request(kind=kind, onboarding=wish, resource=resource)
     with ExitStack() as ways_out:
         api = None
         if wish.api_key_secret:

@@ -12,7 +12,7 @@ import msgspec
 from botocore import xform_name
 
 from lambdas.common.errors import AwsRefusedError, PermanentError
-from lambdas.onboarding import documents
+from lambdas.onboarding import documents, ownership
 from lambdas.onboarding.context import Context, tag_list, tag_map
 from lambdas.onboarding.policies import Document
 
@@ -338,7 +338,7 @@ def remove(
         return
     if not ctx.owner.owns(found.tags):
         if principal.thing not in ctx.ledger.protected:
-            ctx.ledger.leave(principal.thing, "not ours")
+            ctx.ledger.leave(principal.thing, ownership.described(found.tags))
         return
     attached, inlined = principal.attached(), principal.inline_names()
     foreign = [a for a in attached if a not in attachable] + [n for n in inlined if n not in inline]

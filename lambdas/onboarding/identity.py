@@ -320,8 +320,9 @@ def _remove_profile(ctx: Context, name: str) -> None:
     found = _profile(ctx, name)
     if found is None or thing in ctx.ledger.protected:
         return
-    if not ctx.owner.owns(tag_map(found.get("Tags"))):
-        ctx.ledger.leave(thing, "not ours")
+    tags = tag_map(found.get("Tags"))
+    if not ctx.owner.owns(tags):
+        ctx.ledger.leave(thing, ownership.described(tags))
         return
     foreign = [r["RoleName"] for r in found["Roles"] if r["RoleName"] != name]
     if foreign and not ctx.onboarding.detach_foreign_policies:

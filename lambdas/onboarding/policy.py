@@ -276,7 +276,7 @@ def remove(ctx: Context) -> None:
 
 def _remove(ctx: Context, arn: str, tags: Mapping[str, str], *, shared: bool) -> None:
     if not (ownership.is_shared(tags) if shared else ctx.owner.owns(tags)):
-        ctx.ledger.leave(thing(arn), "not ours")
+        ctx.ledger.leave(thing(arn), ownership.described(tags))
         return
     users = _other_users(ctx, arn)
     if users and shared:

@@ -111,37 +111,39 @@ class Watched:
         method = getattr(self._client, name)
         words = name.split("_")
         self._writes.actions.add(f"{self._service}:{''.join(w.capitalize() for w in words)}")
-        if name.startswith(_READS):
+        reads = name.startswith(_READS)
+        if reads:
             method = _paged(self._client, name, method)
-            if name == "list_entities_for_policy":
-                method = self._late(method)
+        if name == "list_entities_for_policy":
+            method = self._late(method)
 
         def call(**arguments: Any) -> Any:
             self._rights.check(self._service, name, arguments)
-            if name.startswith(_READS):
-                return method(**arguments)
-            writes = self._writes
-            number = len(writes.done)
-            writes.done.append(f"{self._service}:{name}")
-            if meanwhile := writes.just_before.pop(f"{self._service}:{name}", None):
-                meanwhile()
-            fault = writes.fault
-            if fault is None or fault.at != number:
-                try:
-                    answer = method(**arguments)
-                except ValueError as error:  # moto, removing a role from a profile once more
-                    raise refusal("NoSuchEntity") from error
-                if name in {"attach_user_policy", "attach_role_policy"}:
-                    writes.attached.append(arguments)
-                if name in {"delete_user", "delete_role"}:
-                    writes.deleted.append(arguments)
-                return answer
+            return method(**arguments) if reads else self._write(name, method, arguments)
+
+        return call
+
+    def _write(self, name: str, method: Any, arguments: dict[str, Any]) -> Any:
+        writes = self._writes
+        number = len(writes.done)
+        writes.done.append(f"{self._service}:{name}")
+        if meanwhile := writes.just_before.pop(f"{self._service}:{name}", None):
+            meanwhile()
+        fault = writes.fault
+        if fault is not None and fault.at == number:
             if fault.after:
                 method(**arguments)
                 raise ReadTimeoutError(endpoint_url=f"https://{self._service}.invalid")
             raise refusal(fault.code, f"injected into {self._service}:{name}")
-
-        return call
+        try:
+            answer = method(**arguments)
+        except ValueError as error:  # moto, removing a role from a profile once more
+            raise refusal("NoSuchEntity") from error
+        if name in {"attach_user_policy", "attach_role_policy"}:
+            writes.attached.append(arguments)
+        if name in {"delete_user", "delete_role"}:
+            writes.deleted.append(arguments)
+        return answer
 
     def _late(self, listing: Any) -> Any:
         """IAM hears late of a deletion: its lists still name what is gone."""

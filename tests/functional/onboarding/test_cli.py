@@ -14,6 +14,7 @@ from cli import account
 from cli.main import app
 from lambdas.common.errors import PermanentError
 from lambdas.onboarding import policies
+from lambdas.onboarding.in_use import InUseError
 from lambdas.onboarding.policies import Document, Mode
 from lambdas.onboarding.steps import InTheWayError, OffboardError
 from sandbox.cluster import Answer
@@ -275,6 +276,27 @@ def test_what_a_stack_made_is_in_the_way_and_stays(scene: Scene, run: Run) -> No
     with pytest.raises(InTheWayError):
         run("onboard", *api(scene))
     run("offboard", "--yes", *api(scene))
+    assert scene.snapshot() == before
+
+
+@pytest.mark.parametrize("mode", ["user", "cross-account-role"])
+def test_what_a_stack_has_forgotten_is_removed_by_the_resource_that_the_rows_name(
+    scene: Scene, run: Run, mode: str
+) -> None:
+    """A removal that was refused while the cluster was taken off the list: UPDATE_COMPLETE."""
+    before = scene.snapshot()
+    node = scene.node(scene.create(resource="Gone", Mode=mode, SpotHandlerRoleArn=SPOT_ROLE))
+    with pytest.raises(InUseError):
+        scene.delete(resource="Gone")
+    forgotten = "castai-onboarding/Gone"
+    assert f"onboarded by {forgotten}" in run("offboard", *api(scene)).stdout
+    scene.users.admits = lambda: True
+    with pytest.raises(InUseError, match=node):
+        run("offboard", "--yes", "--resource", forgotten, *api(scene))
+    scene.terminate(node)
+    run("offboard", "--yes", "--resource", "castai-onboarding/Other", *api(scene))
+    assert scene.snapshot() != before
+    run("offboard", "--yes", "--resource", forgotten, *api(scene))
     assert scene.snapshot() == before
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -53,25 +54,30 @@ def look_back(ctx: Context) -> None:
     properties.
 
     Raises:
-        PermanentError: it goes by what is found, and CAST AI's id is found nowhere.
+        PermanentError: a removal goes by what is found, finds no id of CAST AI's, and may not list
+            the roles that carry one in their names.
     """
     wish, facts = ctx.onboarding, ctx.facts
     facts.cluster = _cluster(ctx)
-    of_entries = cluster_access.remembered_ids(ctx) if ctx.discover else set()
+    found: set[str] | None = set()
     if ctx.discover:
-        ctx.onboarding = replace(wish, path=_own_path(ctx, of_entries) or wish.path)
-    facts.former_ids = tuple(dict.fromkeys([*_former_ids(ctx), *sorted(of_entries)]))
+        found = _ids_in_role_names(ctx)
+        others = {*(found or ()), *cluster_access.remembered_ids(ctx)}
+        ctx.onboarding = replace(wish, path=_own_path(ctx, others) or wish.path)
+        facts.former_ids = tuple(dict.fromkeys([*_former_ids(ctx), *sorted(others)]))
+    else:
+        facts.former_ids = _former_ids(ctx)
     facts.cluster_id = wish.cluster_id or next(iter(facts.former_ids), "")
-    if not facts.cluster_id and ctx.api is not None and not ctx.plan_only:
+    if not facts.cluster_id and ctx.api is not None and not ctx.discover:
         try:
             facts.cluster_id = _registered(ctx)
         except CastaiError as error:
             ctx.ledger.leave("CAST AI's id of the cluster", str(error))
     facts.former_ids = _with_remembered(ctx)
-    if ctx.discover and not facts.cluster_id:
+    if found is None and not facts.cluster_id and not ctx.plan_only:
         raise PermanentError(
-            "Give --cluster-id, or --api-key-secret so that CAST AI is asked: nothing here carries "
-            "CAST AI's id of the cluster, and the roles are named by it. Nothing was changed."
+            "Give --cluster-id, or allow iam:ListRoles: nothing else here carries CAST AI's id of "
+            "the cluster, and the roles are named by it. Nothing was changed."
         )
 
 
@@ -101,6 +107,25 @@ def _former_ids(ctx: Context) -> tuple[str, ...]:
         remembered.append(_own_id(ctx, user.tags) if user else None)
     remembered += [_own_id(ctx, tag_map(group.get("Tags"))) for group in security_group.owned(ctx)]
     return tuple(dict.fromkeys(each for each in remembered if each))
+
+
+def _ids_in_role_names(ctx: Context) -> set[str] | None:
+    """The ids on roles of ours that are named for this cluster; None where none may be listed."""
+    cluster, iam = ctx.onboarding.cluster_name, ctx.clients.iam
+    patterns = [name(cluster, "") for name in (names.node_role_name, names.role_name)]
+    try:
+        roles = [
+            role["RoleName"]
+            for page in ctx.pages("iam:ListRoles", iam.list_roles)
+            for role in page["Roles"]
+        ]
+    except AwsRefusedError as error:
+        if error.code != "AccessDenied":
+            raise
+        return None
+    ours = [role for role in roles if any(fnmatchcase(role, pattern) for pattern in patterns)]
+    found = (Role(ctx, role).found() for role in ours)
+    return {each for role in found if role and (each := _own_id(ctx, role.tags))}
 
 
 def _with_remembered(ctx: Context) -> tuple[str, ...]:

@@ -514,6 +514,10 @@ def node_ipv6_policy(partition: str, region: str, account: str) -> Document:
 # Who onboards -------------------------------------------------------------------------------------
 
 
+FINDS: Final = ("iam:ListPolicies", "iam:ListRoles")
+"""What a person looks for by its name; neither knows resources."""
+
+
 def administrator(
     scope: Scope,
     *,
@@ -535,7 +539,7 @@ def administrator(
     """
     documents = {
         "castai-eks-admin-iam": [
-            _allow("FindPolicies", ["iam:ListPolicies"], ["*"]),  # knows no resources
+            _allow("FindPoliciesAndRoles", [*FINDS], ["*"]),
             *_identity_statements(scope, modes, boundary, account_wide=account_wide),
         ],
         "castai-eks-admin-roles": _other_role_statements(scope, boundary),

@@ -47,6 +47,9 @@ class Rights:
     # IAM ------------------------------------------------------------------------------------------
 
     def _iam(self, action: str, given: Arguments) -> Iterator[Request]:
+        if action == "ListRoles":  # knows no resources
+            yield Request("iam:ListRoles", "*")
+            return
         if "InstanceProfileName" in given:
             kind, name = "InstanceProfile", given["InstanceProfileName"]
         elif "RoleName" in given or "UserName" in given:

@@ -125,7 +125,9 @@ def test_offboard_shows_what_it_did_otherwise_than_planned(scene: Scene, run: Ru
     user = {"UserName": "someone"}
     scene.iam.create_user(**user)
     [shared] = scene.iam.list_policies(Scope="Local")["Policies"]
-    scene.iam.attach_user_policy(**user, PolicyArn=shared["Arn"])
+    scene.writes.just_before["ec2:delete_security_group"] = lambda: scene.iam.attach_user_policy(
+        **user, PolicyArn=shared["Arn"]
+    )
     asked = run("offboard", "-p", "AccountWidePolicy=true", *api(scene), answer="y\n").stdout
     assert "still used by user someone" in asked.partition("[y/N]")[2]
 
@@ -197,16 +199,38 @@ def test_offboard_without_the_api_key_takes_the_id_from_the_access_entries(
     assert scene.snapshot() == before
 
 
-def test_offboard_asks_for_an_id_that_is_found_nowhere(scene: Scene, run: Run) -> None:
+def test_offboard_finds_the_roles_by_their_names_where_nothing_else_carries_the_id(
+    scene: Scene, run: Run
+) -> None:
+    path = ("-p", "ClusterAccess=aws-auth", "-p", "Path=/castai/")
+    given = _with_nothing_that_carries_the_id_but_entries(scene, *path)
+    before = scene.snapshot()
+    run("onboard", *given)
+    run("offboard", "--yes")
+    assert scene.snapshot() == before
+    assert "Nothing of castai-eks is left" in run("offboard", "--yes").stdout
+
+
+def test_offboard_asks_for_an_id_where_it_may_not_list_roles(
+    scene: Scene, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = _with_nothing_that_carries_the_id_but_entries(scene, "-p", "ClusterAccess=aws-auth")
     before = scene.snapshot()
     run("onboard", *given)
     after = scene.snapshot()
-    with pytest.raises(PermanentError, match=r"^Give --cluster-id, or --api-key-secret"):
+    monkeypatch.setattr(policies, "FINDS", ("iam:ListPolicies",))
+    with pytest.raises(PermanentError, match=r"^Give --cluster-id, or allow iam:ListRoles"):
         run("offboard", "--yes")
     assert scene.snapshot() == after
     run("offboard", "--yes", "--cluster-id", scene.cluster_id)
     assert scene.snapshot() == before
+
+
+def test_offboard_registers_nothing_at_castai(scene: Scene, run: Run) -> None:
+    before = scene.snapshot()
+    assert "Nothing of castai-eks is left" in run("offboard", "--yes", *api(scene)).stdout
+    assert scene.snapshot() == before
+    assert scene.castai.clusters == {}
 
 
 def test_offboard_leaves_a_shared_policy_that_another_cluster_uses(scene: Scene, run: Run) -> None:

@@ -503,7 +503,7 @@ def test_the_function_may_make_every_call_that_its_steps_name() -> None:
         for name in re.findall(r'f"([A-Z]\w+\{self\.KIND\}\w*)"', source):
             named |= {"iam:" + name.replace("{self.KIND}", kind) for kind in ("User", "Role")}
     assert len(named) > 40
-    assert named <= granted
+    assert named - set(policies.FINDS) <= granted  # castai-eks alone looks for names
 
 
 def test_a_cluster_that_is_not_registered_yet_is_bound_by_the_shape_of_its_names() -> None:

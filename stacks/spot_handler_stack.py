@@ -122,7 +122,7 @@ class SpotHandlerStack(CastaiStack):
         if target.compiler is None:
             Annotations.of(self).add_warning_v2(
                 "castai:bytecode",
-                f"Cold starts take about 1.7 times as long: no Python {target.runtime} was found "
+                f"Cold starts take about 1.8 times as long: no Python {target.runtime} was found "
                 "on this machine, and uv could not fetch one, so the functions' zips hold sources "
                 f"only. Install it (uv python install {target.runtime}), then deploy again.",
             )

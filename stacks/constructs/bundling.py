@@ -69,9 +69,13 @@ NOT_DEPLOYED = (
 NOT_COMPILED = (
     "anyio/(from_thread|functools|itertools|pytest_plugin|to_interpreter|to_process)[.]py",
     "anyio/_backends/_trio[.]py",
-    "anyio/_core/_(fileio|subprocesses|tempfile)[.]py",
+    "anyio/_core/_(asyncio_selector_thread|concurrency_utils|contextmanagers|fileio|futures)[.]py",
+    "anyio/_core/_(subprocesses|tempfile)[.]py",
+    "anyio/streams/(buffered|file|text)[.]py",
+    "aws_lambda_powertools/(metrics/provider/datadog|middleware_factory|utilities/metadata)/",
+    "aws_lambda_powertools/shared/(cookies|dynamodb_deserializer|headers_serializer)[.]py",
     "httpx2/(_main[.]py|websockets/)",
-    "idna/(cli|uts46data)[.]py",
+    "idna/(cli|codec|uts46data)[.]py",
     "truststore/_(macos|windows)[.]py",
 )
 

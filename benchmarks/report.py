@@ -289,7 +289,7 @@ def _cold(cold: ColdStart | None) -> list[str]:
             Where it goes, by stages of the handler's own path.
             {_sdk_share(cold):.0%} of it is the SDK's: its import, two clients, two
             calls and twice the list of authorities. The peer imports more of it, but
-            calls nobody; the bare loop has none of it, since it is told where the
+            makes no call; the bare loop has none of it, since it is told where the
             cluster is. What could still be had costs more than it brings: imports
             beside the first call would leave Lambda's initialisation for the
             invocation, and requests to AWS without the SDK would make its endpoints,

@@ -52,26 +52,17 @@ def admin_policy(partition: str) -> str:
     return f"arn:{partition}:eks::aws:cluster-access-policy/{policies.ADMIN_ACCESS_POLICY}"
 
 
-def grants(ctx: Context, wish: Onboarding) -> Iterator[Grant]:
+def grants(ctx: Context) -> Iterator[Grant]:
     """What the principals of this onboarding get."""
-    for arn in _node_roles(ctx):
-        yield Grant(arn, "EC2_LINUX", (), admin=False, mapping=aws_auth.node_entry(arn))
-    if wish.mode is Mode.USER:
+    nodes = ctx.facts.node_role_arn
+    yield Grant(nodes, "EC2_LINUX", (), admin=False, mapping=aws_auth.node_entry(nodes))
+    if ctx.onboarding.mode is Mode.USER:
         user = ctx.scope.user_arn
         yield Grant(user, "STANDARD", (), admin=True, mapping=aws_auth.user_entry(user))
-    if spot := wish.spot_handler_role_arn:
+    if spot := ctx.onboarding.spot_handler_role_arn:
         groups = aws_auth.SPOT_HANDLER_GROUPS
         mapping = aws_auth.spot_handler_entry(spot)
         yield Grant(spot, "STANDARD", groups, admin=False, mapping=mapping)
-
-
-def _node_roles(ctx: Context) -> list[str]:
-    if ctx.facts.node_role_arn:
-        return [ctx.facts.node_role_arn]
-    cluster, path = ctx.onboarding.cluster_name, ctx.onboarding.path
-    return [
-        ctx.scope.iam(f"role{path}{names.node_role_name(cluster, each)}") for each in ctx.known_ids
-    ]
 
 
 def method(ctx: Context, wish: Onboarding) -> ClusterAccess:
@@ -92,7 +83,7 @@ def ensure(ctx: Context) -> None:
                 f"Set ClusterAccess to aws-auth, or give the cluster access entries "
                 f"(eks update-cluster-config): its authentication mode is {mode}"
             )
-        for grant in grants(ctx, ctx.onboarding):
+        for grant in grants(ctx):
             if _is_ours_to_make(ctx.onboarding, grant.arn):
                 _ensure_entry(ctx, grant)
     elif way is ClusterAccess.AWS_AUTH:
@@ -101,7 +92,7 @@ def ensure(ctx: Context) -> None:
                 "Set ClusterAccess to access-entries: the cluster does not read aws-auth, its "
                 f"authentication mode is {mode}"
             )
-        _ensure_mapped(ctx, [grant.mapping for grant in grants(ctx, ctx.onboarding)])
+        _ensure_mapped(ctx, [grant.mapping for grant in grants(ctx)])
 
 
 # Access entries -----------------------------------------------------------------------------------

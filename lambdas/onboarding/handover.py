@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from lambdas.common.castai_api import UnknownClusterError
 from lambdas.onboarding import identity
 from lambdas.onboarding.context import Context
 from lambdas.onboarding.inspection import UNREGISTERED
 from lambdas.onboarding.policies import Mode
 
 READY = "ready"
+_WITH_CREDENTIALS = (READY, "warning", "failed")
 
 
 def principal_thing(ctx: Context) -> str:
@@ -61,6 +63,16 @@ def _is_ready(ctx: Context) -> bool:
     return ctx.api.get(ctx.facts.cluster_id).status == READY
 
 
+def _has_credentials(ctx: Context) -> bool:
+    """Whether CAST AI goes on with an identity that is gone: its API failed at the last removal."""
+    if ctx.api is None:
+        return False
+    try:
+        return ctx.api.get(ctx.facts.cluster_id).status in _WITH_CREDENTIALS
+    except UnknownClusterError:
+        return False
+
+
 def _by_hand(ctx: Context) -> str:
     if ctx.onboarding.mode is Mode.USER:
         return (
@@ -87,8 +99,8 @@ def remove(ctx: Context) -> None:
     if stranger:
         ctx.ledger.leave(thing(ctx), stranger)
         return
-    if ctx.discover and not identity.own_modes(ctx):
-        return  # CAST AI's way in is gone, and was disconnected with it
+    if ctx.discover and not identity.own_modes(ctx) and not _has_credentials(ctx):
+        return
     ctx.ledger.delete(thing(ctx), lambda: api.disconnect(facts.cluster_id), "disconnect")
     if ctx.discover or any(
         wish and wish.mode is Mode.ROLE for wish in (ctx.onboarding, ctx.previous)

@@ -51,27 +51,36 @@ def _trust(ctx: Context) -> policies.Document | None:
 
 
 def stranger(ctx: Context) -> str:
-    """Who owns the identity of this mode, where it is there and not ours; else empty."""
-    mode = ctx.onboarding.mode
-    if mode is Mode.USER and len(ctx.onboarding.cluster_name) > policies.USER_CLUSTER_CHARACTERS:
-        return ""  # a removal that goes by what is found: no user can have this name
-    principal = (User if mode is Mode.USER else Role)(ctx, _identity_name(ctx, mode))
-    found = principal.found()
-    if found is None or ctx.owner.owns(found.tags):
-        return ""
-    return f"{principal.thing} {ownership.described(found.tags)}"
+    """Who owns the identity that CAST AI has here, where it is there and not ours; else empty.
+
+    By the mode of the properties; a removal that goes by what is found looks at every identity.
+    """
+    for mode, principal in principals(ctx):
+        if not ctx.discover and principal.name != _identity_name(ctx, mode):
+            continue  # of a former id, by which CAST AI does not reach this cluster
+        if not ctx.discover and mode is not ctx.onboarding.mode:
+            continue
+        found = principal.found()
+        if found and not ctx.owner.owns(found.tags):
+            return f"{principal.thing} {ownership.described(found.tags)}"
+    return ""
 
 
 def own_modes(ctx: Context) -> tuple[Mode, ...]:
     """The modes of which an identity of ours is there."""
+    found = ((mode, principal.found()) for mode, principal in principals(ctx))
+    return tuple(dict.fromkeys(mode for mode, each in found if each and ctx.owner.owns(each.tags)))
+
+
+def principals(ctx: Context) -> list[tuple[Mode, User | Role]]:
+    """The identities that CAST AI may have or have had for this cluster, there or not."""
     cluster = ctx.onboarding.cluster_name
-    principals: list[tuple[Mode, User | Role]] = [
+    every: list[tuple[Mode, User | Role]] = [
         (Mode.ROLE, Role(ctx, names.role_name(cluster, each))) for each in ctx.known_ids
     ]
-    if len(cluster) <= policies.USER_CLUSTER_CHARACTERS:
-        principals.append((Mode.USER, User(ctx, names.user_name(cluster))))
-    found = ((mode, principal.found()) for mode, principal in principals)
-    return tuple(dict.fromkeys(mode for mode, each in found if each and ctx.owner.owns(each.tags)))
+    if len(cluster) <= policies.USER_CLUSTER_CHARACTERS:  # else no user can have this name
+        every.append((Mode.USER, User(ctx, names.user_name(cluster))))
+    return every
 
 
 def remove(ctx: Context) -> None:

@@ -124,8 +124,20 @@ def _ids_in_role_names(ctx: Context) -> set[str] | None:
             raise
         return None
     ours = [role for role in roles if any(fnmatchcase(role, pattern) for pattern in patterns)]
-    found = (Role(ctx, role).found() for role in ours)
-    return {each for role in found if role and (each := _own_id(ctx, role.tags))}
+    return {each for role in ours if (each := _id_of_role(ctx, role))}
+
+
+def _id_of_role(ctx: Context, name: str) -> str | None:
+    """The id on a role; None where it is not ours, or not ours to read: under another path, or of
+    a cluster of this name in another region.
+    """
+    try:
+        role = Role(ctx, name).found()
+    except AwsRefusedError as error:
+        if error.code != "AccessDenied":
+            raise
+        return None
+    return _own_id(ctx, role.tags) if role else None
 
 
 def _with_remembered(ctx: Context) -> tuple[str, ...]:
@@ -138,11 +150,11 @@ def _with_remembered(ctx: Context) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*ctx.facts.former_ids, *remembered]))
 
 
-def _own_path(ctx: Context, of_entries: Collection[str]) -> str:
+def _own_path(ctx: Context, found_ids: Collection[str]) -> str:
     """The IAM path of what we made; empty where nothing tells."""
     cluster = ctx.onboarding.cluster_name
     groups = (tag_map(group.get("Tags")) for group in security_group.owned(ctx))
-    ids = {ctx.onboarding.cluster_id, *of_entries, *(_own_id(ctx, tags) for tags in groups)}
+    ids = {ctx.onboarding.cluster_id, *found_ids, *(_own_id(ctx, tags) for tags in groups)}
     principals: list[Principal] = [
         Role(ctx, name(cluster, each))
         for each in sorted(filter(None, ids))

@@ -6,17 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from lambdas.common.errors import AwsRefusedError, PermanentError
-from lambdas.onboarding import documents, names, ownership, policies
+from lambdas.onboarding import documents, identity, ownership, policies
 from lambdas.onboarding.context import Context, tag_list, tag_map
-from lambdas.onboarding.iam_principals import (
-    CONFLICT,
-    GONE,
-    SETTLING,
-    Principal,
-    Role,
-    User,
-    compact,
-)
+from lambdas.onboarding.iam_principals import CONFLICT, GONE, SETTLING, compact
 from lambdas.onboarding.ledger import first_line
 from lambdas.onboarding.policies import Document
 from lambdas.onboarding.request import Onboarding
@@ -249,7 +241,7 @@ def _delete(ctx: Context, arn: str) -> None:
 
 
 def remove(ctx: Context) -> None:
-    """Remove our policies that nobody uses any more.
+    """Remove our policies that have no user any more.
 
     Raises:
         PermanentError: someone else attached the cluster's own policy to something.
@@ -304,11 +296,7 @@ def _other_users(ctx: Context, arn: str) -> list[str]:
 
 def _is_our_own(ctx: Context, user: str) -> bool:
     """Whether this is an identity of this cluster that is ours, or is gone."""
-    cluster = ctx.onboarding.cluster_name
-    own: list[Principal] = [Role(ctx, names.role_name(cluster, each)) for each in ctx.known_ids]
-    if len(cluster) <= policies.USER_CLUSTER_CHARACTERS:
-        own.append(User(ctx, names.user_name(cluster)))
-    for principal in own:
+    for _, principal in identity.principals(ctx):
         if user == f"{principal.KIND.lower()} {principal.name}":
             found = principal.found()
             return found is None or ctx.owner.owns(found.tags)

@@ -4,8 +4,7 @@ plan      every step, writing nothing: what would change
 onboard   plan, refuse what cannot end well, apply, then remove what the new state replaces;
           a failure is undone write by write before it is raised
 offboard  refuse while nodes use what would go; else every step's removal, the security group before
-          all, then the last step first; a
-          failure stops those that depend on it
+          all, then the last step first; a failure stops those that depend on it
 plan_offboard   what that would remove
 found     what a removal would come upon, nodes that use it or not; what cannot be read, and why
 """
@@ -218,9 +217,7 @@ def _retire(ctx: Context) -> list[Row]:
     CloudFormation's own clean-up, there is nothing to go back to. The node role remembers former
     ids until the clean-up has no failure: the next run tries again, a removal finds what is left.
     """
-    leaving = replace(
-        ctx, ledger=Ledger(protected=ctx.ledger.claimed), facts=replace(ctx.facts, node_role_arn="")
-    )
+    leaving = replace(ctx, ledger=Ledger(protected=ctx.ledger.claimed), facts=replace(ctx.facts))
     failures = _remove_all(leaving, _NOT_AFTER)
     if not failures:
         leaving.ledger.step = "node role"

@@ -36,7 +36,8 @@ class Reading:
 
 
 _RETRY_CODES = frozenset({401, 408, 429})
-_IN_DOUBT = frozenset({502, 504})  # gave up waiting, and the server may go on
+# The server, its store or a proxy gave up waiting, and the write may be done all the same.
+_IN_DOUBT = frozenset({500, 502, 504})
 _SERVER_FAULT = 500
 _SUCCESS = range(200, 300)
 

@@ -226,6 +226,43 @@ def test_offboard_asks_for_an_id_where_it_may_not_list_roles(
     assert scene.snapshot() == before
 
 
+@pytest.mark.parametrize("mode", ["user", "cross-account-role"])
+def test_a_disconnect_that_failed_is_done_by_the_next_run(
+    scene: Scene, run: Run, mode: str
+) -> None:
+    run("onboard", "--mode", mode, *api(scene))
+    scene.castai.outage = 1_000_000
+    with pytest.raises(OffboardError, match="CAST AI"):
+        run("offboard", "--yes", *api(scene))
+    assert scene.known.status == "ready"
+    assert not {"cast-eks-prod"} & scene.snapshot()["users"].keys()  # CAST AI's access is gone
+    scene.castai.outage = 0
+    run("offboard", "--yes", *api(scene))
+    assert scene.known.status == "deleting"
+    assert "Nothing of castai-eks is left" in run("offboard", "--yes", *api(scene)).stdout
+
+
+def test_a_cluster_that_a_stack_onboards_as_well_is_not_disconnected(
+    scene: Scene, run: Run
+) -> None:
+    run("onboard", "--mode", "user", *api(scene))
+    scene.create(Mode="cross-account-role", Adopt="true")
+    assert scene.known.status == "ready"
+    run("offboard", "--yes", *api(scene))
+    assert scene.known.status == "ready"
+
+
+def test_a_role_of_this_name_that_may_not_be_read_stops_nothing(scene: Scene, run: Run) -> None:
+    """A cluster of the same name in another region, onboarded under a path of its own."""
+    scene.iam.create_role(
+        RoleName="cast-prod-eks-0a1b2c3d", Path="/team/", AssumeRolePolicyDocument="{}"
+    )
+    before = scene.snapshot()
+    run("onboard", *api(scene))
+    run("offboard", "--yes", *api(scene))
+    assert scene.snapshot() == before
+
+
 def test_offboard_registers_nothing_at_castai(scene: Scene, run: Run) -> None:
     before = scene.snapshot()
     assert "Nothing of castai-eks is left" in run("offboard", "--yes", *api(scene)).stdout

@@ -602,7 +602,13 @@ def _credentials() -> Iterator[str]:
 
 def _undo() -> Iterator[str]:
     yield "## Undo"
-    yield "First let CAST AI go, then remove in reverse. `mapRoles` and `mapUsers` by hand again."
+    yield (
+        "First remove the nodes that CAST AI added: IAM deletes a role that running nodes use, and "
+        "they lose the cluster half an hour later. EC2 refuses to delete the security group while "
+        "nodes use it. Go on only if this succeeds:"
+    )
+    yield _bash('aws ec2 delete-security-group --region "$REGION" --group-id "$GROUP_ID"')
+    yield "Then disconnect, and remove in reverse. `mapRoles` and `mapUsers` by hand again."
     secret = _with_variables(names.credentials_secret_name(_MARKED.cluster))
     identity = policies.identity_managed_policies("aws", Permissions.SEEDS)
     yield _bash(
@@ -611,7 +617,6 @@ def _undo() -> Iterator[str]:
           curl --silent --fail --header @castai-header --json @- "{_API}/disconnect"
         aws eks delete-access-entry --region "$REGION" --cluster-name "$CLUSTER" \\
           --principal-arn "arn:$PARTITION:iam::$ACCOUNT:role/$NODE_ROLE"
-        aws ec2 delete-security-group --region "$REGION" --group-id "$GROUP_ID"
         aws iam remove-role-from-instance-profile \\
           --instance-profile-name "$NODE_ROLE" --role-name "$NODE_ROLE"
         aws iam delete-instance-profile --instance-profile-name "$NODE_ROLE"

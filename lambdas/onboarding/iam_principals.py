@@ -17,9 +17,9 @@ from lambdas.onboarding.context import Context, tag_list, tag_map
 from lambdas.onboarding.policies import Document
 
 GONE: Final = ("NoSuchEntity",)
-# IAM answers from many places: what was made a second ago is not known everywhere yet.
 # IAM may not have heard yet that what was attached or inside is gone.
 CONFLICT: Final = ("DeleteConflict",)
+# IAM answers from many places: what was made a second ago is not known everywhere yet.
 SETTLING: Final = ("NoSuchEntity", "EntityTemporarilyUnmodifiable", "ConcurrentModification")
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from lambdas.common.errors import CastaiError, PermanentError, bug
+from lambdas.common.errors import AwsRefusedError, CastaiError, PermanentError, bug
 from lambdas.onboarding import (
     cluster_access,
     credentials,
@@ -130,7 +130,7 @@ def onboard(ctx: Context) -> list[Row]:
         ctx.ledger.step = "leave the cluster"
         ctx.door.close()
     except CastaiError as error:
-        raise _undone(ctx, error) from error
+        raise _undone(ctx, _explained(ctx, error)) from error
     except Exception as error:
         raise _undone(ctx, bug(error)) from error
     return [*ctx.ledger.rows, *retired]
@@ -198,6 +198,18 @@ def _refuse_conflicts(rows: list[Row]) -> None:
         raise InTheWayError(
             "Remove what is in the way, or set Adopt to take it over:\n" + listed(conflicts)
         )
+
+
+def _explained(ctx: Context, error: CastaiError) -> CastaiError:
+    """The error, or what is behind it: the function's rights are those of the new path."""
+    before, now = ctx.previous, ctx.onboarding
+    denied = isinstance(error, AwsRefusedError) and error.code == "AccessDenied"
+    if not denied or before is None or before.path == now.path:
+        return error
+    return PermanentError(
+        f"Set Path back to {before.path}: IAM cannot move what was made there to {now.path}. "
+        "For another path remove the onboarding first"
+    )
 
 
 def _undone(ctx: Context, cause: CastaiError) -> CastaiError:

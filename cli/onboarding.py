@@ -15,7 +15,7 @@ from cli import account, show
 from lambdas.common import agent_check, api_key
 from lambdas.common.errors import CastaiError, PermanentError
 from lambdas.connect.manifest import METADATA
-from lambdas.onboarding import identity, inspection, steps
+from lambdas.onboarding import inspection, steps
 from lambdas.onboarding.context import Context, Facts
 from lambdas.onboarding.door import Door
 from lambdas.onboarding.handler import context_of
@@ -120,7 +120,7 @@ def offboard(
 ) -> None:
     """Take CAST AI's access away, and all that onboard made. Things of others stay."""
     given = _properties(cluster, cluster_id, api_key_secret, properties)
-    wish = parse(given, tolerant=True)
+    wish = parse(given, complete=False)
     with _context(wish, region, Kind.DELETE, resource) as ctx:
         rows = steps.plan_offboard(replace(ctx, discover=True))
     planned = [row for row in rows if row.action is Action.DELETE]
@@ -160,12 +160,12 @@ def status(
     """
     chosen = {"Permissions": permissions.value} | ({"Mode": mode.value} if mode else {})
     chosen |= _properties(cluster, cluster_id, api_key_secret, properties)
-    wish = parse(chosen, tolerant=True)
+    wish = parse(chosen, complete=False)
     with _context(wish, region) as ctx:
         look = replace(ctx, plan_only=True, discover=True)
         inspection.look_back(look)
         look.facts.cluster_id = look.facts.cluster_id or _agents_id(look)
-        modes = [wish.mode] if "Mode" in chosen else identity.own_modes(look)
+        modes = (wish.mode,) if "Mode" in chosen else inspection.own_modes(look)
         may_compare = look.facts.cluster and (wish.cluster_id or ctx.api) and len(modes) == 1
         onboarding, rows = _compared(look, modes[0]) if may_compare else _listed(look)
         found = {
@@ -202,7 +202,7 @@ def _listed(look: Context) -> tuple[str, list[Row]]:
     """What castai-eks made, with what is not its own or could not be read."""
     rows = [
         replace(row, action=Action.KEEP, detail="") if row.action is Action.DELETE else row
-        for row in steps.found(replace(look, ledger=Ledger()))
+        for row in [*look.ledger.rows, *steps.found(replace(look, ledger=Ledger()))]
     ]
     made = sum(row.action is Action.KEEP for row in rows)
     things = f"{made} things here were" if made else "nothing here was"

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from msgspec.structs import replace
 
 from lambdas.common import cluster as clusters
 from lambdas.common.errors import AwsRefusedError, CastaiError, PermanentError
-from lambdas.onboarding import cluster_access, names, security_group
+from lambdas.onboarding import cluster_access, identity, names, security_group
 from lambdas.onboarding.context import Context, tag_map
 from lambdas.onboarding.iam_principals import GONE, Principal, Role, User
+from lambdas.onboarding.ledger import first_line
 from lambdas.onboarding.policies import USER_CLUSTER_CHARACTERS, Mode
 
 ACTIVE: Final = ("ACTIVE", "UPDATING")
 UNREGISTERED: Final = "00000000-0000-0000-0000-000000000000"
 """Stands for CAST AI's id in the plan for a cluster that is not registered yet."""
+T = TypeVar("T")
 _UNUSED: Final = ("connecting", "waiting-connection")
 
 
@@ -58,13 +61,17 @@ def look_back(ctx: Context) -> None:
             the roles that carry one in their names.
     """
     wish, facts = ctx.onboarding, ctx.facts
-    facts.cluster = _cluster(ctx)
-    found: set[str] | None = set()
+    facts.cluster = _seen(ctx, "cluster", _cluster, None)
+    no_ids: set[str] = set()
+    found: set[str] | None = no_ids
     if ctx.discover:
-        found = _ids_in_role_names(ctx)
-        others = {*(found or ()), *cluster_access.remembered_ids(ctx)}
-        ctx.onboarding = replace(wish, path=_own_path(ctx, others) or wish.path)
-        facts.former_ids = tuple(dict.fromkeys([*_former_ids(ctx), *sorted(others)]))
+        found = _seen(ctx, "roles", _ids_in_role_names, found)
+        entries = _seen(ctx, "access entries", cluster_access.remembered_ids, no_ids)
+        others = {*(found or ()), *entries}
+        path = _seen(ctx, "IAM path", partial(_own_path, found_ids=others), "")
+        ctx.onboarding = replace(wish, path=path or wish.path)
+        former: tuple[str, ...] = _seen(ctx, "CAST AI's id of the cluster", _former_ids, ())
+        facts.former_ids = tuple(dict.fromkeys([*former, *sorted(others)]))
     else:
         facts.former_ids = _former_ids(ctx)
     facts.cluster_id = wish.cluster_id or next(iter(facts.former_ids), "")
@@ -73,12 +80,30 @@ def look_back(ctx: Context) -> None:
             facts.cluster_id = _registered(ctx)
         except CastaiError as error:
             ctx.ledger.leave("CAST AI's id of the cluster", str(error))
-    facts.former_ids = _with_remembered(ctx)
-    if found is None and not facts.cluster_id and not ctx.plan_only:
+    facts.former_ids = _seen(ctx, "former ids", _with_remembered, facts.former_ids)
+    if found is None and ctx.plan_only:
+        ctx.ledger.leave("roles", "not looked for: allow iam:ListRoles")
+    elif found is None and not facts.cluster_id:
         raise PermanentError(
             "Give --cluster-id, or allow iam:ListRoles: nothing else here carries CAST AI's id of "
             "the cluster, and the roles are named by it. Nothing was changed."
         )
+
+
+def own_modes(ctx: Context) -> tuple[Mode, ...]:
+    """The modes of which an identity of ours is there, as far as it can be read."""
+    return _seen(ctx, "user and role", identity.own_modes, ())
+
+
+def _seen(ctx: Context, what: str, look: Callable[[Context], T], default: T) -> T:
+    """What a look gives. A mere look at what is there goes on where one source cannot be read."""
+    try:
+        return look(ctx)
+    except CastaiError as error:
+        if not (ctx.plan_only and ctx.discover):
+            raise
+        ctx.ledger.leave(what, f"could not be read: {first_line(error)}")
+        return default
 
 
 def _cluster(ctx: Context) -> clusters.Cluster | None:

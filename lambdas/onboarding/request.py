@@ -152,10 +152,13 @@ def parse_request(event: Mapping[str, Any]) -> Request:
     )
 
 
-def parse(properties: Mapping[str, Any], *, tolerant: bool = False) -> Onboarding:
+def parse(
+    properties: Mapping[str, Any], *, tolerant: bool = False, complete: bool = True
+) -> Onboarding:
     """Check the properties and give them types.
 
-    `tolerant` takes the default for what cannot be read; ClusterName is needed even so.
+    `tolerant` takes the default for what cannot be read; ClusterName is needed even so. Without
+    `complete` each property is checked, and not whether all together are enough to onboard.
 
     Raises:
         RequestRefusedError: lists every fault.
@@ -166,7 +169,7 @@ def parse(properties: Mapping[str, Any], *, tolerant: bool = False) -> Onboardin
     if faults and (not tolerant or "cluster_name" not in values):
         raise _refused(faults)
     onboarding = Onboarding(**values)
-    if not tolerant and (faults := list(_contradictions(onboarding))):
+    if not tolerant and complete and (faults := list(_contradictions(onboarding))):
         raise _refused(faults)
     return onboarding
 

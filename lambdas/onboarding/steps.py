@@ -15,7 +15,16 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from lambdas.common.errors import AwsRefusedError, CastaiError, PermanentError, bug
+from lambdas.common.errors import (
+    AwsRefusedError,
+    CastaiError,
+    ClusterForbiddenError,
+    ClusterRefusedError,
+    ClusterUnauthorizedError,
+    PermanentError,
+    RetryableError,
+    bug,
+)
 from lambdas.onboarding import (
     cluster_access,
     credentials,
@@ -76,6 +85,15 @@ _NOT_AFTER: Final = {
     "cluster access": frozenset({"spot handler's rights", "node role", "identity"}),
     "identity": frozenset({"policy"}),
 }
+
+
+_UNREADABLE: Final = (
+    AwsRefusedError,
+    ClusterForbiddenError,
+    ClusterRefusedError,
+    ClusterUnauthorizedError,
+    RetryableError,
+)
 
 
 class StepFailedError(PermanentError):
@@ -178,8 +196,10 @@ def found(ctx: Context) -> list[Row]:
         ctx.ledger.step = step.name
         try:
             step.remove(ctx)
-        except CastaiError as error:
+        except _UNREADABLE as error:
             ctx.ledger.leave(step.name, f"could not be read: {first_line(error)}")
+        except CastaiError as error:  # it was read, and something would stop its removal
+            ctx.ledger.leave(step.name, first_line(error))
     return ctx.ledger.rows
 
 

@@ -6,20 +6,22 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from cli import account
 from cli.main import app
-from lambdas.common.errors import PermanentError
+from lambdas.common.errors import CastaiError, PermanentError
 from lambdas.onboarding import policies
 from lambdas.onboarding.in_use import InUseError
 from lambdas.onboarding.policies import Document, Mode
 from lambdas.onboarding.steps import InTheWayError, OffboardError
 from sandbox.cluster import Answer
 from tests.functional.onboarding.conftest import API_KEY, API_KEY_SECRET, REGION, Scene
-from tests.functional.onboarding.eks import ACCOUNT
+from tests.functional.onboarding.eks import ACCOUNT, refusal
+from tests.functional.onboarding.rights import Rights
 from tests.functional.onboarding.test_lifecycle import SPOT_ROLE
 
 Run = Callable[..., Result]
@@ -261,6 +263,66 @@ def test_a_role_of_this_name_that_may_not_be_read_stops_nothing(scene: Scene, ru
     run("onboard", *api(scene))
     run("offboard", "--yes", *api(scene))
     assert scene.snapshot() == before
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        "eks:DescribeCluster",
+        "iam:GetPolicy",
+        "iam:GetUser",
+        "iam:GetRole",
+        "iam:ListRoles",
+        "ec2:DescribeSecurityGroups",
+        "eks:ListAccessEntries",
+        "eks:DescribeAccessEntry",
+    ],
+)
+def test_the_status_goes_on_without_a_right_and_says_so(
+    scene: Scene, run: Run, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    run("onboard", *api(scene))
+    check = Rights.check
+
+    def without(rights: Rights, service: str, method: str, arguments: Any) -> None:
+        if f"{service}:{method.replace('_', '')}" == action.lower():
+            code = "UnauthorizedOperation" if service == "ec2" else "AccessDenied"
+            raise refusal(code + "Exception" * (service == "eks"))
+        check(rights, service, method, arguments)
+
+    monkeypatch.setattr(Rights, "check", without)
+    shown = " ".join(run("status").stdout.split())
+    assert "Agent available" in shown or action == "eks:DescribeCluster"
+    assert f"llow {action}" in shown
+
+
+def test_the_status_names_what_holds_a_policy_of_ours(scene: Scene, run: Run) -> None:
+    run("onboard", *api(scene))
+    complete = run("status").stdout
+    policy = next(arn for arn in scene.snapshot()["policies"] if "CastEKSPolicy" in arn)
+    scene.iam.create_user(UserName="x")
+    scene.iam.attach_user_policy(UserName="x", PolicyArn=policy)
+    shown = " ".join(run("status").stdout.split())
+    assert "from user x first" in shown
+    assert "could not be read" not in shown
+    assert "made by castai-eks" in complete
+
+
+@pytest.mark.parametrize("command", ["status", "offboard"])
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("-p", "Pth=/x/"), "Pth: there is no such property: did you mean Path?"),
+        (("--cluster-id", "f310167e"), "Give CAST AI's id of the cluster as a UUID"),
+        (("-p", "DetachForeignPolices=true"), "did you mean DetachForeignPolicies?"),
+    ],
+)
+def test_a_wrong_option_is_named(
+    run: Run, command: str, given: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(CastaiError, match=r"^Correct these properties:") as error:
+        run(command, *given)
+    assert words in str(error.value)
 
 
 def test_offboard_registers_nothing_at_castai(scene: Scene, run: Run) -> None:

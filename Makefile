@@ -62,10 +62,10 @@ contracts: $(VENV)
 	$(BIN)/lint-imports
 
 unit: $(VENV)
-	$(BIN)/pytest -n auto tests/unit
+	$(BIN)/pytest -n auto --dist worksteal tests/unit
 
 functional: $(VENV)
-	$(BIN)/pytest -n auto tests/functional
+	$(BIN)/pytest -n auto --dist worksteal tests/functional
 
 functions: $(VENV) ## The functions' tests on the Python that they run on, where an interpreter is found
 	@version=$$($(BIN)/python -c 'from stacks.constructs.bundling import LAMBDA_PYTHON as v; print(v)') && \

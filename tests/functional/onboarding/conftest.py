@@ -276,7 +276,7 @@ class Scene:
         instance._state.name = state
 
     def means(self) -> Means:
-        rights = Rights(self.iam, self.ec2, self.eks, self.eks.region, self.documents)
+        rights = Rights(self.ec2, self.eks, self.eks.region, self.documents)
 
         def client(of: Any, service: str) -> Any:
             return Watched(of, service, self.writes, rights)

@@ -211,6 +211,8 @@ def _listed(look: Context) -> tuple[str, list[Row]]:
 
 def _state(look: Context) -> str:
     found = look.facts.cluster
+    if any(row.thing == inspection.CLUSTER for row in look.ledger.rows):
+        return "could not be read"
     if found is None:
         return f"EKS does not know it in {look.place.region}"
     return f"{found.status}, access by {found.authentication_mode}"

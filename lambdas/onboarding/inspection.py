@@ -20,6 +20,8 @@ from lambdas.onboarding.policies import USER_CLUSTER_CHARACTERS, Mode
 ACTIVE: Final = ("ACTIVE", "UPDATING")
 UNREGISTERED: Final = "00000000-0000-0000-0000-000000000000"
 """Stands for CAST AI's id in the plan for a cluster that is not registered yet."""
+CLUSTER: Final = "cluster"
+"""The thing that a row about the cluster itself names."""
 T = TypeVar("T")
 _UNUSED: Final = ("connecting", "waiting-connection")
 
@@ -61,7 +63,7 @@ def look_back(ctx: Context) -> None:
             the roles that carry one in their names.
     """
     wish, facts = ctx.onboarding, ctx.facts
-    facts.cluster = _seen(ctx, "cluster", _cluster, None)
+    facts.cluster = _seen(ctx, CLUSTER, _cluster, None)
     no_ids: set[str] = set()
     found: set[str] | None = no_ids
     if ctx.discover:

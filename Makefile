@@ -82,7 +82,7 @@ functions: $(VENV) ## The functions' tests on the Python that they run on, where
 			tests/unit/spot_handler tests/unit/onboarding tests/unit/connect tests/functional; \
 	fi
 
-long: setup ## What `make test` leaves out for its time: every fault combined, demo, benchmarks, tours
+long: setup ## What `make test` leaves out for its time: faults combined, demo, benchmarks, tours, an agent that changes
 	EVERY_FAULT=1 $(BIN)/pytest -n auto tests/functional/onboarding/test_faults.py
 	$(BIN)/pytest -m long tests/integration
 

@@ -89,6 +89,7 @@ def cdk_of(state: State, account: Aws, castai: CastAi, **more: str) -> Cdk:
     return cdk
 
 
+@pytest.mark.long  # three deployments, some two and a half minutes
 @pytest.mark.usefixtures("stack", "agents_part")
 def test_connect_change_and_disconnect(
     state: State, account: Aws, admin: Client, second: Client, castai: CastAi

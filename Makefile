@@ -78,8 +78,8 @@ functions: $(VENV) ## The functions' tests on the Python that they run on, where
 		echo "The functions' tests on $$found:" && \
 		$(BIN)/uv venv --quiet --clear --python "$$found" .venv-functions && \
 		$(BIN)/uv pip install --quiet --python .venv-functions/bin/python --require-hashes -r requirements-dev.txt && \
-		.venv-functions/bin/python -m pytest -n auto tests/unit/common tests/unit/castai_api \
-			tests/unit/spot_handler tests/unit/onboarding tests/unit/connect tests/functional; \
+		.venv-functions/bin/python -m pytest -n auto tests/unit/common tests/unit/common \
+			tests/unit/spot_handler tests/unit/onboarding tests/unit/agent tests/functional; \
 	fi
 
 long: setup ## What `make test` leaves out for its time: faults combined, demo, benchmarks, tours, an agent that changes
@@ -102,8 +102,8 @@ bench: setup ## Ratios against real tools; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
 docs: $(VENV) ## Write anew what the documents take from the code
-	$(BIN)/python -m stacks.readme
-	$(BIN)/python -m cli.documents
+	$(BIN)/python -m tools.docs.settings_table
+	$(BIN)/python -m tools.docs.permissions
 
 format: $(VENV) ## ruff, writing
 	$(BIN)/ruff format .

@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import yaml
 
-from lambdas.common.cluster import Cluster
+from lambdas.common.eks import Cluster
 from lambdas.spot_handler import handler
 from lambdas.spot_handler.interruption import Means
 

@@ -28,12 +28,12 @@ from benchmarks.objects import (
     instance_id,
     node_name,
 )
+from kubesim.authentication import User
+from kubesim.cluster import SimulatedCluster
+from kubesim.resources import NODES, PODS
+from kubesim.serve import https, kubeconfig
+from kubesim.store import Change
 from sandbox.certificates import Certificates
-from sandbox.cluster.authentication import User
-from sandbox.cluster.cluster import SimulatedCluster
-from sandbox.cluster.resources import NODES, PODS
-from sandbox.cluster.serve import https, kubeconfig
-from sandbox.cluster.store import Change
 
 MANIFEST = Path(__file__).parents[1] / "manifests" / "spot-handler-rbac.yaml"
 SLICE = 500  # objects made before the loop may do something else

@@ -10,18 +10,18 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from cli import account
+from cli import session
 from cli.onboarding import Properties, parsed
-from lambdas.common import api_key, kube
-from lambdas.common import cluster as clusters
-from lambdas.common.castai_api import CastaiApi
-from lambdas.common.cluster import Cluster
+from lambdas.agent import lifecycle, read_only, readiness
+from lambdas.agent.apply import Changes
+from lambdas.agent.manifest import NAME, Place
+from lambdas.agent.properties import Agent, parse
+from lambdas.common import api_key, kubernetes_objects
+from lambdas.common import eks as clusters
+from lambdas.common.castai import CastaiApi
+from lambdas.common.eks import Cluster
 from lambdas.common.errors import PermanentError
-from lambdas.common.kube import Kube
-from lambdas.connect import agent, readiness, readonly
-from lambdas.connect.apply import Changes
-from lambdas.connect.manifest import NAME, Place
-from lambdas.connect.request import Agent, parse
+from lambdas.common.kubernetes_objects import Kube
 from lambdas.onboarding.handler import Means
 
 agent_app = typer.Typer(help="The agent's manifest.", no_args_is_help=True)
@@ -46,24 +46,24 @@ def _group() -> None:
 
 
 def connect(
-    cluster: account.Cluster,
+    cluster: session.Cluster,
     *,
     api_key_secret: ApiKeySecret,
     manifest: Manifest = None,
     from_castai: FromCastai = False,
     properties: Properties = None,
-    region: account.Region = None,
+    region: session.Region = None,
 ) -> None:
     """Put the agent into the cluster and wait until CAST AI sees it."""
     wish = _wish(cluster, api_key_secret, properties)
     with _session(wish, region) as at:
         text = _text(at.api, manifest, from_castai=from_castai)
-        done = agent.connect(
+        done = lifecycle.connect(
             at.kube,
             at.api,
-            agent.place(at.cluster),
-            agent.objects_of(wish, agent.place(at.cluster), at.key, text),
-            owner=account.RESOURCE,
+            lifecycle.place(at.cluster),
+            lifecycle.objects_of(wish, lifecycle.place(at.cluster), at.key, text),
+            owner=session.RESOURCE,
             until=at.until,
         )
         _print(done.changes)
@@ -72,23 +72,23 @@ def connect(
 
 
 def disconnect(
-    cluster: account.Cluster,
+    cluster: session.Cluster,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    region: account.Region = None,
+    region: session.Region = None,
 ) -> None:
     """Remove the agent that connect installed, its namespace last."""
     if not yes:
         typer.confirm(f"Remove the castai-agent from {cluster}?", abort=True)
-    tools = account.means(region)
-    until = tools.clock.now() + account.RUN_TIME
+    tools = session.means(region)
+    until = tools.clock.now() + session.RUN_TIME
     found = clusters.describe(tools.clients.eks, cluster, region=tools.place.region)
-    with kube.connect(found, tools.token(found), until=until) as client:
-        _print(agent.disconnect(client, owner=account.RESOURCE, until=until))
+    with kubernetes_objects.connect(found, tools.token(found), until=until) as client:
+        _print(lifecycle.disconnect(client, owner=session.RESOURCE, until=until))
 
 
 @agent_app.command()
 def render(
-    cluster: account.Cluster,
+    cluster: session.Cluster,
     account_id: Annotated[str, typer.Option("--account", help="AWS account id.")] = "ACCOUNT",
     region: Annotated[str, typer.Option(help="Region of the cluster.")] = "REGION",
     manifest: Manifest = None,
@@ -97,9 +97,9 @@ def render(
     """Print the agent's objects for kubectl, without the key, and prove that they only read."""
     wish = _wish(cluster, "not-read", properties)
     text = manifest.read_text(encoding="utf-8") if manifest else None
-    objects = agent.objects_of(wish, Place(account_id, region, cluster), "", text)
-    readonly.prove(objects, namespace=NAME)
-    typer.echo(agent.to_yaml(agent.without_key(objects)), nl=False)
+    objects = lifecycle.objects_of(wish, Place(account_id, region, cluster), "", text)
+    read_only.prove(objects, namespace=NAME)
+    typer.echo(lifecycle.to_yaml(lifecycle.without_key(objects)), nl=False)
 
 
 @dataclass(frozen=True)
@@ -116,12 +116,12 @@ class _At:
 
 @contextmanager
 def _session(wish: Agent, region: str | None) -> Iterator[_At]:
-    tools = account.means(region)
-    until = tools.clock.now() + account.RUN_TIME
+    tools = session.means(region)
+    until = tools.clock.now() + session.RUN_TIME
     key = api_key.read(tools.clients.secrets, wish.api_key_secret)
     cluster = clusters.describe(tools.clients.eks, wish.cluster_name, region=tools.place.region)
     with (
-        kube.connect(cluster, tools.token(cluster), until=until) as client,
+        kubernetes_objects.connect(cluster, tools.token(cluster), until=until) as client,
         tools.open_api(key, wish.api_url, tools.clock, until) as api,
     ):
         yield _At(tools, cluster, client, api, key, until)

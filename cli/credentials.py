@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli import account
+from cli import session
 from lambdas.common import aws
 from lambdas.onboarding import names
 
@@ -20,15 +20,15 @@ def _group() -> None:
 
 @app.command()
 def show(
-    cluster: account.Cluster,
+    cluster: session.Cluster,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    region: account.Region = None,
+    region: session.Region = None,
 ) -> None:
     """Print the key as CAST AI's console takes it. Nothing else ever prints it."""
     name = names.credentials_secret_name(cluster)
     if not yes:
         typer.confirm(f"Print the secret key of {cluster} to this terminal?", abort=True, err=True)
-    secrets = account.means(region).clients.secrets
+    secrets = session.means(region).clients.secrets
     with aws.explained("secretsmanager:GetSecretValue"):
         answer = secrets.get_secret_value(SecretId=name)
     typer.echo(answer["SecretString"])

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from cli import connection, credentials, onboarding, policy
+from cli import agent, credentials, onboarding, policy
 from lambdas.common.errors import CastaiError
 
 app = typer.Typer(
@@ -21,11 +21,11 @@ app.command("onboard")(onboarding.onboard)
 app.command("offboard")(onboarding.offboard)
 app.command("plan")(onboarding.plan)
 app.command("status")(onboarding.status)
-app.command("connect")(connection.connect)
-app.command("disconnect")(connection.disconnect)
+app.command("connect")(agent.connect)
+app.command("disconnect")(agent.disconnect)
 app.add_typer(policy.app, name="policy")
 app.add_typer(credentials.app, name="credentials")
-app.add_typer(connection.agent_app, name="agent")
+app.add_typer(agent.agent_app, name="agent")
 
 
 def main() -> None:

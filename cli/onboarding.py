@@ -11,17 +11,17 @@ from typing import Annotated, Any
 import typer
 from msgspec import structs
 
-from cli import account, show
-from lambdas.common import agent_check, api_key
+from cli import session, show
+from lambdas.agent.manifest import METADATA
+from lambdas.common import agent_status, api_key
 from lambdas.common.errors import CastaiError, PermanentError
-from lambdas.connect.manifest import METADATA
-from lambdas.onboarding import inspection, steps
+from lambdas.onboarding import preflight, steps
 from lambdas.onboarding.context import Context, Facts
-from lambdas.onboarding.door import Door
 from lambdas.onboarding.handler import context_of
+from lambdas.onboarding.kubernetes_session import Door
 from lambdas.onboarding.ledger import Action, Ledger, Row, first_line
 from lambdas.onboarding.policies import Mode, Permissions
-from lambdas.onboarding.request import Kind, Onboarding, Request, parse
+from lambdas.onboarding.properties import Kind, Onboarding, Request, parse
 
 ModeOption = Annotated[Mode, typer.Option(help="What CAST AI acts as.")]
 ClusterId = Annotated[
@@ -54,7 +54,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 def plan(
-    cluster: account.Cluster,
+    cluster: session.Cluster,
     *,
     mode: ModeOption = Mode.USER,
     cluster_id: ClusterId = None,
@@ -62,7 +62,7 @@ def plan(
     permissions: PermissionsOption = Permissions.SEEDS,
     adopt: Adopt = False,
     properties: Properties = None,
-    region: account.Region = None,
+    region: session.Region = None,
 ) -> None:
     """What onboard would change. Writes nothing; exit status 2 if something is in the way."""
     wish = _wish(
@@ -82,7 +82,7 @@ def plan(
 
 
 def onboard(
-    cluster: account.Cluster,
+    cluster: session.Cluster,
     *,
     mode: ModeOption = Mode.USER,
     cluster_id: ClusterId = None,
@@ -90,7 +90,7 @@ def onboard(
     permissions: PermissionsOption = Permissions.SEEDS,
     adopt: Adopt = False,
     properties: Properties = None,
-    region: account.Region = None,
+    region: session.Region = None,
 ) -> None:
     """Give CAST AI access to the cluster. Again is the same as once."""
     wish = _wish(
@@ -108,15 +108,15 @@ def onboard(
 
 
 def offboard(
-    cluster: account.Cluster,
+    cluster: session.Cluster,
     *,
     cluster_id: ClusterId = None,
     api_key_secret: ApiKeySecret = None,
     properties: Properties = None,
-    resource: ResourceOption = account.RESOURCE,
+    resource: ResourceOption = session.RESOURCE,
     dry_run: Annotated[bool, typer.Option(help="Only show what would be removed.")] = False,
     yes: Yes = False,
-    region: account.Region = None,
+    region: session.Region = None,
 ) -> None:
     """Take CAST AI's access away, and all that onboard made. Things of others stay."""
     given = _properties(cluster, cluster_id, api_key_secret, properties)
@@ -142,7 +142,7 @@ def offboard(
 
 
 def status(
-    cluster: account.Cluster,
+    cluster: session.Cluster,
     *,
     mode: Annotated[
         Mode | None, typer.Option(help="What CAST AI acts as; by default what is there.")
@@ -151,7 +151,7 @@ def status(
     api_key_secret: ApiKeySecret = None,
     permissions: PermissionsOption = Permissions.SEEDS,
     properties: Properties = None,
-    region: account.Region = None,
+    region: session.Region = None,
 ) -> None:
     """The cluster, the agent, CAST AI's view of both, and how far the onboarding is.
 
@@ -163,9 +163,9 @@ def status(
     wish = parse(chosen, complete=False)
     with _context(wish, region) as ctx:
         look = replace(ctx, plan_only=True, discover=True)
-        inspection.look_back(look)
+        preflight.look_back(look)
         look.facts.cluster_id = look.facts.cluster_id or _agents_id(look)
-        modes = (wish.mode,) if "Mode" in chosen else inspection.own_modes(look)
+        modes = (wish.mode,) if "Mode" in chosen else preflight.own_modes(look)
         may_compare = look.facts.cluster and (wish.cluster_id or ctx.api) and len(modes) == 1
         onboarding, rows = _compared(look, modes[0]) if may_compare else _listed(look)
         found = {
@@ -211,7 +211,7 @@ def _listed(look: Context) -> tuple[str, list[Row]]:
 
 def _state(look: Context) -> str:
     found = look.facts.cluster
-    if any(row.thing == inspection.CLUSTER for row in look.ledger.rows):
+    if any(row.thing == preflight.CLUSTER for row in look.ledger.rows):
         return "could not be read"
     if found is None:
         return f"EKS does not know it in {look.place.region}"
@@ -221,7 +221,7 @@ def _state(look: Context) -> str:
 def _agents_id(look: Context) -> str:
     """The id that the agent works under; empty without an agent, or without a way to look."""
     try:
-        found = look.kube().get("v1", "ConfigMap", METADATA, agent_check.NAMESPACE)
+        found = look.kube().get("v1", "ConfigMap", METADATA, agent_status.NAMESPACE)
     except CastaiError:
         return ""
     return str((found or {}).get("data", {}).get("CLUSTER_ID", ""))
@@ -299,11 +299,11 @@ def _context(
     wish: Onboarding,
     region: str | None,
     kind: Kind = Kind.UPDATE,
-    resource: str = account.RESOURCE,
+    resource: str = session.RESOURCE,
 ) -> Iterator[Context]:
     """A run as the user, who has access to the cluster already; both doors close after it."""
-    tools = account.means(region)
-    until = tools.clock.now() + account.RUN_TIME
+    tools = session.means(region)
+    until = tools.clock.now() + session.RUN_TIME
     request = Request(kind=kind, onboarding=wish, resource=resource)
     with ExitStack() as ways_out:
         api = None

@@ -2,12 +2,12 @@
 kube-apiserver 1.36, a kubelet and just enough controllers that evicted pods come back.
 
 `SimulatedCluster` is the machine (in one event loop, real or virtual time), `ServedCluster` the
-same machine behind HTTPS, `python -m sandbox.cluster` the same as a process.
+same machine behind HTTPS, `python -m kubesim` the same as a process.
 """
 
-from sandbox.cluster.authentication import EksTokenReview, StaticTokens
-from sandbox.cluster.cluster import SimulatedCluster
-from sandbox.cluster.faults import (
+from kubesim.authentication import EksTokenReview, StaticTokens
+from kubesim.cluster import SimulatedCluster
+from kubesim.faults import (
     Answer,
     BreakWatch,
     Delay,
@@ -18,7 +18,7 @@ from sandbox.cluster.faults import (
     LateAnswer,
     Reset,
 )
-from sandbox.cluster.serve import ServedCluster
+from kubesim.serve import ServedCluster
 
 __all__ = [
     "Answer",

@@ -1,4 +1,4 @@
-"""`python -m sandbox.cluster`: the simulated cluster as a process.
+"""`python -m kubesim`: the simulated cluster as a process.
 
 Prints one line, its endpoint, once it answers; ends on SIGTERM or SIGINT.
 """
@@ -18,10 +18,10 @@ from pathlib import Path
 
 import yaml
 
+from kubesim.authentication import Authenticator, EksTokenReview
+from kubesim.cluster import SimulatedCluster
+from kubesim.serve import https, kubeconfig
 from sandbox.certificates import Certificates
-from sandbox.cluster.authentication import Authenticator, EksTokenReview
-from sandbox.cluster.cluster import SimulatedCluster
-from sandbox.cluster.serve import https, kubeconfig
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m sandbox.cluster", description="A Kubernetes API server, simulated."
+        prog="python -m kubesim", description="A Kubernetes API server, simulated."
     )
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
     parser.add_argument("--kubeconfig", type=Path, help="where the administrator's is written")

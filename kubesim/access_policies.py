@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from sandbox.cluster.resources import Obj
+from kubesim.resources import Obj
 
 PREFIX = "eks:access-policy:"
 _READ = ["get", "list", "watch"]

@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from sandbox.cluster import selectors
-from sandbox.cluster.errors import Cause
-from sandbox.cluster.resources import (
+from kubesim import selectors
+from kubesim.errors import Cause
+from kubesim.resources import (
     BUDGETS,
     DAEMON_SETS,
     DEPLOYMENTS,

@@ -13,12 +13,12 @@ from urllib.parse import parse_qsl
 import msgspec
 import yaml
 
-from sandbox.cluster import errors, patch, schema
-from sandbox.cluster.authentication import ANONYMOUS, Authenticator, User
-from sandbox.cluster.discovery_routes import answer_discovery
-from sandbox.cluster.errors import ApiError
-from sandbox.cluster.eviction import evict
-from sandbox.cluster.faults import (
+from kubesim import errors, patch, schema
+from kubesim.authentication import ANONYMOUS, Authenticator, User
+from kubesim.discovery_routes import answer_discovery
+from kubesim.errors import ApiError
+from kubesim.eviction import evict
+from kubesim.faults import (
     Answer,
     BreakWatch,
     Delay,
@@ -30,14 +30,14 @@ from sandbox.cluster.faults import (
     Request,
     Reset,
 )
-from sandbox.cluster.paging import Listing, page
-from sandbox.cluster.rbac import Attributes, Authorizer
-from sandbox.cluster.registry import Deletion, Registry, Write
-from sandbox.cluster.requestlog import Exchange, RequestLog
-from sandbox.cluster.resources import BY_PATH, NAMESPACES, PODS, Json, Obj, Resource
-from sandbox.cluster.selectors import FieldSelector, label_selector, labels_of
-from sandbox.cluster.tables import table
-from sandbox.cluster.watch import Watch, WatchBroken, error_event
+from kubesim.paging import Listing, page
+from kubesim.rbac import Attributes, Authorizer
+from kubesim.registry import Deletion, Registry, Write
+from kubesim.requestlog import Exchange, RequestLog
+from kubesim.resources import BY_PATH, NAMESPACES, PODS, Json, Obj, Resource
+from kubesim.selectors import FieldSelector, label_selector, labels_of
+from kubesim.tables import table
+from kubesim.watch import Watch, WatchBroken, error_event
 
 JSON = "application/json"
 APPLY = "application/apply-patch+yaml"

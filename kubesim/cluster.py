@@ -10,19 +10,19 @@ from typing import Self, TypeVar
 
 import httpx2
 
-from sandbox.cluster import resources
-from sandbox.cluster.api import Api
-from sandbox.cluster.authentication import Authenticator, StaticTokens
-from sandbox.cluster.controllers import ALL, Controller
-from sandbox.cluster.controllers.kubelet import Kubelets
-from sandbox.cluster.faults import BreakWatch, Faults, How
-from sandbox.cluster.rbac import BOOTSTRAP, MASTERS, Authorizer
-from sandbox.cluster.registry import Deletion, Registry, Write, timestamp
-from sandbox.cluster.requestlog import RequestLog
-from sandbox.cluster.resources import PODS, Obj
-from sandbox.cluster.state import ClusterState
-from sandbox.cluster.store import HISTORY, Change, Store
-from sandbox.cluster.virtual import InMemoryTransport, VirtualLoop
+from kubesim import resources
+from kubesim.api import Api
+from kubesim.authentication import Authenticator, StaticTokens
+from kubesim.controllers import ALL, Controller
+from kubesim.controllers.kubelet import Kubelets
+from kubesim.faults import BreakWatch, Faults, How
+from kubesim.rbac import BOOTSTRAP, MASTERS, Authorizer
+from kubesim.registry import Deletion, Registry, Write, timestamp
+from kubesim.requestlog import RequestLog
+from kubesim.resources import PODS, Obj
+from kubesim.state import ClusterState
+from kubesim.store import HISTORY, Change, Store
+from kubesim.virtual import InMemoryTransport, VirtualLoop
 
 ADMIN_TOKEN = "admin-token"  # noqa: S105 - of a cluster that exists on this machine only
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")

@@ -6,7 +6,7 @@ import base64
 import hashlib
 from typing import Any
 
-from sandbox.cluster.resources import GROUP_VERSIONS, TABLE, VERBS, Obj, Resource, singular
+from kubesim.resources import GROUP_VERSIONS, TABLE, VERBS, Obj, Resource, singular
 
 VERSION = {
     "major": "1",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sandbox.cluster import discovery
-from sandbox.cluster.resources import Obj
+from kubesim import discovery
+from kubesim.resources import Obj
 
 _JSON = "application/json"
 _HEALTH = ("/healthz", "/livez", "/readyz")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sandbox.cluster.resources import Resource
+from kubesim.resources import Resource
 
 
 class Cause(NamedTuple):

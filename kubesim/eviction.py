@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.cluster import errors
-from sandbox.cluster.errors import ApiError, Cause
-from sandbox.cluster.registry import FINISHED, Deletion, Registry
-from sandbox.cluster.resources import BUDGETS, PODS, Obj
-from sandbox.cluster.selectors import labels_of, match_selector
+from kubesim import errors
+from kubesim.errors import ApiError, Cause
+from kubesim.registry import FINISHED, Deletion, Registry
+from kubesim.resources import BUDGETS, PODS, Obj
+from kubesim.selectors import labels_of, match_selector
 
 NOT_OBSERVED_RETRY_AFTER = 10
 """Seconds, as kube-apiserver says when a budget's status lags behind its spec."""

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sandbox.cluster import errors
-from sandbox.cluster.resources import Json, Obj
+from kubesim import errors
+from kubesim.resources import Json, Obj
 
 Path = tuple[str, ...]
 Paths = frozenset[Path]

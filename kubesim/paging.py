@@ -8,10 +8,10 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sandbox.cluster import errors
-from sandbox.cluster.resources import PODS, Obj, Resource
-from sandbox.cluster.selectors import FieldSelector
-from sandbox.cluster.store import Store
+from kubesim import errors
+from kubesim.resources import PODS, Obj, Resource
+from kubesim.selectors import FieldSelector
+from kubesim.store import Store
 
 _EXPIRED = (
     "The provided continue parameter is too old to display a consistent list result. You must start"

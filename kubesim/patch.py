@@ -8,8 +8,8 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
-from sandbox.cluster import errors
-from sandbox.cluster.resources import Json
+from kubesim import errors
+from kubesim.resources import Json
 
 MERGE_KEYS = {
     "containers": "name",

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox.cluster import access_policies, errors
-from sandbox.cluster.authentication import User
-from sandbox.cluster.errors import ApiError
-from sandbox.cluster.resources import (
+from kubesim import access_policies, errors
+from kubesim.authentication import User
+from kubesim.errors import ApiError
+from kubesim.resources import (
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
     ROLE_BINDINGS,
@@ -17,7 +17,7 @@ from sandbox.cluster.resources import (
     Obj,
     Resource,
 )
-from sandbox.cluster.store import Store
+from kubesim.store import Store
 
 MASTERS = "system:masters"
 _PUBLIC = ["/healthz", "/livez", "/readyz", "/version", "/version/"]

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sandbox.cluster import admission, errors, ownership
-from sandbox.cluster.resources import NAMESPACES, PODS, Obj, Resource
-from sandbox.cluster.store import Store, node_of
+from kubesim import admission, errors, ownership
+from kubesim.resources import NAMESPACES, PODS, Obj, Resource
+from kubesim.store import Store, node_of
 
 _SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # as kube-apiserver's: no vowels, no words
 FINISHED = ("Succeeded", "Failed")

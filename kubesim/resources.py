@@ -179,7 +179,7 @@ def find(kind: str) -> Resource:
     for resource in TABLE:
         if kind in (resource.kind, resource.plural, resource.qualified, *resource.short):
             return resource
-    message = f"Serve this kind first (sandbox/cluster/resources.py): {kind!r}"
+    message = f"Serve this kind first (kubesim/resources.py): {kind!r}"
     raise LookupError(message)
 
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from sandbox.cluster import errors
-from sandbox.cluster.resources import Json, Resource
+from kubesim import errors
+from kubesim.resources import Json, Resource
 
 _EVICTION = ("apiVersion", "kind", "metadata", "deleteOptions")
 _UNCHECKED = frozenset({"metadata.managedFields"})

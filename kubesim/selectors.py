@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sandbox.cluster import errors
-from sandbox.cluster.resources import EVENTS, NODES, PODS, Obj, Resource
+from kubesim import errors
+from kubesim.resources import EVENTS, NODES, PODS, Obj, Resource
 
 Matcher = Callable[[Obj], bool]
 Labels = Mapping[str, str]

@@ -18,12 +18,12 @@ import uvicorn
 import yaml
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from kubesim.cluster import ADMIN_TOKEN, SimulatedCluster
+from kubesim.faults import Faults
+from kubesim.requestlog import RequestLog
+from kubesim.resources import Obj
+from kubesim.state import ClusterState
 from sandbox.certificates import Certificates
-from sandbox.cluster.cluster import ADMIN_TOKEN, SimulatedCluster
-from sandbox.cluster.faults import Faults
-from sandbox.cluster.requestlog import RequestLog
-from sandbox.cluster.resources import Obj
-from sandbox.cluster.state import ClusterState
 
 HOST = "127.0.0.1"
 CALL_SECONDS = 60.0

@@ -6,8 +6,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
-from sandbox.cluster.controllers.kubelet import node_status, running_status
-from sandbox.cluster.resources import Json, Obj
+from kubesim.controllers.kubelet import node_status, running_status
+from kubesim.resources import Json, Obj
 
 IMAGE = "registry.invalid/app:1"
 ZONE = "eu-central-1a"

@@ -9,8 +9,8 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple
 
-from sandbox.cluster import errors
-from sandbox.cluster.resources import PODS, Obj, Resource
+from kubesim import errors
+from kubesim.resources import PODS, Obj, Resource
 
 HISTORY = 20_000
 """Changes kept per resource; an older resourceVersion is answered with 410, as after a compaction

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sandbox.cluster.eviction import is_ready
-from sandbox.cluster.registry import seconds_of
-from sandbox.cluster.resources import Obj, Resource
+from kubesim.eviction import is_ready
+from kubesim.registry import seconds_of
+from kubesim.resources import Obj, Resource
 
 Cells = Callable[[Obj, str], list[Any]]
 _NAME = "Name"

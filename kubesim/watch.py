@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from sandbox.cluster.errors import ApiError, expired
-from sandbox.cluster.faults import BreakWatch
-from sandbox.cluster.resources import Obj, Resource
-from sandbox.cluster.store import Change, Store
+from kubesim.errors import ApiError, expired
+from kubesim.faults import BreakWatch
+from kubesim.resources import Obj, Resource
+from kubesim.store import Change, Store
 
 BOOKMARK_SECONDS = 60.0
 """Between two bookmarks of a quiet watch, about as in kube-apiserver."""

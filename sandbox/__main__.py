@@ -16,11 +16,11 @@ from rich.text import Text
 from sandbox import aws, kubernetes, lifecycle
 from sandbox.castai_api.reporter import reporting
 from sandbox.cdk import Cdk
-from sandbox.demo import play, selected
+from sandbox.demo.chapters import play, selected
+from sandbox.demo.console import View
+from sandbox.demo.session import Stage
 from sandbox.errors import SandboxError
-from sandbox.stage import Stage
 from sandbox.state import API_KEY_SECRET, CLUSTER, FOLDER, State
-from sandbox.view import View
 
 app = typer.Typer(
     help="An AWS account, an EKS cluster and CAST AI on this machine: nothing leaves it.",

@@ -141,7 +141,7 @@ class Aws:
             "config": Config(retries={"total_max_attempts": 3, "mode": "standard"}),
         }
 
-    # The door: sandbox/emulator/door.py
+    # The door: sandbox/emulator/control_api.py
 
     def publish(self, event: dict[str, Any]) -> str:
         """Put an event of an AWS service on the default bus; the event's id."""

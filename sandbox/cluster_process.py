@@ -16,7 +16,7 @@ def start(folder: Path, certificates: Certificates, token_review_url: str) -> Ku
     kubeconfig = folder / "kubeconfig"
     process, _endpoint = processes.start(
         [
-            *(sys.executable, "-m", "sandbox.cluster"),
+            *(sys.executable, "-m", "kubesim"),
             *("--token-review-url", token_review_url, "--token-review-ca", certificates.ca),
             *("--kubeconfig", kubeconfig),
         ],

@@ -6,18 +6,18 @@ from aws_cdk import CfnOutput, CustomResource, Duration, Environment
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
+from lambdas.agent.handler import OWN_ROLE
 from lambdas.common.own_stack import STACK_ID
-from lambdas.connect.handler import OWN_ROLE
 from lambdas.onboarding import policies
 from stacks.castai_stack import CastaiStack
-from stacks.constructs.acknowledged import acknowledge, wildcards
 from stacks.constructs.bundling import ROOT
-from stacks.constructs.patient_provider import PatientProvider
+from stacks.constructs.custom_resource import PatientProvider
+from stacks.constructs.nag import acknowledge, wildcards
 from stacks.constructs.python_function import PythonFunction
 from stacks.settings import Settings
 
 RESOURCE_TYPE = "Custom::CastEksAgent"
-SERVICE = "castai-connect"
+SERVICE = "castai-agent"
 
 # A removal returns when the namespace is gone: the agent's pods have 30 s to end, finalizers more.
 TIMEOUT = Duration.minutes(5)
@@ -80,7 +80,7 @@ class AgentStack(CastaiStack):
         return PythonFunction(
             self,
             "Function",
-            package="connect",
+            package="agent",
             requirements=ROOT / "lambdas" / "onboarding" / "requirements.txt",
             name=self.prefix,
             role=role,

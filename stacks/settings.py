@@ -17,17 +17,17 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta, inspect
 
-from lambdas.common.castai_api import DEFAULT_URL, checked_url
-from lambdas.common.errors import CastaiError
-from lambdas.connect import request
-from lambdas.connect.request import (
+from lambdas.agent import properties as agent_properties
+from lambdas.agent.properties import (
     AGENT_IMAGE,
     AUTOSCALER_IMAGE,
     LONGEST_READY_WITHIN,
     READY_WITHIN,
 )
+from lambdas.common.castai import DEFAULT_URL, checked_url
+from lambdas.common.errors import CastaiError
 from lambdas.onboarding import policies
-from lambdas.onboarding import request as onboarding_request
+from lambdas.onboarding import properties as onboarding_properties
 from stacks.constructs.bundling import LAMBDA_PYTHON, Target, lambda_target, local_target
 
 PREFIX = "castai:"
@@ -386,7 +386,7 @@ class AgentSettings(Group, frozen=True, kw_only=True):
 
     def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
         wish = {"ClusterName": "any", "ApiKeySecret": "any", **self.properties()}
-        for name, what in request.faults_of(wish):
+        for name, what in agent_properties.faults_of(wish):
             yield (f"agent{name}",), what
 
 
@@ -491,7 +491,7 @@ class OnboardingSettings(Group, frozen=True, kw_only=True):
         if isinstance(own_tags, Mapping) and (tags or own_tags):
             own = {**own, "Tags": {**tags, **own_tags}}
         return {
-            "SchemaVersion": onboarding_request.SCHEMA_VERSION,
+            "SchemaVersion": onboarding_properties.SCHEMA_VERSION,
             "ClusterName": cluster,
             **{name: value for name, value in api.items() if value},
             **common,
@@ -625,7 +625,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 yield ("onboardByCluster",), f"{cluster} is not one of castai:onboardClusters"
         for cluster in wish.onboard_clusters:
             properties = self.onboarding_properties(cluster)
-            faults = onboarding_request.faults_of(properties)
+            faults = onboarding_properties.faults_of(properties)
             for fault in faults or self._too_large(cluster, properties):
                 yield ("onboardClusters", "onboardByCluster"), f"{cluster}: {fault}"
             if properties["ManageSpotLambda"] in (True, "true"):
@@ -686,7 +686,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def _spot_lambda_contradictions(self, cluster: str) -> Iterator[tuple[tuple[str, ...], str]]:
         """What of ours CAST AI could change, where it manages a spot function of its own."""
-        if fault := onboarding_request.fault_of_spot_role(self.spot_handler.spot_role_name):
+        if fault := onboarding_properties.fault_of_spot_role(self.spot_handler.spot_role_name):
             yield ("spotRoleName", "onboardManageSpotLambda"), f"{cluster}: {fault}"
         if self.app.name_prefix.startswith("cast-"):
             yield (

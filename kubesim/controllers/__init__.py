@@ -4,13 +4,13 @@ All are event handlers over the store: `sync` looks at one object and takes the 
 by the event loop's timers only, so that they run in virtual time.
 """
 
-from sandbox.cluster.controllers.base import Controller
-from sandbox.cluster.controllers.disruption import DisruptionController
-from sandbox.cluster.controllers.garbage import GarbageCollector, NamespaceController
-from sandbox.cluster.controllers.kubelet import Kubelets
-from sandbox.cluster.controllers.nodes import NodeController, PodGarbageCollector
-from sandbox.cluster.controllers.scheduler import Scheduler
-from sandbox.cluster.controllers.workloads import (
+from kubesim.controllers.base import Controller
+from kubesim.controllers.disruption import DisruptionController
+from kubesim.controllers.garbage import GarbageCollector, NamespaceController
+from kubesim.controllers.kubelet import Kubelets
+from kubesim.controllers.nodes import NodeController, PodGarbageCollector
+from kubesim.controllers.scheduler import Scheduler
+from kubesim.controllers.workloads import (
     DaemonSetController,
     DeploymentController,
     ReplicaSetController,

@@ -6,8 +6,8 @@ import asyncio
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from sandbox.cluster.registry import Registry
-from sandbox.cluster.store import Change
+from kubesim.registry import Registry
+from kubesim.store import Change
 
 Key = tuple[str, ...]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from sandbox.cluster.controllers.base import Controller, Key
-from sandbox.cluster.eviction import disruption_allowed, is_ready, with_condition
-from sandbox.cluster.registry import FINISHED, seconds_of
-from sandbox.cluster.resources import BUDGETS, PODS, REPLICA_SETS, STATEFUL_SETS, Obj
-from sandbox.cluster.selectors import labels_of, match_selector
-from sandbox.cluster.store import Change
+from kubesim.controllers.base import Controller, Key
+from kubesim.eviction import disruption_allowed, is_ready, with_condition
+from kubesim.registry import FINISHED, seconds_of
+from kubesim.resources import BUDGETS, PODS, REPLICA_SETS, STATEFUL_SETS, Obj
+from kubesim.selectors import labels_of, match_selector
+from kubesim.store import Change
 
 DELETION_TIMEOUT = 120.0
 """Seconds for which a pod counts as disrupted although its deletion was never seen."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from sandbox.cluster.controllers.base import Controller, Key
-from sandbox.cluster.registry import Deletion, Registry
-from sandbox.cluster.resources import BY_KIND, NAMESPACES, TABLE, Obj, Resource
-from sandbox.cluster.store import Change
+from kubesim.controllers.base import Controller, Key
+from kubesim.registry import Deletion, Registry
+from kubesim.resources import BY_KIND, NAMESPACES, TABLE, Obj, Resource
+from kubesim.store import Change
 
 _Place = tuple[Resource, str, str]
 

@@ -17,11 +17,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox.cluster.controllers.base import Controller, Key
-from sandbox.cluster.eviction import with_condition
-from sandbox.cluster.registry import FINISHED, Deletion, Registry
-from sandbox.cluster.resources import NODES, PODS, Obj
-from sandbox.cluster.store import Change, node_of
+from kubesim.controllers.base import Controller, Key
+from kubesim.eviction import with_condition
+from kubesim.registry import FINISHED, Deletion, Registry
+from kubesim.resources import NODES, PODS, Obj
+from kubesim.store import Change, node_of
 
 READY_SECONDS = "sandbox/ready-seconds"
 SHUTDOWN_SECONDS = "sandbox/shutdown-seconds"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sandbox.cluster.controllers.base import Controller, Key
-from sandbox.cluster.registry import Deletion
-from sandbox.cluster.resources import NODES, PODS, Obj
-from sandbox.cluster.store import Change, node_of
+from kubesim.controllers.base import Controller, Key
+from kubesim.registry import Deletion
+from kubesim.resources import NODES, PODS, Obj
+from kubesim.store import Change, node_of
 
 UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
 ORPHAN_QUARANTINE = 40.0

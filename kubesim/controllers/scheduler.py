@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.cluster.controllers.base import Controller, Key
-from sandbox.cluster.eviction import is_ready, with_condition
-from sandbox.cluster.registry import FINISHED, Registry
-from sandbox.cluster.resources import NODES, PODS, Obj
-from sandbox.cluster.selectors import labels_of, match_selector
-from sandbox.cluster.store import Change, controller_uid, node_of
+from kubesim.controllers.base import Controller, Key
+from kubesim.eviction import is_ready, with_condition
+from kubesim.registry import FINISHED, Registry
+from kubesim.resources import NODES, PODS, Obj
+from kubesim.selectors import labels_of, match_selector
+from kubesim.store import Change, controller_uid, node_of
 
 ENOUGH_NODES = 100
 """Nodes that fit after which no more are looked at, as kube-scheduler samples a big cluster."""

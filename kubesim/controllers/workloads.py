@@ -8,12 +8,12 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
-from sandbox.cluster.controllers.base import Controller, Key
-from sandbox.cluster.controllers.scheduler import selects, tolerates
-from sandbox.cluster.errors import ApiError
-from sandbox.cluster.eviction import is_ready, with_condition
-from sandbox.cluster.registry import FINISHED
-from sandbox.cluster.resources import (
+from kubesim.controllers.base import Controller, Key
+from kubesim.controllers.scheduler import selects, tolerates
+from kubesim.errors import ApiError
+from kubesim.eviction import is_ready, with_condition
+from kubesim.registry import FINISHED
+from kubesim.resources import (
     DAEMON_SETS,
     DEPLOYMENTS,
     NODES,
@@ -23,7 +23,7 @@ from sandbox.cluster.resources import (
     Obj,
     Resource,
 )
-from sandbox.cluster.store import Change, controller_uid, node_of
+from kubesim.store import Change, controller_uid, node_of
 
 POD_TEMPLATE_HASH = "pod-template-hash"
 REFUSED_RETRY_SECONDS = 1.0

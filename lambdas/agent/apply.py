@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from lambdas.agent import read_only
+from lambdas.agent.manifest import NAME, OWNED
 from lambdas.common.errors import CastaiError, PermanentError, RetryableError
-from lambdas.common.kube import FIELD_MANAGER, FieldConflictError, Kube
-from lambdas.connect import readonly
-from lambdas.connect.manifest import NAME, OWNED
+from lambdas.common.kubernetes_objects import FIELD_MANAGER, FieldConflictError, Kube
 
 OWNER: Final = "castai-eks/owner"
 """Annotation of every object: who put it there, and alone takes it away."""
@@ -101,7 +101,7 @@ def apply(kube: Kube, objects: Iterable[Object], *, owner: str, dry_run: bool = 
         ClusterUnavailableError: the cluster's answer.
     """
     wanted = [_marked(each, owner) for each in sorted(objects, key=_place)]
-    readonly.prove(wanted, namespace=NAME)
+    read_only.prove(wanted, namespace=NAME)
     found = {_reference(each): kube.get(*_address(_reference(each))) for each in wanted}
     _refuse_foreign(found, owner)
     _settle_namespace(wanted, found, owner)

@@ -15,12 +15,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from aws_lambda_powertools import Logger
 
-from lambdas.common import api_key, aws, backoff, own_access, own_stack
-from lambdas.common import cluster as clusters
-from lambdas.common import kube as kubes
-from lambdas.common.castai_api import CastaiApi
+from lambdas.agent import lifecycle, readiness
+from lambdas.agent.manifest import NAME, render
+from lambdas.agent.properties import Agent, cluster_of, parse
+from lambdas.agent.readiness import Readiness
+from lambdas.common import api_key, aws, own_stack, retry, temporary_access
+from lambdas.common import eks as clusters
+from lambdas.common import kubernetes_objects as kubes
+from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import SYSTEM, Clock
-from lambdas.common.cluster import Cluster
+from lambdas.common.eks import Cluster
 from lambdas.common.errors import (
     AwsRefusedError,
     CastaiError,
@@ -28,14 +32,10 @@ from lambdas.common.errors import (
     SettingsError,
     bug,
 )
-from lambdas.common.kube import Kube
+from lambdas.common.kubernetes_objects import Kube
 from lambdas.common.logs import quiet_libraries
-from lambdas.common.own_access import CLUSTER_ADMIN, VIEW, Grant
+from lambdas.common.temporary_access import CLUSTER_ADMIN, VIEW, Grant
 from lambdas.common.text import cut_lines
-from lambdas.connect import agent, readiness
-from lambdas.connect.manifest import NAME, render
-from lambdas.connect.readiness import Readiness
-from lambdas.connect.request import Agent, cluster_of, parse
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 READY_UNTIL: Final = "ReadyUntil"
 """In onEvent's answer: epoch seconds at which waiting for the agent ends."""
 OWN_ROLE: Final = "OWN_ROLE_ARN"
-RESERVE: Final = own_access.CALL_PATIENCE + 5.0  # s kept to take our own access back
-END_OF_WAIT: Final = 2 * own_access.CALL_PATIENCE  # s more, after the last look: two reads
+RESERVE: Final = temporary_access.CALL_PATIENCE + 5.0  # s kept to take our own access back
+END_OF_WAIT: Final = 2 * temporary_access.CALL_PATIENCE  # s more, after the last look: two reads
 
 RIGHTS_KNOWN_AFTER: Final = 60.0  # s until EKS knows a new policy of our role; usually a few
 
@@ -154,9 +154,9 @@ def _create_or_update(event: Event, tools: Means, until: float) -> dict[str, Any
     wish = parse(event["ResourceProperties"])
     key = _key(tools, wish)
     cluster = _new_cluster(tools, wish.cluster_name)
-    place = agent.place(cluster)
+    place = lifecycle.place(cluster)
     with _access(tools, cluster, ADMIN, until) as kube, _api(tools, wish, key, until) as api:
-        done = agent.connect(
+        done = lifecycle.connect(
             kube,
             api,
             place,
@@ -199,7 +199,9 @@ def _is_complete(event: Event, tools: Means, until: float) -> dict[str, Any]:
 def _look(wish: Agent, cluster_id: str, tools: Means, until: float) -> Readiness:
     key = _key(tools, wish)
     cluster = _cluster(tools, wish.cluster_name)
-    settled = own_access.begin_wait(tools.eks, cluster, tools.own_role, VIEWER, clock=tools.clock)
+    settled = temporary_access.begin_wait(
+        tools.eks, cluster, tools.own_role, VIEWER, clock=tools.clock
+    )
     with (
         tools.open_kube(cluster, tools.clock, until, settled) as kube,
         _api(tools, wish, key, until) as api,
@@ -208,7 +210,7 @@ def _look(wish: Agent, cluster_id: str, tools: Means, until: float) -> Readiness
 
 
 def _end_wait(tools: Means, name: str) -> None:
-    own_access.end_wait(tools.eks, _cluster(tools, name), tools.own_role, clock=tools.clock)
+    temporary_access.end_wait(tools.eks, _cluster(tools, name), tools.own_role, clock=tools.clock)
 
 
 def _end_wait_after(error: BaseException, tools: Means, name: str) -> None:
@@ -242,13 +244,13 @@ def _new_cluster(tools: Means, name: str) -> Cluster:
                 raise _NotYetAllowedError(str(error)) from error
             raise
 
-    return backoff.call(describe, until=tools.clock.now() + RIGHTS_KNOWN_AFTER, clock=tools.clock)
+    return retry.call(describe, until=tools.clock.now() + RIGHTS_KNOWN_AFTER, clock=tools.clock)
 
 
 def _patiently(tools: Means, call: Callable[[], T]) -> T:
     """One call to AWS, repeated while it is throttled: the SDK does not (aws.CONFIG)."""
-    until = tools.clock.now() + own_access.CALL_PATIENCE
-    return backoff.call(call, until=until, clock=tools.clock)
+    until = tools.clock.now() + temporary_access.CALL_PATIENCE
+    return retry.call(call, until=until, clock=tools.clock)
 
 
 def _delete(event: Event, tools: Means, until: float) -> dict[str, Any]:
@@ -262,7 +264,7 @@ def _delete(event: Event, tools: Means, until: float) -> dict[str, Any]:
             return answer
         raise
     with _access(tools, cluster, ADMIN, until) as kube:
-        changes = agent.disconnect(kube, owner=_owner(event), until=until, clock=tools.clock)
+        changes = lifecycle.disconnect(kube, owner=_owner(event), until=until, clock=tools.clock)
     logger().info("Removed", extra={"cluster": name, "changes": vars(changes)})
     return answer
 
@@ -270,7 +272,9 @@ def _delete(event: Event, tools: Means, until: float) -> dict[str, Any]:
 @contextmanager
 def _access(tools: Means, cluster: Cluster, grant: Grant, until: float) -> Iterator[Kube]:
     with (
-        own_access.granted(tools.eks, cluster, tools.own_role, grant, clock=tools.clock) as settled,
+        temporary_access.granted(
+            tools.eks, cluster, tools.own_role, grant, clock=tools.clock
+        ) as settled,
         tools.open_kube(cluster, tools.clock, until, settled) as kube,
     ):
         yield kube

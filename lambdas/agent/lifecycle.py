@@ -8,16 +8,16 @@ from typing import Any
 
 import yaml
 
-from lambdas.common import backoff
-from lambdas.common.castai_api import CastaiApi
+from lambdas.agent import apply, read_only
+from lambdas.agent.apply import Changes
+from lambdas.agent.manifest import METADATA, NAME, Object, Place, metadata, render
+from lambdas.agent.properties import Agent
+from lambdas.common import retry
+from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import SYSTEM, Clock
-from lambdas.common.cluster import Cluster
+from lambdas.common.eks import Cluster
 from lambdas.common.errors import ClusterUnavailableError, PermanentError
-from lambdas.common.kube import Kube
-from lambdas.connect import apply, readonly
-from lambdas.connect.apply import Changes
-from lambdas.connect.manifest import METADATA, NAME, Object, Place, metadata, render
-from lambdas.connect.request import Agent
+from lambdas.common.kubernetes_objects import Kube
 
 
 class NotAManifestError(PermanentError):
@@ -54,7 +54,7 @@ def connect(
     The proof comes first, the key is tried second, and only then is anything written. Raises the
     errors of `apply.apply` and of CAST AI's API.
     """
-    readonly.prove(objects, namespace=NAME)
+    read_only.prove(objects, namespace=NAME)
     cluster_id = api.register(where.cluster, where.region, where.account)
 
     known = any(each["metadata"]["name"] == METADATA for each in objects)
@@ -64,7 +64,7 @@ def connect(
         return apply.apply(kube, wanted, owner=owner)
 
     # An earlier namespace may still be on its way out: that passes.
-    return Connected(cluster_id, backoff.call(put, until=until, clock=clock))
+    return Connected(cluster_id, retry.call(put, until=until, clock=clock))
 
 
 def disconnect(kube: Kube, *, owner: str, until: float, clock: Clock = SYSTEM) -> Changes:
@@ -78,7 +78,7 @@ def disconnect(kube: Kube, *, owner: str, until: float, clock: Clock = SYSTEM) -
         if rest := apply.left(kube, owner=owner):
             raise ClusterUnavailableError(f"Wait, and try again: not gone yet: {rest}")
 
-    backoff.call(check, until=until, clock=clock)
+    retry.call(check, until=until, clock=clock)
     return changes
 
 

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import msgspec
 
-from lambdas.common.kube import FIELD_MANAGER
-from lambdas.connect.request import Agent
+from lambdas.agent.properties import Agent
+from lambdas.common.kubernetes_objects import FIELD_MANAGER
 
 NAME: Final = "castai-agent"
 """Of the namespace and of everything in it that has no name below."""

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from lambdas.common.castai_api import DEFAULT_URL, checked_url
+from lambdas.common.castai import DEFAULT_URL, checked_url
 from lambdas.common.errors import CastaiError, PermanentError
 
 # Published in us-docker.pkg.dev by CAST AI, and by Kubernetes SIGs for every processor.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from lambdas.common import agent_check
-from lambdas.common.castai_api import CastaiApi
+from lambdas.common import agent_status
+from lambdas.common.castai import CastaiApi
 from lambdas.common.errors import RetryableError
-from lambdas.common.kube import Kube
+from lambdas.common.kubernetes_objects import Kube
 
 ONLINE: Final = "online"
 
@@ -29,7 +29,7 @@ def look(kube: Kube, api: CastaiApi, cluster_id: str) -> Readiness:
     An API that does not answer just now is no more than "not yet". Raises the cluster's errors
     and CAST AI's permanent ones.
     """
-    agent = agent_check.check(kube)
+    agent = agent_status.check(kube)
     if not agent.available:
         return Readiness(ready=False, sentence=agent.sentence)
     try:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lambdas.common.kube import Kube
+from lambdas.common.kubernetes_objects import Kube
 from lambdas.common.text import cut, cut_front
 
 NAMESPACE: Final = "castai-agent"

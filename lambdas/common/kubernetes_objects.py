@@ -26,9 +26,9 @@ from lightkube.generic_resource import (
 )
 from lightkube.types import CascadeType, PatchType
 
-from lambdas.common import backoff
+from lambdas.common import retry
 from lambdas.common.clock import SYSTEM, Clock
-from lambdas.common.cluster import Cluster, Token
+from lambdas.common.eks import Cluster, Token
 from lambdas.common.errors import (
     CastaiError,
     ClusterForbiddenError,
@@ -247,7 +247,7 @@ class Kube:
 
         patience = max(self._clock.now() + PATIENCE, self._settled)
         try:
-            return backoff.call(once, until=min(self._until, patience), clock=self._clock)
+            return retry.call(once, until=min(self._until, patience), clock=self._clock)
         except _NotYetKnownError as error:
             raise error.refusal from error
 

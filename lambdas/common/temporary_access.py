@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from lambdas.common import aws, backoff
+from lambdas.common import aws, retry
 from lambdas.common.clock import SYSTEM, Clock
-from lambdas.common.cluster import Cluster
+from lambdas.common.eks import Cluster
 from lambdas.common.errors import AwsRefusedError, CastaiError, RetryableError
 
 if TYPE_CHECKING:
@@ -210,4 +210,4 @@ class _Entry:
                     raise _NotYetError(str(error)) from error
                 raise
 
-        return backoff.call(once, until=self.clock.now() + CALL_PATIENCE, clock=self.clock)
+        return retry.call(once, until=self.clock.now() + CALL_PATIENCE, clock=self.clock)

@@ -12,16 +12,16 @@ from typing import Any, Final
 
 import yaml
 
-from lambdas.common.cluster import Cluster
+from lambdas.common.eks import Cluster
 from lambdas.common.errors import PermanentError
-from lambdas.common.kube import Kube, WrittenMeanwhileError
-from lambdas.common.own_access import TEMPORARY_TAG
-from lambdas.onboarding import aws_auth, names, ownership, policies, rbac
+from lambdas.common.kubernetes_objects import Kube, WrittenMeanwhileError
+from lambdas.common.temporary_access import TEMPORARY_TAG
+from lambdas.onboarding import aws_auth, names, ownership, policies, spot_rbac
 from lambdas.onboarding.aws_auth import AwsAuthError, Entry
 from lambdas.onboarding.context import Context
 from lambdas.onboarding.iam_principals import Role, User
 from lambdas.onboarding.policies import Mode
-from lambdas.onboarding.request import ClusterAccess, Onboarding
+from lambdas.onboarding.properties import ClusterAccess, Onboarding
 
 GONE: Final = ("ResourceNotFoundException",)
 # EKS checks that the principal exists, and may not have heard of it yet.
@@ -486,6 +486,6 @@ def _own_mappings(ctx: Context) -> Iterator[Entry]:
         user = User(ctx, names.user_name(cluster)).found()
         if user and ctx.owner.owns(user.tags):
             yield aws_auth.user_entry(user.arn)
-    if rbac.is_ours(ctx):
+    if spot_rbac.is_ours(ctx):
         found = _config_map(ctx.kube())
         yield from aws_auth.spot_handler_entries(found.get("data") if found else None)

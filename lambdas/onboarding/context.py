@@ -6,16 +6,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from lambdas.common import aws, backoff
-from lambdas.common.castai_api import CastaiApi
+from lambdas.common import aws, retry
+from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import SYSTEM, Clock
-from lambdas.common.cluster import Cluster
+from lambdas.common.eks import Cluster
 from lambdas.common.errors import AwsRefusedError, PermanentError, RetryableError
 from lambdas.onboarding import names, ownership
 from lambdas.onboarding.ledger import Ledger
 from lambdas.onboarding.ownership import Owner
 from lambdas.onboarding.policies import Scope
-from lambdas.onboarding.request import Onboarding
+from lambdas.onboarding.properties import Onboarding
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
-    from lambdas.common.kube import Kube
+    from lambdas.common.kubernetes_objects import Kube
 
 T = TypeVar("T")
 
@@ -190,7 +190,7 @@ class Context:
 
         until = min(self.deadline, self.clock.now() + CALL_PATIENCE)
         try:
-            return backoff.call(once, until=until, clock=self.clock)
+            return retry.call(once, until=until, clock=self.clock)
         except _NotYetError as error:
             raise error.refusal from error
 

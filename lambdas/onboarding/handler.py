@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aws_lambda_powertools import Logger
 
-from lambdas.common import agent_check, api_key, aws, backoff, own_access, own_stack
-from lambdas.common.castai_api import CastaiApi
+from lambdas.common import agent_status, api_key, aws, own_stack, retry, temporary_access
+from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import SYSTEM, Clock
-from lambdas.common.cluster import Cluster, Token, token_for
+from lambdas.common.eks import Cluster, Token, token_for
 from lambdas.common.errors import CastaiError, PermanentError, SettingsError, bug
-from lambdas.common.kube import Kube
+from lambdas.common.kubernetes_objects import Kube
 from lambdas.common.logs import quiet_libraries
 from lambdas.common.text import cut_lines
 from lambdas.onboarding import names, steps
 from lambdas.onboarding.context import CALL_PATIENCE, Clients, Context, Place
-from lambdas.onboarding.door import Door
+from lambdas.onboarding.kubernetes_session import Door
 from lambdas.onboarding.ledger import Row
-from lambdas.onboarding.request import Kind, Onboarding, Request, parse_request
+from lambdas.onboarding.properties import Kind, Onboarding, Request, parse_request
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 OWN_ROLE: Final = "OWN_ROLE_ARN"
 # s of an invocation kept for its very end: to take back our own access to the cluster, which is an
 # administrator's, with the retries of that call; and to answer.
-RESERVE: Final = own_access.CALL_PATIENCE + 15.0
+RESERVE: Final = temporary_access.CALL_PATIENCE + 15.0
 
 quiet_libraries()
 
@@ -49,7 +49,7 @@ class OnboardingResourceError(CastaiError):
 
 def agent_problem(kube: Kube) -> str:
     """What is wrong with the cluster's castai-agent; empty where nothing is."""
-    found = agent_check.check(kube)
+    found = agent_status.check(kube)
     return "" if found.available else found.sentence
 
 
@@ -91,7 +91,7 @@ def means_of(own_role: str | None) -> Means:
         with aws.explained("sts:GetCallerIdentity"):
             return sts.get_caller_identity()  # type: ignore[return-value]
 
-    caller = backoff.call(ask, until=SYSTEM.now() + CALL_PATIENCE, clock=SYSTEM)
+    caller = retry.call(ask, until=SYSTEM.now() + CALL_PATIENCE, clock=SYSTEM)
     return Means(
         clients=Clients(
             iam=session.client("iam", config=aws.CONFIG),
@@ -177,7 +177,7 @@ def _api(request: Request, tools: Means, until: float) -> CastaiApi | None:
     if not wish.api_key_secret:
         return None
     try:
-        key = backoff.call(
+        key = retry.call(
             lambda: api_key.read(tools.clients.secrets, str(wish.api_key_secret)),
             until=min(until, tools.clock.now() + CALL_PATIENCE),
             clock=tools.clock,

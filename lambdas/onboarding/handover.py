@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from lambdas.common.castai_api import UnknownClusterError
+from lambdas.common.castai import UnknownClusterError
 from lambdas.onboarding import identity
 from lambdas.onboarding.context import Context
-from lambdas.onboarding.inspection import UNREGISTERED
 from lambdas.onboarding.policies import Mode
+from lambdas.onboarding.preflight import UNREGISTERED
 
 READY = "ready"
 _WITH_CREDENTIALS = (READY, "warning", "failed")

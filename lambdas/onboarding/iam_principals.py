@@ -12,9 +12,9 @@ import msgspec
 from botocore import xform_name
 
 from lambdas.common.errors import AwsRefusedError, PermanentError
-from lambdas.onboarding import documents, ownership
+from lambdas.onboarding import ownership
 from lambdas.onboarding.context import Context, tag_list, tag_map
-from lambdas.onboarding.policies import Document
+from lambdas.onboarding.policies import Document, equality
 
 GONE: Final = ("NoSuchEntity",)
 # IAM may not have heard yet that what was attached or inside is gone.
@@ -272,7 +272,7 @@ def _corrections(
         )
     if isinstance(principal, Role) and wanted.trust and found.trust:
         role, now, old = principal, wanted.trust, found.trust
-        if not documents.same(now, old):
+        if not equality.same(now, old):
             yield "trust policy", lambda: role.trust(now), lambda: role.trust(old)
 
 
@@ -300,7 +300,7 @@ def _put_inline(ctx: Context, principal: Principal, wanted: Wanted, *, fresh: bo
                 lambda n=name, d=document: principal.put_inline(n, d),  # type: ignore[misc]
                 undo=lambda n=name: principal.delete_inline(n),  # type: ignore[misc]
             )
-        elif documents.same(found, document):
+        elif equality.same(found, document):
             ctx.ledger.keep(thing)
         else:
             ctx.ledger.update(

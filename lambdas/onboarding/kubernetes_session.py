@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from types import TracebackType
 from typing import Self
 
-from lambdas.common import kube, own_access
-from lambdas.common.cluster import Cluster, Token, token_for
+from lambdas.common import kubernetes_objects, temporary_access
+from lambdas.common.eks import Cluster, Token, token_for
 from lambdas.common.errors import CastaiError
-from lambdas.common.kube import Kube
+from lambdas.common.kubernetes_objects import Kube
 from lambdas.onboarding.context import Context
 
 
@@ -56,7 +56,7 @@ class Door:
         if self._kube is None:
             self._granted = self._grant_of(ctx)
             settled = self._ways_out.enter_context(self._granted())
-            client = kube.connect(
+            client = kubernetes_objects.connect(
                 ctx.cluster,
                 self._token(ctx.cluster),
                 clock=ctx.clock,
@@ -82,4 +82,4 @@ class Door:
         if self._principal is None or ctx.plan_only:
             return lambda: nullcontext(0.0)
         principal, eks, cluster, clock = self._principal, ctx.clients.eks, ctx.cluster, ctx.clock
-        return lambda: own_access.granted(eks, cluster, principal, clock=clock)
+        return lambda: temporary_access.granted(eks, cluster, principal, clock=clock)

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from lambdas.common.errors import AwsRefusedError, PermanentError
-from lambdas.onboarding import documents, identity, ownership, policies
+from lambdas.onboarding import identity, ownership, policies
 from lambdas.onboarding.context import Context, tag_list, tag_map
 from lambdas.onboarding.iam_principals import CONFLICT, GONE, SETTLING, compact
 from lambdas.onboarding.ledger import first_line
-from lambdas.onboarding.policies import Document
-from lambdas.onboarding.request import Onboarding
+from lambdas.onboarding.policies import Document, equality
+from lambdas.onboarding.properties import Onboarding
 
 MAX_VERSIONS: Final = 5  # IAM quotas: versions of one managed policy
 
@@ -158,7 +158,7 @@ def _correct(
             undo=lambda: _retag(ctx, arn, before, [k for k in missing if k not in found_tags]),
             detail="tags",
         )
-    if not documents.same(has, document):
+    if not equality.same(has, document):
         ledger.update(
             thing(arn),
             lambda: _new_version(ctx, arn, document),

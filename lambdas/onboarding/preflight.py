@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 from msgspec.structs import replace
 
-from lambdas.common import cluster as clusters
+from lambdas.common import eks as clusters
 from lambdas.common.errors import AwsRefusedError, CastaiError, PermanentError
 from lambdas.onboarding import cluster_access, identity, names, security_group
 from lambdas.onboarding.context import Context, tag_map

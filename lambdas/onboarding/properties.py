@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final, cast
 import msgspec
 from msgspec import Meta, Struct, field
 
-from lambdas.common.castai_api import DEFAULT_URL, checked_url
+from lambdas.common.castai import DEFAULT_URL, checked_url
 from lambdas.common.errors import CastaiError, PermanentError
 from lambdas.onboarding import names
 from lambdas.onboarding.policies import Mode, Permissions

@@ -31,11 +31,11 @@ from lambdas.onboarding import (
     handover,
     identity,
     in_use,
-    inspection,
     lambda_role,
     policy,
-    rbac,
+    preflight,
     security_group,
+    spot_rbac,
 )
 from lambdas.onboarding.context import Context, Facts
 from lambdas.onboarding.ledger import Action, Ledger, Row, first_line, listed
@@ -60,7 +60,7 @@ STEPS: Final = (
     Step("node role", identity.ensure_node_role, identity.remove_node_role),
     Step("identity", identity.ensure, identity.remove),
     Step("spot function's role", lambda_role.ensure, lambda_role.remove),
-    Step("spot handler's rights", rbac.ensure, rbac.remove),
+    Step("spot handler's rights", spot_rbac.ensure, spot_rbac.remove),
     Step("cluster access", cluster_access.ensure, cluster_access.remove),
     Step("security group", security_group.ensure, security_group.remove),
     Step("credentials", credentials.ensure, credentials.remove),
@@ -123,7 +123,7 @@ def plan(ctx: Context) -> list[Row]:
         CastaiError: the cluster cannot be onboarded as wished.
     """
     ctx.ledger.dry = True
-    inspection.inspect(ctx)
+    preflight.inspect(ctx)
     in_use.refuse(ctx, ctx.replaced_ids, groups=False)
     return [*ctx.ledger.rows, *_preview(ctx)]
 
@@ -138,7 +138,7 @@ def onboard(ctx: Context) -> list[Row]:
     """
     ctx.ledger.step = "inspect"
     try:
-        inspection.inspect(ctx)
+        preflight.inspect(ctx)
         in_use.refuse(ctx, ctx.replaced_ids, groups=False)
         _refuse_conflicts(_preview(ctx))
         for step in STEPS:
@@ -161,7 +161,7 @@ def offboard(ctx: Context) -> list[Row]:
         InUseError: nodes or other groups use what would be removed; nothing was changed.
         OffboardError: names each thing that stays although it is ours, and why.
     """
-    inspection.look_back(ctx)
+    preflight.look_back(ctx)
     in_use.refuse(ctx, ctx.known_ids, groups=True)
     failures = _remove_all(ctx, _NOT_AFTER | _ALL_AFTER_THE_FIRST)
     if failures:
@@ -175,7 +175,7 @@ def offboard(ctx: Context) -> list[Row]:
 def plan_offboard(ctx: Context) -> list[Row]:
     """What `offboard` would remove. Writes nothing. Raises InUseError as `offboard` does."""
     ctx.ledger.dry = True
-    inspection.look_back(ctx)
+    preflight.look_back(ctx)
     in_use.refuse(ctx, ctx.known_ids, groups=True)
     for name, error in _remove_all(ctx, _NOT_AFTER | _ALL_AFTER_THE_FIRST):
         ctx.ledger.step = name

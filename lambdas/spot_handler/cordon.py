@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from lambdas.common import backoff
+from lambdas.common import retry
 from lambdas.common.clock import Clock
 from lambdas.common.errors import ClusterRefusedError, ClusterUnavailableError
-from lambdas.spot_handler.kubernetes import ClusterApi, Node, Taint
+from lambdas.spot_handler.node_api import ClusterApi, Node, Taint
 from lambdas.spot_handler.notices import Notice
 from lambdas.spot_handler.retry import retried
 
@@ -153,7 +153,7 @@ async def _write(
 
 async def _wait(attempt: int, error: Exception, *, until: float, clock: Clock) -> None:
     asked = error.retry_after if isinstance(error, ClusterUnavailableError) else None
-    wait = backoff.delay(attempt, retry_after=asked)
+    wait = retry.delay(attempt, retry_after=asked)
     if clock.now() + wait >= until:
         raise error
     await asyncio.sleep(wait)

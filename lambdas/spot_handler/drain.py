@@ -17,14 +17,14 @@ from collections.abc import Collection, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lambdas.common import backoff
+from lambdas.common import retry
 from lambdas.common.clock import Clock
 from lambdas.common.errors import ClusterForbiddenError, ClusterUnavailableError
 from lambdas.spot_handler import evictions, pods
 from lambdas.spot_handler.evictions import Reading, Verdict
-from lambdas.spot_handler.kubernetes import ClusterApi, Pod, PodList
-from lambdas.spot_handler.outcome import Left, Tally
+from lambdas.spot_handler.node_api import ClusterApi, Pod, PodList
 from lambdas.spot_handler.pods import Wave
+from lambdas.spot_handler.result import Left, Tally
 from lambdas.spot_handler.retry import retried
 
 # s without a word from the watch before the pods are listed again. The kernel's keep-alive finds a
@@ -189,7 +189,7 @@ class Drain:
             if len(self._going) == known and all(pods.skip(pod) for pod in page.items):
                 self._unconfirmed = ""
                 return
-            await asyncio.sleep(backoff.delay(attempt))
+            await asyncio.sleep(retry.delay(attempt))
 
     async def _settled(self) -> None:
         """Until no binding from before the cordon can land any more."""
@@ -243,7 +243,7 @@ class Drain:
                         else:
                             self._see(event.pod)
             except ClusterUnavailableError:
-                await asyncio.sleep(backoff.delay(failures) if failures else 0)
+                await asyncio.sleep(retry.delay(failures) if failures else 0)
                 failures += 1
             try:
                 page = await self._look()
@@ -344,7 +344,7 @@ class Drain:
             going.evicted = True
         if reading.verdict is Verdict.FORBIDDEN:
             self._forbid(going, reading.reason)
-        wait = backoff.delay(attempt, retry_after=reading.retry_after)
+        wait = retry.delay(attempt, retry_after=reading.retry_after)
         ahead = self._force_from(going) - self._clock.now()
         return min(wait, ahead) if self._force and ahead > 0 else wait
 
@@ -368,7 +368,7 @@ class Drain:
                 going.forced = True
             elif reading.verdict is Verdict.FORBIDDEN:
                 self._forbid(going, reading.reason)
-            await self._pause(going, backoff.delay(attempt, retry_after=reading.retry_after))
+            await self._pause(going, retry.delay(attempt, retry_after=reading.retry_after))
             attempt += 1
 
     async def _wait_while_terminating(self, going: _Going) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from lambdas.common.text import cut
-from lambdas.spot_handler.kubernetes import Answer, Status, lacks_right
+from lambdas.spot_handler.node_api import Answer, Status, lacks_right
 
 
 class Verdict(Enum):

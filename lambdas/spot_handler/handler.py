@@ -14,9 +14,9 @@ from lambdas.common.logs import quiet_libraries
 from lambdas.common.text import cut
 from lambdas.spot_handler import instances, interruption, notices, report
 from lambdas.spot_handler.interruption import Means
-from lambdas.spot_handler.kubernetes import transport
-from lambdas.spot_handler.locate import Clusters
-from lambdas.spot_handler.outcome import Outcome, Result
+from lambdas.spot_handler.node_api import transport
+from lambdas.spot_handler.nodes import Clusters
+from lambdas.spot_handler.result import Outcome, Result
 from lambdas.spot_handler.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
     from mypy_boto3_ec2 import EC2Client
 
-    from lambdas.spot_handler.castai import CastAi
+    from lambdas.spot_handler.notify_castai import CastAi
 
 quiet_libraries()
 
@@ -51,10 +51,10 @@ def means() -> Means:
 def _castai(settings: Settings, session: botocore.session.Session) -> CastAi | None:
     if not settings.api_key_secret:
         return None
-    from lambdas.spot_handler import castai  # noqa: PLC0415 - a cold start without a key does without
+    from lambdas.spot_handler import notify_castai  # noqa: PLC0415 - httpx2 and botocore only then
 
-    read_key = castai.key_reader(session, settings.api_key_secret)
-    return castai.CastAi(settings.api_url, read_key, SYSTEM)
+    read_key = notify_castai.key_reader(session, settings.api_key_secret)
+    return notify_castai.CastAi(settings.api_url, read_key, SYSTEM)
 
 
 def lambda_handler(event: object, context: LambdaContext) -> dict[str, Any]:

@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from lambdas.common import backoff
+from lambdas.common import retry
 from lambdas.common.clock import Clock
 from lambdas.common.errors import ClusterUnavailableError, bug
-from lambdas.spot_handler import instances, locate, pods, report
+from lambdas.spot_handler import instances, nodes, pods, report
 from lambdas.spot_handler.cordon import cordon, patch_back, patch_for, take_back
 from lambdas.spot_handler.drain import Drain, Window, is_cordoned
 from lambdas.spot_handler.instances import Instance
-from lambdas.spot_handler.kubernetes import ClusterApi, Node, Pod
-from lambdas.spot_handler.locate import Clusters
+from lambdas.spot_handler.node_api import ClusterApi, Node, Pod
+from lambdas.spot_handler.nodes import Clusters
 from lambdas.spot_handler.notices import Kind, Notice
-from lambdas.spot_handler.outcome import Outcome, Report, Result
 from lambdas.spot_handler.report import NodeEvents
+from lambdas.spot_handler.result import Outcome, Report, Result
 from lambdas.spot_handler.retry import retried
 from lambdas.spot_handler.settings import Mode, OnDeadline, Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
 
-    from lambdas.spot_handler.castai import CastAi
+    from lambdas.spot_handler.notify_castai import CastAi
 
 # s. A notice that leaves no time (hibernation begins at once, a delivery comes late) still gets
 # one pass over the pods: the instance may live a little longer, and trying harms nothing.
@@ -101,7 +101,7 @@ class _Interruption:
         await self._in_cluster(instance)
 
     def _describe(self) -> Instance | None:
-        return backoff.call(
+        return retry.call(
             lambda: instances.find(self.means.ec2, self.notice.instance),
             until=self.deadline,
             clock=self.clock,
@@ -147,7 +147,7 @@ class _Interruption:
         until = min(self.deadline, self.clock.now() + REGISTRATION)
         current: Instance | None = instance
         while current is not None and not current.gone:
-            node = await locate.node(
+            node = await nodes.node(
                 api, current, until=self.deadline, clock=self.clock, patient=patient
             )
             if node is not None or self.clock.now() + LOOK_AGAIN > until:

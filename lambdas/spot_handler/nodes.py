@@ -9,12 +9,12 @@ from __future__ import annotations
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, cast
 
-from lambdas.common import aws, backoff
+from lambdas.common import aws, retry
 from lambdas.common.clock import Clock
-from lambdas.common.cluster import Cluster, Token, describe, token_for
+from lambdas.common.eks import Cluster, Token, describe, token_for
 from lambdas.common.errors import AwsRefusedError, ClusterUnavailableError
 from lambdas.spot_handler.instances import Instance
-from lambdas.spot_handler.kubernetes import ClusterApi, Node
+from lambdas.spot_handler.node_api import ClusterApi, Node
 from lambdas.spot_handler.retry import never, retried
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Clusters:
         """
         if name not in self._known or fresh:
             try:
-                cluster = backoff.call(
+                cluster = retry.call(
                     lambda: describe(self._eks, name, region=aws.region(self._session)),
                     until=until,
                     clock=self._clock,

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, cast
 
 import httpx2
 
-from lambdas.common import api_key, aws, castai_api
+from lambdas.common import api_key, aws, castai
 from lambdas.common.clock import Clock
 from lambdas.common.errors import CastaiError, ClusterForbiddenError
 from lambdas.spot_handler.instances import Instance
-from lambdas.spot_handler.kubernetes import ClusterApi, Node
-from lambdas.spot_handler.outcome import Report, Told
+from lambdas.spot_handler.node_api import ClusterApi, Node
+from lambdas.spot_handler.result import Report, Told
 from lambdas.spot_handler.retry import retried
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ class CastAi:
                     f"{AGENT_NAMESPACE}/{AGENT_METADATA} names CAST AI's cluster id"
                 )
                 return
-            call = castai_api.event_call(
+            call = castai.event_call(
                 cluster_id,
-                castai_api.INTERRUPTED,
+                castai.INTERRUPTED,
                 (node.metadata.labels or {}).get(NODE_ID_LABEL, ""),
                 node.spec.provider_id,
             )
@@ -78,11 +78,11 @@ class CastAi:
             return ""
         return (data or {}).get(CLUSTER_ID_KEY, "")
 
-    async def _send(self, call: castai_api.Call, report: Report, until: float) -> None:
-        key = castai_api.checked_key(await asyncio.to_thread(self.read_key))
-        url = castai_api.checked_url(self.url)
+    async def _send(self, call: castai.Call, report: Report, until: float) -> None:
+        key = castai.checked_key(await asyncio.to_thread(self.read_key))
+        url = castai.checked_url(self.url)
         async with httpx2.AsyncClient(
-            transport=self.transport, timeout=castai_api.REQUEST_TIMEOUT
+            transport=self.transport, timeout=castai.REQUEST_TIMEOUT
         ) as http:
 
             async def once() -> None:
@@ -91,13 +91,13 @@ class CastAi:
                         call.method,
                         url + call.path,
                         json=call.body,
-                        headers=castai_api.headers(call, key),
+                        headers=castai.headers(call, key),
                     )
                 except httpx2.TransportError as error:
-                    unreachable = castai_api.unreachable(call, url, error)
+                    unreachable = castai.unreachable(call, url, error)
                     report.reason = str(unreachable)
                     raise unreachable from error
-                failed = castai_api.failure(call, response, key)
+                failed = castai.failure(call, response, key)
                 if failed is not None:
                     report.reason = str(failed)
                     raise failed

@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import IntEnum, StrEnum
 
 from lambdas.spot_handler.cordon import DRAIN_TAINT
-from lambdas.spot_handler.kubernetes import Pod, Taint, Toleration
+from lambdas.spot_handler.node_api import Pod, Taint, Toleration
 
 GRACE_FLOOR = 1  # s: 0 would drop the object while the container still runs
 DEFAULT_GRACE = 30  # s: what the API server sets where the pod says nothing

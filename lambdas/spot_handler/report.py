@@ -13,9 +13,9 @@ from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 from lambdas.common.clock import Clock
 from lambdas.common.errors import CastaiError
 from lambdas.common.text import cut
-from lambdas.spot_handler.kubernetes import ClusterApi, Node
+from lambdas.spot_handler.node_api import ClusterApi, Node
 from lambdas.spot_handler.notices import Kind, Notice
-from lambdas.spot_handler.outcome import Outcome, Result
+from lambdas.spot_handler.result import Outcome, Result
 
 SERVICE = "spot-handler"
 NAMESPACE = "CastAI/SpotHandler"

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from lambdas.common import backoff
+from lambdas.common import retry
 from lambdas.common.clock import Clock
 from lambdas.common.errors import RetryableError
 
@@ -33,7 +33,7 @@ async def retried(
         try:
             return await action()
         except RetryableError as error:
-            wait = backoff.delay(attempt, retry_after=error.retry_after)
+            wait = retry.delay(attempt, retry_after=error.retry_after)
             if unless(error) or clock.now() + wait >= until:
                 raise
             await asyncio.sleep(wait)

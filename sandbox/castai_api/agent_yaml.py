@@ -5,9 +5,9 @@ The real one does not know the cluster: the agent finds out by the instance meta
 
 from __future__ import annotations
 
-from lambdas.connect.agent import to_yaml
-from lambdas.connect.manifest import Object, Place, render
-from lambdas.connect.request import Agent
+from lambdas.agent.lifecycle import to_yaml
+from lambdas.agent.manifest import Object, Place, render
+from lambdas.agent.properties import Agent
 
 _IDENTITY = ("EKS_ACCOUNT_ID", "EKS_REGION", "EKS_CLUSTER_NAME")
 

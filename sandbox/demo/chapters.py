@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sandbox import acts
+from sandbox.demo import steps
+from sandbox.demo.session import Stage
 from sandbox.errors import SandboxError
-from sandbox.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ CHAPTERS = (
         "An account with an EKS cluster",
         "An AWS emulator, a Kubernetes API server and CAST AI's API, all simulated on this "
         "machine; nothing leaves it.",
-        acts.account,
+        steps.account,
     ),
     Chapter(
         "connect",
         "Connect: CAST AI looks, and touches nothing",
         "An agent in the cluster reads what runs there and reports it to CAST AI. It may read, and "
         "change nothing but its own size.",
-        acts.connect,
+        steps.connect,
         needs="account",
     ),
     Chapter(
@@ -42,7 +42,7 @@ CHAPTERS = (
         "Onboard: CAST AI may add and remove nodes of this cluster",
         "CAST AI gets a role in the account, bound to this cluster and its VPC. It may manage the "
         "cluster's instances; it cannot look into the cluster.",
-        acts.onboard,
+        steps.onboard,
         needs="connect",
     ),
     Chapter(
@@ -50,14 +50,14 @@ CHAPTERS = (
         "The spot handler waits",
         "A function of yours, in your account, that EventBridge wakes when EC2 takes a spot "
         "instance back. It may empty nodes; it runs on none.",
-        acts.handler,
+        steps.handler,
         needs="onboard",
     ),
     Chapter(
         "notice",
         "A spot notice, two minutes to go",
         "EC2 says that it takes an instance back; its node is cordoned and drained in time.",
-        acts.notice,
+        steps.notice,
         needs="onboard",
     ),
     Chapter(
@@ -65,14 +65,14 @@ CHAPTERS = (
         "What CAST AI got to know",
         "Every call that reached CAST AI's API: the agent, the role, the interruption. The API key "
         "is nowhere to be read.",
-        acts.log,
+        steps.log,
         needs="notice",
     ),
     Chapter(
         "offboard",
         "Offboard: as if nothing had been",
         "cdk destroy disconnects CAST AI and takes away exactly what cdk deploy made.",
-        acts.offboard,
+        steps.offboard,
         needs="onboard",
     ),
 )

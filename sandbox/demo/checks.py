@@ -3,9 +3,9 @@
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from sandbox.demo.inventory import Thing, named
+from sandbox.demo.timeline import Story
 from sandbox.errors import SandboxError
-from sandbox.inventory import Thing, named
-from sandbox.story import Story
 
 
 class DemoError(SandboxError):

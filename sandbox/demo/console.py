@@ -12,8 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sandbox.following import Following
-from sandbox.story import PodStory, Story, Way, since
+from sandbox.demo.timeline import PodStory, Story, Way, since
+from sandbox.demo.watcher import Following
 
 REFRESH = 8  # pictures a second
 WIDTH = 88  # characters of running text

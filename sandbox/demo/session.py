@@ -11,13 +11,14 @@ from typing import Any
 import httpx2
 from lightkube import Client
 
-from sandbox import inventory, kubernetes, lifecycle
+from sandbox import kubernetes, lifecycle
 from sandbox.aws import Aws
 from sandbox.castai_api.reporter import reporting
 from sandbox.cdk import Cdk
-from sandbox.inventory import Thing
+from sandbox.demo import inventory
+from sandbox.demo.console import View
+from sandbox.demo.inventory import Thing
 from sandbox.state import API_KEY_SECRET, CastAi, Node, State
-from sandbox.view import View
 
 KEEPS_THE_KEY = "castai.json"  # the simulated CAST AI's own file; only its owner reads it
 

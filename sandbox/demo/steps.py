@@ -8,14 +8,15 @@ from lightkube.resources.core_v1 import ConfigMap
 from lightkube.resources.rbac_authorization_v1 import ClusterRole
 
 from lambdas.onboarding.names import SPOT_HANDLER_GROUP
-from sandbox import inventory, kubernetes, verdict, wait
+from sandbox import kubernetes, wait
 from sandbox.aws import spot_notice
-from sandbox.following import Following
-from sandbox.inventory import Thing
+from sandbox.demo import checks, inventory
+from sandbox.demo.checks import DemoError
+from sandbox.demo.inventory import Thing
+from sandbox.demo.session import Stage
+from sandbox.demo.timeline import Story
+from sandbox.demo.watcher import Following
 from sandbox.kubernetes import Right, Somebody
-from sandbox.stage import Stage
-from sandbox.story import Story
-from sandbox.verdict import DemoError
 
 NOTICE = 120.0  # s between a spot notice and the end of the instance
 ENDED = ("succeeded", "failed", "expired", "discarded")
@@ -155,7 +156,7 @@ def notice(stage: Stage) -> None:
             if stage.result["outcome"] == "drained":
                 wait.until(back, "every evicted pod being ready elsewhere", timeout=COMING_BACK)
         stage.view.line(f"   {conclusion(stage.result)}", style="bold green")
-        following.sees(partial(verdict.drained, stage.result))
+        following.sees(partial(checks.drained, stage.result))
 
 
 def conclusion(result: dict[str, Any]) -> str:
@@ -180,7 +181,7 @@ def log(stage: Stage) -> None:
     events = [(event["event_type"], event["provider_id"]) for event in _at_castai(stage)["events"]]
     if events != [("interrupted", stage.spot.provider_id)]:
         raise DemoError(f"CAST AI knows of these interruptions: {events}")
-    texts = verdict.secret_unseen(stage.api_key(), stage.texts())
+    texts = checks.secret_unseen(stage.api_key(), stage.texts())
     stage.view.step(f"the API key is in none of {texts} logs, templates, outputs and files")
 
 
@@ -188,10 +189,10 @@ def offboard(stage: Stage) -> None:
     """All stacks are destroyed; account and cluster are compared with what they were before."""
     with stage.view.doing("cdk destroy --all"):
         stage.cdk.destroy()
-    verdict.disconnected(_at_castai(stage))
+    checks.disconnected(_at_castai(stage))
     stage.view.step("CAST AI: disconnected; it has neither role nor principal any more")
-    verdict.same(stage.before, stage.inventory())
-    verdict.secret_unseen(stage.api_key(), stage.texts())
+    checks.same(stage.before, stage.inventory())
+    checks.secret_unseen(stage.api_key(), stage.texts())
     stage.view.step("account and cluster are as before")
     there = sorted(stage.before)
     account = [thing for thing in there if thing[0] in inventory.ACCOUNT]
@@ -212,7 +213,7 @@ def _deploy(stage: Stage, stack: str, note: str = "") -> list[Thing]:
 def _ask(stage: Stage, who: Somebody, may: dict[str, Right], may_not: dict[str, Right]) -> None:
     """Let Kubernetes say what someone may do."""
     answers = kubernetes.rights(stage.state, who, {**may, **may_not})
-    verdict.rights(who.title, answers, allowed=may)
+    checks.rights(who.title, answers, allowed=may)
     stage.view.step(f"Kubernetes says that {who.title} may {', '.join(may)}")
     stage.view.step(f"   and may not {', '.join(may_not)}")
 

@@ -15,7 +15,7 @@ from lightkube.config.kubeconfig import SingleConfig
 from lightkube.resources.core_v1 import Node, Pod
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
-from sandbox.story import Story
+from sandbox.demo.timeline import Story
 
 Answer = TypeVar("Answer")
 

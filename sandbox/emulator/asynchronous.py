@@ -25,7 +25,7 @@ import guard
 DEFAULT_RETRIES = 2
 DEFAULT_MAX_AGE = 21_600  # s: six hours
 THROTTLE_PAUSE = 1.0  # s between tries while the function has no free concurrency
-KEPT = 500  # deliveries remembered for the door
+KEPT = 500  # deliveries remembered for the control API
 
 logger = logging.getLogger("sandbox.asynchronous")
 
@@ -43,7 +43,7 @@ class Delivery:
     result: Any = None
 
     def as_json(self) -> dict[str, Any]:
-        """What the door shows: no payloads but the function's own answer."""
+        """What the control API shows: no payloads but the function's own answer."""
         event_id = self.event.get("id", "") if isinstance(self.event, dict) else ""
         return {
             "function": self.function.split(":")[6],

@@ -1,4 +1,4 @@
-"""The sandbox's own door into the emulator: what no AWS API offers, behind a token.
+"""The sandbox's own control API into the emulator: what no AWS API offers, behind a token.
 
     POST /_sandbox/events            publish as an AWS service (PutEvents refuses ``aws.*``)
     GET  /_sandbox/clusters/{name}   where tokens for this EKS cluster are reviewed
@@ -39,7 +39,7 @@ class RefusedError(Exception):
         self.status = status
 
 
-class Door:
+class ControlApi:
     """ASGI application in front of the emulator's."""
 
     def __init__(

@@ -36,7 +36,7 @@ def main() -> None:
     import root_logger  # noqa: PLC0415
     from asynchronous import AsyncInvocations  # noqa: PLC0415
     from condition_keys import ConditionKeys  # noqa: PLC0415
-    from door import Door  # noqa: PLC0415
+    from control_api import ControlApi  # noqa: PLC0415
     from pass_role import PassRole  # noqa: PLC0415
     from permissions import Permissions  # noqa: PLC0415
     from rule_targets import RuleTargets  # noqa: PLC0415
@@ -58,7 +58,7 @@ def main() -> None:
         access_policies.install()
         cluster_vpc.install()
         groups_in_use.install()
-        door = Door(
+        control_api = ControlApi(
             application.app,
             token=config["token"],
             account=config["account"],
@@ -68,7 +68,7 @@ def main() -> None:
         )
     except guard.EmulatorChangedError as error:
         sys.exit(str(error))
-    asyncio.run(_serve(door, config, listener, endpoint, lambda: _end(invocations, runtime)))
+    asyncio.run(_serve(control_api, config, listener, endpoint, lambda: _end(invocations, runtime)))
 
 
 def _end(invocations: Any, runtime: Any) -> None:
@@ -107,7 +107,7 @@ def _environment(config: dict[str, str], port: int, endpoint: str) -> None:
 
 
 async def _serve(
-    door: Any,
+    control_api: Any,
     config: dict[str, str],
     listener: socket.socket,
     endpoint: str,
@@ -128,7 +128,9 @@ async def _serve(
     print(json.dumps({"endpoint": endpoint}), flush=True)
     os.dup2(2, 1)  # the reader is gone now: whatever else is printed belongs into the log
     # A trigger that never comes keeps Hypercorn's own signal handlers and its long farewell away.
-    serving = asyncio.create_task(serve(door, settings, shutdown_trigger=asyncio.Event().wait))
+    serving = asyncio.create_task(
+        serve(control_api, settings, shutdown_trigger=asyncio.Event().wait)
+    )
     await asyncio.wait(
         (serving, asyncio.create_task(stop.wait())), return_when=asyncio.FIRST_COMPLETED
     )

@@ -17,8 +17,8 @@ from lambdas.common.own_stack import STACK_ID
 from lambdas.onboarding import policies
 from lambdas.onboarding.handler import OWN_ROLE
 from lambdas.onboarding.policies import Scope
-from stacks.constructs.acknowledged import acknowledge, wildcards
 from stacks.constructs.bundling import ROOT
+from stacks.constructs.nag import acknowledge, wildcards
 from stacks.constructs.python_function import PythonFunction
 from stacks.settings import Settings
 

@@ -13,7 +13,7 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import custom_resources as cr
 from constructs import Construct, IConstruct
 
-from stacks.constructs.acknowledged import acknowledge
+from stacks.constructs.nag import acknowledge
 
 QUERY_INTERVAL = Duration.seconds(15)
 

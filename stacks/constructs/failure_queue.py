@@ -6,7 +6,7 @@ from aws_cdk import Duration
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from stacks.constructs.acknowledged import acknowledge
+from stacks.constructs.nag import acknowledge
 
 
 class FailureQueue(sqs.Queue):

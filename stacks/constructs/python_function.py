@@ -20,8 +20,8 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from stacks.constructs.acknowledged import acknowledge
 from stacks.constructs.bundling import LAMBDA_PYTHON, ROOT, Bundle, Target
+from stacks.constructs.nag import acknowledge
 
 ARCHITECTURES = {
     "arm64": lambda_.Architecture.ARM_64,

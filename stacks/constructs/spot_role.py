@@ -9,7 +9,7 @@ from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from lambdas.onboarding import policies
-from stacks.constructs.acknowledged import acknowledge, wildcards
+from stacks.constructs.nag import acknowledge, wildcards
 from stacks.settings import CastaiSettings, SpotHandlerSettings
 
 _WILDCARDS = {

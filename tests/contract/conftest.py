@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.cluster import ServedCluster
-from sandbox.cluster.controllers import ALL
+from kubesim import ServedCluster
+from kubesim.controllers import ALL
 from tests.contract.api import BINDINGS, NODES, ROLES, Api, Space, Target, unique
 from tests.contract.control_plane import ControlPlane
 

@@ -16,9 +16,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from sandbox.cluster import SimulatedCluster
-from sandbox.cluster.controllers import ALL
-from sandbox.cluster.virtual import run_virtual
+from kubesim import SimulatedCluster
+from kubesim.controllers import ALL
+from kubesim.virtual import run_virtual
 
 FOLDER = Path(__file__).parents[1] / "recorded" / "kubernetes-1.36"
 RECORDED = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from sandbox.cluster import Delay, Down, DropAnswer, Reset, ServedCluster
-from sandbox.cluster.cluster import ADMIN_TOKEN
+from kubesim import Delay, Down, DropAnswer, Reset, ServedCluster
+from kubesim.cluster import ADMIN_TOKEN
 from tests.contract.api import DEADLINE, Api
 
 ROOT = Path(__file__).parents[2]
@@ -121,7 +121,7 @@ def test_the_process_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
     kubeconfig, state = tmp_path / "kubeconfig", tmp_path / "state.json"
     objects = tmp_path / "objects.yaml"
     objects.write_text(OBJECTS)
-    command = [sys.executable, "-m", "sandbox.cluster", "--kubeconfig", str(kubeconfig),
+    command = [sys.executable, "-m", "kubesim", "--kubeconfig", str(kubeconfig),
                "--state-file", str(state), "--objects", str(objects)]  # fmt: skip
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(  # noqa: S603 - our own module

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from cfnlint.api import ManualArgs, lint
 
+from lambdas.agent.handler import OWN_ROLE
+from lambdas.agent.properties import faults_of
 from lambdas.common.own_stack import STACK_ID
-from lambdas.connect.handler import OWN_ROLE
-from lambdas.connect.request import faults_of
 from stacks.agent_stack import RESOURCE_TYPE
 from tests.infra.conftest import Assembly, Stack, Synthesise, without_assets
 from tests.infra.test_checks import ACCEPTED, REGIONS
@@ -136,7 +136,7 @@ class TestFunction:
         (function,) = [
             each
             for each in plain.all("AWS::Lambda::Function").values()
-            if each["Handler"] == "lambdas.connect.handler.lambda_handler"
+            if each["Handler"] == "lambdas.agent.handler.lambda_handler"
         ]
         assert OWN_ROLE in function["Environment"]["Variables"]
         assert function["Environment"]["Variables"][STACK_ID] == {"Ref": "AWS::StackId"}

@@ -178,9 +178,9 @@ def note(loader, data, path, **more):
     return compile_source(loader, data, path, **more)
 SourceFileLoader.source_to_code = note
 sys.path.insert(0, {str(tmp_path)!r})
-import asyncio, lambdas.spot_handler.handler, lambdas.spot_handler.castai
-from lambdas.spot_handler.kubernetes import ClusterApi, transport
-from lambdas.common.cluster import Token
+import asyncio, lambdas.spot_handler.handler, lambdas.spot_handler.notify_castai
+from lambdas.spot_handler.node_api import ClusterApi, transport
+from lambdas.common.eks import Token
 async def ask():
     async with ClusterApi("https://127.0.0.1:1", Token(str), transport("", connections=1)) as api:
         await api.node("any")
@@ -283,7 +283,7 @@ def test_an_interpreter_is_looked_for_once_and_fetched_where_there_is_none(
 
 @pytest.mark.parametrize(
     ("package", "lock"),
-    [("spot_handler", LOCK), ("onboarding", BIG_LOCK), ("connect", BIG_LOCK)],
+    [("spot_handler", LOCK), ("onboarding", BIG_LOCK), ("agent", BIG_LOCK)],
 )
 def test_the_handler_imports_from_the_bundle_and_boto3_alone(
     package: str, lock: Path, tmp_path: Path
@@ -343,7 +343,7 @@ def test_the_code_version_follows_our_sources_alone(
     assert (
         replace(spot(LAMBDA), requirements=BIG_LOCK).code_version() == spot(LAMBDA).code_version()
     )
-    assert Bundle("connect", BIG_LOCK, LAMBDA).code_version() != spot(LAMBDA).code_version()
+    assert Bundle("agent", BIG_LOCK, LAMBDA).code_version() != spot(LAMBDA).code_version()
     monkeypatch.setattr("stacks.constructs.bundling.ROOT", tmp_path)
     source = tmp_path / "lambdas" / "__init__.py"
     source.parent.mkdir()

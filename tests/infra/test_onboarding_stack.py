@@ -13,7 +13,7 @@ from lambdas.common.own_stack import STACK_ID
 from lambdas.onboarding import steps
 from lambdas.onboarding.context import Context
 from lambdas.onboarding.handler import OWN_ROLE
-from lambdas.onboarding.request import Onboarding, faults_of
+from lambdas.onboarding.properties import Onboarding, faults_of
 from stacks.constructs.bundling import LAMBDA, Bundle
 from stacks.constructs.cluster_onboarding import RESOURCE_TYPE
 from stacks.settings import Settings, SettingsError

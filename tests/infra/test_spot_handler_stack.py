@@ -13,7 +13,7 @@ from syrupy.extensions.json import JSONSnapshotExtension
 from lambdas.common.clock import SYSTEM
 from lambdas.spot_handler import notices, report
 from lambdas.spot_handler.handler import REPORT_RESERVE
-from lambdas.spot_handler.outcome import Outcome, Result
+from lambdas.spot_handler.result import Outcome, Result
 from lambdas.spot_handler.settings import Settings
 from stacks.constructs.bundling import LOCAL
 from stacks.constructs.spot_rules import EVENT_KINDS, RETURNED

@@ -21,7 +21,7 @@ from sandbox import account as accounts
 from sandbox import kubernetes, wait
 from sandbox.account import Machine
 from sandbox.aws import Aws, spot_notice
-from sandbox.following import Following
+from sandbox.demo.watcher import Following
 from sandbox.state import Node, State
 
 FUNCTION = "castai-spot-handler"

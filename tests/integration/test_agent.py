@@ -15,11 +15,12 @@ from lightkube.resources.core_v1 import Namespace
 from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding
 
 from sandbox import account as accounts
-from sandbox import cluster_process, inventory, kubernetes
+from sandbox import cluster_process, kubernetes
 from sandbox.aws import Aws
 from sandbox.castai_api.reporter import reporting
 from sandbox.cdk import Cdk
 from sandbox.certificates import Certificates
+from sandbox.demo import inventory
 from sandbox.errors import SandboxError
 from sandbox.state import API_KEY_SECRET, CastAi, Node, State
 from tests.integration.conftest import LOUD, assert_no_secret_is_logged

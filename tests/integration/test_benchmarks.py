@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.cluster import ServedCluster
+from kubesim import ServedCluster
 
 pytestmark = pytest.mark.long
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.demo import CHAPTERS
+from sandbox.demo.chapters import CHAPTERS
 from tests.support import pages
 
 pytestmark = pytest.mark.long

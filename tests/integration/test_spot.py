@@ -11,10 +11,11 @@ from typing import Any
 from lightkube import Client
 from lightkube.resources.core_v1 import Node as NodeResource
 
-from sandbox import verdict, wait
+from sandbox import wait
 from sandbox.aws import Aws
+from sandbox.demo import checks
+from sandbox.demo.timeline import Story, Way
 from sandbox.state import Node, State
-from sandbox.story import Story, Way
 from tests.integration.conftest import assert_no_secret_is_logged
 from tests.integration.pool import FUNCTION, SOON, Pool
 
@@ -48,7 +49,7 @@ def test_a_notice_drains_the_node_within_the_budget_and_no_pod_is_lost(
         delivery = pool.drained(node)
         wait.until(lambda: following.sees(Story.settled), "every pod being back", timeout=SOON)
     assert delivery.state == "succeeded", delivery.error
-    verdict.drained(delivery.result, following.story)
+    checks.drained(delivery.result, following.story)
     assert cordoned(admin, node)
     assert following.story.count() == (4, 0, 0)
     # Evicting two at once would have left one ready of the two that the budget requires.
@@ -92,7 +93,7 @@ def test_a_pod_whose_budget_never_allows_it_is_forced_in_time(pool: Pool) -> Non
         delivery = pool.drained(node)
         wait.until(lambda: following.sees(Story.settled), "the pod being back", timeout=SOON)
     assert delivery.result["pods"]["forced"] == 1, delivery.result
-    verdict.drained(delivery.result, following.story)
+    checks.drained(delivery.result, following.story)
 
 
 def test_a_function_killed_midway_is_run_again_and_ends_the_same(pool: Pool, account: Aws) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sandbox import inventory
 from sandbox.aws import Aws
 from sandbox.cdk import Cdk
+from sandbox.demo import inventory
 from sandbox.state import State
 from tests.integration.pool import Pool
 

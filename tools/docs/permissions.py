@@ -1,6 +1,6 @@
 """docs/permissions.md and docs/manual-onboarding.md, written from the documents that are deployed.
 
-`python -m cli.documents` writes both; a test holds them to be current.
+`python -m tools.docs.permissions` writes both; a test holds them to be current.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any, Final
 
-from cli.reasons import CHAINS, NARROWED, WIDE
 from lambdas.onboarding import aws_auth, names, policies
 from lambdas.onboarding.policies import Document, Mode, Permissions, Scope
+from tools.docs.policy_reasons import CHAINS, NARROWED, WIDE
 
-DOCS: Final = Path(__file__).parent.parent / "docs"
+DOCS: Final = Path(__file__).parents[2] / "docs"
 
 EXAMPLE: Final = Scope(
     partition="aws",
@@ -27,7 +27,7 @@ EXAMPLE: Final = Scope(
 )
 _SHOWN: Final = {"00000000-0000-0000-0000-000000000000": "CLUSTER_ID", "00000000": "ID8"}
 _HEADER: Final = (
-    "<!-- Written by `python -m cli.documents`. Change the policies, not this file. -->"
+    "<!-- Written by `python -m tools.docs.permissions`. Change the policies, not this file. -->"
 )
 
 

@@ -1,4 +1,4 @@
-"""The README's table of settings: `python -m stacks.readme` writes it anew (`make docs`).
+"""Write the table of settings: `python -m tools.docs.settings_table` (`make docs`).
 
 Pure but for the file: no CDK, no network.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stacks import settings
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 _MARKED = re.compile(r"(<!-- settings: begin[^\n]*-->\n).*(<!-- settings: end -->\n)", re.DOTALL)
 
 

@@ -17,7 +17,7 @@ from itertools import accumulate
 from typing import Any, Final
 
 from lambdas.common.errors import PermanentError
-from lambdas.common.own_access import CLUSTER_ADMIN, VIEW
+from lambdas.common.temporary_access import CLUSTER_ADMIN, VIEW
 from lambdas.onboarding import names
 
 Document = dict[str, Any]

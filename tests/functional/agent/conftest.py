@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from lambdas.common.castai_api import CastaiApi
+from kubesim import ServedCluster
+from kubesim.cluster import ADMIN_TOKEN
+from lambdas.agent.handler import Means
+from lambdas.agent.manifest import Object, Place, render
+from lambdas.agent.properties import parse
+from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import SYSTEM
-from lambdas.common.cluster import Cluster, Token
-from lambdas.common.kube import Kube, connect
-from lambdas.connect.handler import Means
-from lambdas.connect.manifest import Object, Place, render
-from lambdas.connect.request import parse
+from lambdas.common.eks import Cluster, Token
+from lambdas.common.kubernetes_objects import Kube, connect
 from sandbox.castai_api.server import running
 from sandbox.castai_api.state import State
-from sandbox.cluster import ServedCluster
-from sandbox.cluster.cluster import ADMIN_TOKEN
 
 KEY = "castai-key-for-tests"
 ACCOUNT = "123456789012"

@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 
-from lambdas.common import agent_check
-from lambdas.common.errors import ClusterRefusedError, ClusterUnauthorizedError
-from lambdas.common.kube import Kube
-from lambdas.connect import agent
-from lambdas.connect.apply import (
+from kubesim import Answer, ServedCluster, SimulatedCluster
+from lambdas.agent import lifecycle
+from lambdas.agent.apply import (
     ContestedFieldsError,
     ForeignObjectsError,
     NamespaceLeavingError,
@@ -19,10 +17,12 @@ from lambdas.connect.apply import (
     left,
     remove,
 )
-from lambdas.connect.manifest import NAME
-from lambdas.connect.readonly import NotReadOnlyError
-from sandbox.cluster import Answer, ServedCluster, SimulatedCluster
-from tests.functional.connect.conftest import OWNER, kube_of, objects
+from lambdas.agent.manifest import NAME
+from lambdas.agent.read_only import NotReadOnlyError
+from lambdas.common import agent_status
+from lambdas.common.errors import ClusterRefusedError, ClusterUnauthorizedError
+from lambdas.common.kubernetes_objects import Kube
+from tests.functional.agent.conftest import OWNER, kube_of, objects
 
 AGENT_KINDS = (
     "Namespace", "ResourceQuota", "ServiceAccount", "Secret", "ConfigMap", "ClusterRole",
@@ -60,7 +60,7 @@ class TestApplying:
         changes = apply(kube, objects(Replicas="2"), owner=OWNER)
         assert len(changes.created) == len(AGENT_KINDS)
         cluster.until(is_available)
-        assert agent_check.check(kube).installed
+        assert agent_status.check(kube).installed
         secret = cluster.get("Secret", NAME, NAME)
         assert secret is not None
         assert base64.b64decode(secret["data"]["API_KEY"]) == b"castai-key-for-tests"
@@ -264,5 +264,5 @@ class TestRemoving:
 def test_disconnecting_waits_until_all_is_gone(cluster: ServedCluster, kube: Kube) -> None:
     apply(kube, objects(), owner=OWNER)
     cluster.until(is_available)
-    agent.disconnect(kube, owner=OWNER, until=float("inf"))
+    lifecycle.disconnect(kube, owner=OWNER, until=float("inf"))
     assert of_the_agent(cluster) == set()

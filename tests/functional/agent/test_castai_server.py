@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from lambdas.common.castai_api import CastaiApi, KeyRefusedError
-from lambdas.connect import agent, readonly
+from lambdas.agent import lifecycle, read_only
+from lambdas.common.castai import CastaiApi, KeyRefusedError
 from sandbox.castai_api.server import running
 from sandbox.castai_api.state import State
 
@@ -66,7 +66,7 @@ def test_as_a_process(tmp_path: Path) -> None:
         assert file.stat().st_mode & 0o077 == 0
         with CastaiApi("a-key", known["url"]) as api:
             api.register("prod", "eu-central-1", "123456789012")
-            readonly.prove(agent.parse(api.agent_manifest()), namespace="castai-agent")
+            read_only.prove(lifecycle.parse(api.agent_manifest()), namespace="castai-agent")
         with CastaiApi("b-key", known["url"]) as api, pytest.raises(KeyRefusedError):
             api.register("prod", "eu-central-1", "123456789012")
     finally:

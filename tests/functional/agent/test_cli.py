@@ -9,22 +9,22 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli import account
+from cli import session
 from cli.main import app
-from lambdas.common.castai_api import CastaiApi
+from kubesim import ServedCluster
+from kubesim.cluster import ADMIN_TOKEN
+from lambdas.agent.manifest import NAME
+from lambdas.agent.read_only import NotReadOnlyError
+from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import Clock
-from lambdas.common.cluster import Token
+from lambdas.common.eks import Token
 from lambdas.common.errors import PermanentError
-from lambdas.connect.manifest import NAME
-from lambdas.connect.readonly import NotReadOnlyError
 from lambdas.onboarding.context import Clients
 from lambdas.onboarding.context import Place as AwsPlace
 from lambdas.onboarding.handler import Means
 from sandbox.castai_api.state import State
-from sandbox.cluster import ServedCluster
-from sandbox.cluster.cluster import ADMIN_TOKEN
-from tests.functional.connect.conftest import ACCOUNT, KEY, REGION, Eks, Secrets
-from tests.functional.connect.test_apply import is_available
+from tests.functional.agent.conftest import ACCOUNT, KEY, REGION, Eks, Secrets
+from tests.functional.agent.test_apply import is_available
 
 WRITER = """
 apiVersion: rbac.authorization.k8s.io/v1
@@ -65,7 +65,7 @@ def run(
         token=lambda _cluster: Token(lambda: ADMIN_TOKEN),
         clock=Clock(now=lambda: waiting.now, sleep=waiting.sleep),
     )
-    monkeypatch.setattr(account, "means", lambda _region: tools)
+    monkeypatch.setattr(session, "means", lambda _region: tools)
 
     def invoke(*arguments: str) -> Result:
         given = list(arguments)

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from lambdas.common.castai_api import CastaiApi
+from kubesim import Answer, ServedCluster
+from lambdas.agent.handler import READY_UNTIL, AgentResourceError, Means, respond
+from lambdas.agent.manifest import NAME
+from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import Clock
-from lambdas.connect.handler import READY_UNTIL, AgentResourceError, Means, respond
-from lambdas.connect.manifest import NAME
 from sandbox.castai_api.state import State
-from sandbox.cluster import Answer, ServedCluster
-from tests.functional.connect.conftest import ACCOUNT, KEY, REGION, ROLE, Eks, Secrets
-from tests.functional.connect.test_apply import is_available, of_the_agent
+from tests.functional.agent.conftest import ACCOUNT, KEY, REGION, ROLE, Eks, Secrets
+from tests.functional.agent.test_apply import is_available, of_the_agent
 
 STACK = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/castai-agent/0a1b2c3d"
 REMAINING = 120.0  # s

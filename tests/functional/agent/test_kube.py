@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from lambdas.common import agent_check
+from kubesim import Answer, Reset, ServedCluster
+from lambdas.common import agent_status
 from lambdas.common.clock import Clock
-from lambdas.common.cluster import Cluster, Token
+from lambdas.common.eks import Cluster, Token
 from lambdas.common.errors import (
     ClusterForbiddenError,
     ClusterRefusedError,
@@ -18,9 +19,8 @@ from lambdas.common.errors import (
     ClusterUnavailableError,
     PermanentError,
 )
-from lambdas.common.kube import Kube, connect
-from sandbox.cluster import Answer, Reset, ServedCluster
-from tests.functional.connect.conftest import kube_of
+from lambdas.common.kubernetes_objects import Kube, connect
+from tests.functional.agent.conftest import kube_of
 
 
 @dataclasses.dataclass
@@ -122,7 +122,7 @@ def test_a_kind_that_is_not_handled_is_refused_without_asking(kube: Kube) -> Non
 
 
 def test_a_cluster_without_agent_says_how_to_connect(kube: Kube) -> None:
-    found = agent_check.check(kube)
+    found = agent_status.check(kube)
     assert not found.installed
     assert "castai-eks connect" in found.sentence
 

@@ -22,10 +22,12 @@ from moto.ec2.models.instances import Instance
 from moto.ec2.utils import filter_dict_attribute_mapping
 from moto.iam.models import AWSManagedPolicy, iam_backends
 
+from kubesim import ServedCluster
+from kubesim.authentication import User
 from lambdas.common import aws
-from lambdas.common.castai_api import CastaiApi
+from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import Clock
-from lambdas.common.cluster import Token
+from lambdas.common.eks import Token
 from lambdas.onboarding import handler, policies
 from lambdas.onboarding.context import Clients, Place
 from lambdas.onboarding.handler import Means
@@ -33,8 +35,6 @@ from lambdas.onboarding.names import OWNER_TAG
 from lambdas.onboarding.policies import Document, Scope
 from sandbox.castai_api.server import running
 from sandbox.castai_api.state import State
-from sandbox.cluster import ServedCluster
-from sandbox.cluster.authentication import User
 from tests.functional.onboarding.eks import ACCOUNT, FakeEks, FakeLambda, refusal
 from tests.functional.onboarding.rights import Rights
 

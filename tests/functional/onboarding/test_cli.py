@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli import account
+from cli import session
 from cli.main import app
+from kubesim import Answer
 from lambdas.common.errors import CastaiError, PermanentError
 from lambdas.onboarding import policies
 from lambdas.onboarding.in_use import InUseError
 from lambdas.onboarding.policies import Document, Mode
 from lambdas.onboarding.steps import InTheWayError, OffboardError
-from sandbox.cluster import Answer
 from tests.functional.onboarding.conftest import API_KEY, API_KEY_SECRET, REGION, Scene
 from tests.functional.onboarding.eks import ACCOUNT, refusal
 from tests.functional.onboarding.rights import Rights
@@ -34,7 +34,7 @@ def run(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Run:
     The user has access to the cluster, which no command grants.
     """
     scene.users.admits = lambda: True
-    monkeypatch.setattr(account, "means", lambda _region: replace(scene.means(), own_role=None))
+    monkeypatch.setattr(session, "means", lambda _region: replace(scene.means(), own_role=None))
 
     paths = ["/"]
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from botocore.awsrequest import AWSResponse
 
-from lambdas.common import aws, backoff, own_access
+from kubesim import Hook
+from lambdas.common import aws, retry, temporary_access
 from lambdas.common.errors import CastaiError
-from lambdas.common.own_access import TEMPORARY_TAG
+from lambdas.common.temporary_access import TEMPORARY_TAG
 from lambdas.onboarding import handler
 from lambdas.onboarding.in_use import InUseError
 from lambdas.onboarding.names import FORMER_IDS_TAG
 from lambdas.onboarding.steps import UNDO_TIME, InTheWayError, OffboardError, StepFailedError
-from sandbox.cluster import Hook
 from tests.functional.onboarding.conftest import (
     API_KEY,
     API_KEY_SECRET,
@@ -28,7 +28,7 @@ from tests.functional.onboarding.conftest import (
 )
 from tests.functional.onboarding.eks import ACCOUNT, Entry, refusal
 
-LONGEST_DELAY = backoff.DELAYS[-1]  # s between two tries
+LONGEST_DELAY = retry.DELAYS[-1]  # s between two tries
 TIME_TO_ANSWER = 10.0  # s that CloudFormation's answer may take after all else
 ROLE = {"Mode": "cross-account-role"}
 SPOT_ROLE = f"arn:aws:iam::{ACCOUNT}:role/CastLambdaRoleForSpot"
@@ -1107,7 +1107,10 @@ class TestClusterAccess:
         """Undo has used its time up, and EKS answers shortly before one call's patience ends."""
         start = scene.time.now
         deadline = start + REMAINING - handler.RESERVE
-        throttled = (deadline - UNDO_TIME, deadline + own_access.CALL_PATIENCE - 2 * LONGEST_DELAY)
+        throttled = (
+            deadline - UNDO_TIME,
+            deadline + temporary_access.CALL_PATIENCE - 2 * LONGEST_DELAY,
+        )
         scene.eks.is_throttled = lambda: throttled[0] <= scene.time.now < throttled[1]
         scene.castai.propagation = 10_000
 

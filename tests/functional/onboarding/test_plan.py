@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from lambdas.common.castai_api import CastaiApi
+from lambdas.common.castai import CastaiApi
 from lambdas.onboarding import steps
 from lambdas.onboarding.context import Context
-from lambdas.onboarding.door import Door
 from lambdas.onboarding.handler import context_of
 from lambdas.onboarding.in_use import InUseError
+from lambdas.onboarding.kubernetes_session import Door
 from lambdas.onboarding.ledger import Action, Row
-from lambdas.onboarding.request import parse_request
+from lambdas.onboarding.properties import parse_request
 from tests.functional.onboarding.conftest import API_KEY, Scene
 
 SPOT = {"SpotHandlerRoleArn": "arn:aws:iam::123456789012:role/CastLambdaRoleForSpot"}

@@ -20,16 +20,16 @@ import yaml
 from moto import mock_aws
 from moto.eks.models import eks_backends
 
+from kubesim import SimulatedCluster
+from kubesim.authentication import User
+from kubesim.virtual import VirtualLoop, run_virtual
 from lambdas.common import aws, eks_token
 from lambdas.common.clock import Clock
 from lambdas.spot_handler import handler, instances, interruption, notices, report
 from lambdas.spot_handler.interruption import Means
-from lambdas.spot_handler.locate import Clusters
-from lambdas.spot_handler.outcome import Result
+from lambdas.spot_handler.nodes import Clusters
+from lambdas.spot_handler.result import Result
 from lambdas.spot_handler.settings import Settings
-from sandbox.cluster import SimulatedCluster
-from sandbox.cluster.authentication import User
-from sandbox.cluster.virtual import VirtualLoop, run_virtual
 from tests.support.events import spot_notice
 
 REGION = "eu-central-1"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lambdas.spot_handler.outcome import Outcome
+from kubesim import Answer, Delay
+from lambdas.spot_handler.result import Outcome
 from lambdas.spot_handler.settings import Mode, OnDeadline
-from sandbox.cluster import Answer, Delay
 from tests.functional.spot_handler.conftest import Scene, virtual
 
 TAINT = {"key": "autoscaling.cast.ai/draining", "value": "true", "effect": "NoSchedule"}

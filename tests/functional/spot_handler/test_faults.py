@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from kubesim import Answer, BreakWatch, Delay, Down, DropAnswer, Hook, LateAnswer, Reset
 from lambdas.common import eks_token
 from lambdas.common.errors import (
     ClusterForbiddenError,
@@ -17,9 +18,8 @@ from lambdas.common.errors import (
     ClusterUnauthorizedError,
     ClusterUnavailableError,
 )
-from lambdas.spot_handler.outcome import Outcome
+from lambdas.spot_handler.result import Outcome
 from lambdas.spot_handler.settings import OnDeadline
-from sandbox.cluster import Answer, BreakWatch, Delay, Down, DropAnswer, Hook, LateAnswer, Reset
 from tests.functional.spot_handler.conftest import Scene, virtual
 
 

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from lambdas.common.errors import PermanentError, SettingsError
 from lambdas.spot_handler import handler, report
-from lambdas.spot_handler.outcome import Left, Outcome, Result, Tally
+from lambdas.spot_handler.result import Left, Outcome, Result, Tally
 from tests.functional.spot_handler.conftest import call
 from tests.support.events import EVENT_ID, spot_notice
 

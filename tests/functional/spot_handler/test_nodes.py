@@ -10,7 +10,7 @@ import pytest
 from botocore.awsrequest import AWSResponse
 
 from lambdas.common.errors import AwsRefusedError, AwsUnavailableError
-from lambdas.spot_handler.outcome import Outcome
+from lambdas.spot_handler.result import Outcome
 from tests.functional.spot_handler.conftest import Account, Scene, make_scene, virtual
 
 

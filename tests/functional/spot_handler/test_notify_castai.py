@@ -9,15 +9,15 @@ from typing import Any
 import httpx2
 import pytest
 
+from kubesim import Answer
+from kubesim.virtual import InMemoryTransport
 from lambdas.common.errors import AwsRefusedError, ClusterForbiddenError
-from lambdas.spot_handler.castai import CastAi
 from lambdas.spot_handler.interruption import Means
-from lambdas.spot_handler.outcome import Outcome, Result
+from lambdas.spot_handler.notify_castai import CastAi
+from lambdas.spot_handler.result import Outcome, Result
 from lambdas.spot_handler.settings import Mode
 from sandbox.castai_api.app import App
 from sandbox.castai_api.state import State
-from sandbox.cluster import Answer
-from sandbox.cluster.virtual import InMemoryTransport
 from tests.functional.spot_handler.conftest import Account, Scene, make_scene, virtual
 
 KEY = "castai-key-of-the-tests"

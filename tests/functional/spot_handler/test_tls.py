@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from kubesim import ServedCluster
 from lambdas.common import eks_token
 from lambdas.common.errors import ClusterUnavailableError
-from sandbox.cluster import ServedCluster
 from tests.functional.spot_handler.conftest import (
     Account,
     EksUsers,

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from lightkube.codecs import from_dict
 
-from lambdas.connect import readonly
-from lambdas.connect.manifest import NAME, OWNED, Object, Place, render
-from lambdas.connect.request import AGENT_IMAGE, AUTOSCALER_IMAGE, parse
+from lambdas.agent import read_only
+from lambdas.agent.manifest import NAME, OWNED, Object, Place, render
+from lambdas.agent.properties import AGENT_IMAGE, AUTOSCALER_IMAGE, parse
 
 KEY = "castai-key-for-tests"
 PLACE = Place(account="123456789012", region="eu-central-1", cluster="prod")
@@ -67,7 +67,7 @@ def test_every_object_of_the_mission_and_no_other() -> None:
 )
 def test_everything_is_kubernetes_and_proved_to_read_only(properties: dict[str, Any]) -> None:
     objects = list(rendered(**properties).values())
-    readonly.prove(objects, namespace=NAME)
+    read_only.prove(objects, namespace=NAME)
     for each in objects:
         from_dict(each)  # raises for a field of a wrong type
         assert OWNED.items() <= each["metadata"]["labels"].items()

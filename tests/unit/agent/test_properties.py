@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lambdas.connect.request import AGENT_IMAGE, RequestRefusedError, cluster_of, parse
+from lambdas.agent.properties import AGENT_IMAGE, RequestRefusedError, cluster_of, parse
 
 MINIMAL = {"ClusterName": "prod", "ApiKeySecret": "castai/api-key"}
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambdas.connect.manifest import NAME, Object, Place, render
-from lambdas.connect.readonly import NotReadOnlyError, prove, violations_of
-from lambdas.connect.request import parse
+from lambdas.agent.manifest import NAME, Object, Place, render
+from lambdas.agent.properties import parse
+from lambdas.agent.read_only import NotReadOnlyError, prove, violations_of
 
 RBAC = "rbac.authorization.k8s.io/v1"
 READ = ["get", "list", "watch"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import httpx2
 import pytest
 
-from lambdas.common.castai_api import CastaiApi
+from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import Clock
 from sandbox.castai_api.app import App
 from sandbox.castai_api.state import State

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lambdas.common.agent_check import diagnose
+from lambdas.common.agent_status import diagnose
 
 Object = dict[str, Any]
 IMAGE = "us-docker.pkg.dev/castai-hub/library/agent:v1"

@@ -8,8 +8,8 @@ import traceback
 import httpx2
 import pytest
 
-from lambdas.common import castai_api
-from lambdas.common.castai_api import (
+from lambdas.common import castai
+from lambdas.common.castai import (
     BadAnswerError,
     CastaiApi,
     KeyRefusedError,
@@ -20,7 +20,7 @@ from lambdas.common.castai_api import (
 )
 from lambdas.common.errors import PermanentError, RetryableError
 from sandbox.castai_api.state import State
-from tests.unit.castai_api.conftest import KEY, START, Answering, Time
+from tests.unit.common.conftest import KEY, START, Answering, Time
 
 ACCOUNT = "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/cast-eks-prod-cluster-role-0a1b2c3d"
@@ -66,7 +66,7 @@ class TestTheLifeOfACluster:
         api.assume_role_principal(cluster_id)
         api.hand_over_role(cluster_id, ROLE)
         assert state.clusters[cluster_id].credentials["role"] == ROLE
-        assert time.slept == list(castai_api.BACKOFF[:3])
+        assert time.slept == list(castai.BACKOFF[:3])
         assert api.get(cluster_id).status == "ready"
 
     def test_the_key_is_handed_over_as_json_inside_json(
@@ -74,7 +74,7 @@ class TestTheLifeOfACluster:
     ) -> None:
         api.hand_over_key(cluster_id, "AKIAEXAMPLE", SECRET)
         assert state.clusters[cluster_id].credentials["accessKeyId"] == "AKIAEXAMPLE"
-        body = castai_api.key_call(cluster_id, "AKIAEXAMPLE", SECRET).body
+        body = castai.key_call(cluster_id, "AKIAEXAMPLE", SECRET).body
         assert body is not None
         assert json.loads(body["credentials"]) == {
             "accessKeyId": "AKIAEXAMPLE",
@@ -94,7 +94,7 @@ class TestTheLifeOfACluster:
         self, api: CastaiApi, cluster_id: str, state: State
     ) -> None:
         provider_id = "aws:///eu-central-1a/i-0123456789abcdef0"
-        api.send(castai_api.event_call(cluster_id, castai_api.INTERRUPTED, "", provider_id))
+        api.send(castai.event_call(cluster_id, castai.INTERRUPTED, "", provider_id))
         (event,) = state.clusters[cluster_id].events
         assert (event["event_type"], event["node_id"]) == ("interrupted", "")
         assert event["provider_id"] == provider_id
@@ -113,7 +113,7 @@ class TestTheLifeOfACluster:
         assert api.register("prod", "eu-central-1", ACCOUNT) != cluster_id
 
     def test_disconnecting_keeps_nodes_and_kubernetes(self) -> None:
-        assert castai_api.disconnect_call("id").body == {
+        assert castai.disconnect_call("id").body == {
             "deleteProvisionedNodes": False,
             "keepKubernetesResources": True,
         }
@@ -125,7 +125,7 @@ class TestTheLifeOfACluster:
     def test_an_id_cannot_leave_its_place_in_the_path(self, api: CastaiApi) -> None:
         with pytest.raises(UnknownClusterError):
             api.get("x/../../../agent.yaml")
-        assert castai_api.get_call("a/b").path.endswith("/a%2Fb")
+        assert castai.get_call("a/b").path.endswith("/a%2Fb")
 
 
 class TestTheKey:
@@ -150,14 +150,14 @@ class TestTheKey:
         assert CastaiApi(f"{KEY}\n")._key == KEY
 
     def test_it_authenticates_by_header_and_the_manifest_by_token_too(self) -> None:
-        assert castai_api.headers(castai_api.get_call("id"), KEY) == {"X-API-Key": KEY}
-        manifest = castai_api.headers(castai_api.manifest_call(), KEY)
+        assert castai.headers(castai.get_call("id"), KEY) == {"X-API-Key": KEY}
+        manifest = castai.headers(castai.manifest_call(), KEY)
         assert manifest["Authorization"] == f"Token {KEY}"
 
     def test_no_secret_is_shown(self, answering: Answering) -> None:
         echo = httpx2.Response(422, json={"message": f"bad {SECRET} for {KEY}"})
         api = answering(echo)
-        call = castai_api.key_call("id", "AKIAEXAMPLE", SECRET)
+        call = castai.key_call("id", "AKIAEXAMPLE", SECRET)
         try:
             api.send(call)
         except RequestRefusedError as error:
@@ -185,7 +185,7 @@ class TestPatience:
     ) -> None:
         api = answering(httpx2.Response(status), httpx2.Response(200, json={"id": "x"}))
         assert api.register("prod", "eu-central-1", ACCOUNT) == "x"
-        assert time.slept == [castai_api.BACKOFF[0]]
+        assert time.slept == [castai.BACKOFF[0]]
 
     @pytest.mark.parametrize(
         "error", [httpx2.ConnectError("refused"), httpx2.ReadTimeout("slow"), httpx2.ReadError("x")]
@@ -195,7 +195,7 @@ class TestPatience:
     ) -> None:
         with pytest.raises(UnavailableError, match=r"Check that api\.test can be reached"):
             answering(error).get("id")
-        assert START + 20 < time.now <= START + castai_api.PATIENCE
+        assert START + 20 < time.now <= START + castai.PATIENCE
 
     def test_the_deadline_ends_it_before_patience_does(
         self, answering: Answering, time: Time
@@ -216,7 +216,7 @@ class TestPatience:
             CastaiApi(KEY, deadline=deadline, clock=time.clock, transport=transport).register(
                 "prod", "eu-central-1", ACCOUNT
             )
-        assert limits == [3.0, castai_api.REQUEST_TIMEOUT]
+        assert limits == [3.0, castai.REQUEST_TIMEOUT]
 
     @pytest.mark.parametrize(("asked", "waited"), [("3", 3.0), ("600", 15.0), ("soon", 0.5)])
     def test_the_server_may_ask_for_a_pause_but_not_for_all_the_time(
@@ -230,7 +230,7 @@ class TestPatience:
         self, api: CastaiApi, cluster_id: str, time: Time
     ) -> None:
         with pytest.raises(RequestRefusedError, match="must be one of interrupted"):
-            api.send(castai_api.event_call(cluster_id, "exploded", "", "aws:///a/i-0"))
+            api.send(castai.event_call(cluster_id, "exploded", "", "aws:///a/i-0"))
         assert time.slept == []
 
 
@@ -277,10 +277,8 @@ class TestAnswersThatCastaiNeverGives:
 
 
 def test_failure_is_for_asynchronous_callers_too() -> None:
-    call = castai_api.event_call("id", castai_api.INTERRUPTED, "", "aws:///a/i-0")
-    assert castai_api.failure(call, httpx2.Response(200), "key") is None
-    assert castai_api.failure(call, httpx2.Response(204), "key") is None
-    assert isinstance(castai_api.failure(call, httpx2.Response(503), "key"), RetryableError)
-    assert isinstance(
-        castai_api.failure(call, httpx2.Response(401, text="{}"), "key"), PermanentError
-    )
+    call = castai.event_call("id", castai.INTERRUPTED, "", "aws:///a/i-0")
+    assert castai.failure(call, httpx2.Response(200), "key") is None
+    assert castai.failure(call, httpx2.Response(204), "key") is None
+    assert isinstance(castai.failure(call, httpx2.Response(503), "key"), RetryableError)
+    assert isinstance(castai.failure(call, httpx2.Response(401, text="{}"), "key"), PermanentError)

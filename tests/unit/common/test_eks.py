@@ -8,7 +8,7 @@ from botocore.credentials import Credentials
 
 from lambdas.common import aws, eks_token
 from lambdas.common.clock import Clock
-from lambdas.common.cluster import Token
+from lambdas.common.eks import Token
 
 CREDENTIALS = Credentials("AKIDEXAMPLE", "secret", "session-token")
 

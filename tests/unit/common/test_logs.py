@@ -22,7 +22,7 @@ print(json.dumps({name: logging.getLogger(name).getEffectiveLevel() for name in 
 LOGGERS = ("", *LIBRARIES, "botocore.parsers", "botocore.auth", "httpcore2.http11", "asyncio")
 
 
-@pytest.mark.parametrize("package", ["spot_handler", "onboarding", "connect"])
+@pytest.mark.parametrize("package", ["spot_handler", "onboarding", "agent"])
 @pytest.mark.parametrize(
     ("given", "least"), [("DEBUG", "WARNING"), ("INFO", "WARNING"), ("ERROR", "ERROR")]
 )

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from lambdas.agent import handler as connect
 from lambdas.common.errors import CastaiError
 from lambdas.common.own_stack import STACK_ID
-from lambdas.connect import handler as connect
 from lambdas.onboarding import handler as onboarding
 
 OWN = "arn:aws:cloudformation:eu-central-1:111122223333:stack/castai-agent/0a1b2c3d"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lambdas.common import backoff
+from lambdas.common import retry
 from lambdas.common.clock import Clock
 from lambdas.common.errors import AwsRefusedError, AwsUnavailableError
 
@@ -18,20 +18,20 @@ class FakeTime:
 
 def test_delays_grow_and_the_last_one_repeats() -> None:
     for number, longest in enumerate([0.1, 0.2, 0.4, 0.8, 1.6, 3.0, 3.0, 3.0]):
-        assert longest / 2 <= backoff.delay(number) <= longest
+        assert longest / 2 <= retry.delay(number) <= longest
 
 
 def test_functions_that_fail_together_do_not_come_back_together() -> None:
-    assert len({backoff.delay(2) for _ in range(100)}) > 90
-    assert len({backoff.delay(2, retry_after=1.0) for _ in range(100)}) > 90
+    assert len({retry.delay(2) for _ in range(100)}) > 90
+    assert len({retry.delay(2, retry_after=1.0) for _ in range(100)}) > 90
 
 
 def test_the_servers_wish_is_respected_up_to_a_cap() -> None:
     for _ in range(100):
-        assert 1.0 <= backoff.delay(0, retry_after=1.0) <= 1.1
-        cap = backoff.LONGEST_RETRY_AFTER
-        assert cap <= backoff.delay(0, retry_after=10.0) <= cap + 0.1
-        assert 1.5 <= backoff.delay(5, retry_after=0.0) <= 3.0
+        assert 1.0 <= retry.delay(0, retry_after=1.0) <= 1.1
+        cap = retry.LONGEST_RETRY_AFTER
+        assert cap <= retry.delay(0, retry_after=10.0) <= cap + 0.1
+        assert 1.5 <= retry.delay(5, retry_after=0.0) <= 3.0
 
 
 def test_what_passes_is_tried_again() -> None:
@@ -44,7 +44,7 @@ def test_what_passes_is_tried_again() -> None:
             raise answer
         return answer
 
-    assert backoff.call(action, until=120, clock=time.clock) == "done"
+    assert retry.call(action, until=120, clock=time.clock) == "done"
     assert 0.15 <= time.now <= 0.3
 
 
@@ -55,7 +55,7 @@ def test_it_rises_when_the_time_is_used_up() -> None:
         raise AwsUnavailableError("throttled")
 
     with pytest.raises(AwsUnavailableError):
-        backoff.call(action, until=10, clock=time.clock)
+        retry.call(action, until=10, clock=time.clock)
     assert 5 < time.now < 10
 
 
@@ -66,5 +66,5 @@ def test_what_does_not_pass_rises_at_once() -> None:
         raise AwsRefusedError("no", code="AccessDenied")
 
     with pytest.raises(AwsRefusedError):
-        backoff.call(action, until=10, clock=time.clock)
+        retry.call(action, until=10, clock=time.clock)
     assert time.now == 0

@@ -22,7 +22,7 @@ from botocore import xform_name
 import cli.main
 import sandbox.__main__
 from lambdas.spot_handler import cordon, notices
-from sandbox.demo import CHAPTERS
+from sandbox.demo.chapters import CHAPTERS
 from stacks.settings import Settings
 from tests.support import pages
 from tests.support.pages import README, ROOT, WRITTEN, Block

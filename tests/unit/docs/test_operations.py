@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import cost
 from lambdas.spot_handler import report
-from lambdas.spot_handler.outcome import Left, Outcome, Result, Tally
+from lambdas.spot_handler.result import Left, Outcome, Result, Tally
 from stacks.settings import SPOT_MEMORY_MB
 from tests.support import pages
 from tests.support.pages import ROOT

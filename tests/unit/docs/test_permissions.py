@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cli import documents
 from lambdas.onboarding import policies
-from lambdas.onboarding.documents import same
 from lambdas.onboarding.policies import Mode, Permissions, Scope
+from lambdas.onboarding.policies.equality import same
+from tools.docs import permissions
 
 SCOPE = Scope(
     "aws-us-gov",
@@ -40,21 +40,21 @@ esac
 """
 
 
-@pytest.mark.parametrize("path", documents.written(), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", permissions.written(), ids=lambda path: path.name)
 def test_the_documents_are_current(path: Path) -> None:
-    assert path.read_text(encoding="utf-8") == documents.written()[path], (
-        "Run python -m cli.documents"
+    assert path.read_text(encoding="utf-8") == permissions.written()[path], (
+        "Run python -m tools.docs.permissions"
     )
 
 
 def test_every_permission_of_every_document_is_in_the_table() -> None:
-    text = documents.permissions()
-    for permissions in Permissions:
+    text = permissions.permissions()
+    for level in Permissions:
         for document in (
             policies.cast_eks_policy(
-                documents.EXAMPLE, permissions, manage_spot_lambda=False, boundary=None
+                permissions.EXAMPLE, level, manage_spot_lambda=False, boundary=None
             ),
-            policies.restricted_access(documents.EXAMPLE, permissions),
+            policies.restricted_access(permissions.EXAMPLE, level),
         ):
             for statement in document["Statement"]:
                 assert statement["Sid"] in text
@@ -63,7 +63,7 @@ def test_every_permission_of_every_document_is_in_the_table() -> None:
 
 def by_hand(mode: Mode, folder: Path) -> list[str]:
     """Run every command of one way in bash; the calls of programs, in order."""
-    blocks = re.findall(r"```bash ?([a-z-]*)\n(.*?)```", documents.manual(), re.DOTALL)
+    blocks = re.findall(r"```bash ?([a-z-]*)\n(.*?)```", permissions.manual(), re.DOTALL)
     script = "\n".join(text for wanted, text in blocks if wanted in {"", mode.value})
     programs = folder / "bin"
     programs.mkdir()

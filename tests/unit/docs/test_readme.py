@@ -12,23 +12,23 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sandbox.demo import CHAPTERS
-from stacks import readme
+from sandbox.demo.chapters import CHAPTERS
 from stacks.settings import PREFIX, Settings, groups
 from tests.support import pages
 from tests.support.pages import README, ROOT, WRITTEN
+from tools.docs import settings_table
 
 SOURCES = ("lambdas", "stacks", "cli", "sandbox")
 
 
 def test_the_table_of_settings_is_current() -> None:
     text = README.read_text(encoding="utf-8")
-    assert readme.current(text) == text, "Run make docs"
+    assert settings_table.current(text) == text, "Run make docs"
 
 
 def test_without_its_markers_the_table_is_written_nowhere() -> None:
     with pytest.raises(ValueError, match="markers"):
-        readme.current("no markers")
+        settings_table.current("no markers")
 
 
 @pytest.mark.parametrize("block", pages.blocks(README, "json"), ids=lambda block: block.text)

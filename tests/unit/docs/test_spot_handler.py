@@ -6,7 +6,7 @@ import json
 import re
 
 from lambdas.spot_handler import notices
-from lambdas.spot_handler.outcome import Outcome, Told
+from lambdas.spot_handler.result import Outcome, Told
 from tests.support import pages
 from tests.support.pages import ROOT
 from tests.unit.docs.test_operations import result

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx2
 
-from sandbox.cluster.virtual import run_virtual
+from kubesim.virtual import run_virtual
 
 
 def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:

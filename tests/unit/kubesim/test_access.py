@@ -10,11 +10,11 @@ from typing import Any
 import httpx2
 import pytest
 
-from sandbox.cluster import EksTokenReview, SimulatedCluster
-from sandbox.cluster.authentication import REVIEW_CACHE_SECONDS, User
-from sandbox.cluster.rbac import Attributes, Authorizer
-from sandbox.cluster.store import Store
-from tests.unit.cluster.support import virtual
+from kubesim import EksTokenReview, SimulatedCluster
+from kubesim.authentication import REVIEW_CACHE_SECONDS, User
+from kubesim.rbac import Attributes, Authorizer
+from kubesim.store import Store
+from tests.unit.kubesim.support import virtual
 
 GROUP = "rbac.authorization.k8s.io"
 LIST_NODES = Attributes("list", "nodes")
@@ -136,7 +136,7 @@ def reviewer(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         options["transport"] = httpx2.MockTransport(answer)
         return original(**options)
 
-    monkeypatch.setattr("sandbox.cluster.authentication.httpx2.AsyncClient", client)
+    monkeypatch.setattr("kubesim.authentication.httpx2.AsyncClient", client)
     return asked
 
 

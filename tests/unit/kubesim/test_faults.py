@@ -7,7 +7,7 @@ import asyncio
 import httpx2
 import pytest
 
-from sandbox.cluster import (
+from kubesim import (
     Answer,
     BreakWatch,
     Delay,
@@ -18,8 +18,8 @@ from sandbox.cluster import (
     Reset,
     SimulatedCluster,
 )
-from sandbox.cluster.faults import How, Request
-from tests.unit.cluster.support import evict, virtual, watch
+from kubesim.faults import How, Request
+from tests.unit.kubesim.support import evict, virtual, watch
 
 NODE = "/api/v1/nodes/n"
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from sandbox.cluster import SimulatedCluster
-from sandbox.cluster.controllers import DisruptionController
-from sandbox.cluster.controllers.disruption import DELETION_TIMEOUT
-from sandbox.cluster.controllers.nodes import ORPHAN_QUARANTINE
-from sandbox.cluster.eviction import is_ready
-from sandbox.cluster.registry import seconds_of
-from tests.unit.cluster.support import evict, virtual, watch
+from kubesim import SimulatedCluster
+from kubesim.controllers import DisruptionController
+from kubesim.controllers.disruption import DELETION_TIMEOUT
+from kubesim.controllers.nodes import ORPHAN_QUARANTINE
+from kubesim.eviction import is_ready
+from kubesim.registry import seconds_of
+from tests.unit.kubesim.support import evict, virtual, watch
 
 
 def clock() -> float:

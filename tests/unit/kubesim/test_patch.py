@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.cluster import ownership, patch
-from sandbox.cluster.errors import ApiError
+from kubesim import ownership, patch
+from kubesim.errors import ApiError
 
 NAMES = st.sampled_from(["a", "b", "c"])
 OBJECTS = st.recursive(

@@ -7,9 +7,9 @@ import asyncio
 import httpx2
 import pytest
 
-from sandbox.cluster import virtual as virtual_time
-from sandbox.cluster.virtual import EPOCH, InMemoryTransport, StuckError, VirtualLoop, run_virtual
-from tests.unit.cluster.support import virtual
+from kubesim import virtual as virtual_time
+from kubesim.virtual import EPOCH, InMemoryTransport, StuckError, VirtualLoop, run_virtual
+from tests.unit.kubesim.support import virtual
 
 
 def test_ten_minutes_pass_without_waiting() -> None:

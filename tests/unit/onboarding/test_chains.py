@@ -4,7 +4,7 @@
 a function or an instance and start it acts as that role; whoever may invoke a function of ours acts
 as its role, because the function believes its event; whoever may write a principal's policies, keys
 or trust acts as the principal. What is reached in this way beyond the cluster is listed, with its
-reason, in `cli.reasons.CHAINS`, and nothing else may be.
+reason, in `tools.docs.policy_reasons.CHAINS`, and nothing else may be.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 from moto.iam.aws_managed_policies import aws_managed_policies_data
 
-from cli.reasons import CHAINS
 from lambdas.onboarding import names, policies
 from lambdas.onboarding.policies import Document, FunctionScope, Mode, Permissions, Scope
-from lambdas.onboarding.request import Onboarding
+from lambdas.onboarding.properties import Onboarding
 from tests.support.iam_evaluator import Request, is_allowed
 from tests.unit.onboarding.test_isolation import NEIGHBOUR, OWN, SCOPE, launch
+from tools.docs.policy_reasons import CHAINS
 
 OTHER = NEIGHBOUR.scope
 ACCOUNT_ADMINISTRATOR = "administrator of the account"

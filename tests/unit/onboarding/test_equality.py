@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambdas.onboarding import policies
-from lambdas.onboarding.documents import NotADocumentError, meaning, same
 from lambdas.onboarding.policies import Document, Permissions, Scope
+from lambdas.onboarding.policies.equality import NotADocumentError, meaning, same
 
 ID = "1a2b3c4d-0000-4000-8000-000000000001"
 SCOPE = Scope("aws", "eu-west-1", "111122223333", "prod", ID, "vpc-1")

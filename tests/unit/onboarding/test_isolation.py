@@ -2,7 +2,8 @@
 
 The rows are what AWS asks IAM for each action (resource types and condition keys of the service
 authorization reference); the columns are places where such a thing can be. What reaches beyond
-the cluster by nature is listed, with its reason, in `cli.reasons.WIDE`, and nothing else may.
+the cluster by nature is listed, with its reason, in `tools.docs.policy_reasons.WIDE`, and nothing
+else may.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from cli.reasons import WIDE, Reach, Wide
 from lambdas.onboarding import names, policies
 from lambdas.onboarding.policies import Document, Permissions, Scope
 from tests.support.iam_evaluator import Request, is_allowed
+from tools.docs.policy_reasons import WIDE, Reach, Wide
 
 ID = "aaaaaaaa-0000-4000-8000-000000000001"
 OTHER_ID = "bbbbbbbb-0000-4000-8000-000000000002"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lambdas.common.errors import CastaiError
 from lambdas.onboarding.policies import Mode, Permissions
-from lambdas.onboarding.request import (
+from lambdas.onboarding.properties import (
     ClusterAccess,
     Kind,
     Onboarding,

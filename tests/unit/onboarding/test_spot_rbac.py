@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from lambdas.onboarding import rbac
+from lambdas.onboarding import spot_rbac
 
 MANIFEST = Path(__file__).parents[3] / "manifests" / "spot-handler-rbac.yaml"
 
@@ -17,13 +17,16 @@ def documents() -> dict[str, Any]:
 
 
 def test_the_manifest_and_the_onboarding_apply_the_same() -> None:
-    assert documents() == {"ClusterRole": rbac.role(), "ClusterRoleBinding": rbac.binding()}
+    assert documents() == {
+        "ClusterRole": spot_rbac.role(),
+        "ClusterRoleBinding": spot_rbac.binding(),
+    }
 
 
 def test_it_may_write_only_what_a_drain_writes() -> None:
     writes = {
         (resource, verb)
-        for resource, verbs, _only in rbac.RULES
+        for resource, verbs, _only in spot_rbac.RULES
         for verb in verbs
         if verb not in {"get", "list", "watch"}
     }
@@ -34,7 +37,7 @@ def test_it_may_write_only_what_a_drain_writes() -> None:
 
 def test_a_rule_for_all_objects_is_not_the_rule_for_one() -> None:
     """A role that somebody widened is another role."""
-    wide = rbac.role()
+    wide = spot_rbac.role()
     for rule in wide["rules"]:
         rule.pop("resourceNames", None)
-    assert rbac._meaning(wide) != rbac._meaning(rbac.role())
+    assert spot_rbac._meaning(wide) != spot_rbac._meaning(spot_rbac.role())

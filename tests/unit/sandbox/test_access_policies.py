@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sandbox.cluster.access_policies import rules
+from kubesim.access_policies import rules
 
 VIEW = "eks:access-policy:AmazonEKSViewPolicy:castai-agent,other"
 

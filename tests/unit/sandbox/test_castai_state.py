@@ -13,6 +13,11 @@ EKS = {"clusterName": "prod", "region": "eu-central-1", "accountId": "1234567890
 
 
 @pytest.fixture
+def state() -> State:
+    return State("castai-key-for-tests")
+
+
+@pytest.fixture
 def cluster_id(state: State) -> str:
     return state.register({"name": "prod", "eks": EKS}).id
 

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from sandbox import __main__ as command
-from sandbox import acts, demo, inventory, verdict
+from sandbox.demo import chapters, checks, inventory, steps
+from sandbox.demo.timeline import Story
 from sandbox.errors import SandboxError
-from sandbox.story import Story
 from tests.unit.sandbox.objects import NODE, OTHER, pod
 
 
@@ -39,7 +39,7 @@ def result(**changes: Any) -> dict[str, Any]:
 
 
 def test_an_account_that_agrees_with_the_cluster_passes(story: Story) -> None:
-    verdict.drained(result(), story)
+    checks.drained(result(), story)
 
 
 @pytest.mark.parametrize(
@@ -54,39 +54,39 @@ def test_an_account_that_agrees_with_the_cluster_passes(story: Story) -> None:
 def test_an_account_that_differs_from_the_cluster_fails(
     story: Story, wrong: dict[str, Any]
 ) -> None:
-    with pytest.raises(verdict.DemoError):
-        verdict.drained(result(**wrong), story)
+    with pytest.raises(checks.DemoError):
+        checks.drained(result(**wrong), story)
 
 
 def test_a_pod_that_did_not_come_back_fails(story: Story) -> None:
     story.pods["uid-web-1"].replacement_ready = False
-    with pytest.raises(verdict.DemoError, match="shop/web-1"):
-        verdict.drained(result(), story)
+    with pytest.raises(checks.DemoError, match="shop/web-1"):
+        checks.drained(result(), story)
 
 
 def test_the_conclusion_is_one_line_of_the_handlers_numbers() -> None:
-    line = acts.conclusion(result(pods={"evicted": 12, "forced": 1, "left": 0}))
+    line = steps.conclusion(result(pods={"evicted": 12, "forced": 1, "left": 0}))
     assert line == f"node {NODE} drained in 8.1 s of 120 s: 12 evicted, 1 forced, 0 left"
 
 
 def test_every_chapter_stands_on_an_earlier_one() -> None:
-    for number, chapter in enumerate(demo.CHAPTERS):
-        earlier = {before.name for before in demo.CHAPTERS[:number]}
+    for number, chapter in enumerate(chapters.CHAPTERS):
+        earlier = {before.name for before in chapters.CHAPTERS[:number]}
         assert chapter.needs in (earlier or {""}), chapter.name
 
 
 def test_one_chapter_plays_with_what_it_stands_on() -> None:
-    names = [chapter.name for chapter in demo.selected("notice")]
+    names = [chapter.name for chapter in chapters.selected("notice")]
     assert names == ["account", "connect", "onboard", "notice"]
 
 
 def test_an_unknown_chapter_names_the_known_ones() -> None:
     with pytest.raises(SandboxError, match="account, connect, onboard"):
-        demo.selected("onboarding-2")
+        chapters.selected("onboarding-2")
 
 
 def test_rights_as_they_should_be_pass() -> None:
-    verdict.rights("the agent", {"list pods": True, "evict pods": False}, allowed={"list pods"})
+    checks.rights("the agent", {"list pods": True, "evict pods": False}, allowed={"list pods"})
 
 
 @pytest.mark.parametrize(
@@ -97,15 +97,15 @@ def test_rights_as_they_should_be_pass() -> None:
     ],
 )
 def test_a_right_too_many_or_too_few_is_named(answers: dict[str, bool], fault: str) -> None:
-    with pytest.raises(verdict.DemoError, match=fault):
-        verdict.rights("the agent", answers, allowed={"list pods"})
+    with pytest.raises(checks.DemoError, match=fault):
+        checks.rights("the agent", answers, allowed={"list pods"})
 
 
 USER, ROLE = ("IAM user", "administrator"), ("IAM role", "cast-demo")
 
 
 def test_an_account_as_before_passes() -> None:
-    verdict.same({USER}, {USER})
+    checks.same({USER}, {USER})
 
 
 @pytest.mark.parametrize(
@@ -116,16 +116,16 @@ def test_an_account_as_before_passes() -> None:
     ],
 )
 def test_what_stays_or_goes_too_much_is_named(after: set[inventory.Thing], fault: str) -> None:
-    with pytest.raises(verdict.DemoError, match=fault):
-        verdict.same({USER}, after)
+    with pytest.raises(checks.DemoError, match=fault):
+        checks.same({USER}, after)
 
 
 def test_a_secret_that_can_be_read_names_the_place_and_not_the_secret() -> None:
     texts = [("a log", b"nothing"), ("an output", b"key: 5ecret")]
-    with pytest.raises(verdict.DemoError, match="an output") as raised:
-        verdict.secret_unseen("5ecret", texts)
+    with pytest.raises(checks.DemoError, match="an output") as raised:
+        checks.secret_unseen("5ecret", texts)
     assert "5ecret" not in str(raised.value)
-    assert verdict.secret_unseen("other", texts) == len(texts)
+    assert checks.secret_unseen("other", texts) == len(texts)
 
 
 @pytest.mark.parametrize(
@@ -138,9 +138,9 @@ def test_a_secret_that_can_be_read_names_the_place_and_not_the_secret() -> None:
 )
 def test_a_cluster_that_castai_still_holds_fails(still: dict[str, Any]) -> None:
     gone = {"status": "deleting", "credentials": {}, "principal": ""}
-    verdict.disconnected(gone)
-    with pytest.raises(verdict.DemoError, match="still connected"):
-        verdict.disconnected({**gone, **still})
+    checks.disconnected(gone)
+    with pytest.raises(checks.DemoError, match="still connected"):
+        checks.disconnected({**gone, **still})
 
 
 def test_things_are_counted_by_kind() -> None:
@@ -148,7 +148,7 @@ def test_things_are_counted_by_kind() -> None:
     assert inventory.told([*policies, ROLE]) == "2 IAM policies, 1 IAM role"
 
 
-@pytest.mark.parametrize("error", [verdict.DemoError("it went wrong"), None])
+@pytest.mark.parametrize("error", [checks.DemoError("it went wrong"), None])
 def test_the_exit_status_says_how_it_went_and_the_sandbox_ends(
     error: SandboxError | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,9 +9,9 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from sandbox.following import Following
-from sandbox.story import Story
-from sandbox.view import Drawing, View
+from sandbox.demo.console import Drawing, View
+from sandbox.demo.timeline import Story
+from sandbox.demo.watcher import Following
 from tests.unit.sandbox.objects import NODE, OTHER, budget, node, pod
 
 GIVEN = 1000.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sandbox.story import Story, Way
+from sandbox.demo.timeline import Story, Way
 from tests.unit.sandbox.objects import NODE, OTHER, budget, node, pod
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambdas.spot_handler.cordon import MARKS_ANNOTATION, patch_back, patch_for
-from lambdas.spot_handler.kubernetes import Node
+from lambdas.spot_handler.node_api import Node
 from lambdas.spot_handler.notices import Kind, Notice
 from tests.support.events import INSTANCE
 from tests.support.pods import node

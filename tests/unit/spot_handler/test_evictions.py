@@ -11,7 +11,7 @@ import pytest
 
 from lambdas.spot_handler import evictions
 from lambdas.spot_handler.evictions import Verdict
-from lambdas.spot_handler.kubernetes import Answer, Status
+from lambdas.spot_handler.node_api import Answer, Status
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "kubernetes-1.36"
 

@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from kubesim.virtual import run_virtual
 from lambdas.common.errors import (
     CastaiError,
     ClusterForbiddenError,
@@ -18,8 +19,7 @@ from lambdas.common.errors import (
     ClusterUnavailableError,
 )
 from lambdas.common.text import LIMIT
-from lambdas.spot_handler.kubernetes import ClusterApi, Metadata, Pod, WatchEndedError
-from sandbox.cluster.virtual import run_virtual
+from lambdas.spot_handler.node_api import ClusterApi, Metadata, Pod, WatchEndedError
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "kubernetes-1.36"
 LONG = "because " * 1500

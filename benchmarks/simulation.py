@@ -33,6 +33,7 @@ from kubesim.cluster import SimulatedCluster
 from kubesim.resources import NODES, PODS
 from kubesim.serve import https, kubeconfig
 from kubesim.store import Change
+from lambdas.common.names import SPOT_HANDLER_GROUP
 from sandbox.certificates import Certificates
 
 MANIFEST = Path(__file__).parents[1] / "manifests" / "spot-handler-rbac.yaml"
@@ -45,7 +46,7 @@ class EksTokens:
     async def authenticate(self, token: str) -> User | None:
         if not token.startswith("k8s-aws-v1."):
             return None
-        return User("spot-handler", ("castai:spot-handler", "system:authenticated"))
+        return User("spot-handler", (SPOT_HANDLER_GROUP, "system:authenticated"))
 
 
 class Simulation:

@@ -14,7 +14,7 @@ from cli import session
 from cli.onboarding import Properties, parsed
 from lambdas.agent import lifecycle, read_only, readiness
 from lambdas.agent.apply import Changes
-from lambdas.agent.manifest import NAME, Place
+from lambdas.agent.manifest import Place
 from lambdas.agent.properties import Agent, parse
 from lambdas.common import api_key, kubernetes_objects
 from lambdas.common import eks as clusters
@@ -22,6 +22,7 @@ from lambdas.common.castai import CastaiApi
 from lambdas.common.eks import Cluster
 from lambdas.common.errors import PermanentError
 from lambdas.common.kubernetes_objects import Kube
+from lambdas.common.names import AGENT
 from lambdas.onboarding.handler import Means
 
 agent_app = typer.Typer(help="The agent's manifest.", no_args_is_help=True)
@@ -98,7 +99,7 @@ def render(
     wish = _wish(cluster, "not-read", properties)
     text = manifest.read_text(encoding="utf-8") if manifest else None
     objects = lifecycle.objects_of(wish, Place(account_id, region, cluster), "", text)
-    read_only.prove(objects, namespace=NAME)
+    read_only.prove(objects, namespace=AGENT)
     typer.echo(lifecycle.to_yaml(lifecycle.without_key(objects)), nl=False)
 
 

@@ -12,9 +12,9 @@ import typer
 from msgspec import structs
 
 from cli import session, show
-from lambdas.agent.manifest import METADATA
-from lambdas.common import agent_status, api_key
+from lambdas.common import api_key
 from lambdas.common.errors import CastaiError, PermanentError
+from lambdas.common.names import AGENT, AGENT_CLUSTER_ID, AGENT_METADATA
 from lambdas.onboarding import preflight, steps
 from lambdas.onboarding.context import Context, Facts
 from lambdas.onboarding.handler import context_of
@@ -59,7 +59,7 @@ def plan(
     mode: ModeOption = Mode.USER,
     cluster_id: ClusterId = None,
     api_key_secret: ApiKeySecret = None,
-    permissions: PermissionsOption = Permissions.SEEDS,
+    permissions: PermissionsOption = Permissions.FULL,
     adopt: Adopt = False,
     properties: Properties = None,
     region: session.Region = None,
@@ -87,7 +87,7 @@ def onboard(
     mode: ModeOption = Mode.USER,
     cluster_id: ClusterId = None,
     api_key_secret: ApiKeySecret = None,
-    permissions: PermissionsOption = Permissions.SEEDS,
+    permissions: PermissionsOption = Permissions.FULL,
     adopt: Adopt = False,
     properties: Properties = None,
     region: session.Region = None,
@@ -149,7 +149,7 @@ def status(
     ] = None,
     cluster_id: ClusterId = None,
     api_key_secret: ApiKeySecret = None,
-    permissions: PermissionsOption = Permissions.SEEDS,
+    permissions: PermissionsOption = Permissions.FULL,
     properties: Properties = None,
     region: session.Region = None,
 ) -> None:
@@ -221,10 +221,10 @@ def _state(look: Context) -> str:
 def _agents_id(look: Context) -> str:
     """The id that the agent works under; empty without an agent, or without a way to look."""
     try:
-        found = look.kube().get("v1", "ConfigMap", METADATA, agent_status.NAMESPACE)
+        found = look.kube().get("v1", "ConfigMap", AGENT_METADATA, AGENT)
     except CastaiError:
         return ""
-    return str((found or {}).get("data", {}).get("CLUSTER_ID", ""))
+    return str((found or {}).get("data", {}).get(AGENT_CLUSTER_ID, ""))
 
 
 def _agent(look: Context) -> str:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from cli import show
 from lambdas.common.errors import PermanentError
+from lambdas.common.names import SPOT_ROLE
 from lambdas.onboarding import names, policies
 from lambdas.onboarding.policies import Mode, Permissions, Scope
 
@@ -30,9 +31,7 @@ class Where:
     cluster: str
     path: str
 
-    def scope(
-        self, cluster_id: str = "", vpc_id: str = "", spot_role: str = names.SPOT_ROLE
-    ) -> Scope:
+    def scope(self, cluster_id: str = "", vpc_id: str = "", spot_role: str = SPOT_ROLE) -> Scope:
         return Scope(
             self.partition,
             self.region,
@@ -74,7 +73,7 @@ def admin(
     mode: Annotated[Mode | None, typer.Option(help="One mode only; both by default.")] = None,
     spot_role_name: Annotated[
         str, typer.Option(help="castai:spotRoleName, which gets an access entry.")
-    ] = names.SPOT_ROLE,
+    ] = SPOT_ROLE,
     boundary: Boundary = None,
     account_wide: AccountWide = False,
     api_key_secret: ApiKeySecret = None,
@@ -110,7 +109,7 @@ def cluster_documents(
     mode: Annotated[Mode, typer.Option(help="What CAST AI acts as.")] = Mode.USER,
     permissions: Annotated[
         Permissions, typer.Option(help="How much CAST AI may do.")
-    ] = Permissions.SEEDS,
+    ] = Permissions.FULL,
     spot_lambda: Annotated[
         bool, typer.Option(help="CAST AI manages a spot function of its own.")
     ] = False,

@@ -6,7 +6,7 @@ from aws_cdk import CfnOutput, CustomResource, Duration, Environment
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from lambdas.agent.handler import OWN_ROLE
+from lambdas.common.names import OWN_ROLE_VARIABLE
 from lambdas.common.own_stack import STACK_ID
 from lambdas.onboarding import policies
 from stacks.castai_stack import CastaiStack
@@ -93,7 +93,7 @@ class AgentStack(CastaiStack):
             subnet_ids=common.subnet_ids,
             security_group_ids=common.security_group_ids,
             environment={
-                OWN_ROLE: role.role_arn,
+                OWN_ROLE_VARIABLE: role.role_arn,
                 STACK_ID: self.stack_id,
                 "POWERTOOLS_SERVICE_NAME": SERVICE,
                 "POWERTOOLS_LOG_LEVEL": common.log_level,

@@ -26,6 +26,7 @@ from lambdas.agent.properties import (
 )
 from lambdas.common.castai import DEFAULT_URL, checked_url
 from lambdas.common.errors import CastaiError
+from lambdas.common.names import CLUSTER_NAME_PATTERN, SPOT_HANDLER_GROUP, SPOT_ROLE
 from lambdas.onboarding import policies
 from lambdas.onboarding import properties as onboarding_properties
 from stacks.constructs.bundling import LAMBDA_PYTHON, Target, lambda_target, local_target
@@ -43,9 +44,7 @@ SPOT_MEMORY_MB = 1024
 RoleName = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9_+=,.@-]{1,64}$", title="an IAM role name (up to 64 characters)")
 ]
-ClusterName = Annotated[
-    str, Meta(pattern=r"^[0-9A-Za-z][A-Za-z0-9_-]{0,99}$", title="an EKS cluster name")
-]
+ClusterName = Annotated[str, Meta(pattern=CLUSTER_NAME_PATTERN, title="an EKS cluster name")]
 # A source that begins with "aws." cannot be published by anyone but AWS: it would be no drill.
 DrillSource = Annotated[
     str,
@@ -193,7 +192,7 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
             "For a cluster with `CONFIG_MAP` alone set `castai:onboardByCluster` to "
             '`{"old": {"ClusterAccess": "aws-auth"}}` where it is onboarded, else this to false '
             "for all clusters. With false the onboarding lets the role in, or you map it to the "
-            "group `castai:spot-handler`."
+            f"group `{SPOT_HANDLER_GROUP}`."
         ),
     ] = True
     mode: Annotated[
@@ -221,7 +220,7 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
         ),
     ] = "create"
     spot_role_name: Annotated[RoleName, Meta(description="Name of the function's role.")] = (
-        "CastLambdaRoleForSpot"
+        SPOT_ROLE
     )
     spot_role_regions: Annotated[
         tuple[Region, ...],
@@ -402,12 +401,12 @@ class OnboardingSettings(Group, frozen=True, kw_only=True):
         Meta(description="What CAST AI acts as: an IAM user, or a role that it assumes."),
     ] = "user"
     onboard_permissions: Annotated[
-        Literal["seeds", "current", "tight"],
+        Literal["full", "standard", "strict"],
         Meta(
             description="How much CAST AI may do: all that its product names, what it asks for "
             "today, or that bound to the cluster's own tags."
         ),
-    ] = "seeds"
+    ] = "full"
     onboard_manage_spot_lambda: Annotated[
         bool,
         Meta(

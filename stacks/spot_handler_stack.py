@@ -10,7 +10,7 @@ from aws_cdk import aws_lambda_destinations as destinations
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from lambdas.onboarding import names
+from lambdas.common.names import SPOT_HANDLER_GROUP
 from stacks.castai_stack import CastaiStack
 from stacks.constructs.alarms import SpotAlarms
 from stacks.constructs.bundling import ROOT
@@ -152,11 +152,11 @@ class SpotHandlerStack(CastaiStack):
                 cluster_name=cluster,
                 principal_arn=role.role_arn,
                 type="STANDARD",
-                kubernetes_groups=[names.SPOT_HANDLER_GROUP],
+                kubernetes_groups=[SPOT_HANDLER_GROUP],
             )
 
     def _outputs(self, role: iam.IRole, function: PythonFunction, failures: sqs.IQueue) -> None:
-        group = names.SPOT_HANDLER_GROUP
+        group = SPOT_HANDLER_GROUP
         for name, value, description in (
             ("FunctionName", function.function_name, "The spot handler"),
             (

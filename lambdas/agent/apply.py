@@ -13,12 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from lambdas.agent import read_only
-from lambdas.agent.manifest import NAME, OWNED
+from lambdas.agent.manifest import OWNED
 from lambdas.common.errors import CastaiError, PermanentError, RetryableError
 from lambdas.common.kubernetes_objects import FIELD_MANAGER, FieldConflictError, Kube
-
-OWNER: Final = "castai-eks/owner"
-"""Annotation of every object: who put it there, and alone takes it away."""
+from lambdas.common.names import AGENT, OWNER_ANNOTATION
 
 # Each stands on those before it; removal goes backwards, the namespace last.
 ORDER: Final[tuple[tuple[str, str], ...]] = (
@@ -101,7 +99,7 @@ def apply(kube: Kube, objects: Iterable[Object], *, owner: str, dry_run: bool = 
         ClusterUnavailableError: the cluster's answer.
     """
     wanted = [_marked(each, owner) for each in sorted(objects, key=_place)]
-    read_only.prove(wanted, namespace=NAME)
+    read_only.prove(wanted, namespace=AGENT)
     found = {_reference(each): kube.get(*_address(_reference(each))) for each in wanted}
     _refuse_foreign(found, owner)
     _settle_namespace(wanted, found, owner)
@@ -172,7 +170,7 @@ def _marked(obj: Object, owner: str) -> dict[str, Any]:
     marked = copy.deepcopy(dict(obj))
     metadata = marked.setdefault("metadata", {})
     metadata["labels"] = {**(metadata.get("labels") or {}), **OWNED}
-    metadata["annotations"] = {**(metadata.get("annotations") or {}), OWNER: owner}
+    metadata["annotations"] = {**(metadata.get("annotations") or {}), OWNER_ANNOTATION: owner}
     return marked
 
 
@@ -195,7 +193,7 @@ def _address(reference: Reference) -> tuple[str, str, str, str | None]:
 def _is_ours(obj: Object, owner: str) -> bool:
     metadata = obj["metadata"]
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
-    marked = OWNED.items() <= labels.items() and annotations.get(OWNER) == owner
+    marked = OWNED.items() <= labels.items() and annotations.get(OWNER_ANNOTATION) == owner
     return marked and any(
         entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply"
         for entry in metadata.get("managedFields") or ()
@@ -221,7 +219,7 @@ def _refuse_foreign(found: Mapping[Reference, Object | None], owner: str) -> Non
 
 
 def _maker(obj: Object) -> str:
-    if other := (obj["metadata"].get("annotations") or {}).get(OWNER):
+    if other := (obj["metadata"].get("annotations") or {}).get(OWNER_ANNOTATION):
         return str(other)
     managers = [entry.get("manager") for entry in obj["metadata"].get("managedFields") or ()]
     return ", ".join(sorted({str(each) for each in managers if each})) or "an unknown manager"
@@ -309,7 +307,7 @@ def _undo(kube: Kube, wanted: Sequence[Reference], changes: Changes, error: Cast
 def _owned(kube: Kube, owner: str) -> Iterator[Reference]:
     """References of everything that is ours, in the order of application."""
     for api_version, kind in ORDER:
-        namespace = None if kind in _ANYWHERE else NAME
+        namespace = None if kind in _ANYWHERE else AGENT
         for each in kube.list(api_version, kind, namespace=namespace, labels=OWNED):
             if _is_ours(each, owner):
                 yield _reference(each)
@@ -346,6 +344,6 @@ def _goes_by_itself(obj: Object) -> bool:
     return any(
         owner.get("controller")
         and (owner.get("kind"), obj["kind"]) in _CONTROLLED
-        and str(owner.get("name")).startswith(NAME)
+        and str(owner.get("name")).startswith(AGENT)
         for owner in obj["metadata"].get("ownerReferences") or ()
     )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from aws_lambda_powertools import Logger
 
 from lambdas.agent import lifecycle, readiness
-from lambdas.agent.manifest import NAME, render
+from lambdas.agent.manifest import render
 from lambdas.agent.properties import Agent, cluster_of, parse
 from lambdas.agent.readiness import Readiness
 from lambdas.common import api_key, aws, own_stack, retry, temporary_access
@@ -34,6 +34,7 @@ from lambdas.common.errors import (
 )
 from lambdas.common.kubernetes_objects import Kube
 from lambdas.common.logs import quiet_libraries
+from lambdas.common.names import AGENT, OWN_ROLE_VARIABLE
 from lambdas.common.temporary_access import CLUSTER_ADMIN, VIEW, Grant
 from lambdas.common.text import cut_lines
 
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
 READY_UNTIL: Final = "ReadyUntil"
 """In onEvent's answer: epoch seconds at which waiting for the agent ends."""
-OWN_ROLE: Final = "OWN_ROLE_ARN"
 RESERVE: Final = temporary_access.CALL_PATIENCE + 5.0  # s kept to take our own access back
 END_OF_WAIT: Final = 2 * temporary_access.CALL_PATIENCE  # s more, after the last look: two reads
 
@@ -53,7 +53,7 @@ RIGHTS_KNOWN_AFTER: Final = 60.0  # s until EKS knows a new policy of our role; 
 _GONE: Final = "ResourceNotFoundException"
 _DENIED: Final = "AccessDeniedException"
 ADMIN: Final = Grant(CLUSTER_ADMIN)
-VIEWER: Final = Grant(VIEW, (NAME,))
+VIEWER: Final = Grant(VIEW, (AGENT,))
 
 quiet_libraries()
 
@@ -87,9 +87,9 @@ class Means:
 @cache
 def means() -> Means:
     """Built once per container. Raises SettingsError."""
-    own_role = os.environ.get(OWN_ROLE, "")
+    own_role = os.environ.get(OWN_ROLE_VARIABLE, "")
     if not own_role:
-        raise SettingsError(f"Set {OWN_ROLE} to the ARN of this function's role")
+        raise SettingsError(f"Set {OWN_ROLE_VARIABLE} to the ARN of this function's role")
     session = aws.session()
     return Means(
         eks=session.client("eks", config=aws.CONFIG),
@@ -167,9 +167,9 @@ def _create_or_update(event: Event, tools: Means, until: float) -> dict[str, Any
         )
     logger().info("Applied", extra={"cluster": cluster.name, "changes": vars(done.changes)})
     return {
-        "PhysicalResourceId": f"{NAME}:{place.account}:{place.region}:{place.cluster}",
+        "PhysicalResourceId": f"{AGENT}:{place.account}:{place.region}:{place.cluster}",
         READY_UNTIL: int(tools.clock.now()) + wish.ready_within,
-        "Data": {"ClusterId": done.cluster_id, "Namespace": NAME, "Image": wish.image},
+        "Data": {"ClusterId": done.cluster_id, "Namespace": AGENT, "Image": wish.image},
     }
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from lambdas.agent import apply, read_only
 from lambdas.agent.apply import Changes
-from lambdas.agent.manifest import METADATA, NAME, Object, Place, metadata, render
+from lambdas.agent.manifest import Object, Place, metadata, render
 from lambdas.agent.properties import Agent
 from lambdas.common import retry
 from lambdas.common.castai import CastaiApi
@@ -18,6 +18,7 @@ from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.eks import Cluster
 from lambdas.common.errors import ClusterUnavailableError, PermanentError
 from lambdas.common.kubernetes_objects import Kube
+from lambdas.common.names import AGENT, AGENT_METADATA
 
 
 class NotAManifestError(PermanentError):
@@ -54,10 +55,10 @@ def connect(
     The proof comes first, the key is tried second, and only then is anything written. Raises the
     errors of `apply.apply` and of CAST AI's API.
     """
-    read_only.prove(objects, namespace=NAME)
+    read_only.prove(objects, namespace=AGENT)
     cluster_id = api.register(where.cluster, where.region, where.account)
 
-    known = any(each["metadata"]["name"] == METADATA for each in objects)
+    known = any(each["metadata"]["name"] == AGENT_METADATA for each in objects)
     wanted = objects if known else [*objects, metadata(cluster_id, api.url)]
 
     def put() -> Changes:

@@ -18,16 +18,12 @@ import msgspec
 
 from lambdas.agent.properties import Agent
 from lambdas.common.kubernetes_objects import FIELD_MANAGER
+from lambdas.common.names import AGENT, AGENT_CLUSTER_ID, AGENT_METADATA, KEY_ANNOTATION
 
-NAME: Final = "castai-agent"
-"""Of the namespace and of everything in it that has no name below."""
 AUTOSCALER_CONFIG: Final = "castai-agent-autoscaler"
 QUOTA: Final = "castai-agent-critical-pods"
 CERTIFICATES: Final = "castai-agent-certificates"
-METADATA: Final = "castai-agent-metadata"
 PRIORITY: Final = "system-cluster-critical"
-KEY_ANNOTATION: Final = "castai-eks/api-key"
-"""Fingerprint of the API key on the pods: a new key makes new pods."""
 OWNED: Final[Mapping[str, str]] = {"app.kubernetes.io/managed-by": FIELD_MANAGER}
 """The label of every object that is ours to remove."""
 
@@ -75,7 +71,7 @@ def render(agent: Agent, place: Place, api_key: str) -> list[Object]:
     objects = [
         _namespace(),
         _object("v1", "ResourceQuota", QUOTA, spec=_quota()),
-        _object("v1", "ServiceAccount", NAME),
+        _object("v1", "ServiceAccount", AGENT),
         _secret(api_key),
         *_config_maps(agent),
         *_permissions(agent),
@@ -85,7 +81,7 @@ def render(agent: Agent, place: Place, api_key: str) -> list[Object]:
             _object(
                 "policy/v1",
                 "PodDisruptionBudget",
-                NAME,
+                AGENT,
                 spec={"minAvailable": 1, "selector": {"matchLabels": _labels()}},
             )
         )
@@ -94,7 +90,9 @@ def render(agent: Agent, place: Place, api_key: str) -> list[Object]:
 
 def metadata(cluster_id: str, api_url: str) -> Object:
     """Who the cluster is at CAST AI, where later agents write it and the spot handler looks."""
-    return _object("v1", "ConfigMap", METADATA, data={"API_URL": api_url, "CLUSTER_ID": cluster_id})
+    return _object(
+        "v1", "ConfigMap", AGENT_METADATA, data={"API_URL": api_url, AGENT_CLUSTER_ID: cluster_id}
+    )
 
 
 def fingerprint(api_key: str) -> str:
@@ -103,18 +101,18 @@ def fingerprint(api_key: str) -> str:
 
 
 def _labels() -> dict[str, str]:
-    return {"app.kubernetes.io/name": NAME}
+    return {"app.kubernetes.io/name": AGENT}
 
 
 def _object(api_version: str, kind: str, name: str, *, spaced: bool = True, **body: Any) -> Object:  # noqa: ANN401
     metadata: dict[str, Any] = {"name": name, "labels": {**_labels(), **OWNED}}
     if spaced:
-        metadata["namespace"] = NAME
+        metadata["namespace"] = AGENT
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **body}
 
 
 def _namespace() -> Object:
-    namespace = _object("v1", "Namespace", NAME, spaced=False)
+    namespace = _object("v1", "Namespace", AGENT, spaced=False)
     namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = "restricted"
     return namespace
 
@@ -127,7 +125,7 @@ def _quota() -> Object:
 
 def _secret(api_key: str) -> Object:
     data = {"API_KEY": base64.b64encode(api_key.encode()).decode()}
-    return _object("v1", "Secret", NAME, type="Opaque", data=data)
+    return _object("v1", "Secret", AGENT, type="Opaque", data=data)
 
 
 def _config_maps(agent: Agent) -> Iterator[Object]:
@@ -147,16 +145,16 @@ def _permissions(agent: Agent) -> Iterator[Object]:
         {"apiGroups": [api], "resources": list(resources), "verbs": list(_READ)}
         for api, resources in _READS.items()
     ]
-    subjects = [{"kind": "ServiceAccount", "name": NAME, "namespace": NAME}]
-    reference = {"apiGroup": group, "kind": "ClusterRole", "name": NAME}
-    yield _object(version, "ClusterRole", NAME, spaced=False, rules=rules)
+    subjects = [{"kind": "ServiceAccount", "name": AGENT, "namespace": AGENT}]
+    reference = {"apiGroup": group, "kind": "ClusterRole", "name": AGENT}
+    yield _object(version, "ClusterRole", AGENT, spaced=False, rules=rules)
     yield _object(
-        version, "ClusterRoleBinding", NAME, spaced=False, roleRef=reference, subjects=subjects
+        version, "ClusterRoleBinding", AGENT, spaced=False, roleRef=reference, subjects=subjects
     )
     own = _own_rules(agent)
-    yield _object(version, "Role", NAME, rules=own)
+    yield _object(version, "Role", AGENT, rules=own)
     yield _object(
-        version, "RoleBinding", NAME, roleRef={**reference, "kind": "Role"}, subjects=subjects
+        version, "RoleBinding", AGENT, roleRef={**reference, "kind": "Role"}, subjects=subjects
     )
 
 
@@ -168,7 +166,7 @@ def _own_rules(agent: Agent) -> list[Object]:
             {
                 "apiGroups": ["apps"],
                 "resources": ["deployments"],
-                "resourceNames": [NAME],
+                "resourceNames": [AGENT],
                 "verbs": ["patch"],
             }
         )
@@ -192,7 +190,7 @@ def _deployment(agent: Agent, place: Place, api_key: str) -> Object:
     if agent.ca_certificates:
         volumes.append({"name": "certificates", "configMap": {"name": CERTIFICATES}})
     pod: Object = {
-        "serviceAccountName": NAME,
+        "serviceAccountName": AGENT,
         "automountServiceAccountToken": True,
         "priorityClassName": PRIORITY,
         "affinity": {"nodeAffinity": _linux()},
@@ -226,7 +224,7 @@ def _deployment(agent: Agent, place: Place, api_key: str) -> Object:
             "spec": pod,
         },
     }
-    return _object("apps/v1", "Deployment", NAME, spec=spec)
+    return _object("apps/v1", "Deployment", AGENT, spec=spec)
 
 
 def _linux() -> Object:
@@ -249,7 +247,7 @@ def _agent_container(agent: Agent, place: Place) -> Object:
     container = _container("agent", agent.image, agent)
     container |= {
         "env": [{"name": name, "value": value} for name, value in _environment(agent, place)],
-        "envFrom": [{"secretRef": {"name": NAME}}],
+        "envFrom": [{"secretRef": {"name": AGENT}}],
         "resources": {"requests": dict(agent.requests), "limits": dict(agent.limits)},
         "ports": [{"name": "health", "containerPort": _HEALTH_PORT, "protocol": "TCP"}],
         "livenessProbe": {
@@ -295,8 +293,8 @@ def _autoscaler_container(agent: Agent) -> Object:
     container |= {
         "command": [
             "/cpvpa",
-            f"--target=deployment/{NAME}",
-            f"--namespace={NAME}",
+            f"--target=deployment/{AGENT}",
+            f"--namespace={AGENT}",
             "--logtostderr=true",
             "--poll-period-seconds=300",
             f"--config-file=/etc/config/{AUTOSCALER_CONFIG}",

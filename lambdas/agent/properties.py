@@ -16,6 +16,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from lambdas.common.castai import DEFAULT_URL, checked_url
 from lambdas.common.errors import CastaiError, PermanentError
+from lambdas.common.names import CLUSTER_NAME_PATTERN
 
 # Published in us-docker.pkg.dev by CAST AI, and by Kubernetes SIGs for every processor.
 AGENT_IMAGE: Final = "us-docker.pkg.dev/castai-hub/library/agent:v0.48.1"
@@ -26,7 +27,7 @@ LONGEST_READY_WITHIN: Final = 2700  # s: CloudFormation gives a custom resource 
 # CodeVersion makes CloudFormation send an Update when a release's code does something else.
 _NOT_OURS: Final = frozenset({"ServiceToken", "ServiceTimeout", "CodeVersion"})
 
-_ClusterName = Annotated[str, Meta(pattern=r"^[0-9A-Za-z][A-Za-z0-9_-]{0,99}$")]
+_ClusterName = Annotated[str, Meta(pattern=CLUSTER_NAME_PATTERN)]
 _Secret = Annotated[str, Meta(pattern=r"^(arn:aws[a-z-]*:secretsmanager:.+|[\w/+=.@-]{1,512})$")]
 # A tag other than latest, or a digest: what runs must not change by itself.
 _Image = Annotated[

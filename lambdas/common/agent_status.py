@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lambdas.common.kubernetes_objects import Kube
+from lambdas.common.names import AGENT
 from lambdas.common.text import cut, cut_front
-
-NAMESPACE: Final = "castai-agent"
-DEPLOYMENT: Final = "castai-agent"
 
 _PULL: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
@@ -40,13 +38,13 @@ def check(kube: Kube) -> AgentStatus:
 
     Raises the cluster's errors (ClusterUnauthorizedError, ClusterForbiddenError, …).
     """
-    deployment = kube.get("apps/v1", "Deployment", DEPLOYMENT, NAMESPACE)
+    deployment = kube.get("apps/v1", "Deployment", AGENT, AGENT)
     if deployment is None:
         return diagnose(None, (), ())
     return diagnose(
         deployment,
-        kube.list("apps/v1", "ReplicaSet", namespace=NAMESPACE),
-        kube.list("v1", "Pod", namespace=NAMESPACE),
+        kube.list("apps/v1", "ReplicaSet", namespace=AGENT),
+        kube.list("v1", "Pod", namespace=AGENT),
     )
 
 
@@ -63,7 +61,7 @@ def diagnose(
             installed=False,
             available=False,
             sentence="Connect the cluster first (`castai-eks connect`, or the agent's stack): "
-            f"there is no Deployment {NAMESPACE}/{DEPLOYMENT}.",
+            f"there is no Deployment {AGENT}/{AGENT}.",
         )
     image = _image(deployment)
     if _is_available(deployment):
@@ -158,7 +156,7 @@ def _crash(where: str, ended: Object) -> str:
         )
     last = cut_front(words.strip().splitlines()[-1]) if words.strip() else "it left no message"
     return (
-        f"Look at the agent's log (kubectl logs -n {NAMESPACE} deployment/{DEPLOYMENT} "
+        f"Look at the agent's log (kubectl logs -n {AGENT} deployment/{AGENT} "
         f"--previous): {where} ended with code {ended.get('exitCode')}: {last}"
     )
 

@@ -18,11 +18,11 @@ from lambdas.common import aws, retry
 from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.eks import Cluster
 from lambdas.common.errors import AwsRefusedError, CastaiError, RetryableError
+from lambdas.common.names import TEMPORARY_TAG
 
 if TYPE_CHECKING:
     from mypy_boto3_eks import EKSClient
 
-TEMPORARY_TAG: Final = "castai-eks-cdk:temporary"
 CLUSTER_ADMIN: Final = "AmazonEKSClusterAdminPolicy"
 """To make RBAC objects one must hold what they grant, so nothing less does for writing."""
 VIEW: Final = "AmazonEKSViewPolicy"

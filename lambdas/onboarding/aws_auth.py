@@ -22,13 +22,13 @@ from typing import Any, Final
 import yaml
 
 from lambdas.common.errors import PermanentError
-from lambdas.onboarding import names
+from lambdas.common.names import SPOT_HANDLER_GROUP
 from lambdas.onboarding.policies import NODE_ACCESS_GROUPS
 
 CONFIG_MAP: Final = "kube-system/aws-auth"
 NODE_USERNAME: Final = "system:node:{{EC2PrivateDNSName}}"
 ADMIN_GROUPS: Final = ("system:masters",)
-SPOT_HANDLER_GROUPS: Final = (names.SPOT_HANDLER_GROUP,)
+SPOT_HANDLER_GROUPS: Final = (SPOT_HANDLER_GROUP,)
 
 
 class Kind(StrEnum):

@@ -15,7 +15,7 @@ import yaml
 from lambdas.common.eks import Cluster
 from lambdas.common.errors import PermanentError
 from lambdas.common.kubernetes_objects import Kube, WrittenMeanwhileError
-from lambdas.common.temporary_access import TEMPORARY_TAG
+from lambdas.common.names import CLUSTER_ID_TAG, OWNER_ANNOTATION, TEMPORARY_TAG
 from lambdas.onboarding import aws_auth, names, ownership, policies, spot_rbac
 from lambdas.onboarding.aws_auth import AwsAuthError, Entry
 from lambdas.onboarding.context import Context
@@ -27,7 +27,6 @@ GONE: Final = ("ResourceNotFoundException",)
 # EKS checks that the principal exists, and may not have heard of it yet.
 _SETTLING: Final = ("InvalidParameterException", *GONE)
 _NAMESPACE, _NAME = aws_auth.CONFIG_MAP.split("/")
-_OWNER_ANNOTATION: Final = "castai-eks-cdk/resource"
 _TRIES: Final = 10  # conflicts in a row; each means that somebody else has written
 
 
@@ -333,7 +332,7 @@ def remembered_ids(ctx: Context) -> set[str]:
     """CAST AI's ids of the cluster on the access entries that carry our tags."""
     if ctx.facts.cluster is None or not has_entries(ctx.cluster):
         return set()
-    ids = {tags.get(names.CLUSTER_ID_TAG, "") for tags in _owned(ctx).values()}
+    ids = {tags.get(CLUSTER_ID_TAG, "") for tags in _owned(ctx).values()}
     return ids - {""}
 
 
@@ -410,7 +409,7 @@ def _edit_once(ctx: Context, kube: Kube, change: Change) -> None:
         key: text for key, text in changed.items() if text == (data or {}).get(key) or _says(text)
     }
     if found is None:
-        marks = {_OWNER_ANNOTATION: ctx.resource}
+        marks = {OWNER_ANNOTATION: ctx.resource}
         metadata = {"name": _NAME, "namespace": _NAMESPACE, "annotations": marks}
         kube.create(
             {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": changed}
@@ -428,7 +427,7 @@ def _says(text: str) -> bool:
 
 
 def _is_own(ctx: Context, found: Mapping[str, Any]) -> bool:
-    return bool((found["metadata"].get("annotations") or {}).get(_OWNER_ANNOTATION) == ctx.resource)
+    return bool((found["metadata"].get("annotations") or {}).get(OWNER_ANNOTATION) == ctx.resource)
 
 
 def _remove_mapped(ctx: Context, entries: list[Entry]) -> None:

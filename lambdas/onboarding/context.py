@@ -11,7 +11,8 @@ from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.eks import Cluster
 from lambdas.common.errors import AwsRefusedError, PermanentError, RetryableError
-from lambdas.onboarding import names, ownership
+from lambdas.common.names import CLUSTER_ID_TAG
+from lambdas.onboarding import ownership
 from lambdas.onboarding.ledger import Ledger
 from lambdas.onboarding.ownership import Owner
 from lambdas.onboarding.policies import Scope
@@ -165,9 +166,7 @@ class Context:
     @property
     def tags(self) -> dict[str, str]:
         """The tags of everything that this run makes; they remember CAST AI's id of the cluster."""
-        return self.owner.tags(
-            {**self.onboarding.tags, names.CLUSTER_ID_TAG: self.facts.cluster_id}
-        )
+        return self.owner.tags({**self.onboarding.tags, CLUSTER_ID_TAG: self.facts.cluster_id})
 
     def kube(self) -> Kube:
         """A client for the cluster's Kubernetes API."""

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from lambdas.common.names import ROTATION_TAG
 from lambdas.onboarding import identity, names, ownership
 from lambdas.onboarding.context import Context, Key, tag_list, tag_map
 from lambdas.onboarding.iam_principals import SETTLING
@@ -25,7 +26,6 @@ UNSEEN: Final = (*GONE, "AccessDeniedException")
 # then. It asks to back off and try again (DeleteSecret, ForceDeleteWithoutRecovery).
 _BEING_DELETED: Final = ("InvalidRequestException",)
 MAX_KEYS: Final = 2  # IAM quotas: access keys of one user
-ROTATION_TAG: Final = "castai-eks-cdk:rotation"
 
 
 class _Stored(msgspec.Struct, rename="camel"):

@@ -23,6 +23,7 @@ from lambdas.common.eks import Cluster, Token, token_for
 from lambdas.common.errors import CastaiError, PermanentError, SettingsError, bug
 from lambdas.common.kubernetes_objects import Kube
 from lambdas.common.logs import quiet_libraries
+from lambdas.common.names import OWN_ROLE_VARIABLE
 from lambdas.common.text import cut_lines
 from lambdas.onboarding import names, steps
 from lambdas.onboarding.context import CALL_PATIENCE, Clients, Context, Place
@@ -33,7 +34,6 @@ from lambdas.onboarding.properties import Kind, Onboarding, Request, parse_reque
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-OWN_ROLE: Final = "OWN_ROLE_ARN"
 # s of an invocation kept for its very end: to take back our own access to the cluster, which is an
 # administrator's, with the retries of that call; and to answer.
 RESERVE: Final = temporary_access.CALL_PATIENCE + 15.0
@@ -72,9 +72,9 @@ class Means:
 @cache
 def means() -> Means:
     """Built once per container. Raises SettingsError, or AwsRefusedError without an identity."""
-    own_role = os.environ.get(OWN_ROLE, "")
+    own_role = os.environ.get(OWN_ROLE_VARIABLE, "")
     if not own_role:
-        raise SettingsError(f"Set {OWN_ROLE} to the ARN of this function's role")
+        raise SettingsError(f"Set {OWN_ROLE_VARIABLE} to the ARN of this function's role")
     return means_of(own_role)
 
 

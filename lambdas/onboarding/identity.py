@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lambdas.common.errors import PermanentError
+from lambdas.common.names import FORMER_IDS_TAG
 from lambdas.onboarding import iam_principals, names, ownership, policies
 from lambdas.onboarding.context import Context, tag_list, tag_map
 from lambdas.onboarding.iam_principals import CONFLICT, GONE, SETTLING, Role, User, Wanted
@@ -86,7 +87,7 @@ def principals(ctx: Context) -> list[tuple[Mode, User | Role]]:
 def remove(ctx: Context) -> None:
     """The user, the role, or whichever of the two is not protected."""
     attachable = [
-        *policies.identity_managed_policies(ctx.place.partition, Permissions.SEEDS),
+        *policies.identity_managed_policies(ctx.place.partition, Permissions.FULL),
         *(ctx.scope.policy_arn(account_wide=shared) for shared in (False, True)),
     ]
     inline = [names.INLINE_POLICY]
@@ -180,7 +181,7 @@ def _memory(ctx: Context) -> dict[str, str]:
             f"Remove what carries former ids of {ctx.onboarding.cluster_name} first: "
             f"{', '.join(former)}"
         )
-    return {names.FORMER_IDS_TAG: " ".join(former)} if former else {}
+    return {FORMER_IDS_TAG: " ".join(former)} if former else {}
 
 
 def forget_former_ids(ctx: Context) -> None:
@@ -189,7 +190,7 @@ def forget_former_ids(ctx: Context) -> None:
         return
     name = names.node_role_name(ctx.onboarding.cluster_name, ctx.facts.cluster_id)
     role = Role(ctx, name)
-    ctx.ledger.update(role.thing, lambda: role.retag({}, [names.FORMER_IDS_TAG]), detail="tags")
+    ctx.ledger.update(role.thing, lambda: role.retag({}, [FORMER_IDS_TAG]), detail="tags")
 
 
 def _ipv6_policy(ctx: Context) -> dict[str, policies.Document]:

@@ -12,23 +12,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from lambdas.common.errors import PermanentError
+from lambdas.common.names import CLUSTER_ID_TAG, CLUSTER_NAME_PATTERN, CLUSTER_TAG
 
 INLINE_POLICY: Final = "CastEKSRestrictedAccess"
 IPV6_POLICY: Final = "CastEC2AssignIPv6Policy"
 """On the node role of an IPv6 cluster, as CAST AI's script names it."""
 ACCOUNT_WIDE_POLICY: Final = "CastEKSPolicy"
-SPOT_ROLE: Final = "CastLambdaRoleForSpot"
-SPOT_HANDLER_GROUP: Final = "castai:spot-handler"
-"""The spot handler's group in a cluster; manifests/spot-handler-rbac.yaml gives it its rights."""
 SPOT_FUNCTION: Final = "cast-ai-ec2-events-handler"
 """The function that CAST AI's backend itself deployed until 2022, one per account and region."""
 
-OWNER_TAG: Final = "castai-eks-cdk:owner"
-"""On all that the onboarding makes; the value is the cluster's ARN. Nothing without it is ever
-deleted."""
-CLUSTER_ID_TAG: Final = "cast:cluster-id"
-FORMER_IDS_TAG: Final = "castai-eks-cdk:former-ids"
-"""On the node role: CAST AI's former ids of the cluster, until nothing that carries one is left."""
 MAX_FORMER_IDS: Final = 6  # as many as fit into the 256 characters of a tag's value
 
 
@@ -47,7 +39,6 @@ POLICY_LIMIT: Final = Limit("IAM policy", 128, "IAM quotas")
 SECURITY_GROUP_LIMIT: Final = Limit("EC2 security group", 255, "EC2 CreateSecurityGroup")
 SECRET_LIMIT: Final = Limit("Secrets Manager secret", 512, "Secrets Manager CreateSecret")
 
-_CLUSTER = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,99}")  # EKS CreateCluster, parameter name
 _CLUSTER_ID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _PATH = re.compile(r"/(?:[\x21-\x2e\x30-\x7e]+/)*")  # IAM CreateRole, parameter Path
 _PATH_CHARACTERS = 512
@@ -67,7 +58,7 @@ def checked_cluster(cluster: str) -> str:
     Raises:
         NameRefusedError: EKS would not take it as the name of a cluster.
     """
-    if not _CLUSTER.fullmatch(cluster):
+    if not re.fullmatch(CLUSTER_NAME_PATTERN, cluster):
         raise NameRefusedError(
             f"Give the name of an EKS cluster, not {cluster!r}: 1 to 100 letters, digits, "
             "hyphens and underscores, the first a letter or a digit."
@@ -162,9 +153,9 @@ def physical_id(account: str, region: str, cluster: str) -> str:
     return f"castai-eks/{account}/{region}/{checked_cluster(cluster)}"
 
 
-def owner_tags(cluster_arn: str) -> dict[str, str]:
+def cluster_tags(cluster_arn: str) -> dict[str, str]:
     """The tags that say whose a thing is: made by this project for this cluster."""
-    return {OWNER_TAG: cluster_arn}
+    return {CLUSTER_TAG: cluster_arn}
 
 
 def security_group_tags(cluster: str, cluster_id: str) -> dict[str, str]:

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from lambdas.common.names import CLUSTER_TAG, OWNER_TAG, SHARED_AS_TAG
 from lambdas.onboarding import names
 
-RESOURCE_TAG: Final = "castai-eks-cdk:resource"
 ACCOUNT_WIDE: Final = "account-wide"
 """Value of the owner tag on the one policy that all clusters of an account share."""
 
@@ -29,36 +29,32 @@ class Owner:
         """What to put on a thing that we make; `extra` are the user's own tags."""
         return {
             **(extra or {}),
-            **names.owner_tags(self.cluster_arn),
-            RESOURCE_TAG: self.resource,
+            **names.cluster_tags(self.cluster_arn),
+            OWNER_TAG: self.resource,
         }
 
     def owns(self, tags: Mapping[str, str]) -> bool:
         """Whether a thing with these tags is ours to change and to delete."""
         return (
-            tags.get(names.OWNER_TAG) == self.cluster_arn
-            and tags.get(RESOURCE_TAG, self.resource) == self.resource
+            tags.get(CLUSTER_TAG) == self.cluster_arn
+            and tags.get(OWNER_TAG, self.resource) == self.resource
         )
-
-
-SHARED_AS_TAG: Final = "castai-eks-cdk:shared-as"
-"""On the shared policy: the properties that its document follows."""
 
 
 def shared_tags(extra: Mapping[str, str], shared_as: str = "") -> dict[str, str]:
     """Tags of a thing that all clusters of the account share."""
-    return {**extra, names.OWNER_TAG: ACCOUNT_WIDE, SHARED_AS_TAG: shared_as}
+    return {**extra, CLUSTER_TAG: ACCOUNT_WIDE, SHARED_AS_TAG: shared_as}
 
 
 def is_shared(tags: Mapping[str, str]) -> bool:
     """Whether this project made the thing for all clusters of the account."""
-    return tags.get(names.OWNER_TAG) == ACCOUNT_WIDE
+    return tags.get(CLUSTER_TAG) == ACCOUNT_WIDE
 
 
 def described(tags: Mapping[str, str]) -> str:
     """Who owns a thing that is not ours, in words for an error."""
-    cluster = tags.get(names.OWNER_TAG)
+    cluster = tags.get(CLUSTER_TAG)
     if not cluster:
         return "made by someone else"
-    by = tags.get(RESOURCE_TAG)
+    by = tags.get(OWNER_TAG)
     return f"belongs to {cluster}" + (f", onboarded by {by}" if by else "")

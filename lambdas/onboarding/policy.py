@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from lambdas.common.errors import AwsRefusedError, PermanentError
+from lambdas.common.names import SHARED_AS_TAG
 from lambdas.onboarding import identity, ownership, policies
 from lambdas.onboarding.context import Context, tag_list, tag_map
 from lambdas.onboarding.iam_principals import CONFLICT, GONE, SETTLING, compact
@@ -93,7 +94,7 @@ def _refuse_differences(ctx: Context, arn: str, tags: Mapping[str, str]) -> None
         PermanentError: the policy follows other properties, others use it, and this cluster's
             properties before were not those.
     """
-    now = tags.get(ownership.SHARED_AS_TAG)
+    now = tags.get(SHARED_AS_TAG)
     wished = _shared_as(ctx.onboarding)
     previous = ctx.previous
     if now in {None, wished}:

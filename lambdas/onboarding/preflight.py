@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from lambdas.common import eks as clusters
 from lambdas.common.errors import AwsRefusedError, CastaiError, PermanentError
+from lambdas.common.names import CLUSTER_ID_TAG, FORMER_IDS_TAG
 from lambdas.onboarding import cluster_access, identity, names, security_group
 from lambdas.onboarding.context import Context, tag_map
 from lambdas.onboarding.iam_principals import GONE, Principal, Role, User
@@ -173,7 +174,7 @@ def _with_remembered(ctx: Context) -> tuple[str, ...]:
     for each in ctx.known_ids:
         role = Role(ctx, names.node_role_name(ctx.onboarding.cluster_name, each)).found()
         if role and ctx.owner.owns(role.tags):
-            remembered += role.tags.get(names.FORMER_IDS_TAG, "").split()
+            remembered += role.tags.get(FORMER_IDS_TAG, "").split()
     return tuple(dict.fromkeys([*ctx.facts.former_ids, *remembered]))
 
 
@@ -197,7 +198,7 @@ def _own_path(ctx: Context, found_ids: Collection[str]) -> str:
 
 
 def _own_id(ctx: Context, tags: Mapping[str, str]) -> str | None:
-    return tags.get(names.CLUSTER_ID_TAG) if ctx.owner.owns(tags) else None
+    return tags.get(CLUSTER_ID_TAG) if ctx.owner.owns(tags) else None
 
 
 def _registered(ctx: Context) -> str:

@@ -68,7 +68,7 @@ class Onboarding(Struct, frozen=True, kw_only=True, rename="pascal"):
     """Name or ARN of the Secrets Manager secret with CAST AI's API key; never the key."""
     principal_arn: _Arn | None = None
     """Who may assume the role, from CAST AI's console; needed only without ApiKeySecret."""
-    permissions: Permissions = Permissions.SEEDS
+    permissions: Permissions = Permissions.FULL
     manage_spot_lambda: bool = False
     """Whether CAST AI's identity may manage a spot function of its own, under a role of its own."""
     account_wide_policy: bool = False
@@ -237,11 +237,11 @@ def _security_groups(given: object) -> object:
 
 def _checked_tags(tags: dict[str, str]) -> dict[str, str]:
     """Refuse too many tags, and keys that AWS or ownership claim."""
-    reserved = [key for key in tags if key.lower().startswith(("aws:", "castai-eks-cdk:", "cast:"))]
+    reserved = [key for key in tags if key.lower().startswith(("aws:", "castai-eks:", "cast:"))]
     if reserved:
         raise RequestRefusedError(
             f"choose other keys than {', '.join(sorted(reserved))}: "
-            "aws:, cast: and castai-eks-cdk: are reserved"
+            "aws:, cast: and castai-eks: are reserved"
         )
     if len(tags) > MAX_TAGS:
         raise RequestRefusedError(f"give at most {MAX_TAGS} tags, not {len(tags)}")
@@ -290,7 +290,7 @@ def _contradictions(onboarding: Onboarding) -> list[str]:
             "PrincipalArn: give who may assume the role (CAST AI's console shows it), "
             "or ApiKeySecret so that it is asked for"
         )
-    if onboarding.account_wide_policy and onboarding.permissions is Permissions.TIGHT:
+    if onboarding.account_wide_policy and onboarding.permissions is Permissions.STRICT:
         faults.append("AccountWidePolicy: a policy bound to one cluster's tags cannot be shared")
     role = (onboarding.spot_handler_role_arn or "").rpartition("/")[2]
     if onboarding.manage_spot_lambda and (fault := fault_of_spot_role(role)):

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from lambdas.common.errors import AwsRefusedError, PermanentError
+from lambdas.common.names import CLUSTER_TAG
 from lambdas.onboarding import names
 from lambdas.onboarding.context import Context, tag_list, tag_map
 
@@ -196,7 +197,7 @@ def _delete(ctx: Context, group: str) -> None:
 
 def owned(ctx: Context) -> list[Any]:
     """The security groups that carry our tags, in whatever VPC."""
-    groups = filtered(ctx, **{f"tag:{names.OWNER_TAG}": ctx.owner.cluster_arn})
+    groups = filtered(ctx, **{f"tag:{CLUSTER_TAG}": ctx.owner.cluster_arn})
     return [group for group in groups if ctx.owner.owns(tag_map(group.get("Tags")))]
 
 

@@ -8,26 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from lambdas.onboarding import names
+from lambdas.common.names import AGENT_METADATA, OWNER_ANNOTATION, SPOT_HANDLER, SPOT_HANDLER_GROUP
 from lambdas.onboarding.context import Context
 
-NAME: Final = "castai-spot-handler"
-GROUP: Final = names.SPOT_HANDLER_GROUP
 API: Final = "rbac.authorization.k8s.io"
 VERSION: Final = f"{API}/v1"
 LABELS: Final = {
-    "app.kubernetes.io/name": NAME,
+    "app.kubernetes.io/name": SPOT_HANDLER,
     "app.kubernetes.io/part-of": "castai-eks-cdk",
 }
-OWNER_ANNOTATION: Final = "castai-eks-cdk/resource"
-"""On what the onboarding made, and not on what was applied by hand."""
 
 RULES: Final[tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = (
     ("nodes", ("get", "list", "patch"), ()),
     ("pods", ("get", "list", "watch", "delete"), ()),
     ("pods/eviction", ("create",), ()),
     ("events", ("create",), ()),
-    ("configmaps", ("get",), ("castai-agent-metadata",)),
+    ("configmaps", ("get",), (AGENT_METADATA,)),
 )
 """Resource, verbs, and the names of the only objects where not all are meant."""
 
@@ -48,19 +44,19 @@ def binding() -> Object:
     """The ClusterRoleBinding to the group that access entry and aws-auth give the handler."""
     return {
         **_head("ClusterRoleBinding"),
-        "roleRef": {"apiGroup": API, "kind": "ClusterRole", "name": NAME},
-        "subjects": [{"apiGroup": API, "kind": "Group", "name": GROUP}],
+        "roleRef": {"apiGroup": API, "kind": "ClusterRole", "name": SPOT_HANDLER},
+        "subjects": [{"apiGroup": API, "kind": "Group", "name": SPOT_HANDLER_GROUP}],
     }
 
 
 def _head(kind: str) -> Object:
-    metadata = {"name": NAME, "labels": dict(LABELS)}
+    metadata = {"name": SPOT_HANDLER, "labels": dict(LABELS)}
     return {"apiVersion": VERSION, "kind": kind, "metadata": metadata}
 
 
 def thing(kind: str) -> str:
     """The thing that one of the two is."""
-    return f"{kind} {NAME}"
+    return f"{kind} {SPOT_HANDLER}"
 
 
 def ensure(ctx: Context) -> None:
@@ -70,12 +66,12 @@ def ensure(ctx: Context) -> None:
     for wanted in (role(), binding()):
         kind = wanted["kind"]
         wanted["metadata"]["annotations"] = {OWNER_ANNOTATION: ctx.resource}
-        found = ctx.kube().get(VERSION, kind, NAME)
+        found = ctx.kube().get(VERSION, kind, SPOT_HANDLER)
         if found is None:
             ctx.ledger.create(
                 thing(kind),
                 lambda wanted=wanted: ctx.kube().apply(wanted),  # type: ignore[misc]
-                undo=lambda kind=kind: ctx.kube().delete(VERSION, kind, NAME),  # type: ignore[misc]
+                undo=lambda kind=kind: ctx.kube().delete(VERSION, kind, SPOT_HANDLER),  # type: ignore[misc]
             )
         elif _meaning(found) == _meaning(wanted):
             ctx.ledger.keep(thing(kind))
@@ -91,7 +87,7 @@ def ensure(ctx: Context) -> None:
 
 
 def _now(ctx: Context, kind: str) -> Object:
-    return ctx.kube().get(VERSION, kind, NAME) or _head(kind)
+    return ctx.kube().get(VERSION, kind, SPOT_HANDLER) or _head(kind)
 
 
 def _put(ctx: Context, over: Object, wanted: Object) -> None:
@@ -130,7 +126,7 @@ def remove(ctx: Context) -> None:
     for kind in ("ClusterRoleBinding", "ClusterRole"):
         if thing(kind) in ctx.ledger.protected:
             continue
-        found = ctx.kube().get(VERSION, kind, NAME)
+        found = ctx.kube().get(VERSION, kind, SPOT_HANDLER)
         if found is None:
             continue
         if not _is_ours(ctx, found):
@@ -138,13 +134,13 @@ def remove(ctx: Context) -> None:
             continue
         ctx.ledger.delete(
             thing(kind),
-            lambda kind=kind: ctx.kube().delete(VERSION, kind, NAME),  # type: ignore[misc]
+            lambda kind=kind: ctx.kube().delete(VERSION, kind, SPOT_HANDLER),  # type: ignore[misc]
         )
 
 
 def is_ours(ctx: Context) -> bool:
     """Whether we put the spot handler's rights into the cluster."""
-    found = ctx.kube().get(VERSION, "ClusterRoleBinding", NAME)
+    found = ctx.kube().get(VERSION, "ClusterRoleBinding", SPOT_HANDLER)
     return found is not None and _is_ours(ctx, found)
 
 

@@ -12,6 +12,7 @@ import msgspec
 from lambdas.common import retry
 from lambdas.common.clock import Clock
 from lambdas.common.errors import ClusterRefusedError, ClusterUnavailableError
+from lambdas.common.names import MARKS_ANNOTATION
 from lambdas.spot_handler.node_api import ClusterApi, Node, Taint
 from lambdas.spot_handler.notices import Notice
 from lambdas.spot_handler.retry import retried
@@ -22,7 +23,6 @@ DRAIN_LABEL = "autoscaling.cast.ai/draining"
 # counts, so a value that the user gave it stays.
 NO_BALANCER_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
 # What we set on the node of an instance that may return, so that no mark of others is taken back.
-MARKS_ANNOTATION = "castai-eks-cdk/marks"
 CONFLICT = 409
 
 

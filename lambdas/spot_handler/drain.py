@@ -20,6 +20,7 @@ from typing import Any
 from lambdas.common import retry
 from lambdas.common.clock import Clock
 from lambdas.common.errors import ClusterForbiddenError, ClusterUnavailableError
+from lambdas.common.names import SPOT_HANDLER_GROUP
 from lambdas.spot_handler import evictions, pods
 from lambdas.spot_handler.evictions import Reading, Verdict
 from lambdas.spot_handler.node_api import ClusterApi, Pod, PodList
@@ -386,7 +387,7 @@ class Drain:
         """
         self._forbidden = ClusterForbiddenError(
             "Apply manifests/spot-handler-rbac.yaml, and give the function's role the group "
-            f"castai:spot-handler: {reason}"
+            f"{SPOT_HANDLER_GROUP}: {reason}"
         )
         self._give_up(going, reason)
 

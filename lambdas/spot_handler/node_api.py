@@ -27,6 +27,7 @@ from lambdas.common.errors import (
     ClusterUnauthorizedError,
     ClusterUnavailableError,
 )
+from lambdas.common.names import SPOT_HANDLER_GROUP
 from lambdas.common.text import cut
 from lambdas.spot_handler.notices import INSTANCE_ID
 
@@ -406,7 +407,7 @@ class ClusterApi:
         if now - self._refused_since >= UNAUTHORIZED_PATIENCE:
             raise ClusterUnauthorizedError(
                 "Give the function's role access to the cluster (an access entry with the group "
-                f"castai:spot-handler): {_named(response)}: 401 {_words_of(response)}"
+                f"{SPOT_HANDLER_GROUP}): {_named(response)}: 401 {_words_of(response)}"
             )
 
     @contextlib.asynccontextmanager
@@ -479,7 +480,7 @@ def failure(what: str, code: int, status: Status, retry_after: float | None) -> 
     if code == httpx2.codes.FORBIDDEN and lacks_right(status.message):
         return ClusterForbiddenError(
             "Apply manifests/spot-handler-rbac.yaml and give the function's role the group "
-            f"castai:spot-handler: {what}: 403 {words}"
+            f"{SPOT_HANDLER_GROUP}: {what}: 403 {words}"
         )
     if code in _PASSING or code >= httpx2.codes.INTERNAL_SERVER_ERROR:
         return ClusterUnavailableError(f"{what}: {code} {words}", retry_after=retry_after)

@@ -12,6 +12,7 @@ import httpx2
 from lambdas.common import api_key, aws, castai
 from lambdas.common.clock import Clock
 from lambdas.common.errors import CastaiError, ClusterForbiddenError
+from lambdas.common.names import AGENT, AGENT_CLUSTER_ID, AGENT_METADATA, CLUSTER_ID_TAG
 from lambdas.spot_handler.instances import Instance
 from lambdas.spot_handler.node_api import ClusterApi, Node
 from lambdas.spot_handler.result import Report, Told
@@ -21,11 +22,7 @@ if TYPE_CHECKING:
     import botocore.session
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
-CLUSTER_ID_TAG = "cast:cluster-id"
 NODE_ID_LABEL = "provisioner.cast.ai/node-id"
-AGENT_NAMESPACE = "castai-agent"
-AGENT_METADATA = "castai-agent-metadata"  # the ConfigMap in which the agent's cluster id stands
-CLUSTER_ID_KEY = "CLUSTER_ID"
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class CastAi:
                 report.told = Told.NO_CLUSTER_ID
                 report.reason = (
                     f"neither the tag {CLUSTER_ID_TAG} of the instance nor the ConfigMap "
-                    f"{AGENT_NAMESPACE}/{AGENT_METADATA} names CAST AI's cluster id"
+                    f"{AGENT}/{AGENT_METADATA} names CAST AI's cluster id"
                 )
                 return
             call = castai.event_call(
@@ -70,13 +67,13 @@ class CastAi:
         """The id that the agent works under; empty where there is no agent, or no right to look."""
         try:
             data = await retried(
-                lambda: api.config_map(AGENT_NAMESPACE, AGENT_METADATA),
+                lambda: api.config_map(AGENT, AGENT_METADATA),
                 until=until,
                 clock=self.clock,
             )
         except ClusterForbiddenError:
             return ""
-        return (data or {}).get(CLUSTER_ID_KEY, "")
+        return (data or {}).get(AGENT_CLUSTER_ID, "")
 
     async def _send(self, call: castai.Call, report: Report, until: float) -> None:
         key = castai.checked_key(await asyncio.to_thread(self.read_key))

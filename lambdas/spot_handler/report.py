@@ -12,13 +12,12 @@ from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
 from lambdas.common.clock import Clock
 from lambdas.common.errors import CastaiError
+from lambdas.common.names import METRICS_NAMESPACE, METRICS_SERVICE
 from lambdas.common.text import cut
 from lambdas.spot_handler.node_api import ClusterApi, Node
 from lambdas.spot_handler.notices import Kind, Notice
 from lambdas.spot_handler.result import Outcome, Result
 
-SERVICE = "spot-handler"
-NAMESPACE = "CastAI/SpotHandler"
 NO_CLUSTER = "none"  # a CloudWatch dimension must not be empty
 MESSAGE_LIMIT = 1024  # characters of a Kubernetes Event's message
 PODS_NAMED = 10  # pods an Event names; the log names all
@@ -27,7 +26,7 @@ PODS_NAMED = 10  # pods an Event names; the log names all
 @cache
 def logger() -> Logger:
     """The container's logger; its level comes from the environment."""
-    return Logger(service=SERVICE, use_rfc3339=True)  # what Lambda's own level filter reads
+    return Logger(service=METRICS_SERVICE, use_rfc3339=True)  # what Lambda's own level filter reads
 
 
 def log(result: Result) -> None:
@@ -84,7 +83,7 @@ def measure(result: Result) -> None:
 def _emit(
     counts: Mapping[str, float], seconds: Mapping[str, float], dimensions: Mapping[str, str]
 ) -> None:
-    metrics = EphemeralMetrics(namespace=NAMESPACE, service=SERVICE)
+    metrics = EphemeralMetrics(namespace=METRICS_NAMESPACE, service=METRICS_SERVICE)
     for key, text in dimensions.items():
         metrics.add_dimension(key, text)
     for name, count in counts.items():

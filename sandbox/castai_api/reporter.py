@@ -16,7 +16,8 @@ from lightkube import ApiError, Client
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Secret
 
-NAME = "castai-agent"
+from lambdas.common.names import AGENT
+
 EVERY = 0.5  # s between two reports
 TIMEOUT = 5.0  # s for one
 
@@ -31,7 +32,7 @@ _IDENTITY = {
 def reporting(client: Client) -> Iterator[None]:
     """Report from a thread for as long as the `with` lasts; `client` reads the cluster."""
     end = threading.Event()
-    thread = threading.Thread(target=_run, args=(client, end), name="castai-agent", daemon=True)
+    thread = threading.Thread(target=_run, args=(client, end), name=AGENT, daemon=True)
     thread.start()
     try:
         yield
@@ -55,8 +56,8 @@ def _run(client: Client, end: threading.Event) -> None:
 def agent(client: Client) -> tuple[str, str, dict[str, str]] | None:
     """URL, key and cluster that the running agent was given; None where none runs."""
     try:
-        deployment = client.get(Deployment, NAME, namespace=NAME)
-        secret = client.get(Secret, NAME, namespace=NAME)
+        deployment = client.get(Deployment, AGENT, namespace=AGENT)
+        secret = client.get(Secret, AGENT, namespace=AGENT)
     except ApiError as error:
         if error.status.code == 404:
             return None

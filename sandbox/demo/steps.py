@@ -7,7 +7,7 @@ from typing import Any
 from lightkube.resources.core_v1 import ConfigMap
 from lightkube.resources.rbac_authorization_v1 import ClusterRole
 
-from lambdas.onboarding.names import SPOT_HANDLER_GROUP
+from lambdas.common.names import AGENT, SPOT_HANDLER, SPOT_HANDLER_GROUP
 from sandbox import kubernetes, wait
 from sandbox.aws import spot_notice
 from sandbox.demo import checks, inventory
@@ -23,8 +23,7 @@ ENDED = ("succeeded", "failed", "expired", "discarded")
 NOT_YET = 400  # CAST AI's answer for credentials that do not work
 COMING_BACK = 20.0  # s for replacements to be ready after the drain
 
-AGENT = "castai-agent"
-SPOT_HANDLER = "castai-spot-handler"
+
 THE_AGENT = Somebody("the agent", f"system:serviceaccount:{AGENT}:{AGENT}")
 THE_HANDLER = Somebody("the spot handler", SPOT_HANDLER, SPOT_HANDLER_GROUP)
 

@@ -12,10 +12,8 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
+from lambdas.common.names import METRICS_NAMESPACE, METRICS_SERVICE
 from stacks.settings import SpotHandlerSettings
-
-METRICS_NAMESPACE = "CastAI/SpotHandler"
-SERVICE = "spot-handler"
 
 
 class SpotAlarms(Construct):
@@ -39,7 +37,7 @@ class SpotAlarms(Construct):
         pods_left = cloudwatch.Metric(
             namespace=METRICS_NAMESPACE,
             metric_name="PodsLeft",
-            dimensions_map={"service": SERVICE},
+            dimensions_map={"service": METRICS_SERVICE},
             statistic="Sum",
             period=minute,
         )

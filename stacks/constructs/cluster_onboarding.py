@@ -13,9 +13,9 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import custom_resources as cr
 from constructs import Construct
 
+from lambdas.common.names import OWN_ROLE_VARIABLE
 from lambdas.common.own_stack import STACK_ID
 from lambdas.onboarding import policies
-from lambdas.onboarding.handler import OWN_ROLE
 from lambdas.onboarding.policies import Scope
 from stacks.constructs.bundling import ROOT
 from stacks.constructs.nag import acknowledge, wildcards
@@ -97,7 +97,7 @@ class ClusterOnboarding(Construct):
             subnet_ids=common.subnet_ids,
             security_group_ids=common.security_group_ids,
             environment={
-                OWN_ROLE: role.role_arn,
+                OWN_ROLE_VARIABLE: role.role_arn,
                 STACK_ID: Stack.of(self).stack_id,
                 "POWERTOOLS_SERVICE_NAME": SERVICE,
                 "POWERTOOLS_LOG_LEVEL": common.log_level,

@@ -28,7 +28,7 @@ PLAIN: dict[str, Any] = {
 FULL: dict[str, Any] = {
     "castai:onboardClusters": ["blue", "x" * 90],
     "castai:onboardMode": "cross-account-role",
-    "castai:onboardPermissions": "tight",
+    "castai:onboardPermissions": "strict",
     "castai:onboardPath": "/castai/",
     "castai:onboardPermissionsBoundary": "arn:aws:iam::111122223333:policy/platform/Boundary",
     "castai:onboardKmsKey": "arn:aws:kms:eu-central-1:111122223333:key/0a1b2c3d",
@@ -101,7 +101,7 @@ class TestResource:
     def test_settings_become_properties_and_one_cluster_may_have_its_own(self, full: Stack) -> None:
         blue, long = (full.all(RESOURCE_TYPE)[each] for each in sorted(full.all(RESOURCE_TYPE)))
         assert (blue["Mode"], blue["Permissions"], blue["Path"]) == (
-            "cross-account-role", "tight", "/castai/",
+            "cross-account-role", "strict", "/castai/",
         )  # fmt: skip
         assert blue["SecurityGroup"] == ["sg-0a1b2c3d"]
         assert "SecurityGroup" not in long
@@ -307,7 +307,7 @@ class TestSettings:
                 PLAIN
                 | {
                     "castai:onboardAccountWidePolicy": "true",
-                    "castai:onboardByCluster": {"green": {"Permissions": "current"}},
+                    "castai:onboardByCluster": {"green": {"Permissions": "standard"}},
                 },
                 "green: give Permissions as for blue: they share one CastEKSPolicy",
             ),

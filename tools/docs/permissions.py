@@ -11,6 +11,7 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any, Final
 
+from lambdas.common.names import SPOT_ROLE
 from lambdas.onboarding import aws_auth, names, policies
 from lambdas.onboarding.policies import Document, Mode, Permissions, Scope
 from tools.docs.policy_reasons import CHAINS, NARROWED, WIDE
@@ -74,7 +75,7 @@ def _identity() -> Iterator[str]:
     yield (
         f"An IAM user (`{names.user_name('CLUSTER')}`) or a role that CAST AI assumes "
         f"(`{_shown(names.role_name('CLUSTER', EXAMPLE.cluster_id))}`). It carries AWS's policies "
-        "AmazonEC2ReadOnlyAccess and, but for `tight`, IAMReadOnlyAccess, and two of ours: the "
+        "AmazonEC2ReadOnlyAccess and, but for `strict`, IAMReadOnlyAccess, and two of ours: the "
         f"managed policy `{names.policy_name('CLUSTER', account_wide=False)}` and the inline "
         f"policy `{names.INLINE_POLICY}`. The property Permissions chooses how much they allow."
     )
@@ -82,7 +83,7 @@ def _identity() -> Iterator[str]:
         yield f"### `{permission}`"
         yield _ABOUT[permission]
         managed = policies.cast_eks_policy(
-            EXAMPLE, permission, manage_spot_lambda=permission is Permissions.SEEDS, boundary=None
+            EXAMPLE, permission, manage_spot_lambda=permission is Permissions.FULL, boundary=None
         )
         yield f"`{names.policy_name('CLUSTER', account_wide=False)}`"
         yield _statements(managed)
@@ -103,12 +104,12 @@ def _identity() -> Iterator[str]:
 
 
 _ABOUT: Final = {
-    Permissions.SEEDS: "Every permission group that CAST AI's product names. The last three "
+    Permissions.FULL: "Every permission group that CAST AI's product names. The last three "
     "statements of the managed policy, about a spot function of CAST AI's own, are there only "
     "with ManageSpotLambda, which is off by default: this app deploys the function.",
-    Permissions.CURRENT: "What CAST AI asks for today: roles, instance profiles and security "
+    Permissions.STANDARD: "What CAST AI asks for today: roles, instance profiles and security "
     "groups are made by the onboarding alone.",
-    Permissions.TIGHT: "As `current`, and bound to both tags of the cluster wherever AWS knows "
+    Permissions.STRICT: "As `standard`, and bound to both tags of the cluster wherever AWS knows "
     "tags. CAST AI reads no IAM.",
 }
 
@@ -180,7 +181,7 @@ def _roles() -> Iterator[str]:
         "removes the role. The function and its rules are CAST AI's and stay. It is never the role "
         "of the spot handler below: synth, the custom resource and `castai-eks` refuse a spot "
         f"handler's role named `{names.ANY_LAMBDA_ROLE}`. CAST AI's old script made a function "
-        f"`{names.SPOT_FUNCTION}` that runs as `{names.SPOT_ROLE}`. To change the code of a "
+        f"`{names.SPOT_FUNCTION}` that runs as `{SPOT_ROLE}`. To change the code of a "
         "function needs no iam:PassRole, so with ManageSpotLambda the onboarding refuses a "
         "function that runs as any role but one of this kind: delete it first. The onboarding "
         "looks once, in the cluster's region. Do not make a function of this name under another "
@@ -189,7 +190,7 @@ def _roles() -> Iterator[str]:
     )
     yield _statements(policies.lambda_role_policy(EXAMPLE))
     yield "## The spot handler"
-    yield f"The role `{names.SPOT_ROLE}`, which Lambda alone may assume:"
+    yield f"The role `{SPOT_ROLE}`, which Lambda alone may assume:"
     yield "\n".join(f"- `{arn}`" for arn in policies.spot_managed_policies("aws"))
     yield (
         "and an inline policy. `castai:rolePolicies=least-privilege` replaces the three by the "
@@ -438,13 +439,13 @@ def _managed_policy() -> Iterator[str]:
     yield (
         "The managed policy, and the inline policy that step 3 puts on the identity. "
         "[permissions.md](permissions.md) explains each statement. These are the documents of "
-        "`seeds` without a spot function of CAST AI's; `castai-eks policy cluster` prints the "
+        "`full` without a spot function of CAST AI's; `castai-eks policy cluster` prints the "
         "others."
     )
     managed = policies.cast_eks_policy(
-        _MARKED, Permissions.SEEDS, manage_spot_lambda=False, boundary=None
+        _MARKED, Permissions.FULL, manage_spot_lambda=False, boundary=None
     )
-    inline = policies.restricted_access(_MARKED, Permissions.SEEDS)
+    inline = policies.restricted_access(_MARKED, Permissions.FULL)
     yield _bash(
         _file("cast-eks-policy.json", managed),
         _file("restricted-access.json", inline),
@@ -458,7 +459,7 @@ def _managed_policy() -> Iterator[str]:
 def _user() -> Iterator[str]:
     yield "## 3. Identity: a user"
     yield "Or a role: go on with the next section instead."
-    arns = policies.identity_managed_policies("aws", Permissions.SEEDS)
+    arns = policies.identity_managed_policies("aws", Permissions.FULL)
     yield _bash(
         'aws iam create-user --user-name "$CAST_USER"',
         _attached("user", "CAST_USER", [*arns, "$POLICY_ARN"]),
@@ -473,7 +474,7 @@ def _user() -> Iterator[str]:
 def _role() -> Iterator[str]:
     yield "## 3. Identity: a role that CAST AI assumes"
     trust = policies.cross_account_trust(_PRINCIPAL, _MARKED.cluster_id)
-    arns = policies.identity_managed_policies("aws", Permissions.SEEDS)
+    arns = policies.identity_managed_policies("aws", Permissions.FULL)
     yield _bash(
         f"""
         PRINCIPAL=$(curl --silent --fail --header @castai-header --request POST \\
@@ -610,7 +611,7 @@ def _undo() -> Iterator[str]:
     yield _bash('aws ec2 delete-security-group --region "$REGION" --group-id "$GROUP_ID"')
     yield "Then disconnect, and remove in reverse. `mapRoles` and `mapUsers` by hand again."
     secret = _with_variables(names.credentials_secret_name(_MARKED.cluster))
-    identity = policies.identity_managed_policies("aws", Permissions.SEEDS)
+    identity = policies.identity_managed_policies("aws", Permissions.FULL)
     yield _bash(
         f"""
         jq --null-input '{{deleteProvisionedNodes: false, keepKubernetesResources: true}}' |

@@ -13,8 +13,8 @@ from lambdas.onboarding import names
 from lambdas.onboarding.policies import Permissions
 
 EVERY = frozenset(Permissions)
-UNBOUND = frozenset({Permissions.SEEDS, Permissions.CURRENT})
-SEEDS = frozenset({Permissions.SEEDS})
+UNBOUND = frozenset({Permissions.FULL, Permissions.STANDARD})
+FULL = frozenset({Permissions.FULL})
 
 
 class Reach(StrEnum):
@@ -50,7 +50,7 @@ WIDE = (
         ("iam:DeleteServiceLinkedRole",),
         "AWSServiceRoleForEC2Spot",
         Reach.ACCOUNT,
-        SEEDS,
+        FULL,
         "The same role; AWS refuses while any spot instance of the account uses it.",
     ),
     Wide(
@@ -59,7 +59,7 @@ WIDE = (
         Reach.ACCOUNT,
         UNBOUND,
         "A key pair belongs to an account and a region, and CAST AI publishes neither a name nor "
-        "a tag for its own. `tight` asks for the tag cast:cluster-id.",
+        "a tag for its own. `strict` asks for the tag cast:cluster-id.",
     ),
     Wide(
         (
@@ -74,14 +74,14 @@ WIDE = (
         Reach.VPC,
         UNBOUND,
         "The permission is about the cluster's VPC: what CAST AI has to clean up there does not "
-        "always carry the cluster's tags. Two clusters in one VPC share it; `tight` asks for the "
+        "always carry the cluster's tags. Two clusters in one VPC share it; `strict` asks for the "
         "tag cast:cluster-id.",
     ),
     Wide(
         ("ec2:CreateSecurityGroup",),
         "new security groups",
         Reach.VPC,
-        SEEDS,
+        FULL,
         "A new group belongs to a VPC; there is nothing of a cluster yet that it could be bound "
         "to.",
     ),
@@ -167,16 +167,16 @@ CHAINS = (
         f"{_LAUNCH}; iam:AttachRolePolicy, or SsmOnNodes",
         "AmazonSSMManagedInstanceCore",
         "read every parameter of Systems Manager",
-        SEEDS,
-        "`seeds` lets CAST AI attach it to the node role. Keep secrets in Secrets Manager.",
+        FULL,
+        "`full` lets CAST AI attach it to the node role. Keep secrets in Secrets Manager.",
     ),
     Chain(
         _NODE,
         f"{_LAUNCH}; iam:AttachRolePolicy, or EbsCsiOnNodes",
         "AmazonEBSCSIDriverPolicy",
         "copy, attach and change every volume and snapshot of the account",
-        SEEDS,
-        "`seeds` lets CAST AI attach it to the node role. A disk of another cluster can be copied "
+        FULL,
+        "`full` lets CAST AI attach it to the node role. A disk of another cluster can be copied "
         "and read.",
     ),
 )

@@ -1,6 +1,6 @@
 """Every IAM document of the onboarding: who may do what, as plain dicts.
 
-The actions of `Permissions.SEEDS` are those that CAST AI's onboarding grants and its product
+The actions of `Permissions.FULL` are those that CAST AI's onboarding grants and its product
 names; where its script says `*` and CAST AI works without, the resource is narrowed here.
 docs/permissions.md lists each narrowing, and what stays account-wide by nature.
 
@@ -17,6 +17,7 @@ from itertools import accumulate
 from typing import Any, Final
 
 from lambdas.common.errors import PermanentError
+from lambdas.common.names import CLUSTER_ID_TAG, SPOT_ROLE
 from lambdas.common.temporary_access import CLUSTER_ADMIN, VIEW
 from lambdas.onboarding import names
 
@@ -60,12 +61,12 @@ INTERFACE_READS: Final = ("ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets"
 class Permissions(StrEnum):
     """How much CAST AI may do."""
 
-    SEEDS = "seeds"
+    FULL = "full"
     """Every permission group that CAST AI's product names, the nodes' role included."""
-    CURRENT = "current"
+    STANDARD = "standard"
     """What CAST AI asks for today: it no longer makes roles, profiles or security groups."""
-    TIGHT = "tight"
-    """As current, and every write bound to the tags of this one cluster."""
+    STRICT = "strict"
+    """As standard, and every write bound to the tags of this one cluster."""
 
 
 class Mode(StrEnum):
@@ -94,7 +95,7 @@ class Scope:
     cluster_id: str
     vpc_id: str
     path: str = "/"
-    spot_role: str = names.SPOT_ROLE
+    spot_role: str = SPOT_ROLE
 
     def __post_init__(self) -> None:
         names.checked_cluster(self.cluster)
@@ -196,15 +197,15 @@ def cast_eks_policy(
         PermanentError: a shared policy cannot be bound to one cluster's tags.
     """
     _known(scope)
-    if account_wide and permissions is Permissions.TIGHT:
+    if account_wide and permissions is Permissions.STRICT:
         raise PermanentError(
-            "Use a policy per cluster with Permissions tight: the account-wide CastEKSPolicy is "
+            "Use a policy per cluster with Permissions strict: the account-wide CastEKSPolicy is "
             "shared by all clusters and cannot be bound to the tags of one."
         )
     if account_wide:
         scope = replace(scope, region="*")  # one document for the clusters of all regions
     where = _everywhere(scope) if account_wide else _here(scope)
-    seeds = permissions is Permissions.SEEDS
+    full = permissions is Permissions.FULL
     statements = [
         _allow(
             "PassRoleEC2",
@@ -212,9 +213,9 @@ def cast_eks_policy(
             [where.node_role],
             {"StringEquals": {"iam:PassedToService": _ec2_services(scope.partition)}},
         ),
-        *(_node_role_statements(scope, where, boundary) if seeds else ()),
+        *(_node_role_statements(scope, where, boundary) if full else ()),
         _service_linked_role(scope, permissions),
-        *(_security_group_statements(scope, where) if seeds else ()),
+        *(_security_group_statements(scope, where) if full else ()),
         *_key_pair_statements(scope, permissions),
         _allow(
             "TagOnLaunching",
@@ -250,7 +251,7 @@ def restricted_access(
     launch: Tags = {f"aws:RequestTag/{scope.cluster_tag}": "owned"}
     instance: Tags = {f"ec2:ResourceTag/{scope.cluster_tag}": ["owned", "shared"]}
     network: dict[str, Tags] = {"ArnEquals": {"ec2:Vpc": scope.vpc_arn}}
-    if permissions is Permissions.TIGHT:
+    if permissions is Permissions.STRICT:
         launch |= _own_tag("aws:RequestTag", scope)
         instance |= _own_tag("ec2:ResourceTag", scope)
         network["StringEquals"] = _own_tag("ec2:ResourceTag", scope)
@@ -377,7 +378,7 @@ def _node_role_statements(scope: Scope, where: _Where, boundary: str | None) -> 
 def _service_linked_role(scope: Scope, permissions: Permissions) -> Document:
     # The one that EC2 needs for spot instances; its ARN names both service and role.
     actions = ["iam:CreateServiceLinkedRole"]
-    if permissions is Permissions.SEEDS:
+    if permissions is Permissions.FULL:
         actions.append("iam:DeleteServiceLinkedRole")
     role = "role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"
     return _allow("SpotServiceLinkedRole", actions, [scope.iam(role)])
@@ -408,7 +409,7 @@ def _key_pair_statements(scope: Scope, permissions: Permissions) -> list[Documen
         keys,
         {"StringEquals": {"ec2:CreateAction": ["CreateKeyPair", "ImportKeyPair"]}},
     )
-    if permissions is not Permissions.TIGHT:
+    if permissions is not Permissions.STRICT:
         return [_allow("KeyPairs", [*create, *delete], keys), tag]
     return [
         _allow("CreateKeyPairs", create, keys, {"StringEquals": _own_tag("aws:RequestTag", scope)}),
@@ -639,7 +640,7 @@ def _identity_statements(
     user = [scope.pathless.user_arn] if Mode.USER in modes else []
     identity = [
         *policy_arns,
-        *identity_managed_policies(scope.partition, Permissions.SEEDS),
+        *identity_managed_policies(scope.partition, Permissions.FULL),
     ]
     return [
         _allow(
@@ -846,7 +847,7 @@ def _own_security_group_statements(scope: Scope) -> list[Document]:
             [groups],
             {
                 "ArnLike": {"ec2:Vpc": scope.vpc_arn},
-                "StringLike": {f"ec2:ResourceTag/{names.CLUSTER_ID_TAG}": scope.cluster_id or "*"},
+                "StringLike": {f"ec2:ResourceTag/{CLUSTER_ID_TAG}": scope.cluster_id or "*"},
             },
         ),
     ]
@@ -1187,8 +1188,8 @@ def lambda_trust(partition: str) -> Document:  # noqa: ARG001 - one name in ever
 
 
 def identity_managed_policies(partition: str, permissions: Permissions) -> tuple[str, ...]:
-    """AWS's policies for CAST AI's identity. The tight variant reads no IAM."""
-    read_iam = () if permissions is Permissions.TIGHT else ("IAMReadOnlyAccess",)
+    """AWS's policies for CAST AI's identity. The strict variant reads no IAM."""
+    read_iam = () if permissions is Permissions.STRICT else ("IAMReadOnlyAccess",)
     return _aws_managed(partition, ("AmazonEC2ReadOnlyAccess", *read_iam))
 
 
@@ -1301,4 +1302,4 @@ def _deny_elsewhere(sid: str, actions: Sequence[str], resources: list[str]) -> D
 
 def _own_tag(prefix: str, scope: Scope) -> Tags:
     """The tag that is on CAST AI's own things only, with this cluster's id."""
-    return {f"{prefix}/{names.CLUSTER_ID_TAG}": scope.cluster_id}
+    return {f"{prefix}/{CLUSTER_ID_TAG}": scope.cluster_id}

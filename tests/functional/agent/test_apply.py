@@ -17,11 +17,11 @@ from lambdas.agent.apply import (
     left,
     remove,
 )
-from lambdas.agent.manifest import NAME
 from lambdas.agent.read_only import NotReadOnlyError
 from lambdas.common import agent_status
 from lambdas.common.errors import ClusterRefusedError, ClusterUnauthorizedError
 from lambdas.common.kubernetes_objects import Kube
+from lambdas.common.names import AGENT
 from tests.functional.agent.conftest import OWNER, kube_of, objects
 
 AGENT_KINDS = (
@@ -36,21 +36,21 @@ def of_the_agent(cluster: ServedCluster) -> set[str]:
         f"{kind} {each['metadata']['name']}"
         for kind in AGENT_KINDS
         for each in cluster.list(kind)
-        if NAME in (each["metadata"]["name"], each["metadata"].get("namespace"))
+        if AGENT in (each["metadata"]["name"], each["metadata"].get("namespace"))
         and (kind, each["metadata"]["name"]) != ("ServiceAccount", "default")
         and each["metadata"]["name"] != "kube-root-ca.crt"
     }
 
 
 def is_available(cluster: Any) -> bool:
-    deployment = cluster.get("Deployment", NAME, NAME)
+    deployment = cluster.get("Deployment", AGENT, AGENT)
     return bool(deployment and deployment["status"].get("availableReplicas"))
 
 
 def foreign(kind: str, name: str, **body: Any) -> dict[str, Any]:
     versions = {"Deployment": "apps/v1", "ClusterRole": "rbac.authorization.k8s.io/v1"}
     metadata = {"name": name} if kind in ("Namespace", "ClusterRole") else {
-        "name": name, "namespace": NAME,
+        "name": name, "namespace": AGENT,
     }  # fmt: skip
     return {"apiVersion": versions.get(kind, "v1"), "kind": kind, "metadata": metadata, **body}
 
@@ -61,7 +61,7 @@ class TestApplying:
         assert len(changes.created) == len(AGENT_KINDS)
         cluster.until(is_available)
         assert agent_status.check(kube).installed
-        secret = cluster.get("Secret", NAME, NAME)
+        secret = cluster.get("Secret", AGENT, AGENT)
         assert secret is not None
         assert base64.b64decode(secret["data"]["API_KEY"]) == b"castai-key-for-tests"
 
@@ -83,13 +83,13 @@ class TestApplying:
         apply(kube, objects(Replicas="2"), owner=OWNER)
         changes = apply(kube, objects(), owner=OWNER)
         assert changes.deleted == ["PodDisruptionBudget castai-agent/castai-agent"]
-        assert cluster.list("PodDisruptionBudget", NAME) == []
+        assert cluster.list("PodDisruptionBudget", AGENT) == []
 
     def test_the_autoscalers_memory_is_left_to_it(self, cluster: ServedCluster, kube: Kube) -> None:
         apply(kube, objects(), owner=OWNER)
 
         def scale(running: SimulatedCluster) -> None:  # at once: the controller writes the status
-            deployment = running.get("Deployment", NAME, NAME)
+            deployment = running.get("Deployment", AGENT, AGENT)
             assert deployment is not None
             container = deployment["spec"]["template"]["spec"]["containers"][0]
             container["resources"]["requests"]["memory"] = "512Mi"
@@ -97,7 +97,7 @@ class TestApplying:
 
         cluster.run(scale)
         apply(kube, objects(key="another"), owner=OWNER)
-        after = cluster.get("Deployment", NAME, NAME)
+        after = cluster.get("Deployment", AGENT, AGENT)
         assert after is not None
         resources = after["spec"]["template"]["spec"]["containers"][0]["resources"]
         assert resources["requests"] == {"cpu": "100m", "memory": "512Mi"}
@@ -122,7 +122,7 @@ class TestApplying:
         cluster.faults.add("PATCH", "/deployments/", Answer(422, refusal))
         with pytest.raises(ClusterRefusedError, match="no"):
             apply(kube, objects(), owner=OWNER)
-        cluster.until(lambda state: state.get("Namespace", NAME) is None)
+        cluster.until(lambda state: state.get("Namespace", AGENT) is None)
         assert of_the_agent(cluster) == set()
 
     def test_the_wrong_token_is_explained(self, cluster: ServedCluster) -> None:
@@ -137,9 +137,9 @@ class TestWhatIsSomebodyElses:
     def test_an_agent_that_is_there_already_is_shown_and_not_touched(
         self, cluster: ServedCluster, kube: Kube
     ) -> None:
-        cluster.create(foreign("Namespace", NAME))
-        cluster.create(foreign("ClusterRole", NAME, rules=[]))
-        cluster.create(foreign("ServiceAccount", NAME))
+        cluster.create(foreign("Namespace", AGENT))
+        cluster.create(foreign("ClusterRole", AGENT, rules=[]))
+        cluster.create(foreign("ServiceAccount", AGENT))
         before = of_the_agent(cluster)
         with pytest.raises(ForeignObjectsError) as caught:
             apply(kube, objects(), owner=OWNER)
@@ -156,9 +156,9 @@ class TestWhatIsSomebodyElses:
     def test_a_namespace_that_was_there_is_used_and_kept(
         self, cluster: ServedCluster, kube: Kube
     ) -> None:
-        cluster.create(foreign("Namespace", NAME))
+        cluster.create(foreign("Namespace", AGENT))
         apply(kube, objects(), owner=OWNER)
-        namespace = cluster.get("Namespace", NAME)
+        namespace = cluster.get("Namespace", AGENT)
         assert namespace is not None
         assert "app.kubernetes.io/managed-by" not in namespace["metadata"].get("labels", {})
         remove(kube, owner=OWNER)
@@ -171,11 +171,11 @@ class TestWhatIsSomebodyElses:
         patch = {
             "apiVersion": "apps/v1",
             "kind": "Deployment",
-            "metadata": {"name": NAME, "namespace": NAME},
+            "metadata": {"name": AGENT, "namespace": AGENT},
             "spec": {"replicas": 3},
         }
         answer = kube._client._client._client.patch(
-            f"/apis/apps/v1/namespaces/{NAME}/deployments/{NAME}",
+            f"/apis/apps/v1/namespaces/{AGENT}/deployments/{AGENT}",
             params={"fieldManager": "kubectl", "force": "true"},
             headers={"Content-Type": "application/apply-patch+yaml"},
             json=patch,
@@ -186,7 +186,7 @@ class TestWhatIsSomebodyElses:
         assert "Deployment castai-agent/castai-agent: .spec.replicas is set by kubectl" in str(
             caught.value
         )
-        deployment = cluster.get("Deployment", NAME, NAME)
+        deployment = cluster.get("Deployment", AGENT, AGENT)
         assert deployment is not None
         assert deployment["spec"]["replicas"] == 3
 
@@ -197,7 +197,7 @@ class TestRemoving:
         apply(kube, objects(Replicas="2"), owner=OWNER)
         cluster.until(is_available)
         remove(kube, owner=OWNER)
-        cluster.until(lambda state: state.get("Namespace", NAME) is None)
+        cluster.until(lambda state: state.get("Namespace", AGENT) is None)
         assert left(kube, owner=OWNER) == ""
         assert {kind: len(cluster.list(kind)) for kind in AGENT_KINDS} == before
         assert cluster.list("Pod") == []
@@ -252,11 +252,11 @@ class TestRemoving:
         self, cluster: ServedCluster, kube: Kube
     ) -> None:
         apply(kube, objects(), owner=OWNER)
-        held = cluster.get("Namespace", NAME)
+        held = cluster.get("Namespace", AGENT)
         assert held is not None
         held["metadata"]["finalizers"] = ["example.org/held"]
         cluster.set(held)
-        cluster.delete("Namespace", NAME)
+        cluster.delete("Namespace", AGENT)
         with pytest.raises(NamespaceLeavingError, match="Wait until namespace castai-agent"):
             apply(kube, objects(), owner=OWNER)
 

@@ -13,12 +13,12 @@ from cli import session
 from cli.main import app
 from kubesim import ServedCluster
 from kubesim.cluster import ADMIN_TOKEN
-from lambdas.agent.manifest import NAME
 from lambdas.agent.read_only import NotReadOnlyError
 from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import Clock
 from lambdas.common.eks import Token
 from lambdas.common.errors import PermanentError
+from lambdas.common.names import AGENT
 from lambdas.onboarding.context import Clients
 from lambdas.onboarding.context import Place as AwsPlace
 from lambdas.onboarding.handler import Means
@@ -89,10 +89,10 @@ def test_connect_waits_until_cast_ai_sees_the_agent_and_disconnect_leaves_nothin
     assert done.exit_code == 0
     assert "CAST AI sees the agent." in done.output
     assert KEY not in done.output
-    assert cluster.get("Deployment", NAME, NAME)
+    assert cluster.get("Deployment", AGENT, AGENT)
     gone = run("disconnect", "prod", "--yes")
     assert gone.exit_code == 0
-    assert cluster.get("Namespace", NAME) is None
+    assert cluster.get("Namespace", AGENT) is None
 
 
 def test_connect_says_what_is_wrong_when_the_wait_ends(
@@ -116,8 +116,8 @@ def test_a_manifest_that_writes_is_refused_before_anything_is_applied(
     manifest.write_text(WRITER)
     with pytest.raises(NotReadOnlyError):
         run("connect", "prod", "--manifest", str(manifest))
-    assert cluster.get("Namespace", NAME) is None
-    assert cluster.get("ClusterRole", NAME) is None
+    assert cluster.get("Namespace", AGENT) is None
+    assert cluster.get("ClusterRole", AGENT) is None
 
 
 def test_disconnect_asks_first(run: Callable[..., Result], eks: Eks) -> None:

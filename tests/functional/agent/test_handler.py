@@ -11,9 +11,9 @@ from botocore.exceptions import ClientError
 
 from kubesim import Answer, ServedCluster
 from lambdas.agent.handler import READY_UNTIL, AgentResourceError, Means, respond
-from lambdas.agent.manifest import NAME
 from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import Clock
+from lambdas.common.names import AGENT
 from sandbox.castai_api.state import State
 from tests.functional.agent.conftest import ACCOUNT, KEY, REGION, ROLE, Eks, Secrets
 from tests.functional.agent.test_apply import is_available, of_the_agent
@@ -57,7 +57,7 @@ class TestConnecting:
         (cluster_id,) = castai.clusters
         assert answer["PhysicalResourceId"] == f"castai-agent:{ACCOUNT}:{REGION}:prod"
         assert answer["Data"]["ClusterId"] == cluster_id
-        metadata = cluster.get("ConfigMap", "castai-agent-metadata", NAME)
+        metadata = cluster.get("ConfigMap", "castai-agent-metadata", AGENT)
         assert metadata is not None
         assert metadata["data"] == {"API_URL": properties["ApiUrl"], "CLUSTER_ID": cluster_id}
         waiting = {**request, **answer}
@@ -73,7 +73,7 @@ class TestConnecting:
         properties["Replicas"] = "2"
         again = respond(event("Update", properties), tools, remaining=REMAINING)
         assert again["PhysicalResourceId"] == first["PhysicalResourceId"]
-        deployment = cluster.get("Deployment", NAME, NAME)
+        deployment = cluster.get("Deployment", AGENT, AGENT)
         assert deployment is not None
         assert deployment["spec"]["replicas"] == 2
 
@@ -97,7 +97,7 @@ class TestConnecting:
         seen = capfd.readouterr()
         for text in (json.dumps(answer), seen.out, seen.err, json.dumps(castai.shown())):
             assert KEY not in text
-        assert cluster.get("Secret", NAME, NAME) is not None
+        assert cluster.get("Secret", AGENT, AGENT) is not None
 
     def test_a_wrong_key_writes_nothing(
         self,
@@ -194,7 +194,7 @@ class TestWaiting:
     ) -> None:
         cluster.delete("Node", "node-1")
         waiting = self.waiting(tools, properties, **{READY_UNTIL: 0})
-        cluster.until(lambda state: state.list("Pod", NAME))
+        cluster.until(lambda state: state.list("Pod", AGENT))
         with pytest.raises(AgentResourceError, match=r"\(waited 600 s\)"):
             respond(waiting, tools, remaining=REMAINING)
 
@@ -423,7 +423,7 @@ class TestOwnAccess:
     def test_what_a_killed_run_left_is_used_and_removed(
         self, tools: Means, eks: Eks, properties: dict[str, Any]
     ) -> None:
-        eks.entries[ROLE] = {"tags": {"castai-eks-cdk:temporary": "true"}}
+        eks.entries[ROLE] = {"tags": {"castai-eks:temporary": "true"}}
         respond(event("Create", properties), tools, remaining=REMAINING)
         assert eks.entries == {}
 

@@ -28,10 +28,10 @@ from lambdas.common import aws
 from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import Clock
 from lambdas.common.eks import Token
+from lambdas.common.names import CLUSTER_TAG
 from lambdas.onboarding import handler, policies
 from lambdas.onboarding.context import Clients, Place
 from lambdas.onboarding.handler import Means
-from lambdas.onboarding.names import OWNER_TAG
 from lambdas.onboarding.policies import Document, Scope
 from sandbox.castai_api.server import running
 from sandbox.castai_api.state import State
@@ -466,7 +466,7 @@ def _tags(thing: Any) -> dict[str, str]:
 
 
 def _made_by_us(thing: Any) -> bool:
-    return OWNER_TAG in _tags(thing)
+    return CLUSTER_TAG in _tags(thing)
 
 
 def _attached(answer: Any) -> list[str]:

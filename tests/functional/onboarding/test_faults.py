@@ -140,7 +140,7 @@ def test_an_update_that_fails_is_rolled_back_by_the_old_properties(
 ) -> None:
     furnish(scene)
     clean = scene.snapshot()
-    new = {**new, "Tags": {"team": "platform"}, "Permissions": "tight", "SsmOnNodes": "true"}
+    new = {**new, "Tags": {"team": "platform"}, "Permissions": "strict", "SsmOnNodes": "true"}
     scene.create(**old)
     heal(scene)
     scene.update(old, **new)

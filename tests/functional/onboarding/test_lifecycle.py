@@ -13,10 +13,10 @@ from botocore.awsrequest import AWSResponse
 from kubesim import Hook
 from lambdas.common import aws, retry, temporary_access
 from lambdas.common.errors import CastaiError
+from lambdas.common.names import FORMER_IDS_TAG
 from lambdas.common.temporary_access import TEMPORARY_TAG
 from lambdas.onboarding import handler
 from lambdas.onboarding.in_use import InUseError
-from lambdas.onboarding.names import FORMER_IDS_TAG
 from lambdas.onboarding.steps import UNDO_TIME, InTheWayError, OffboardError, StepFailedError
 from tests.functional.onboarding.conftest import (
     API_KEY,
@@ -325,7 +325,7 @@ class TestUpdate:
     def test_fewer_rights_and_tags_are_taken_back(self, scene: Scene) -> None:
         old = {"Tags": {"team": "a", "cost": "1"}, "SsmOnNodes": "true"}
         scene.create(**old)
-        scene.update(old, Tags={"team": "b"}, Permissions="tight")
+        scene.update(old, Tags={"team": "b"}, Permissions="strict")
         attached, _, tags, _ = scene.snapshot()["users"]["cast-eks-prod"]
         assert arn_of("IAMReadOnly") not in attached
         assert tags["team"] == "b"
@@ -678,7 +678,7 @@ class TestPrincipalsOfTheSameName:
         scene.time.sleep(HOUR)
         scene.iam.create_user(
             UserName="cast-eks-prod",
-            Tags=[{"Key": "castai-eks-cdk:owner", "Value": scene.eks.arn}],
+            Tags=[{"Key": "castai-eks:cluster", "Value": scene.eks.arn}],
         )
         scene.eks.entries[user].groups = ["viewers"]
         before = scene.snapshot()["entries"]
@@ -913,7 +913,7 @@ class TestNeighbours:
         scene.beside("stage").iam.create_policy(
             PolicyName="CastEKSPolicy",
             PolicyDocument=POLICY,
-            Tags=[{"Key": "castai-eks-cdk:owner", "Value": "account-wide"}],
+            Tags=[{"Key": "castai-eks:cluster", "Value": "account-wide"}],
         )
         scene.update({}, RotationId="2")
         assert SHARED in scene.snapshot()["policies"]
@@ -946,11 +946,11 @@ class TestNeighbours:
 
     def test_a_cluster_joins_a_shared_policy_as_it_is_or_is_refused(self, scene: Scene) -> None:
         wish = {"AccountWidePolicy": "true"}
-        other = {**wish, "Permissions": "current"}
+        other = {**wish, "Permissions": "standard"}
         stage = scene.beside("stage")
         scene.create(**wish)
         before = scene.snapshot()
-        with pytest.raises(CastaiError, match=r"Permissions=seeds.*the same for every cluster"):
+        with pytest.raises(CastaiError, match=r"Permissions=full.*the same for every cluster"):
             stage.create(resource="Stage", **other)
         assert scene.snapshot() == before
         stage.create(resource="Stage", **wish)

@@ -25,6 +25,7 @@ from kubesim.authentication import User
 from kubesim.virtual import VirtualLoop, run_virtual
 from lambdas.common import aws, eks_token
 from lambdas.common.clock import Clock
+from lambdas.common.names import METRICS_SERVICE
 from lambdas.spot_handler import handler, instances, interruption, notices, report
 from lambdas.spot_handler.interruption import Means
 from lambdas.spot_handler.nodes import Clusters
@@ -256,7 +257,7 @@ def container() -> None:
     report.logger.cache_clear()
     report.logger()
     # logging's registry outlives the container, and with it the stream of an earlier test.
-    for known in logging.getLogger(report.SERVICE).handlers:
+    for known in logging.getLogger(METRICS_SERVICE).handlers:
         assert isinstance(known, logging.StreamHandler)
         known.stream = Stdout()
 

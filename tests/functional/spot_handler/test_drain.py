@@ -428,7 +428,7 @@ async def test_an_instance_that_runs_again_gets_its_node_back(scene: Scene, acti
         await scene.notice(action=action)
         marked = cluster.get("nodes", scene.node)
         assert marked is not None
-        assert "castai-eks-cdk/marks" in marked["metadata"]["annotations"]
+        assert "castai-eks/marks" in marked["metadata"]["annotations"]
         # EventBridge delivers out of order: this start was before the notice.
         late = await scene.running(age=60)
         assert late.outcome is Outcome.IGNORED
@@ -439,7 +439,7 @@ async def test_an_instance_that_runs_again_gets_its_node_back(scene: Scene, acti
         assert not back["spec"].get("unschedulable")
         assert other in back["spec"]["taints"]
         assert TAINT not in back["spec"]["taints"]
-        assert not {"autoscaling.cast.ai/draining", "castai-eks-cdk/marks"} & {
+        assert not {"autoscaling.cast.ai/draining", "castai-eks/marks"} & {
             *back["metadata"]["labels"], *back["metadata"].get("annotations", {})
         }  # fmt: skip
 

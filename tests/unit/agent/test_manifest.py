@@ -10,8 +10,9 @@ import pytest
 from lightkube.codecs import from_dict
 
 from lambdas.agent import read_only
-from lambdas.agent.manifest import NAME, OWNED, Object, Place, render
+from lambdas.agent.manifest import OWNED, Object, Place, render
 from lambdas.agent.properties import AGENT_IMAGE, AUTOSCALER_IMAGE, parse
+from lambdas.common.names import AGENT
 
 KEY = "castai-key-for-tests"
 PLACE = Place(account="123456789012", region="eu-central-1", cluster="prod")
@@ -27,7 +28,7 @@ def rendered(**properties: Any) -> dict[tuple[str, str], Object]:
 
 
 def pod(**properties: Any) -> Object:
-    deployment = rendered(**properties)["Deployment", NAME]
+    deployment = rendered(**properties)["Deployment", AGENT]
     spec: Object = deployment["spec"]["template"]["spec"]
     return spec
 
@@ -67,14 +68,14 @@ def test_every_object_of_the_mission_and_no_other() -> None:
 )
 def test_everything_is_kubernetes_and_proved_to_read_only(properties: dict[str, Any]) -> None:
     objects = list(rendered(**properties).values())
-    read_only.prove(objects, namespace=NAME)
+    read_only.prove(objects, namespace=AGENT)
     for each in objects:
         from_dict(each)  # raises for a field of a wrong type
         assert OWNED.items() <= each["metadata"]["labels"].items()
 
 
 def test_the_cluster_role_reads_what_the_mission_lists() -> None:
-    rules = rendered()["ClusterRole", NAME]["rules"]
+    rules = rendered()["ClusterRole", AGENT]["rules"]
     assert {(g, r) for rule in rules for g in rule["apiGroups"] for r in rule["resources"]} == {
         *(("", each) for each in ("pods", "nodes", "replicationcontrollers", "services")),
         *(("", each) for each in ("persistentvolumeclaims", "persistentvolumes", "namespaces")),
@@ -87,7 +88,7 @@ def test_the_cluster_role_reads_what_the_mission_lists() -> None:
 
 
 def test_the_role_patches_the_one_deployment() -> None:
-    (rule,) = rendered()["Role", NAME]["rules"]
+    (rule,) = rendered()["Role", AGENT]["rules"]
     assert rule == {
         "apiGroups": ["apps"],
         "resources": ["deployments"],
@@ -109,7 +110,7 @@ def test_the_quota_is_for_critical_pods_without_a_limit() -> None:
 
 def test_the_key_is_in_the_secret_and_nowhere_else() -> None:
     objects = rendered()
-    secret = objects.pop(("Secret", NAME))
+    secret = objects.pop(("Secret", AGENT))
     assert base64.b64decode(secret["data"]["API_KEY"]).decode() == KEY
     rest = json.dumps(list(objects.values()))
     assert KEY not in rest
@@ -134,7 +135,7 @@ def test_the_cluster_is_named_so_that_no_metadata_service_is_asked() -> None:
 
 
 def test_pods_fit_the_restricted_level_that_the_namespace_enforces() -> None:
-    labels = rendered()["Namespace", NAME]["metadata"]["labels"]
+    labels = rendered()["Namespace", AGENT]["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
     spec = pod(CaCertificates=PEM)
     assert spec["securityContext"]["runAsNonRoot"] is True
@@ -173,17 +174,17 @@ def test_memory_is_the_autoscalers_field_or_the_users_never_both() -> None:
     assert container()["resources"] == {"requests": {"cpu": "100m"}, "limits": {"cpu": "1000m"}}
     objects = rendered(Autoscaler="false", Requests={"memory": "1Gi"})
     assert ("ConfigMap", "castai-agent-autoscaler") not in objects
-    assert objects["Role", NAME]["rules"] == []
-    (only,) = objects["Deployment", NAME]["spec"]["template"]["spec"]["containers"]
+    assert objects["Role", AGENT]["rules"] == []
+    (only,) = objects["Deployment", AGENT]["spec"]["template"]["spec"]["containers"]
     assert only["resources"]["requests"] == {"memory": "1Gi"}
 
 
 def test_several_replicas_elect_a_leader_and_have_a_budget() -> None:
     assert environment()["LEADER_ELECTION_ENABLED"] == "false"
     objects = rendered(Replicas="2")
-    assert objects["PodDisruptionBudget", NAME]["spec"]["minAvailable"] == 1
+    assert objects["PodDisruptionBudget", AGENT]["spec"]["minAvailable"] == 1
     assert environment(Replicas="2")["LEADER_ELECTION_ENABLED"] == "true"
-    leases = objects["Role", NAME]["rules"][-1]
+    leases = objects["Role", AGENT]["rules"][-1]
     assert leases["resources"] == ["leases"]
 
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambdas.agent.manifest import NAME, Object, Place, render
+from lambdas.agent.manifest import Object, Place, render
 from lambdas.agent.properties import parse
 from lambdas.agent.read_only import NotReadOnlyError, prove, violations_of
+from lambdas.common.names import AGENT
 
 RBAC = "rbac.authorization.k8s.io/v1"
 READ = ["get", "list", "watch"]
@@ -30,7 +31,7 @@ def of_kind(manifest: list[Object], kind: str) -> Object:
 
 def refused(manifest: list[Object]) -> str:
     with pytest.raises(NotReadOnlyError) as caught:
-        prove(manifest, namespace=NAME)
+        prove(manifest, namespace=AGENT)
     return str(caught.value)
 
 
@@ -40,7 +41,7 @@ def with_rule(manifest: list[Object], rule: Object, kind: str = "ClusterRole") -
 
 
 def test_our_own_manifest_is_proved(manifest: list[Object]) -> None:
-    prove(manifest, namespace=NAME)
+    prove(manifest, namespace=AGENT)
 
 
 class TestRules:
@@ -94,7 +95,8 @@ class TestRules:
 
     def test_the_servers_version_is_no_secret(self, manifest: list[Object]) -> None:
         prove(
-            with_rule(manifest, {"nonResourceURLs": ["/version"], "verbs": ["get"]}), namespace=NAME
+            with_rule(manifest, {"nonResourceURLs": ["/version"], "verbs": ["get"]}),
+            namespace=AGENT,
         )
 
     def test_changing_permissions_in_the_own_namespace(self, manifest: list[Object]) -> None:
@@ -130,7 +132,7 @@ class TestRules:
             "rules": [{"apiGroups": [""], "resources": resources, "verbs": verbs}],
         }
         harmless = set(verbs) <= set(READ) and set(resources) <= {"pods", "nodes"}
-        assert (list(violations_of([role], namespace=NAME)) == []) is harmless
+        assert (list(violations_of([role], namespace=AGENT)) == []) is harmless
 
 
 class TestRolesAndBindings:
@@ -179,7 +181,7 @@ class TestRolesAndBindings:
         role = {
             "apiVersion": RBAC,
             "kind": "Role",
-            "metadata": {"name": NAME, "namespace": "kube-system"},
+            "metadata": {"name": AGENT, "namespace": "kube-system"},
             "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": verbs}],
         }
         binding = copy.deepcopy(of_kind(manifest, "RoleBinding"))
@@ -187,7 +189,7 @@ class TestRolesAndBindings:
         return [*manifest, role, binding]
 
     def test_reading_elsewhere_is_reading(self, manifest: list[Object]) -> None:
-        prove(self.elsewhere(manifest, READ), namespace=NAME)
+        prove(self.elsewhere(manifest, READ), namespace=AGENT)
 
     def test_writing_elsewhere_is_not(self, manifest: list[Object]) -> None:
         message = refused(self.elsewhere(manifest, [*READ, "update"]))
@@ -256,7 +258,7 @@ class TestKinds:
         extra = {
             "apiVersion": api_version,
             "kind": kind,
-            "metadata": {"name": "x", "namespace": NAME},
+            "metadata": {"name": "x", "namespace": AGENT},
         }
         assert f"{kind} castai-agent/x: is of a kind" in refused([*manifest, extra])
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import cost
+from lambdas.common.names import METRICS_NAMESPACE
 from lambdas.spot_handler import report
 from lambdas.spot_handler.result import Left, Outcome, Result, Tally
 from stacks.settings import SPOT_MEMORY_MB
@@ -74,7 +75,7 @@ def test_the_metrics_stand_under_these_dimensions(written: list[dict[str, Any]])
     text = pages.section(OPERATIONS, "Metrics").split("<!--")[0]
     said = {frozenset(each.split(", ")) for each in re.findall(r"`(service[a-z, ]*)`", text)}
     assert said == dimensions
-    assert report.NAMESPACE in text
+    assert METRICS_NAMESPACE in text
     assert f"`{report.NO_CLUSTER}`" in pages.section(OPERATIONS, "Metrics")
 
 

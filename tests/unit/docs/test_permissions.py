@@ -96,9 +96,9 @@ def test_the_commands_write_the_documents_that_the_onboarding_uses(
     by_hand(mode, tmp_path)
     expected = {
         "cast-eks-policy.json": policies.cast_eks_policy(
-            SCOPE, Permissions.SEEDS, manage_spot_lambda=False, boundary=None
+            SCOPE, Permissions.FULL, manage_spot_lambda=False, boundary=None
         ),
-        "restricted-access.json": policies.restricted_access(SCOPE, Permissions.SEEDS),
+        "restricted-access.json": policies.restricted_access(SCOPE, Permissions.FULL),
         "node-trust.json": policies.node_trust(SCOPE.partition),
     }
     if mode is Mode.ROLE:
@@ -120,7 +120,7 @@ def test_the_commands_use_the_names_that_the_onboarding_uses(mode: Mode, tmp_pat
         f"--group-name cast-{SCOPE.cluster}-cluster/CastNodeSecurityGroup",
         f"--principal-arn {SCOPE.node_role_arn}",
         *policies.node_managed_policies(SCOPE.partition, ssm=False, ebs_csi=False),
-        *policies.identity_managed_policies(SCOPE.partition, Permissions.SEEDS),
+        *policies.identity_managed_policies(SCOPE.partition, Permissions.FULL),
     ):
         assert name in calls
     identity = SCOPE.user_arn if mode is Mode.USER else SCOPE.role_arn

@@ -333,7 +333,7 @@ CAST_AIS_FUNCTION = (
 
 def test_a_function_that_the_old_script_made_would_lead_to_the_spot_handlers_role() -> None:
     """Why an onboarding refuses it."""
-    it = account(Permissions.TIGHT, Mode.ROLE, spot_lambda=True, existing="spot handler")
+    it = account(Permissions.STRICT, Mode.ROLE, spot_lambda=True, existing="spot handler")
     assert {"spot handler", ACCOUNT_ADMINISTRATOR} <= reached(it).keys()
 
 
@@ -360,7 +360,7 @@ def test_no_other_cluster_lets_it_in(permissions: Permissions, mode: Mode) -> No
 
 
 def test_a_shared_policy_adds_the_node_roles_of_other_clusters() -> None:
-    it = account(Permissions.SEEDS, Mode.ROLE, spot_lambda=True, account_wide=True)
+    it = account(Permissions.FULL, Mode.ROLE, spot_lambda=True, account_wide=True)
     assert reached(it).keys() == {
         "CAST AI",
         "node role",
@@ -392,13 +392,13 @@ def allowing(*actions: str, resource: str = "*") -> Document:
     ],
 )
 def test_a_step_that_is_possible_is_found(actions: list[str], becomes: str) -> None:
-    it = account(Permissions.TIGHT, Mode.ROLE, spot_lambda=False)
+    it = account(Permissions.STRICT, Mode.ROLE, spot_lambda=False)
     it.identity.named["more"] = allowing(*actions)
     assert becomes in reached(it)
 
 
 def test_the_spot_handlers_role_would_lead_to_every_function_and_cluster() -> None:
     """Why CAST AI's function has a role of its own."""
-    it = account(Permissions.TIGHT, Mode.ROLE, spot_lambda=True)
+    it = account(Permissions.STRICT, Mode.ROLE, spot_lambda=True)
     it.identity.named["more"] = allowing("iam:PassRole", resource=SCOPE.spot_role_arn)
     assert {"onboarding of another cluster", ACCOUNT_ADMINISTRATOR} <= reached(it).keys()

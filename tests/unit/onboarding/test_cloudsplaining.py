@@ -41,11 +41,11 @@ def documents() -> dict[str, Document]:
             SCOPE, permissions, manage_spot_lambda=False, boundary=None
         )
         found[f"inline-{permissions}"] = policies.restricted_access(SCOPE, permissions)
-    found["managed-seeds-spot-lambda"] = policies.cast_eks_policy(
-        SCOPE, Permissions.SEEDS, manage_spot_lambda=True, boundary=None
+    found["managed-full-spot-lambda"] = policies.cast_eks_policy(
+        SCOPE, Permissions.FULL, manage_spot_lambda=True, boundary=None
     )
     found["managed-account-wide"] = policies.cast_eks_policy(
-        SCOPE, Permissions.SEEDS, manage_spot_lambda=False, boundary=None, account_wide=True
+        SCOPE, Permissions.FULL, manage_spot_lambda=False, boundary=None, account_wide=True
     )
     return found
 
@@ -89,7 +89,7 @@ MAKES_ROLES = dict.fromkeys(
     ),
     MAKES_THE_ROLES,
 )
-SEEDS = {"AttachRolePolicy": ONE_NODE_ROLE, "CreateEC2WithExistingIP": LAUNCH_NODES}
+FULL = {"AttachRolePolicy": ONE_NODE_ROLE, "CreateEC2WithExistingIP": LAUNCH_NODES}
 
 ACKNOWLEDGED: dict[str, dict[str, str]] = {
     "castai-eks-admin-iam": ONBOARDS,
@@ -102,11 +102,11 @@ ACKNOWLEDGED: dict[str, dict[str, str]] = {
     "spot-handler": {"secretsmanager:GetSecretValue": NAMED_SECRETS},
     "agent": {"secretsmanager:GetSecretValue": NAMED_SECRETS},
     "cdk-deployer": {"sts:AssumeRole": BOOTSTRAP_ROLES},
-    "managed-seeds": SEEDS,
-    "managed-current": {"CreateEC2WithExistingIP": LAUNCH_NODES},
-    "managed-tight": {"CreateEC2WithExistingIP": LAUNCH_NODES},
-    "managed-account-wide": SEEDS,
-    "managed-seeds-spot-lambda": SEEDS
+    "managed-full": FULL,
+    "managed-standard": {"CreateEC2WithExistingIP": LAUNCH_NODES},
+    "managed-strict": {"CreateEC2WithExistingIP": LAUNCH_NODES},
+    "managed-account-wide": FULL,
+    "managed-full-spot-lambda": FULL
     | {
         "EditExistingLambdaFunctionWithRole": OWN_FUNCTION,
         "UpdateLambdaFunctionAndAddPermission": OWN_FUNCTION,

@@ -19,8 +19,8 @@ from lambdas.onboarding.policies.equality import NotADocumentError, meaning, sam
 ID = "1a2b3c4d-0000-4000-8000-000000000001"
 SCOPE = Scope("aws", "eu-west-1", "111122223333", "prod", ID, "vpc-1")
 DOCUMENTS: list[Document] = [
-    policies.cast_eks_policy(SCOPE, Permissions.SEEDS, manage_spot_lambda=True, boundary=None),
-    policies.restricted_access(SCOPE, Permissions.TIGHT),
+    policies.cast_eks_policy(SCOPE, Permissions.FULL, manage_spot_lambda=True, boundary=None),
+    policies.restricted_access(SCOPE, Permissions.STRICT),
     policies.cross_account_trust("arn:aws:iam::809060229965:user/cast", ID),
     policies.node_trust("aws"),
 ]

@@ -9,6 +9,7 @@ import pytest
 
 from lambdas.common import own_stack
 from lambdas.common.errors import PermanentError
+from lambdas.common.names import OWN_ROLE_VARIABLE
 from lambdas.common.text import REASON_LIMIT
 from lambdas.onboarding import handler
 from lambdas.onboarding.handler import OnboardingResourceError, lambda_handler
@@ -67,6 +68,6 @@ def test_a_bug_is_told_by_kind_and_place_and_not_by_what_it_says(
 
 def test_a_function_that_does_not_know_its_role_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_stack, "check", lambda _: None)
-    monkeypatch.delenv(handler.OWN_ROLE, raising=False)
+    monkeypatch.delenv(OWN_ROLE_VARIABLE, raising=False)
     handler.means.cache_clear()
     assert str(answer()).startswith("Set OWN_ROLE_ARN")

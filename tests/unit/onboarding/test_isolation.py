@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from lambdas.common.names import CLUSTER_ID_TAG
 from lambdas.onboarding import names, policies
 from lambdas.onboarding.policies import Document, Permissions, Scope
 from tests.support.iam_evaluator import Request, is_allowed
@@ -37,7 +38,7 @@ class Place:
     def tags(self) -> dict[str, str]:
         if not self.tagged:
             return {}
-        return {self.scope.cluster_tag: "owned", names.CLUSTER_ID_TAG: self.scope.cluster_id}
+        return {self.scope.cluster_tag: "owned", CLUSTER_ID_TAG: self.scope.cluster_id}
 
     def existing(self) -> dict[str, str | list[str]]:
         """The condition keys of a thing that exists in a VPC."""
@@ -159,7 +160,7 @@ def in_account(action: str, resource: str, service: str = "iam", **context: str)
 NODE_POLICY = {"iam:PolicyARN": "arn:aws:iam::aws:policy/AmazonEKSWorkerNodePolicy"}
 SPOT_SERVICE_ROLE = "role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"
 
-TIGHT: dict[str, Row] = {
+STRICT: dict[str, Row] = {
     "iam:PassRole": on_node_role("iam:PassRole", **{"iam:PassedToService": "ec2.amazonaws.com"}),
     "iam:CreateServiceLinkedRole": in_account("iam:CreateServiceLinkedRole", SPOT_SERVICE_ROLE),
     "ec2:RunInstances": launch,
@@ -199,7 +200,7 @@ TIGHT: dict[str, Row] = {
         )
     },
 }
-ONLY_SEEDS: dict[str, Row] = {
+ONLY_FULL: dict[str, Row] = {
     "iam:CreateRole": on_node_role("iam:CreateRole", **{"iam:PermissionsBoundary": BOUNDARY}),
     "iam:DeleteRole": on_node_role("iam:DeleteRole"),
     "iam:AttachRolePolicy": on_node_role("iam:AttachRolePolicy", **NODE_POLICY),
@@ -237,9 +238,9 @@ SPOT_LAMBDA: dict[str, Row] = {
     },
 }
 ROWS = {
-    Permissions.SEEDS: TIGHT | ONLY_SEEDS,
-    Permissions.CURRENT: TIGHT,
-    Permissions.TIGHT: TIGHT,
+    Permissions.FULL: STRICT | ONLY_FULL,
+    Permissions.STANDARD: STRICT,
+    Permissions.STRICT: STRICT,
 }
 """Every write action of each variant. The mission's list of actions is the first one's keys,
 together with `SPOT_LAMBDA`."""
@@ -341,8 +342,8 @@ def fits(pattern: str, action: str) -> bool:
 
 
 def test_actions_that_a_variant_drops_are_denied_even_on_its_own_cluster() -> None:
-    for action, row in ONLY_SEEDS.items():
-        for permissions in (Permissions.CURRENT, Permissions.TIGHT):
+    for action, row in ONLY_FULL.items():
+        for permissions in (Permissions.STANDARD, Permissions.STRICT):
             assert not may(permissions, row(OWN)), action
 
 
@@ -437,24 +438,24 @@ def test_tight_needs_both_tags() -> None:
     for tag in OWN.tags:
         one = {f"ec2:ResourceTag/{tag}": OWN.tags[tag]}
         terminate = Request("ec2:TerminateInstances", SCOPE.ec2("instance/i-1"), one)
-        assert not may(Permissions.TIGHT, [terminate])
+        assert not may(Permissions.STRICT, [terminate])
         launched = Request(
             "ec2:RunInstances", SCOPE.ec2("instance/*"), {f"aws:RequestTag/{tag}": OWN.tags[tag]}
         )
-        assert not may(Permissions.TIGHT, [launched])
+        assert not may(Permissions.STRICT, [launched])
 
 
 def test_a_shared_instance_of_the_cluster_can_be_stopped() -> None:
     shared = {f"ec2:ResourceTag/{SCOPE.cluster_tag}": "shared"}
     stop = Request("ec2:StopInstances", SCOPE.ec2("instance/i-1"), shared)
-    assert may(Permissions.SEEDS, [stop])
+    assert may(Permissions.FULL, [stop])
 
 
 # A policy that all clusters of the account share --------------------------------------------------
 
 
 def test_an_account_wide_policy_is_the_same_for_every_cluster_and_region() -> None:
-    for permissions in (Permissions.SEEDS, Permissions.CURRENT):
+    for permissions in (Permissions.FULL, Permissions.STANDARD):
         one, other, elsewhere = (
             policies.cast_eks_policy(
                 scope, permissions, manage_spot_lambda=True, boundary=None, account_wide=True
@@ -464,7 +465,7 @@ def test_an_account_wide_policy_is_the_same_for_every_cluster_and_region() -> No
         assert one == other == elsewhere
 
 
-@pytest.mark.parametrize("action", ROWS[Permissions.CURRENT])
+@pytest.mark.parametrize("action", ROWS[Permissions.STANDARD])
 @pytest.mark.parametrize("where", ELSEWHERE)
 def test_an_account_wide_policy_adds_other_node_roles_and_other_regions_key_pairs(
     action: str, where: str
@@ -472,17 +473,17 @@ def test_an_account_wide_policy_adds_other_node_roles_and_other_regions_key_pair
     shared = [
         policies.cast_eks_policy(
             SCOPE,
-            Permissions.CURRENT,
+            Permissions.STANDARD,
             manage_spot_lambda=False,
             boundary=None,
             account_wide=True,
         ),
-        policies.restricted_access(SCOPE, Permissions.CURRENT, account_wide=True),
+        policies.restricted_access(SCOPE, Permissions.STANDARD, account_wide=True),
     ]
-    row, place = TIGHT[action], ELSEWHERE[where]
+    row, place = STRICT[action], ELSEWHERE[where]
     assert all(is_allowed(shared, r) for r in row(OWN))
     allowed = all(is_allowed(shared, r) for r in row(place))
     # The document is the same in every region, and so are the rights to key pairs.
     wide = action == "iam:PassRole" or action.endswith("KeyPair")
     passes = wide and place.scope.account == SCOPE.account
-    assert allowed is (passes or is_listed(action, Permissions.CURRENT, place))
+    assert allowed is (passes or is_listed(action, Permissions.STANDARD, place))

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lambdas.common.names import SPOT_ROLE
 from lambdas.onboarding import names
 from lambdas.onboarding.names import NameRefusedError
 
@@ -25,7 +26,7 @@ def test_each_name_is_the_one_that_cast_ai_expects() -> None:
     assert names.policy_name("prod", account_wide=True) == "CastEKSPolicy"
     assert names.INLINE_POLICY == "CastEKSRestrictedAccess"
     assert names.security_group_name("prod") == "cast-prod-cluster/CastNodeSecurityGroup"
-    assert names.SPOT_ROLE == "CastLambdaRoleForSpot"
+    assert SPOT_ROLE == "CastLambdaRoleForSpot"
     assert names.SPOT_FUNCTION == "cast-ai-ec2-events-handler"
     assert names.security_group_tags("prod", ID) == {
         "Name": "cast-prod-cluster/CastNodeSecurityGroup",
@@ -106,5 +107,5 @@ def test_a_physical_id_tells_clusters_apart_and_never_changes() -> None:
 
 def test_the_owner_is_the_cluster() -> None:
     arn = "arn:aws-us-gov:eks:us-gov-west-1:111122223333:cluster/" + LONG
-    assert names.owner_tags(arn) == {"castai-eks-cdk:owner": arn}
+    assert names.cluster_tags(arn) == {"castai-eks:cluster": arn}
     assert len(arn) <= 256  # what a tag's value may have

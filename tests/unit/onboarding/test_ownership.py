@@ -12,7 +12,7 @@ OWNER = Owner(ARN, "stack/Prod")
 
 
 def test_what_we_tag_is_ours_and_keeps_the_users_tags() -> None:
-    tags = OWNER.tags({"team": "a", "castai-eks-cdk:owner": "forged"})
+    tags = OWNER.tags({"team": "a", "castai-eks:cluster": "forged"})
     assert OWNER.owns(tags)
     assert tags["team"] == "a"
 
@@ -23,7 +23,7 @@ def test_what_we_tag_is_ours_and_keeps_the_users_tags() -> None:
         ({}, "made by someone else"),
         (Owner(ARN, "other/Prod").tags(), "onboarded by other/Prod"),
         (Owner(ARN.replace("central", "west"), "stack/Prod").tags(), "belongs to arn:aws:eks:eu-w"),
-        ({"castai-eks-cdk:resource": "stack/Prod"}, "made by someone else"),
+        ({"castai-eks:owner": "stack/Prod"}, "made by someone else"),
         (ownership.shared_tags({}), "belongs to account-wide"),
     ],
 )

@@ -37,7 +37,7 @@ OWN_ROLE = "arn:aws:iam::111122223333:role/onboarding"
 
 def every_document(scope: Scope, **options: Any) -> dict[str, Document]:
     documents = {
-        "inline": policies.restricted_access(scope, Permissions.TIGHT),
+        "inline": policies.restricted_access(scope, Permissions.STRICT),
         "cdk": policies.cdk_deployer(scope.partition, scope.account, scope.region),
         "ipv6": policies.node_ipv6_policy(scope.partition, scope.region, scope.account),
         "node trust": policies.node_trust(scope.partition),
@@ -89,7 +89,7 @@ def test_every_arn_is_of_the_partition(partition: str, region: str) -> None:
         arns = [part for part in json.dumps(document).split('"') if part.startswith("arn:")]
         assert all(arn.startswith(f"arn:{partition}:") for arn in arns), name
     managed = [
-        *policies.identity_managed_policies(partition, Permissions.SEEDS),
+        *policies.identity_managed_policies(partition, Permissions.FULL),
         *policies.node_managed_policies(partition, ssm=True, ebs_csi=True),
         *policies.spot_managed_policies(partition),
     ]
@@ -101,7 +101,7 @@ def test_ec2_has_a_name_of_its_own_in_china() -> None:
     trust = policies.node_trust("aws-cn")["Statement"][0]
     assert trust["Principal"] == {"Service": "ec2.amazonaws.com.cn"}
     document = policies.cast_eks_policy(
-        china, Permissions.TIGHT, manage_spot_lambda=False, boundary=None
+        china, Permissions.STRICT, manage_spot_lambda=False, boundary=None
     )
     for service in ("ec2.amazonaws.com", "ec2.amazonaws.com.cn"):
         passed = Request("iam:PassRole", china.node_role_arn, {"iam:PassedToService": service})
@@ -120,11 +120,11 @@ def test_ec2_has_a_name_of_its_own_in_china() -> None:
 
 def test_the_managed_policies_are_those_of_the_mission() -> None:
     aws = "arn:aws:iam::aws:policy/"
-    assert policies.identity_managed_policies("aws", Permissions.SEEDS) == (
+    assert policies.identity_managed_policies("aws", Permissions.FULL) == (
         aws + "AmazonEC2ReadOnlyAccess",
         aws + "IAMReadOnlyAccess",
     )
-    assert policies.identity_managed_policies("aws", Permissions.TIGHT) == (
+    assert policies.identity_managed_policies("aws", Permissions.STRICT) == (
         aws + "AmazonEC2ReadOnlyAccess",
     )
     nodes = (
@@ -196,7 +196,7 @@ def test_the_longest_names_of_role_mode_fit_its_limits(
         scope, permissions, mode=Mode.ROLE, account_wide=account_wide
     )
     assert policies.size(inline) <= ROLE_INLINE_LIMIT
-    if permissions is not Permissions.TIGHT or not account_wide:
+    if permissions is not Permissions.STRICT or not account_wide:
         policies.cast_eks_policy(
             scope,
             permissions,
@@ -234,20 +234,20 @@ def test_white_space_does_not_count() -> None:
 
 def test_a_document_that_is_too_large_is_refused_with_its_size_and_the_limit() -> None:
     with pytest.raises(DocumentTooLargeError, match=r"CastEKSRestrictedAccess has 2\d{3} .* 2048"):
-        policies.restricted_access(LONGEST, Permissions.SEEDS, account_wide=True)
+        policies.restricted_access(LONGEST, Permissions.FULL, account_wide=True)
 
 
 def test_what_leaves_the_inline_policy_is_in_the_managed_one_and_nothing_is_in_both() -> None:
     for account_wide in (False, True):
         managed = policies.cast_eks_policy(
             SCOPE,
-            Permissions.CURRENT,
+            Permissions.STANDARD,
             manage_spot_lambda=False,
             boundary=None,
             account_wide=account_wide,
         )
         inline = policies.restricted_access(
-            SCOPE, Permissions.CURRENT, mode=Mode.ROLE, account_wide=account_wide
+            SCOPE, Permissions.STANDARD, mode=Mode.ROLE, account_wide=account_wide
         )
         sids = [s["Sid"] for document in (managed, inline) for s in document["Statement"]]
         assert len(sids) == len(set(sids))
@@ -261,17 +261,17 @@ def test_what_leaves_the_inline_policy_is_in_the_managed_one_and_nothing_is_in_b
 def test_cast_ais_documents_never_hold_a_wildcard_for_an_id() -> None:
     for unknown in (replace(SCOPE, cluster_id=""), replace(SCOPE, vpc_id="")):
         with pytest.raises(ValueError, match="must be known"):
-            policies.restricted_access(unknown, Permissions.SEEDS)
+            policies.restricted_access(unknown, Permissions.FULL)
         with pytest.raises(ValueError, match="must be known"):
             policies.cast_eks_policy(
-                unknown, Permissions.SEEDS, manage_spot_lambda=False, boundary=None
+                unknown, Permissions.FULL, manage_spot_lambda=False, boundary=None
             )
 
 
 def test_a_shared_policy_cannot_be_bound_to_tags() -> None:
     with pytest.raises(PermanentError, match="policy per cluster"):
         policies.cast_eks_policy(
-            SCOPE, Permissions.TIGHT, manage_spot_lambda=False, boundary=None, account_wide=True
+            SCOPE, Permissions.STRICT, manage_spot_lambda=False, boundary=None, account_wide=True
         )
 
 

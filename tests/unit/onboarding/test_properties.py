@@ -48,7 +48,7 @@ class TestParse:
                 "Mode": "cross-account-role",
                 "ApiKeySecret": "castai/api-key",
                 "ApiUrl": "https://api.eu.cast.ai/",
-                "Permissions": "tight",
+                "Permissions": "strict",
                 "Adopt": "true",
                 "RequireAgent": "false",
                 "Tags": {"team": "platform"},
@@ -63,7 +63,7 @@ class TestParse:
             mode=Mode.ROLE,
             api_key_secret="castai/api-key",
             api_url="https://api.eu.cast.ai",
-            permissions=Permissions.TIGHT,
+            permissions=Permissions.STRICT,
             adopt=True,
             require_agent=False,
             tags={"team": "platform"},
@@ -74,7 +74,7 @@ class TestParse:
 
     def test_defaults(self) -> None:
         wish = parse(GOOD)
-        assert (wish.mode, wish.permissions) == (Mode.USER, Permissions.SEEDS)
+        assert (wish.mode, wish.permissions) == (Mode.USER, Permissions.FULL)
         assert (wish.require_agent, wish.adopt, wish.retain_on_delete) == (True, False, False)
         assert wish.cluster_access is ClusterAccess.AUTO
 
@@ -113,7 +113,7 @@ class TestParse:
             ({"ClusterName": "x" * 60}, "Use Mode cross-account-role"),
             ({"SecurityGroup": []}, "SecurityGroup: give"),
             ({"SecurityGroup": ["create"]}, "SecurityGroup: give"),
-            ({"AccountWidePolicy": "true", "Permissions": "tight"}, "cannot be shared"),
+            ({"AccountWidePolicy": "true", "Permissions": "strict"}, "cannot be shared"),
             (
                 {
                     "ManageSpotLambda": "true",
@@ -122,7 +122,7 @@ class TestParse:
                 "SpotHandlerRoleArn: choose a name that does not match cast-*-lambda-????????",
             ),
             ({"Tags": {f"k{n}": "v" for n in range(41)}}, "give at most 40 tags"),
-            ({"Tags": {"castai-eks-cdk:owner": "me"}}, "reserved"),
+            ({"Tags": {"castai-eks:cluster": "me"}}, "reserved"),
             ({"Tags": "team=a"}, "Tags: give a map"),
             ({"ClusterName": "-prod"}, "Give the name of an EKS cluster"),
             ({"SpotHandlerRoleArn": "CastLambdaRoleForSpot"}, "the ARN of an IAM role"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from lambdas.onboarding.names import SPOT_HANDLER_GROUP
+from lambdas.common.names import SPOT_HANDLER_GROUP
 
 MANIFESTS = Path(__file__).parents[3] / "manifests"
 [SCHEMA] = yaml.safe_load_all((MANIFESTS / "spot-handler-flow-schema.yaml").read_text())

@@ -96,8 +96,12 @@ def means() -> Means:
         secrets=session.client("secretsmanager", config=aws.CONFIG),
         region=aws.region(session),
         own_role=own_role,
-        open_kube=lambda cluster, clock, until, settled: kubes.connect(
-            cluster, clusters.token_for(cluster), clock=clock, until=until, settled=settled
+        open_kube=lambda cluster, clock, until, refusals_pass_until: kubes.connect(
+            cluster,
+            clusters.token_for(cluster),
+            clock=clock,
+            until=until,
+            refusals_pass_until=refusals_pass_until,
         ),
         open_api=lambda key, url, clock, until: CastaiApi(key, url, clock=clock, deadline=until),
     )
@@ -199,11 +203,11 @@ def _is_complete(event: Event, tools: Means, until: float) -> dict[str, Any]:
 def _look(wish: Agent, cluster_id: str, tools: Means, until: float) -> Readiness:
     key = _key(tools, wish)
     cluster = _cluster(tools, wish.cluster_name)
-    settled = temporary_access.begin_wait(
+    refusals_pass_until = temporary_access.begin_wait(
         tools.eks, cluster, tools.own_role, VIEWER, clock=tools.clock
     )
     with (
-        tools.open_kube(cluster, tools.clock, until, settled) as kube,
+        tools.open_kube(cluster, tools.clock, until, refusals_pass_until) as kube,
         _api(tools, wish, key, until) as api,
     ):
         return readiness.look(kube, api, cluster_id)
@@ -272,10 +276,10 @@ def _delete(event: Event, tools: Means, until: float) -> dict[str, Any]:
 @contextmanager
 def _access(tools: Means, cluster: Cluster, grant: Grant, until: float) -> Iterator[Kube]:
     with (
-        temporary_access.granted(
+        temporary_access.temporary_access(
             tools.eks, cluster, tools.own_role, grant, clock=tools.clock
-        ) as settled,
-        tools.open_kube(cluster, tools.clock, until, settled) as kube,
+        ) as refusals_pass_until,
+        tools.open_kube(cluster, tools.clock, until, refusals_pass_until) as kube,
     ):
         yield kube
 

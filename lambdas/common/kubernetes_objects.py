@@ -124,13 +124,16 @@ class Kube:
         *,
         clock: Clock = SYSTEM,
         until: float = float("inf"),
-        settled: float = 0.0,
+        refusals_pass_until: float = 0.0,
     ) -> None:
-        """`until` ends every patience; before `settled` a 401 or 403 may pass (epoch seconds)."""
+        """`until` ends every retry; before `refusals_pass_until` a 401 or 403 is retried too.
+
+        Both are epoch seconds.
+        """
         self._client: Any = client  # its overloads know kinds by class; here a kind is data
         self._clock = clock
         self._until = until
-        self._settled = settled
+        self._settled = refusals_pass_until
 
     def __enter__(self) -> Self:
         """Use as a context manager to close connections."""
@@ -258,7 +261,7 @@ def connect(
     *,
     clock: Clock = SYSTEM,
     until: float = float("inf"),
-    settled: float = 0.0,
+    refusals_pass_until: float = 0.0,
 ) -> Kube:
     """The API of `cluster`, trusting its certificate authority, as whom the token says."""
     config = SingleConfig(
@@ -271,7 +274,7 @@ def connect(
         user=User(token=token.get()),
     )
     client = lightkube.Client(config, timeout=httpx2.Timeout(REQUEST_TIMEOUT), trust_env=False)
-    return Kube(client, clock=clock, until=until, settled=settled)
+    return Kube(client, clock=clock, until=until, refusals_pass_until=refusals_pass_until)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ class Grant:
 
 
 @contextmanager
-def granted(
+def temporary_access(
     eks: EKSClient,
     cluster: Cluster,
     principal_arn: str,
@@ -56,7 +56,8 @@ def granted(
 ) -> Iterator[float]:
     """Have access to the cluster inside the `with`; `principal_arn` is our own role or user.
 
-    Yields until when (epoch seconds) the cluster may still refuse us, for `Kube(settled=…)`.
+    Yields until when (epoch seconds) the cluster may still refuse us: `refusals_pass_until` of
+    `Kube`.
     Raises AwsRefusedError or AwsUnavailableError. An error while the entry is removed is raised
     too, unless there is one already: then it is added to that as a note.
     """

@@ -55,13 +55,13 @@ class Door:
         """The cluster's API, as `context.ClusterDoor` has it."""
         if self._kube is None:
             self._granted = self._grant_of(ctx)
-            settled = self._ways_out.enter_context(self._granted())
+            refusals_pass_until = self._ways_out.enter_context(self._granted())
             client = kubernetes_objects.connect(
                 ctx.cluster,
                 self._token(ctx.cluster),
                 clock=ctx.clock,
                 until=self._until,
-                settled=settled,
+                refusals_pass_until=refusals_pass_until,
             )
             self._kube = self._ways_out.enter_context(client)
         return self._kube
@@ -82,4 +82,4 @@ class Door:
         if self._principal is None or ctx.plan_only:
             return lambda: nullcontext(0.0)
         principal, eks, cluster, clock = self._principal, ctx.clients.eks, ctx.cluster, ctx.clock
-        return lambda: temporary_access.granted(eks, cluster, principal, clock=clock)
+        return lambda: temporary_access.temporary_access(eks, cluster, principal, clock=clock)

@@ -165,8 +165,12 @@ def tools(eks: Any, secrets: Any) -> Means:
         secrets=secrets,
         region=REGION,
         own_role=ROLE,
-        open_kube=lambda cluster, clock, until, settled: connect(
-            cluster, Token(lambda: ADMIN_TOKEN), clock=clock, until=until, settled=settled
+        open_kube=lambda cluster, clock, until, refusals_pass_until: connect(
+            cluster,
+            Token(lambda: ADMIN_TOKEN),
+            clock=clock,
+            until=until,
+            refusals_pass_until=refusals_pass_until,
         ),
         open_api=lambda key, url, clock, until: CastaiApi(key, url, clock=clock, deadline=until),
         clock=SYSTEM,

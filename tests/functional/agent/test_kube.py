@@ -97,7 +97,7 @@ def test_a_refusal_may_pass_until_access_has_settled(
     cluster: ServedCluster, code: int, error: type[Exception]
 ) -> None:
     time = Time()
-    with kube_of(cluster, clock=time.clock, settled=60.0) as kube:
+    with kube_of(cluster, clock=time.clock, refusals_pass_until=60.0) as kube:
         cluster.faults.add("GET", "/namespaces/default", Answer(code), times=3)
         assert kube.get("v1", "Namespace", "default") is not None
         cluster.faults.add("GET", "/namespaces/default", Answer(code), times=1000)

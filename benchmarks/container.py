@@ -51,9 +51,9 @@ def main() -> None:
     if kubeconfig := os.environ.get("BENCHMARK_KUBECONFIG"):
         from pathlib import Path  # noqa: PLC0415 - see above
 
-        from benchmarks.kubeconfig import means  # noqa: PLC0415
+        from benchmarks.kubeconfig import dependencies  # noqa: PLC0415
 
-        tools = means(Path(kubeconfig))
+        tools = dependencies(Path(kubeconfig))
 
     for line in sys.stdin:
         begun, processor = time.monotonic(), time.process_time()

@@ -14,7 +14,7 @@ import yaml
 
 from lambdas.common.eks import Cluster
 from lambdas.spot_handler import handler
-from lambdas.spot_handler.interruption import Means
+from lambdas.spot_handler.interruption import Dependencies
 
 
 class KubeconfigError(ValueError):
@@ -86,12 +86,12 @@ class _OneCluster:
         return self._found
 
 
-def means(path: Path) -> Means:
-    """The handler's means, with this cluster in the place of the one that EKS describes."""
+def dependencies(path: Path) -> Dependencies:
+    """The handler's dependencies, with this cluster in the place of the one that EKS describes."""
     access = Access.read(path)
     context = access.ssl_context()
     return replace(
-        handler.means(),
+        handler.dependencies(),
         clusters=_OneCluster(access),  # type: ignore[arg-type] # the one method that is called
         transport=lambda _ca, connections: httpx2.AsyncHTTPTransport(
             verify=context,

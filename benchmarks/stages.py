@@ -41,11 +41,11 @@ def main(instance: str) -> dict[str, float]:
     from lambdas.spot_handler import handler, instances  # noqa: PLC0415
 
     done("import the handler itself")
-    means = handler.means()
+    dependencies = handler.dependencies()
     done("SDK: session and EC2 client, with our settings")
-    instances.find(means.ec2, instance)
+    instances.find(dependencies.ec2, instance)
     done("SDK: ask EC2: authorities, TLS, request")
-    found: Any = means.clusters.get("benchmark", until=time.time() + 60)
+    found: Any = dependencies.clusters.get("benchmark", until=time.time() + 60)
     done("SDK: EKS client, and ask EKS: authorities, TLS, request")
     cluster, token = found
     token.get()

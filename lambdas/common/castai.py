@@ -25,7 +25,7 @@ The API key, and the access key that user mode hands over, are in no repr, log o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
@@ -33,6 +33,7 @@ from urllib.parse import quote, urlsplit
 import httpx2
 import msgspec
 
+from lambdas.common import retry
 from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.errors import PermanentError, RetryableError
 from lambdas.common.text import cut
@@ -41,8 +42,6 @@ DEFAULT_URL = "https://api.cast.ai"
 CLUSTERS = "/v1/kubernetes/external-clusters"
 INTERRUPTED = "interrupted"
 
-BACKOFF = (0.5, 1.0, 2.0, 4.0, 8.0)  # s between tries; the last repeats
-RETRY_AFTER_CAP = 15.0  # s: a longer wait asked for by the server would eat the Lambda's time
 REQUEST_TIMEOUT = 10.0  # s for one answer
 PATIENCE = 30.0  # s for one call, tries and waits together
 PROPAGATION_PATIENCE = 90.0  # s: IAM usually propagates in 10-20 s, rarely beyond a minute
@@ -413,15 +412,9 @@ class CastaiApi:
         Raises the errors of this module; the last one, when patience or deadline end the tries.
         """
         end = min(self._clock.now() + patience, self._deadline)
-        for pause in _pauses():
-            try:
-                return self._once(call, end)
-            except RetryableError as error:
-                wait = max(pause, min(error.retry_after or 0.0, RETRY_AFTER_CAP))
-                if self._clock.now() + wait >= end:
-                    raise
-                self._clock.sleep(wait)
-        raise AssertionError("the pauses never end")
+        return retry.call(
+            lambda: self._once(call, end), until=end, clock=self._clock, backoff=retry.SLOW
+        )
 
     def _once(self, call: Call, end: float) -> httpx2.Response:
         left = end - self._clock.now()
@@ -455,12 +448,6 @@ class CastaiApi:
 
 
 _NOT_CASTAI = "Check the API's URL and any proxy before it: the answer is not CAST AI's."
-
-
-def _pauses() -> Iterator[float]:
-    yield from BACKOFF
-    while True:
-        yield BACKOFF[-1]
 
 
 def _seconds(retry_after: str) -> float | None:

@@ -11,11 +11,10 @@ import msgspec
 
 from lambdas.common import retry
 from lambdas.common.clock import Clock
-from lambdas.common.errors import ClusterRefusedError, ClusterUnavailableError
+from lambdas.common.errors import CastaiError, ClusterRefusedError, ClusterUnavailableError
 from lambdas.common.names import MARKS_ANNOTATION
-from lambdas.spot_handler.node_api import ClusterApi, Node, Taint
+from lambdas.spot_handler.node_api import Node, NodeApi, Taint
 from lambdas.spot_handler.notices import Notice
-from lambdas.spot_handler.retry import retried
 
 DRAIN_TAINT = Taint(key="autoscaling.cast.ai/draining", value="true", effect="NoSchedule")
 DRAIN_LABEL = "autoscaling.cast.ai/draining"
@@ -35,7 +34,7 @@ class Marks(msgspec.Struct, frozen=True, omit_defaults=True):
     labels: tuple[str, ...] = ()
 
 
-def patch_for(node: Node, notice: Notice) -> dict[str, Any] | None:
+def cordon_patch(node: Node, notice: Notice) -> dict[str, Any] | None:
     """The JSON merge patch that cordons this very version of the node; None if nothing is to do.
 
     Pure. A merge patch replaces the whole list of taints, so it repeats the others, and it carries
@@ -67,7 +66,7 @@ def patch_for(node: Node, notice: Notice) -> dict[str, Any] | None:
     return {"metadata": metadata, **({"spec": spec} if spec else {})}
 
 
-def patch_back(node: Node, *, running_since: float) -> dict[str, Any] | None:
+def uncordon_patch(node: Node, *, running_since: float) -> dict[str, Any] | None:
     """The JSON merge patch that takes our marks off this very version of the node.
 
     Pure. None where there are none, or where their notice is younger than `running_since` (epoch
@@ -96,26 +95,26 @@ def patch_back(node: Node, *, running_since: float) -> dict[str, Any] | None:
 
 
 async def cordon(
-    api: ClusterApi, node: Node, notice: Notice, *, until: float, clock: Clock
+    api: NodeApi, node: Node, notice: Notice, *, until: float, clock: Clock
 ) -> Node | None:
     """Cordon the node; None where it, or this instance behind its name, is gone.
 
     Raises ClusterForbiddenError and ClusterRefusedError at once, ClusterUnavailableError when the
     time is used up (`until`, epoch seconds).
     """
-    return await _write(api, node, lambda now: patch_for(now, notice), until=until, clock=clock)
+    return await _write(api, node, lambda now: cordon_patch(now, notice), until=until, clock=clock)
 
 
-async def take_back(
-    api: ClusterApi, node: Node, *, running_since: float, until: float, clock: Clock
+async def uncordon(
+    api: NodeApi, node: Node, *, running_since: float, until: float, clock: Clock
 ) -> Node | None:
     """Take our marks off the node of an instance that runs again; as `cordon` otherwise."""
-    patch = partial(patch_back, running_since=running_since)
+    patch = partial(uncordon_patch, running_since=running_since)
     return await _write(api, node, patch, until=until, clock=clock)
 
 
 async def _write(
-    api: ClusterApi,
+    api: NodeApi,
     node: Node,
     patch_of: Callable[[Node], dict[str, Any] | None],
     *,
@@ -126,6 +125,11 @@ async def _write(
 
     After a conflict the node is read again and patched anew.
     """
+
+    async def wait(error: CastaiError, attempt: int) -> None:
+        await asyncio.sleep(retry.wait_after(error, attempt, until=until, clock=clock))
+
+    read = partial(api.node, node.metadata.name)
     current: Node | None = node
     attempt = 0
     while current is not None and current.instance == node.instance:
@@ -136,27 +140,19 @@ async def _write(
             patched = await api.patch_node(node.metadata.name, patch)
             if patched is not None:
                 return patched
-            if attempt:  # not found, though it was just read: a proxy's word, perhaps
+            if attempt:  # not found, though it was just read: the answer may be a proxy's
                 gone = ClusterUnavailableError("PATCH of the node: 404, but it is there")
-                await _wait(attempt, gone, until=until, clock=clock)
+                await wait(gone, attempt)
         except ClusterUnavailableError as error:
-            await _wait(attempt, error, until=until, clock=clock)
+            await wait(error, attempt)
         except ClusterRefusedError as error:
             if error.code != CONFLICT:
                 raise
-            if attempt:  # the first conflict is mere bad luck: the node was written meanwhile
-                await _wait(attempt - 1, error, until=until, clock=clock)
+            if attempt:  # the first conflict is retried at once
+                await wait(error, attempt - 1)
         attempt += 1
-        current = await retried(lambda: api.node(node.metadata.name), until=until, clock=clock)
+        current = await retry.call_async(read, until=until, clock=clock)
     return None
-
-
-async def _wait(attempt: int, error: Exception, *, until: float, clock: Clock) -> None:
-    asked = error.retry_after if isinstance(error, ClusterUnavailableError) else None
-    wait = retry.delay(attempt, retry_after=asked)
-    if clock.now() + wait >= until:
-        raise error
-    await asyncio.sleep(wait)
 
 
 def _same(one: Taint, other: Taint) -> bool:

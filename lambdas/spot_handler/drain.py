@@ -22,11 +22,10 @@ from lambdas.common.clock import Clock
 from lambdas.common.errors import ClusterForbiddenError, ClusterUnavailableError
 from lambdas.common.names import SPOT_HANDLER_GROUP
 from lambdas.spot_handler import evictions, pods
-from lambdas.spot_handler.evictions import Reading, Verdict
-from lambdas.spot_handler.node_api import ClusterApi, Pod, PodList
+from lambdas.spot_handler.evictions import EvictionAnswer, Verdict
+from lambdas.spot_handler.node_api import NodeApi, Pod, PodList
 from lambdas.spot_handler.pods import Wave
-from lambdas.spot_handler.result import Left, Tally
-from lambdas.spot_handler.retry import retried
+from lambdas.spot_handler.result import PodCounts, RemainingPod
 
 # s without a word from the watch before the pods are listed again. The kernel's keep-alive finds a
 # dead peer sooner; this is for one that lives and says nothing.
@@ -64,7 +63,7 @@ class Window:
 
 
 @dataclass
-class _Going:
+class PodDrain:
     """A pod that has to go, as it was last seen."""
 
     pod: Pod
@@ -75,9 +74,9 @@ class _Going:
     # Sent, and the answer is lost: it may have been accepted.
     evicted_in_doubt: bool = False
     forced_in_doubt: bool = False
-    hurried: bool = False
+    shortened: bool = False
     given_up: bool = False  # nothing that we could do would end it: the drain does not wait for it
-    held_by: str = ""
+    blocked_by: str = ""
     blocked: bool = False  # the last word on its eviction was a budget's refusal
     blocked_since: float = math.inf
 
@@ -99,11 +98,11 @@ class _Going:
             if self.accepted or self.evicted_in_doubt or self.forced_in_doubt:
                 return "still terminating: its containers, or a finalizer, outlast its grace"
             return "still terminating: others deleted it"
-        return self.held_by or "not evicted before the deadline"
+        return self.blocked_by or "not evicted before the deadline"
 
-    def refused(self, reading: Reading, *, now: float) -> None:
+    def refused(self, reading: EvictionAnswer, *, now: float) -> None:
         """Note why the pod was not evicted."""
-        self.held_by = reading.reason
+        self.blocked_by = reading.reason
         self.blocked = reading.verdict is Verdict.BLOCKED
         if self.blocked:
             self.blocked_since = min(self.blocked_since, now)
@@ -114,7 +113,7 @@ class Drain:
 
     def __init__(
         self,
-        api: ClusterApi,
+        api: NodeApi,
         node: str,
         window: Window,
         *,
@@ -135,7 +134,7 @@ class Drain:
         self._slots = asyncio.Semaphore(concurrency)
         self._tasks = asyncio.TaskGroup()
         self._workers: list[asyncio.Task[None]] = []
-        self._going: dict[str, _Going] = {}
+        self._going: dict[str, PodDrain] = {}
         self._skipped: dict[str, pods.Skip] = {}
         self._answers: Counter[str] = Counter()
         self._ordinary_gone = asyncio.Event()
@@ -148,7 +147,7 @@ class Drain:
         self._looked = 0  # the place in the order at which the last answered list was sent
         self._page: PodList | None = None
 
-    async def run(self) -> Tally:
+    async def run(self) -> PodCounts:
         """Drain until the node is empty or the deadline has come.
 
         Raises ClusterForbiddenError and ClusterUnauthorizedError where rights are missing, and
@@ -168,7 +167,7 @@ class Drain:
             raise group.exceptions[0] from group
         if self._forbidden:
             raise self._forbidden
-        return self._tally()
+        return self._counts()
 
     async def _until_empty(self) -> None:
         """Until a list that was sent after the last change shows no pod that has to go."""
@@ -216,7 +215,7 @@ class Drain:
             if self._page is None or self._looked < asked:
                 sent = next(self._order)
                 known = frozenset(self._going)
-                page = await retried(
+                page = await retry.call_async(
                     lambda: self._api.pods(self._node),
                     until=self._window.deadline,
                     clock=self._clock,
@@ -269,24 +268,24 @@ class Drain:
             going.pod = pod
             if pods.finished(pod):
                 self._end(pod.uid)
-            self._hurry_if_it_outlasts_us(going)
+            self._shorten_grace_if_too_long(going)
         elif pod.uid not in self._skipped:
             reason = pods.skip(pod)
             if reason is not None:
                 self._skipped[pod.uid] = reason
                 return
-            self._going[pod.uid] = going = _Going(pod, late=self._page is not None)
+            self._going[pod.uid] = going = PodDrain(pod, late=self._page is not None)
             self._note_progress()
             self._work(self._remove(going))
-            self._hurry_if_it_outlasts_us(going)
+            self._shorten_grace_if_too_long(going)
 
-    def _hurry_if_it_outlasts_us(self, going: _Going) -> None:
+    def _shorten_grace_if_too_long(self, going: PodDrain) -> None:
         """Shorten the grace of a terminating pod to the time that the node has."""
-        if self._outlasts_us(going) and not going.hurried:
-            going.hurried = True
-            self._work(self._hurry(going))
+        if self._outlasts_the_node(going) and not going.shortened:
+            going.shortened = True
+            self._work(self._shorten_grace(going))
 
-    def _outlasts_us(self, going: _Going) -> bool:
+    def _outlasts_the_node(self, going: PodDrain) -> bool:
         stops_at = pods.stops_at(going.pod)
         return stops_at is not None and stops_at > self._window.deadline
 
@@ -307,7 +306,7 @@ class Drain:
 
     # What is done about one pod
 
-    async def _remove(self, going: _Going) -> None:
+    async def _remove(self, going: PodDrain) -> None:
         if going.late and not await self._is_cordoned():
             # Evicted, its replacement would land here as well, and so on until the deadline.
             self._give_up(going, "landed on the node, which could not be cordoned")
@@ -321,14 +320,14 @@ class Drain:
             attempt += 1
         await self._wait_while_terminating(going)
 
-    async def _wait_for_turn(self, going: _Going) -> None:
+    async def _wait_for_turn(self, going: PodDrain) -> None:
         """System pods wait for the ordinary ones, as long as their own grace still fits."""
         left = pods.last_moment(going.pod, end=self._window.end) - self._clock.now()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, left)):
                 await self._ordinary_gone.wait()
 
-    async def _evict(self, going: _Going, attempt: int) -> float:
+    async def _evict(self, going: PodDrain, attempt: int) -> float:
         """One try to have the pod stopped; the seconds to wait before the next one.
 
         A refused eviction is followed by a DELETE once the pod's time has come.
@@ -340,7 +339,7 @@ class Drain:
             if self._force and due and not going.terminating:
                 reading = await self._send(going, force=True)
                 going.forced = reading.verdict is Verdict.ACCEPTED
-                going.held_by = reading.reason
+                going.blocked_by = reading.reason
         elif reading.verdict is Verdict.ACCEPTED:
             going.evicted = True
         if reading.verdict is Verdict.FORBIDDEN:
@@ -349,7 +348,7 @@ class Drain:
         ahead = self._force_from(going) - self._clock.now()
         return min(wait, ahead) if self._force and ahead > 0 else wait
 
-    def _force_from(self, going: _Going) -> float:
+    def _force_from(self, going: PodDrain) -> float:
         """When a refusal of the eviction may be overridden by a DELETE (epoch seconds).
 
         Not before the pod's whole grace would no longer fit; then a budget's refusal once it was
@@ -359,11 +358,11 @@ class Drain:
         last_moment = pods.last_moment(going.pod, end=self._window.end)
         return max(last_moment, min(respected, self._window.hard_end))
 
-    async def _hurry(self, going: _Going) -> None:
+    async def _shorten_grace(self, going: PodDrain) -> None:
         """Not before the hard end: until then a shorter grace would end the pod no earlier."""
         attempt = 0
         await self._pause(going, self._window.hard_end - self._clock.now())
-        while going.waited_for and not going.forced and self._outlasts_us(going):
+        while going.waited_for and not going.forced and self._outlasts_the_node(going):
             reading = await self._send(going, force=True)
             if reading.verdict is Verdict.ACCEPTED:
                 going.forced = True
@@ -372,7 +371,7 @@ class Drain:
             await self._pause(going, retry.delay(attempt, retry_after=reading.retry_after))
             attempt += 1
 
-    async def _wait_while_terminating(self, going: _Going) -> None:
+    async def _wait_while_terminating(self, going: PodDrain) -> None:
         """Give a pod up that outlasts its grace by far."""
         while going.waited_for:
             stops_at = pods.stops_at(going.pod)
@@ -381,7 +380,7 @@ class Drain:
                 self._give_up(going, "")
             await self._pause(going, left)
 
-    def _forbid(self, going: _Going, reason: str) -> None:
+    def _forbid(self, going: PodDrain, reason: str) -> None:
         """RBAC refuses this pod. It may allow the next, in another namespace: the error is raised
         when the others are gone.
         """
@@ -391,12 +390,12 @@ class Drain:
         )
         self._give_up(going, reason)
 
-    def _give_up(self, going: _Going, reason: str) -> None:
+    def _give_up(self, going: PodDrain, reason: str) -> None:
         going.given_up = True
-        going.held_by = reason
+        going.blocked_by = reason
         self._note_progress()
 
-    async def _send(self, going: _Going, *, force: bool) -> Reading:
+    async def _send(self, going: PodDrain, *, force: bool) -> EvictionAnswer:
         reading = await self._answer(going, force=force)
         if reading.verdict is not Verdict.GONE:
             return reading
@@ -405,9 +404,9 @@ class Drain:
             await self._look()
         if going.ended.is_set():
             return reading
-        return Reading(Verdict.RETRY, f"{reading.reason}, but it is still listed")
+        return EvictionAnswer(Verdict.RETRY, f"{reading.reason}, but it is still listed")
 
-    async def _answer(self, going: _Going, *, force: bool) -> Reading:
+    async def _answer(self, going: PodDrain, *, force: bool) -> EvictionAnswer:
         async with self._slots:
             grace = pods.grace(going.pod, now=self._clock.now(), end=self._window.end)
             send = self._api.delete if force else self._api.evict
@@ -416,7 +415,9 @@ class Drain:
             except ClusterUnavailableError as error:
                 code = "none"
                 lost = not error.unreachable
-                reading = Reading(Verdict.RETRY, str(error), error.retry_after, in_doubt=lost)
+                reading = EvictionAnswer(
+                    Verdict.RETRY, str(error), error.retry_after, in_doubt=lost
+                )
             else:
                 code, reading = str(answer.code), evictions.read(answer)
         if force:
@@ -426,15 +427,15 @@ class Drain:
             self._answers[code] += 1
         return reading
 
-    async def _pause(self, going: _Going, seconds: float) -> None:
+    async def _pause(self, going: PodDrain, seconds: float) -> None:
         """Wait, but not for a pod that has ended or was given up."""
         if going.waited_for:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await going.ended.wait()
 
-    def _tally(self) -> Tally:
-        tally = Tally(
+    def _counts(self) -> PodCounts:
+        counts = PodCounts(
             skipped=Counter(reason.value for reason in self._skipped.values()),
             answers=self._answers,
             emptied_at=None if self._unconfirmed else self._emptied_at,
@@ -442,14 +443,14 @@ class Drain:
         )
         for going in self._going.values():
             if not going.ended.is_set():
-                tally.left.append(Left(going.pod.name, going.why_left))
+                counts.left.append(RemainingPod(going.pod.name, going.why_left))
             elif going.forced or (going.forced_in_doubt and not going.evicted):
-                tally.forced += 1
+                counts.forced += 1
             elif going.evicted or going.evicted_in_doubt:
-                tally.evicted += 1
+                counts.evicted += 1
             else:
-                tally.gone += 1
-        return tally
+                counts.gone += 1
+        return counts
 
 
 def is_cordoned(cordoning: asyncio.Task[float | None]) -> bool:

@@ -23,7 +23,7 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True)
-class Reading:
+class EvictionAnswer:
     """A verdict, its reason in words, and how long the server asks to be left alone (seconds)."""
 
     verdict: Verdict
@@ -42,16 +42,16 @@ _SERVER_FAULT = 500
 _SUCCESS = range(200, 300)
 
 
-def read(answer: Answer) -> Reading:
+def read(answer: Answer) -> EvictionAnswer:
     """The meaning of an answer to an eviction, or to a DELETE of a pod."""
     status = answer.status
     code = _code(answer)
     words = status.message or f"HTTP {code}"
     causes = {cause.reason: cause.message for cause in status.causes}
     if code in _SUCCESS:
-        return Reading(Verdict.ACCEPTED, "")
+        return EvictionAnswer(Verdict.ACCEPTED, "")
     if code == 404:  # noqa: PLR2004 - HTTP codes are their own names here
-        return Reading(Verdict.GONE, "gone")
+        return EvictionAnswer(Verdict.GONE, "gone")
     if code == 409:  # noqa: PLR2004
         return _conflict(status, words)
     if code == 403:  # noqa: PLR2004
@@ -59,12 +59,14 @@ def read(answer: Answer) -> Reading:
     if "DisruptionBudget" in causes:
         # With a Retry-After the budget's status lags behind its spec: that is not its refusal.
         verdict = Verdict.BLOCKED if answer.retry_after is None else Verdict.RETRY
-        return Reading(verdict, causes["DisruptionBudget"], answer.retry_after)
+        return EvictionAnswer(verdict, causes["DisruptionBudget"], answer.retry_after)
     if code == 500 and "more than one PodDisruptionBudget" in words:  # noqa: PLR2004
-        return Reading(Verdict.BLOCKED, words)
+        return EvictionAnswer(Verdict.BLOCKED, words)
     if code in _RETRY_CODES or code >= _SERVER_FAULT:
-        return Reading(Verdict.RETRY, f"{code} {words}", answer.retry_after, code in _IN_DOUBT)
-    return Reading(Verdict.REFUSED, f"{code} {words}")
+        return EvictionAnswer(
+            Verdict.RETRY, f"{code} {words}", answer.retry_after, code in _IN_DOUBT
+        )
+    return EvictionAnswer(Verdict.REFUSED, f"{code} {words}")
 
 
 def _code(answer: Answer) -> int:
@@ -74,15 +76,15 @@ def _code(answer: Answer) -> int:
     return answer.code
 
 
-def _conflict(status: Status, words: str) -> Reading:
+def _conflict(status: Status, words: str) -> EvictionAnswer:
     # Our only precondition is the UID. Any other conflict is two writers at once.
     if "UID in the precondition" in status.message:
-        return Reading(Verdict.GONE, "another pod has its name now")
-    return Reading(Verdict.RETRY, words)
+        return EvictionAnswer(Verdict.GONE, "another pod has its name now")
+    return EvictionAnswer(Verdict.RETRY, words)
 
 
-def _forbidden(causes: dict[str, str], words: str) -> Reading:
+def _forbidden(causes: dict[str, str], words: str) -> EvictionAnswer:
     if "NamespaceTerminating" in causes:
-        return Reading(Verdict.RETRY, causes["NamespaceTerminating"])
+        return EvictionAnswer(Verdict.RETRY, causes["NamespaceTerminating"])
     # Webhooks, admission policies and budgets in an odd state answer 403 too, for this pod alone.
-    return Reading(Verdict.FORBIDDEN if lacks_right(words) else Verdict.REFUSED, words)
+    return EvictionAnswer(Verdict.FORBIDDEN if lacks_right(words) else Verdict.REFUSED, words)

@@ -13,7 +13,7 @@ from lambdas.common.errors import CastaiError, bug
 from lambdas.common.logs import quiet_libraries
 from lambdas.common.text import cut
 from lambdas.spot_handler import instances, interruption, notices, report
-from lambdas.spot_handler.interruption import Means
+from lambdas.spot_handler.interruption import Dependencies
 from lambdas.spot_handler.node_api import transport
 from lambdas.spot_handler.nodes import Clusters
 from lambdas.spot_handler.result import Outcome, Result
@@ -33,12 +33,12 @@ REPORT_RESERVE = 3.0
 
 
 @cache
-def means() -> Means:
+def dependencies() -> Dependencies:
     """Built once per container. Raises SettingsError."""
     settings = Settings.from_env(os.environ)
     report.logger().setLevel(settings.log_level.value)
     session = instances.session()
-    return Means(
+    return Dependencies(
         settings=settings,
         ec2=cast("EC2Client", session.create_client("ec2", config=aws.CONFIG)),
         clusters=Clusters(session, SYSTEM),
@@ -65,22 +65,22 @@ def lambda_handler(event: object, context: LambdaContext) -> dict[str, Any]:
     the deadline, or where rights or settings are missing, so that Lambda tries again and then hands
     the event to the on-failure target.
     """
-    return respond(event, means(), remaining=context.get_remaining_time_in_millis() / 1000)
+    return respond(event, dependencies(), remaining=context.get_remaining_time_in_millis() / 1000)
 
 
-def respond(event: object, tools: Means, *, remaining: float) -> dict[str, Any]:
+def respond(event: object, deps: Dependencies, *, remaining: float) -> dict[str, Any]:
     """`remaining`: seconds until Lambda ends this invocation."""
-    now = tools.clock.now()
+    now = deps.clock.now()
     log = report.logger()
     try:
-        notice = notices.parse(event, now=now, drill_sources=tools.settings.drill_sources)
+        notice = notices.parse(event, now=now, drill_sources=deps.settings.drill_sources)
         if notice is None:
             reason = "no parser for this kind of event, or its source is not in DRILL_SOURCES"
             result = Result(Outcome.IGNORED, reason=reason, started=now, ended=now)
         else:
             log.append_keys(instance=notice.instance, event_id=notice.event_id)
             time_limit = now + remaining - REPORT_RESERVE
-            result = asyncio.run(interruption.handle(notice, tools, time_limit=time_limit))
+            result = asyncio.run(interruption.handle(notice, deps, time_limit=time_limit))
     except notices.NoticeError as error:
         event_id = cut(event.get("id", "")) if isinstance(event, dict) else ""
         result = Result(

@@ -222,7 +222,7 @@ def transport(ca_pem: str, *, connections: int) -> httpx2.AsyncHTTPTransport:
     )
 
 
-class ClusterApi:
+class NodeApi:
     """The Kubernetes API of one cluster, as one invocation uses it.
 
     Every method raises ClusterUnavailableError (try again), ClusterUnauthorizedError,

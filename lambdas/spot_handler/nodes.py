@@ -14,8 +14,7 @@ from lambdas.common.clock import Clock
 from lambdas.common.eks import Cluster, Token, describe, token_for
 from lambdas.common.errors import AwsRefusedError, ClusterUnavailableError
 from lambdas.spot_handler.instances import Instance
-from lambdas.spot_handler.node_api import ClusterApi, Node
-from lambdas.spot_handler.retry import never, retried
+from lambdas.spot_handler.node_api import Node, NodeApi
 
 if TYPE_CHECKING:
     import botocore.session
@@ -57,29 +56,29 @@ class Clusters:
         return self._known[name]
 
 
-async def node(
-    api: ClusterApi, found: Instance, *, until: float, clock: Clock, patient: bool
+async def find(
+    api: NodeApi, instance: Instance, *, until: float, clock: Clock, retry_unreachable: bool
 ) -> Node | None:
     """The node that is this instance: the one of its DNS name, the one of its id (so EKS Auto Mode
     names nodes), else any whose provider id it is.
 
-    Retries until `until`. Raises ClusterUnavailableError after that; unless `patient`, at once
-    where the endpoint cannot be reached, so that the caller can ask EKS for the current one.
+    Retries until `until`. Raises ClusterUnavailableError after that. Without `retry_unreachable`
+    an endpoint that cannot be reached raises at once: the caller can ask EKS for the current one.
     """
-    unless = never if patient else _unreachable
+    unless = retry.never if retry_unreachable else _unreachable
 
     async def by_provider_id() -> Node | None:
         async for candidate in api.nodes():
-            if candidate.instance == found.id:
+            if candidate.instance == instance.id:
                 return candidate
         return None
 
-    for name in filter(None, (found.dns_name, found.id)):
+    for name in filter(None, (instance.dns_name, instance.id)):
         by_name = partial(api.node, name)
-        named = await retried(by_name, until=until, clock=clock, unless=unless)
-        if named is not None and named.instance == found.id:
+        named = await retry.call_async(by_name, until=until, clock=clock, unless=unless)
+        if named is not None and named.instance == instance.id:
             return named
-    return await retried(by_provider_id, until=until, clock=clock, unless=unless)
+    return await retry.call_async(by_provider_id, until=until, clock=clock, unless=unless)
 
 
 def _unreachable(error: Exception) -> bool:

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, cast
 
 import httpx2
 
-from lambdas.common import api_key, aws, castai
+from lambdas.common import api_key, aws, castai, retry
 from lambdas.common.clock import Clock
 from lambdas.common.errors import CastaiError, ClusterForbiddenError
 from lambdas.common.names import AGENT, AGENT_CLUSTER_ID, AGENT_METADATA, CLUSTER_ID_TAG
 from lambdas.spot_handler.instances import Instance
-from lambdas.spot_handler.node_api import ClusterApi, Node
-from lambdas.spot_handler.result import Report, Told
-from lambdas.spot_handler.retry import retried
+from lambdas.spot_handler.node_api import Node, NodeApi
+from lambdas.spot_handler.result import CastaiReport, CastaiState
 
 if TYPE_CHECKING:
     import botocore.session
@@ -38,7 +37,7 @@ class CastAi:
     transport: httpx2.AsyncBaseTransport | None = None
 
     async def interrupted(
-        self, api: ClusterApi, instance: Instance, node: Node, report: Report, *, until: float
+        self, api: NodeApi, instance: Instance, node: Node, report: CastaiReport, *, until: float
     ) -> None:
         """Post the event, again and again until `until` (epoch seconds). Never raises a
         CastaiError: what went wrong is in the report, and a drain does not depend on it.
@@ -46,7 +45,7 @@ class CastAi:
         try:
             cluster_id = instance.tags.get(CLUSTER_ID_TAG) or await self._agents_id(api, until)
             if not cluster_id:
-                report.told = Told.NO_CLUSTER_ID
+                report.state = CastaiState.NO_CLUSTER_ID
                 report.reason = (
                     f"neither the tag {CLUSTER_ID_TAG} of the instance nor the ConfigMap "
                     f"{AGENT}/{AGENT_METADATA} names CAST AI's cluster id"
@@ -59,14 +58,14 @@ class CastAi:
                 node.spec.provider_id,
             )
             await self._send(call, report, until)
-            report.told, report.reason = Told.REPORTED, ""
+            report.state, report.reason = CastaiState.REPORTED, ""
         except CastaiError as error:
             report.reason = str(error)
 
-    async def _agents_id(self, api: ClusterApi, until: float) -> str:
+    async def _agents_id(self, api: NodeApi, until: float) -> str:
         """The id that the agent works under; empty where there is no agent, or no right to look."""
         try:
-            data = await retried(
+            data = await retry.call_async(
                 lambda: api.config_map(AGENT, AGENT_METADATA),
                 until=until,
                 clock=self.clock,
@@ -75,7 +74,7 @@ class CastAi:
             return ""
         return (data or {}).get(AGENT_CLUSTER_ID, "")
 
-    async def _send(self, call: castai.Call, report: Report, until: float) -> None:
+    async def _send(self, call: castai.Call, report: CastaiReport, until: float) -> None:
         key = castai.checked_key(await asyncio.to_thread(self.read_key))
         url = castai.checked_url(self.url)
         async with httpx2.AsyncClient(
@@ -99,7 +98,7 @@ class CastAi:
                     report.reason = str(failed)
                     raise failed
 
-            await retried(once, until=until, clock=self.clock)
+            await retry.call_async(once, until=until, clock=self.clock)
 
 
 def key_reader(session: botocore.session.Session, secret: str) -> Callable[[], str]:

@@ -14,7 +14,7 @@ from lambdas.common.clock import Clock
 from lambdas.common.errors import CastaiError
 from lambdas.common.names import METRICS_NAMESPACE, METRICS_SERVICE
 from lambdas.common.text import cut
-from lambdas.spot_handler.node_api import ClusterApi, Node
+from lambdas.spot_handler.node_api import Node, NodeApi
 from lambdas.spot_handler.notices import Kind, Notice
 from lambdas.spot_handler.result import Outcome, Result
 
@@ -96,7 +96,7 @@ def _emit(
 class NodeEvents:
     """Kubernetes Events on the node, so that `kubectl describe node` tells the story."""
 
-    def __init__(self, api: ClusterApi, node: Node, notice: Notice, clock: Clock) -> None:
+    def __init__(self, api: NodeApi, node: Node, notice: Notice, clock: Clock) -> None:
         self._api = api
         self._node = node
         self._notice = notice

@@ -21,7 +21,7 @@ class Outcome(StrEnum):
     REJECTED = "rejected"  # malformed event
 
 
-class Told(StrEnum):
+class CastaiState(StrEnum):
     """What came of telling CAST AI. One word, the same in the result, the log and the metric."""
 
     REPORTED = "reported"
@@ -30,15 +30,15 @@ class Told(StrEnum):
 
 
 @dataclass
-class Report:
+class CastaiReport:
     """Whether CAST AI was told, and why not. It is kept true while the attempt lasts."""
 
-    told: Told = Told.FAILED
+    state: CastaiState = CastaiState.FAILED
     reason: str = "CAST AI's API has not answered"
 
 
 @dataclass(frozen=True)
-class Left:
+class RemainingPod:
     """A pod that is still on the node, and why."""
 
     pod: str
@@ -46,7 +46,7 @@ class Left:
 
 
 @dataclass
-class Tally:
+class PodCounts:
     """What became of the pods.
 
     evicted: gone by our eviction. forced: gone by our DELETE, past a budget or with a shortened
@@ -60,7 +60,7 @@ class Tally:
     forced: int = 0
     gone: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
-    left: list[Left] = field(default_factory=list)
+    left: list[RemainingPod] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
     emptied_at: float | None = None
     unconfirmed: str = ""
@@ -83,7 +83,7 @@ class Result:
     ended: float = 0.0
     cordoned_at: float | None = None
     drained_at: float | None = None
-    pods: Tally = field(default_factory=Tally)
+    pods: PodCounts = field(default_factory=PodCounts)
     castai: str = ""  # what came of telling CAST AI; empty: it was not to be told
     castai_reason: str = ""
     plan: list[dict[str, Any]] | None = None

@@ -179,10 +179,10 @@ def note(loader, data, path, **more):
 SourceFileLoader.source_to_code = note
 sys.path.insert(0, {str(tmp_path)!r})
 import asyncio, lambdas.spot_handler.handler, lambdas.spot_handler.notify_castai
-from lambdas.spot_handler.node_api import ClusterApi, transport
+from lambdas.spot_handler.node_api import NodeApi, transport
 from lambdas.common.eks import Token
 async def ask():
-    async with ClusterApi("https://127.0.0.1:1", Token(str), transport("", connections=1)) as api:
+    async with NodeApi("https://127.0.0.1:1", Token(str), transport("", connections=1)) as api:
         await api.node("any")
 try:
     asyncio.run(ask())

@@ -28,7 +28,7 @@ from tests.functional.onboarding.conftest import (
 )
 from tests.functional.onboarding.eks import ACCOUNT, Entry, refusal
 
-LONGEST_DELAY = retry.DELAYS[-1]  # s between two tries
+LONGEST_DELAY = retry.DEFAULT.delays[-1]  # s between two tries
 TIME_TO_ANSWER = 10.0  # s that CloudFormation's answer may take after all else
 ROLE = {"Mode": "cross-account-role"}
 SPOT_ROLE = f"arn:aws:iam::{ACCOUNT}:role/CastLambdaRoleForSpot"
@@ -957,7 +957,7 @@ class TestNeighbours:
         scene.update(wish, **other)  # one of them changes it for all
         document, tags = scene.snapshot()["policies"][SHARED]
         assert "CreateNodeRole" not in json.dumps(document)
-        with pytest.raises(CastaiError, match=r"Permissions=current.*the same for every cluster"):
+        with pytest.raises(CastaiError, match=r"Permissions=standard.*the same for every cluster"):
             stage.update(wish, resource="Stage", **wish, RotationId="2")
         stage.update(wish, resource="Stage", **other)
         assert scene.snapshot()["policies"][SHARED] == (document, tags)

@@ -27,7 +27,7 @@ from lambdas.common import aws, eks_token
 from lambdas.common.clock import Clock
 from lambdas.common.names import METRICS_SERVICE
 from lambdas.spot_handler import handler, instances, interruption, notices, report
-from lambdas.spot_handler.interruption import Means
+from lambdas.spot_handler.interruption import Dependencies
 from lambdas.spot_handler.nodes import Clusters
 from lambdas.spot_handler.result import Result
 from lambdas.spot_handler.settings import Settings
@@ -179,9 +179,9 @@ class Scene:
 
         return Clock(now=self.cluster.now, sleep=sleep)
 
-    def means(self, **settings: Any) -> Means:
+    def deps(self, **settings: Any) -> Dependencies:
         session = instances.session()
-        return Means(
+        return Dependencies(
             settings=replace(self.settings, **settings),
             ec2=session.create_client("ec2", config=aws.CONFIG),
             clusters=Clusters(session, self.clock()),
@@ -195,25 +195,25 @@ class Scene:
         return spot_notice(self.account.instance, **({"time": time} | changes))
 
     async def notice(
-        self, *, age: float = 0.0, means: Means | None = None, action: str = "terminate",
+        self, *, age: float = 0.0, deps: Dependencies | None = None, action: str = "terminate",
         remaining: float = REMAINING, **settings: Any,
     ) -> Result:  # fmt: skip
         """Deliver a spot notice that is `age` seconds old."""
         event = self.event(age=age, action=action)
-        return await self._handle(event, means or self.means(**settings), remaining)
+        return await self._handle(event, deps or self.deps(**settings), remaining)
 
     async def running(self, *, age: float = 0.0) -> Result:
         """Deliver the event that the instance runs, `age` seconds old."""
         detail = {"instance-id": self.account.instance, "state": "running"}
         kind = "EC2 Instance State-change Notification"
         event = self.event(age=age, detail_type=kind, detail=detail)
-        return await self._handle(event, self.means(), REMAINING)
+        return await self._handle(event, self.deps(), REMAINING)
 
-    async def _handle(self, event: dict[str, Any], means: Means, remaining: float) -> Result:
+    async def _handle(self, event: dict[str, Any], deps: Dependencies, remaining: float) -> Result:
         notice = notices.parse(event, now=self.cluster.now())
         assert notice is not None
         limit = self.cluster.now() + remaining
-        return await interruption.handle(notice, means, time_limit=limit)
+        return await interruption.handle(notice, deps, time_limit=limit)
 
     def asked(self) -> dict[str, int]:
         return dict(self.cluster.log.by_verb())
@@ -253,7 +253,7 @@ class Stdout:
 @pytest.fixture
 def container() -> None:
     """A cold Lambda container, whose log goes where `capsys` reads."""
-    handler.means.cache_clear()
+    handler.dependencies.cache_clear()
     report.logger.cache_clear()
     report.logger()
     # logging's registry outlives the container, and with it the stream of an earlier test.

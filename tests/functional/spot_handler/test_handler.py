@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from lambdas.common.errors import PermanentError, SettingsError
 from lambdas.spot_handler import handler, report
-from lambdas.spot_handler.result import Left, Outcome, Result, Tally
+from lambdas.spot_handler.result import Outcome, PodCounts, RemainingPod, Result
 from tests.functional.spot_handler.conftest import call
 from tests.support.events import EVENT_ID, spot_notice
 
@@ -64,9 +64,9 @@ def refused(message: str) -> ClientError:
 def test_a_failure_logs_its_own_words_and_not_those_of_its_cause(
     error: Exception, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    means = replace(handler.means(), ec2=Ec2(error))  # type: ignore[arg-type]
+    deps = replace(handler.dependencies(), ec2=Ec2(error))  # type: ignore[arg-type]
     with pytest.raises(PermanentError) as caught:
-        handler.respond(spot_notice(), means, remaining=147.0)
+        handler.respond(spot_notice(), deps, remaining=147.0)
     (line,) = lines(capsys)
     assert (line["level"], line["message"]) == ("ERROR", "The drain failed")
     assert words in line["fault"]
@@ -128,7 +128,7 @@ RESULT = Result(
     started=1002.0,
     ended=1050.0,
     cordoned_at=1003.0,
-    pods=Tally(evicted=12, forced=1, left=[Left("shop/db", "blocked")]),
+    pods=PodCounts(evicted=12, forced=1, left=[RemainingPod("shop/db", "blocked")]),
 )
 RESULT.pods.answers.update({"201": 12, "429": 9})
 
@@ -190,7 +190,7 @@ def test_with_a_secret_castai_is_told_with_the_key_in_it(monkeypatch: pytest.Mon
     secrets.create_secret(Name="castai/api-key", SecretString="key-of-the-tests")
     monkeypatch.setenv("CASTAI_API_KEY_SECRET", "castai/api-key")
     monkeypatch.setenv("CASTAI_API_URL", "https://api.eu.cast.invalid")
-    castai = handler.means().castai
+    castai = handler.dependencies().castai
     assert castai is not None
     assert (castai.url, castai.read_key()) == ("https://api.eu.cast.invalid", "key-of-the-tests")
     assert "key-of-the-tests" not in repr(castai)
@@ -198,4 +198,4 @@ def test_with_a_secret_castai_is_told_with_the_key_in_it(monkeypatch: pytest.Mon
 
 @pytest.mark.usefixtures("shared_account")
 def test_without_one_nobody_is_told() -> None:
-    assert handler.means().castai is None
+    assert handler.dependencies().castai is None

@@ -91,13 +91,13 @@ async def test_a_name_that_belongs_to_another_instance_is_not_believed(scene: Sc
 async def test_an_instance_without_a_dns_name_is_found(scene: Scene) -> None:
     async with scene.cluster:
         scene.build()
-        means = scene.means()
+        deps = scene.deps()
 
         def nameless(parsed: Any, **_: Any) -> None:
             parsed["Reservations"][0]["Instances"][0]["PrivateDnsName"] = ""
 
-        means.ec2.meta.events.register("after-call.ec2.DescribeInstances", nameless)
-        result = await scene.notice(means=means)
+        deps.ec2.meta.events.register("after-call.ec2.DescribeInstances", nameless)
+        result = await scene.notice(deps=deps)
         assert (result.outcome, result.node) == (Outcome.DRAINED, scene.node)
 
 
@@ -146,8 +146,8 @@ async def test_no_node_is_this_instance(scene: Scene) -> None:
 
 
 def answering(scene: Scene, call: str, code: int, body: bytes, times: float) -> Any:
-    """Means whose AWS client gets `times` answers of this kind before the real ones."""
-    means = scene.means()
+    """Dependencies whose AWS client gets `times` answers of this kind before the real ones."""
+    deps = scene.deps()
     left = [times]
 
     def fault(request: Any, **_: Any) -> AWSResponse | None:
@@ -156,9 +156,9 @@ def answering(scene: Scene, call: str, code: int, body: bytes, times: float) -> 
         left[0] -= 1
         return AWSResponse(request.url, code, {}, Raw(body))
 
-    client = means.ec2 if call.startswith("ec2") else means.clusters._eks
+    client = deps.ec2 if call.startswith("ec2") else deps.clusters._eks
     client.meta.events.register_first(f"before-send.{call}", fault)
-    return means
+    return deps
 
 
 class Raw:
@@ -180,8 +180,8 @@ async def test_aws_that_throttles_is_asked_again(scene: Scene, code: str) -> Non
     async with scene.cluster:
         scene.build()
         scene.pod("web")
-        means = answering(scene, "ec2.DescribeInstances", 503, ec2_error(code), 4)
-        result = await scene.notice(means=means)
+        deps = answering(scene, "ec2.DescribeInstances", 503, ec2_error(code), 4)
+        result = await scene.notice(deps=deps)
         assert result.outcome is Outcome.DRAINED
         assert result.ended - result.started > 1
 
@@ -189,22 +189,22 @@ async def test_aws_that_throttles_is_asked_again(scene: Scene, code: str) -> Non
 @virtual
 async def test_aws_that_never_answers_fails_the_invocation_in_time(scene: Scene) -> None:
     async with scene.cluster as cluster:
-        means = answering(scene, "ec2.DescribeInstances", 503, ec2_error("Unavailable"), 1e9)
+        deps = answering(scene, "ec2.DescribeInstances", 503, ec2_error("Unavailable"), 1e9)
         started = cluster.now()
         with pytest.raises(AwsUnavailableError, match="ec2:DescribeInstances"):
-            await scene.notice(means=means)
+            await scene.notice(deps=deps)
         assert 110 < cluster.now() - started < 122
 
 
 @virtual
 async def test_a_missing_permission_is_named_at_once(scene: Scene) -> None:
     async with scene.cluster as cluster:
-        means = answering(
+        deps = answering(
             scene, "ec2.DescribeInstances", 403, ec2_error("UnauthorizedOperation"), 1e9
         )
         started = cluster.now()
         with pytest.raises(AwsRefusedError, match="Allow ec2:DescribeInstances"):
-            await scene.notice(means=means)
+            await scene.notice(deps=deps)
         assert cluster.now() == started
 
 
@@ -213,10 +213,10 @@ async def test_a_cluster_is_described_once_per_container(scene: Scene) -> None:
     async with scene.cluster:
         scene.build()
         asked = []
-        means = scene.means()
-        means.clusters._eks.meta.events.register_first(
+        deps = scene.deps()
+        deps.clusters._eks.meta.events.register_first(
             "before-send.eks.DescribeCluster", lambda **_: asked.append(1)
         )
-        await scene.notice(means=means)
-        await scene.notice(means=means)
+        await scene.notice(deps=deps)
+        await scene.notice(deps=deps)
         assert len(asked) == 1

@@ -12,7 +12,7 @@ import pytest
 from kubesim import Answer
 from kubesim.virtual import InMemoryTransport
 from lambdas.common.errors import AwsRefusedError, ClusterForbiddenError
-from lambdas.spot_handler.interruption import Means
+from lambdas.spot_handler.interruption import Dependencies
 from lambdas.spot_handler.notify_castai import CastAi
 from lambdas.spot_handler.result import Outcome, Result
 from lambdas.spot_handler.settings import Mode
@@ -51,9 +51,9 @@ class Api(httpx2.AsyncBaseTransport):
         return [{k: v for k, v in event.items() if k != "time"} for event in events]
 
 
-def means(scene: Scene, api: Api, key: Any = lambda: KEY, **settings: Any) -> Means:
+def deps(scene: Scene, api: Api, key: Any = lambda: KEY, **settings: Any) -> Dependencies:
     castai = CastAi("https://api.castai.invalid", key, scene.clock(), transport=api)
-    return replace(scene.means(**settings), castai=castai)
+    return replace(scene.deps(**settings), castai=castai)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ async def test_the_interruption_is_reported_by_the_instances_tag(scene: Scene) -
         assert node is not None
         labels = {**node["metadata"]["labels"], "provisioner.cast.ai/node-id": "n-7"}
         cluster.set({**node, "metadata": {**node["metadata"], "labels": labels}})
-        result = await scene.notice(means=means(scene, api))
+        result = await scene.notice(deps=deps(scene, api))
         assert (result.outcome, result.castai) == (Outcome.DRAINED, "reported")
         assert result.as_dict()["castai"] == "reported"
         assert api.events == [
@@ -101,7 +101,7 @@ async def test_else_the_agents_config_map_names_the_cluster(scene: Scene) -> Non
                 "data": {"CLUSTER_ID": api.cluster},
             }
         )
-        result = await scene.notice(means=means(scene, api))
+        result = await scene.notice(deps=deps(scene, api))
         assert result.castai == "reported"
         assert [event["node_id"] for event in api.events] == [""]
 
@@ -111,7 +111,7 @@ async def test_without_an_id_nobody_is_told_and_the_reason_is(scene: Scene) -> N
     api = Api()
     async with scene.cluster:
         scene.build()
-        result = await scene.notice(means=means(scene, api))
+        result = await scene.notice(deps=deps(scene, api))
         assert (result.outcome, result.castai) == (Outcome.DRAINED, "no_cluster_id")
         assert "cast:cluster-id" in result.castai_reason
         assert api.asked == 0
@@ -133,7 +133,7 @@ async def drained_with(scene: Scene, api: Api, **more: Any) -> tuple[Result, flo
         scene.build()
         scene.pod("web", shutdown=2)
         started = cluster.now()
-        result = await scene.notice(means=means(scene, api, **more))
+        result = await scene.notice(deps=deps(scene, api, **more))
         assert result.outcome is Outcome.DRAINED
         assert result.drained_at is not None
         return result, result.drained_at - started
@@ -255,7 +255,7 @@ async def test_a_drain_that_fails_does_not_wait_for_castai(scene: Scene) -> None
         cluster.faults.add("POST", "eviction", Answer(403, denied), times=10)
         started = cluster.now()
         with pytest.raises(ClusterForbiddenError):
-            await scene.notice(means=means(scene, api))
+            await scene.notice(deps=deps(scene, api))
         assert cluster.now() - started < 2
 
 
@@ -265,5 +265,5 @@ async def test_a_dry_run_tells_nobody(scene: Scene) -> None:
     tell(scene, api.cluster)
     async with scene.cluster:
         scene.build()
-        result = await scene.notice(means=means(scene, api, mode=Mode.DRY_RUN))
+        result = await scene.notice(deps=deps(scene, api, mode=Mode.DRY_RUN))
         assert (result.castai, api.asked) == ("", 0)

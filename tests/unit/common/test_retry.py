@@ -29,7 +29,7 @@ def test_functions_that_fail_together_do_not_come_back_together() -> None:
 def test_the_servers_wish_is_respected_up_to_a_cap() -> None:
     for _ in range(100):
         assert 1.0 <= retry.delay(0, retry_after=1.0) <= 1.1
-        cap = retry.LONGEST_RETRY_AFTER
+        cap = retry.DEFAULT.longest_retry_after
         assert cap <= retry.delay(0, retry_after=10.0) <= cap + 0.1
         assert 1.5 <= retry.delay(5, retry_after=0.0) <= 3.0
 

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import cost
 from lambdas.common.names import METRICS_NAMESPACE
 from lambdas.spot_handler import report
-from lambdas.spot_handler.result import Left, Outcome, Result, Tally
+from lambdas.spot_handler.result import Left, Outcome, PodCounts, Result
 from stacks.settings import SPOT_MEMORY_MB
 from tests.support import pages
 from tests.support.pages import ROOT
@@ -36,7 +36,7 @@ def result() -> Result:
         given=0.0,
         cordoned_at=1.0,
         drained_at=9.0,
-        pods=Tally(
+        pods=PodCounts(
             evicted=14,
             left=[Left("shop/web", "why")],
             skipped=Counter({"why": 1}),

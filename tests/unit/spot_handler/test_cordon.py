@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambdas.spot_handler.cordon import MARKS_ANNOTATION, patch_back, patch_for
+from lambdas.spot_handler.cordon import MARKS_ANNOTATION, cordon_patch, uncordon_patch
 from lambdas.spot_handler.node_api import Node
 from lambdas.spot_handler.notices import Kind, Notice
 from tests.support.events import INSTANCE
@@ -30,14 +30,14 @@ SPOT = notice()
 
 
 def test_one_patch_carries_everything_and_the_version_it_was_made_for() -> None:
-    assert patch_for(node(), SPOT) == {
+    assert cordon_patch(node(), SPOT) == {
         "metadata": {"resourceVersion": "315", "labels": DONE},
         "spec": {"unschedulable": True, "taints": [DRAINING]},
     }
 
 
 def test_nothing_to_change_is_no_write() -> None:
-    assert patch_for(node(labels=DONE, taints=[DRAINING], unschedulable=True), SPOT) is None
+    assert cordon_patch(node(labels=DONE, taints=[DRAINING], unschedulable=True), SPOT) is None
 
 
 def test_other_taints_are_repeated_since_a_merge_patch_replaces_the_list() -> None:
@@ -47,20 +47,20 @@ def test_other_taints_are_repeated_since_a_merge_patch_replaces_the_list() -> No
         "effect": "NoExecute",
         "timeAdded": "2026-11-21T10:00:00Z",
     }
-    patch = patch_for(node(taints=[other]), SPOT)
+    patch = cordon_patch(node(taints=[other]), SPOT)
     assert patch is not None
     assert patch["spec"]["taints"] == [other, DRAINING]
 
 
 def test_a_taint_of_another_value_is_replaced_and_not_doubled() -> None:
-    patch = patch_for(node(taints=[DRAINING | {"value": "false"}]), SPOT)
+    patch = cordon_patch(node(taints=[DRAINING | {"value": "false"}]), SPOT)
     assert patch is not None
     assert patch["spec"]["taints"] == [DRAINING]
 
 
 def test_the_users_own_value_of_the_balancer_label_stays() -> None:
     label = "node.kubernetes.io/exclude-from-external-load-balancers"
-    patch = patch_for(node(labels={label: "by-team-a"}), SPOT)
+    patch = cordon_patch(node(labels={label: "by-team-a"}), SPOT)
     assert patch is not None
     assert label not in patch["metadata"]["labels"]
 
@@ -81,13 +81,13 @@ TAINTS = st.lists(
 @given(taints=TAINTS, labels=st.dictionaries(st.sampled_from([*DONE, "x"]), st.text(max_size=3)))
 def test_cordoning_twice_is_cordoning_once(taints: list[Any], labels: dict[str, str]) -> None:
     before = node(taints=taints, labels=labels)
-    patch = patch_for(before, SPOT)
+    patch = cordon_patch(before, SPOT)
     after = node(
         taints=(patch or {}).get("spec", {}).get("taints", taints),
         labels=labels | (patch or {}).get("metadata", {}).get("labels", {}),
         unschedulable=True,
     )
-    assert patch_for(after, SPOT) is None
+    assert cordon_patch(after, SPOT) is None
     ours = (DRAINING["key"], DRAINING["effect"])
     foreign = [taint for taint in taints if (taint["key"], taint["effect"]) != ours]
     kept = [(t.key, t.effect, t.value) for t in after.spec.taints or ()]
@@ -137,12 +137,12 @@ def test_what_a_stop_marked_is_taken_back_and_nothing_else(
     taints: list[Any], labels: dict[str, str], *, unschedulable: bool
 ) -> None:
     before = node(taints=taints, labels=labels, unschedulable=unschedulable)
-    patch = patch_for(before, notice("stop"))
+    patch = cordon_patch(before, notice("stop"))
     if patch is None:
         return
     after = patched(before, patch)
-    assert patch_back(after, running_since=GIVEN) is None  # EC2 is about to stop it
-    again = patched(after, patch_back(after, running_since=GIVEN + 1))
+    assert uncordon_patch(after, running_since=GIVEN) is None  # EC2 is about to stop it
+    again = patched(after, uncordon_patch(after, running_since=GIVEN + 1))
     assert again.spec.unschedulable is unschedulable
     assert MARKS_ANNOTATION not in (again.metadata.annotations or {})
     ours = (DRAINING["key"], DRAINING["effect"])
@@ -155,8 +155,8 @@ def test_what_a_stop_marked_is_taken_back_and_nothing_else(
 
 
 def test_a_terminated_instance_leaves_nothing_to_take_back() -> None:
-    patch = patch_for(node(), SPOT)
+    patch = cordon_patch(node(), SPOT)
     assert patch is not None
     assert "annotations" not in patch["metadata"]
-    assert patch_back(patched(node(), patch), running_since=GIVEN + 1) is None
-    assert patch_back(node(annotations={MARKS_ANNOTATION: "?"}), running_since=1e9) is None
+    assert uncordon_patch(patched(node(), patch), running_since=GIVEN + 1) is None
+    assert uncordon_patch(node(annotations={MARKS_ANNOTATION: "?"}), running_since=1e9) is None

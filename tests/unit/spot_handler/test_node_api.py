@@ -19,16 +19,16 @@ from lambdas.common.errors import (
     ClusterUnavailableError,
 )
 from lambdas.common.text import LIMIT
-from lambdas.spot_handler.node_api import ClusterApi, Metadata, Pod, WatchEndedError
+from lambdas.spot_handler.node_api import Metadata, NodeApi, Pod, WatchEndedError
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "kubernetes-1.36"
 LONG = "because " * 1500
 POD = Pod(Metadata(name="web", namespace="shop", uid="1"))
 
-Ask = Callable[[ClusterApi], Awaitable[Any]]
+Ask = Callable[[NodeApi], Awaitable[Any]]
 
 
-async def watch(api: ClusterApi) -> None:
+async def watch(api: NodeApi) -> None:
     async for _ in api.watch_pods("n", "1", seconds=60, silence=45):
         pass
 
@@ -58,7 +58,7 @@ def ask(ask: Ask, answer: httpx2.Response | Exception) -> Any:
 
     async def call() -> Any:
         transport = httpx2.MockTransport(handle)
-        async with ClusterApi("https://cluster.invalid", Token(), transport) as api:
+        async with NodeApi("https://cluster.invalid", Token(), transport) as api:
             return await ask(api)
 
     return run_virtual(call())
@@ -144,7 +144,7 @@ def test_a_401_is_an_answer_to_an_eviction_and_asks_for_a_new_token() -> None:
 
     async def call() -> list[int]:
         transport = httpx2.MockTransport(handle)
-        async with ClusterApi("https://cluster.invalid", Token(), transport) as api:
+        async with NodeApi("https://cluster.invalid", Token(), transport) as api:
             answers = [await api.evict(POD, grace=1), await api.evict(POD, grace=1)]
             await asyncio.sleep(0)
             return [answer.code for answer in answers]

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import cost
 from lambdas.common.names import METRICS_NAMESPACE
 from lambdas.spot_handler import report
-from lambdas.spot_handler.result import Left, Outcome, PodCounts, Result
+from lambdas.spot_handler.result import Outcome, PodCounts, RemainingPod, Result
 from stacks.settings import SPOT_MEMORY_MB
 from tests.support import pages
 from tests.support.pages import ROOT
@@ -38,7 +38,7 @@ def result() -> Result:
         drained_at=9.0,
         pods=PodCounts(
             evicted=14,
-            left=[Left("shop/web", "why")],
+            left=[RemainingPod("shop/web", "why")],
             skipped=Counter({"why": 1}),
             answers=Counter({"201": 14, "429": 9}),
         ),

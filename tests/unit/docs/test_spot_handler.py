@@ -6,7 +6,7 @@ import json
 import re
 
 from lambdas.spot_handler import notices
-from lambdas.spot_handler.result import Outcome, Told
+from lambdas.spot_handler.result import CastaiState, Outcome
 from tests.support import pages
 from tests.support.pages import ROOT
 from tests.unit.docs.test_operations import result
@@ -47,7 +47,7 @@ def test_every_outcome_is_explained() -> None:
 
 
 def test_every_answer_of_castai_is_named() -> None:
-    assert all(f"`{told}`" in pages.section(PAGE, "Result") for told in Told)
+    assert all(f"`{told}`" in pages.section(PAGE, "Result") for told in CastaiState)
 
 
 def test_the_notices_life_is_told_as_it_is() -> None:

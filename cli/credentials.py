@@ -29,6 +29,6 @@ def show(
     if not yes:
         typer.confirm(f"Print the secret key of {cluster} to this terminal?", abort=True, err=True)
     secrets = session.means(region).clients.secrets
-    with aws.explained("secretsmanager:GetSecretValue"):
+    with aws.translated_errors("secretsmanager:GetSecretValue"):
         answer = secrets.get_secret_value(SecretId=name)
     typer.echo(answer["SecretString"])

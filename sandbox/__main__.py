@@ -57,7 +57,7 @@ def up(
     cluster: Annotated[str, typer.Option(help="Name of the EKS cluster.")] = CLUSTER,
 ) -> None:
     """Start the sandbox, if it does not run, and say how to look at it."""
-    with explained():
+    with translated_errors():
         state = lifecycle.up(
             folder.absolute(),
             console.print,
@@ -73,7 +73,7 @@ def deploy(
     context: Context = None,
 ) -> None:
     """`cdk bootstrap` and `cdk deploy` of the app, as users run them, into the sandbox."""
-    with explained():
+    with translated_errors():
         state = lifecycle.running(folder.absolute())
         settings = _settings(context)
         cdk = Cdk(aws.Aws(state), state.path)
@@ -96,7 +96,7 @@ def notice(
     ] = "0s",
 ) -> None:
     """Let EC2 give a spot interruption notice for an instance, on the default event bus."""
-    with explained():
+    with translated_errors():
         state = lifecycle.running(folder.absolute())
         given = aws.moment(time)
         event = aws.Aws(state).publish(
@@ -109,7 +109,7 @@ def notice(
 @app.command()
 def status(folder: Folder = FOLDER) -> None:
     """What runs, the nodes, and what came of the events so far."""
-    with explained():
+    with translated_errors():
         state = lifecycle.running(folder.absolute())
         client = aws.Aws(state)
         for name, process in state.processes().items():
@@ -145,7 +145,7 @@ def _show(deliveries: list[dict[str, Any]]) -> None:
 @app.command()
 def down(folder: Folder = FOLDER) -> None:
     """End the sandbox and remove its folder; ends only processes that it started."""
-    with explained():
+    with translated_errors():
         ended = lifecycle.down(folder.absolute())
         console.print(f"ended: {', '.join(ended)}" if ended else "nothing was running")
 
@@ -164,7 +164,7 @@ def demo(
     ] = None,
 ) -> None:
     """Connect, onboard, a spot notice, a drained node, offboard: status 0 if all went well."""
-    with explained():
+    with translated_errors():
         chapters = selected(chapter)
         stage = Stage(folder.absolute(), View(plain=plain), _settings(context))
         lifecycle.down(stage.folder)  # what an interrupted demo left
@@ -232,7 +232,7 @@ def _settings(context: list[str] | None) -> dict[str, str]:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def translated_errors() -> Iterator[None]:
     """An error of ours is a sentence, not a traceback; nobody else's AWS account is in reach."""
     aws.isolate()
     try:

@@ -20,7 +20,7 @@ def read(secrets: SecretsManagerClient, name: str) -> str:
     or not for us, AwsUnavailableError when Secrets Manager does not answer.
     """
     try:
-        with aws.explained("secretsmanager:GetSecretValue"):
+        with aws.translated_errors("secretsmanager:GetSecretValue"):
             text = secrets.get_secret_value(SecretId=name).get("SecretString", "").strip()
     except AwsRefusedError as error:
         if error.code != "ResourceNotFoundException":

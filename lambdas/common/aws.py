@@ -129,7 +129,7 @@ def _core(of: boto3.session.Session | botocore.session.Session) -> botocore.sess
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
+def translated_errors(what: str) -> Iterator[None]:
     """Turn the SDK's errors into ours. `what` is the call as IAM names it: "ec2:DescribeInstances".
 
     Raises AwsUnavailableError for throttling, 5xx and silence, AwsRefusedError for the rest.

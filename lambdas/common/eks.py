@@ -41,7 +41,7 @@ def describe(eks: EKSClient, name: str, *, region: str) -> Cluster:
     Raises AwsUnavailableError or AwsRefusedError (code ResourceNotFoundException: no such cluster),
     and PermanentError where the cluster has no endpoint or no readable certificate yet.
     """
-    with aws.explained("eks:DescribeCluster"):
+    with aws.translated_errors("eks:DescribeCluster"):
         answer: Mapping[str, Any] = eks.describe_cluster(name=name)["cluster"]
     endpoint = answer.get("endpoint", "")
     status = answer.get("status", "")
@@ -106,7 +106,7 @@ def token_for(
     """
 
     def sign() -> str:
-        with aws.explained("sts:GetCallerIdentity (presigned)"):
+        with aws.translated_errors("sts:GetCallerIdentity (presigned)"):
             own = session or aws.session()
             credentials = own.get_credentials()
             if credentials is None:

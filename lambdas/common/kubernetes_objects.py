@@ -18,7 +18,6 @@ import lightkube
 from lightkube.config.kubeconfig import SingleConfig
 from lightkube.config.models import Cluster as ClusterConfig
 from lightkube.config.models import Context, User
-from lightkube.core.exceptions import ApiError
 from lightkube.generic_resource import (
     GenericGlobalResource,
     GenericNamespacedResource,
@@ -38,6 +37,7 @@ from lambdas.common.errors import (
     PermanentError,
     RetryableError,
 )
+from lambdas.common.kubernetes_answers import Rules, Status, error_of, status_of
 from lambdas.common.text import REFUSAL_LIMIT, cut
 
 FIELD_MANAGER: Final = "castai-eks"
@@ -87,8 +87,13 @@ _CLASSES: Final[Mapping[tuple[str, str], Any]] = {
     for kind in kinds
 }
 
-_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT = 401, 403, 404, 409
-_TOO_MANY, _SERVER_FAULT = 429, 500
+_NOT_FOUND, _CONFLICT = 404, 409
+RULES: Final = Rules(
+    unauthorized="Give this identity access to the cluster (access entry, or aws-auth)",
+    forbidden="Give this identity the right in the cluster",
+    retried=frozenset({408, 429}),
+    limit=REFUSAL_LIMIT,
+)
 
 
 class FieldConflictError(PermanentError):
@@ -241,7 +246,7 @@ class Kube:
     def _retried(self, what: str, call: Callable[[], T]) -> T:
         def once() -> T:
             try:
-                with explained(what):
+                with translated_errors(what):
                     return call()
             except (ClusterUnauthorizedError, ClusterForbiddenError) as error:
                 if self._clock.now() < self._settled:
@@ -278,7 +283,7 @@ def connect(
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
+def translated_errors(what: str) -> Iterator[None]:
     """Turn lightkube's and httpx2's errors into ours; `what` is what was being done."""
     try:
         yield
@@ -293,36 +298,25 @@ def explained(what: str) -> Iterator[None]:
 
 
 def _refusal(what: str, error: httpx2.HTTPStatusError) -> CastaiError:
-    code = error.response.status_code if error.response is not None else 0
-    said = cut(error.status.message or "", REFUSAL_LIMIT) if isinstance(error, ApiError) else ""
-    answered = f"{what} was answered with {code}: {said or 'no message'}"
-    if code == _UNAUTHORIZED:
-        return ClusterUnauthorizedError(
-            f"Give this identity access to the cluster (access entry, or aws-auth): {answered}"
-        )
-    if code == _FORBIDDEN:
-        return ClusterForbiddenError(f"Give this identity the right in the cluster: {answered}")
-    if code == _TOO_MANY or code >= _SERVER_FAULT:
-        return ClusterUnavailableError(f"The cluster is not well: {answered}")
-    if code == _CONFLICT and isinstance(error, ApiError) and (found := _conflicts(error)):
-        fields = cut("; ".join(f"{f} is {manager}'s" for f, manager in found), REFUSAL_LIMIT)
+    if error.response.status_code != _CONFLICT:
+        return error_of(what, error.response, RULES)
+    status = status_of(error.response)
+    if conflicts := _conflicts(status):
+        fields = cut("; ".join(f"{f} is {manager}'s" for f, manager in conflicts), REFUSAL_LIMIT)
         return FieldConflictError(
-            f"Let go of the fields that another manager owns, none was overwritten: {what}: "
-            f"{fields}",
-            found,
+            "Remove the fields that another field manager owns; none was overwritten: "
+            f"{what}: {fields}",
+            conflicts,
         )
-    if code == _CONFLICT:
-        return WrittenMeanwhileError(f"Read again and try again: {answered}")
-    return ClusterRefusedError(f"Correct what the cluster refuses: {answered}", code=code)
+    said = cut(status.message, REFUSAL_LIMIT)
+    return WrittenMeanwhileError(f"Read again and try again: {what}: {_CONFLICT} {said}")
 
 
-def _conflicts(error: ApiError) -> tuple[tuple[str, str], ...]:
+def _conflicts(status: Status) -> tuple[tuple[str, str], ...]:
     """(field, manager) of each cause; the manager is quoted in the cause's message."""
-    details = error.status.details
-    causes = (details.causes if details else None) or []
     return tuple(
-        (cause.field or "?", (cause.message or "").partition('"')[2].partition('"')[0] or "?")
-        for cause in causes
+        (cause.field or "?", cause.message.partition('"')[2].partition('"')[0] or "?")
+        for cause in status.causes
         if cause.reason == FIELD_CONFLICT
     )
 

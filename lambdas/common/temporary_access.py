@@ -204,7 +204,7 @@ class _Entry:
     def _call(self, what: str, call: Callable[[], T], *, again_on: str = "") -> T:
         def once() -> T:
             try:
-                with aws.explained(what):
+                with aws.translated_errors(what):
                     return call()
             except AwsRefusedError as error:
                 if error.code == again_on:

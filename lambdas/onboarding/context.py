@@ -180,7 +180,7 @@ class Context:
 
         def once() -> T:
             try:
-                with aws.explained(what):
+                with aws.translated_errors(what):
                     return call()
             except AwsRefusedError as error:
                 if error.code in again_on:

@@ -88,7 +88,7 @@ def means_of(own_role: str | None) -> Means:
     sts = session.client("sts", config=aws.CONFIG)
 
     def ask() -> Mapping[str, str]:
-        with aws.explained("sts:GetCallerIdentity"):
+        with aws.translated_errors("sts:GetCallerIdentity"):
             return sts.get_caller_identity()  # type: ignore[return-value]
 
     caller = retry.call(ask, until=SYSTEM.now() + CALL_PATIENCE, clock=SYSTEM)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from lambdas.common.kubernetes_answers import Status, lacks_right
 from lambdas.common.text import cut
-from lambdas.spot_handler.node_api import Answer, Status, lacks_right
+from lambdas.spot_handler.node_api import Answer
 
 
 class Verdict(Enum):

@@ -59,7 +59,7 @@ def find(ec2: EC2Client, instance_id: str) -> Instance | None:
     Raises AwsUnavailableError or AwsRefusedError.
     """
     try:
-        with aws.explained("ec2:DescribeInstances"):
+        with aws.translated_errors("ec2:DescribeInstances"):
             answer = ec2.describe_instances(InstanceIds=[instance_id])
     except AwsRefusedError as error:
         if error.code.startswith("InvalidInstanceID."):

@@ -10,22 +10,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import re
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self, TypeVar
 
 import httpx2
 import msgspec
 
 from lambdas.common.errors import (
-    CastaiError,
-    ClusterForbiddenError,
     ClusterRefusedError,
-    ClusterUnauthorizedError,
     ClusterUnavailableError,
+)
+from lambdas.common.kubernetes_answers import (
+    Rules,
+    Status,
+    error_of,
+    is_missing,
+    lacks_right,
+    retry_after,
+    status_of,
 )
 from lambdas.common.names import SPOT_HANDLER_GROUP
 from lambdas.common.text import cut
@@ -139,29 +144,6 @@ class ConfigMap(msgspec.Struct, frozen=True):
     data: dict[str, str] | None = None
 
 
-class Status(msgspec.Struct, frozen=True):
-    """The part of a Kubernetes Status that tells what happened."""
-
-    class Cause(msgspec.Struct, frozen=True):
-        reason: str = ""
-        message: str = ""
-
-    class Details(msgspec.Struct, frozen=True, rename="camel"):
-        causes: tuple[Status.Cause, ...] | None = None
-        retry_after_seconds: float | None = None
-
-    kind: str = ""
-    status: Any = None  # "Success" or "Failure"; an object where the body is no Status
-    message: str = ""
-    reason: str = ""
-    code: int = 0
-    details: Details | None = None
-
-    @property
-    def causes(self) -> tuple[Cause, ...]:
-        return (self.details.causes or ()) if self.details else ()
-
-
 class _WatchEvent(msgspec.Struct, frozen=True):
     type: str
     object: msgspec.Raw
@@ -201,6 +183,22 @@ _status = msgspec.json.Decoder(Status)
 _watch_event = msgspec.json.Decoder(_WatchEvent)
 _encode = msgspec.json.encode
 
+# A 401 may pass: EKS's authenticator is throttled, or the token is refused for a while. What lasts
+# is counted by the client. A 404 without a Status comes from a proxy without a route.
+RULES = Rules(
+    unauthorized="Give the function's role access to the cluster (an access entry with the group "
+    f"{SPOT_HANDLER_GROUP})",
+    forbidden="Apply manifests/spot-handler-rbac.yaml and give the function's role the group "
+    f"{SPOT_HANDLER_GROUP}",
+    retried=frozenset(
+        {
+            httpx2.codes.UNAUTHORIZED,
+            httpx2.codes.NOT_FOUND,
+            httpx2.codes.REQUEST_TIMEOUT,
+            httpx2.codes.TOO_MANY_REQUESTS,
+        }
+    ),
+)
 MERGE_PATCH = "application/merge-patch+json"
 
 
@@ -254,7 +252,7 @@ class NodeApi:
     async def node(self, name: str) -> Node | None:
         """The node of this name, or None."""
         response = await self._request("GET", f"/api/v1/nodes/{name}")
-        if _is_missing(response):
+        if is_missing(response):
             return None
         return _decode(_node, _checked(response))
 
@@ -276,7 +274,7 @@ class NodeApi:
         response = await self._request(
             "PATCH", f"/api/v1/nodes/{name}", body=patch, content_type=MERGE_PATCH
         )
-        if _is_missing(response):
+        if is_missing(response):
             return None
         return _decode(_node, _checked(response))
 
@@ -340,7 +338,7 @@ class NodeApi:
         """The data of a ConfigMap; None where there is none."""
         path = f"/api/v1/namespaces/{namespace}/configmaps/{name}"
         response = await self._request("GET", path)
-        if _is_missing(response):
+        if is_missing(response):
             return None
         return _decode(_config_map, _checked(response)).data or {}
 
@@ -353,8 +351,8 @@ class NodeApi:
 
     async def _answer(self, method: str, path: str, body: Mapping[str, Any]) -> Answer:
         response = await self._request(method, path, body=body)
-        status = _status_of(response)
-        return Answer(response.status_code, status, _retry_after(response, status))
+        status = status_of(response)
+        return Answer(response.status_code, status, retry_after(response, status))
 
     async def _request(
         self,
@@ -405,10 +403,7 @@ class NodeApi:
             self._refused_since = now
         self._refused_token, self._refused_last = token, now
         if now - self._refused_since >= UNAUTHORIZED_PATIENCE:
-            raise ClusterUnauthorizedError(
-                "Give the function's role access to the cluster (an access entry with the group "
-                f"{SPOT_HANDLER_GROUP}): {_named(response)}: 401 {_words_of(response)}"
-            )
+            raise error_of(_named(response), response, replace(RULES, retried=frozenset()))
 
     @contextlib.asynccontextmanager
     async def _stream(self, path: str, query: Mapping[str, str]) -> AsyncIterator[httpx2.Response]:
@@ -419,7 +414,7 @@ class NodeApi:
         try:
             if response.status_code >= httpx2.codes.BAD_REQUEST:
                 await response.aread()
-                if lacks_right(_status_of(response).message):
+                if lacks_right(status_of(response).message):
                     _checked(response)
                 raise WatchEndedError(f"The watch was refused: {_words_of(response)}")
             yield response
@@ -441,52 +436,7 @@ def _checked(response: httpx2.Response) -> bytes:
     """The body of a success; raises what the code stands for otherwise."""
     if response.status_code < httpx2.codes.BAD_REQUEST:
         return response.content
-    status = _status_of(response)
-    raise failure(_named(response), response.status_code, status, _retry_after(response, status))
-
-
-def _is_missing(response: httpx2.Response) -> bool:
-    """Whether the API server says that there is no such object. Any other 404 is a proxy's."""
-    return (
-        response.status_code == httpx2.codes.NOT_FOUND and _status_of(response).reason == "NotFound"
-    )
-
-
-# How kube-apiserver's authorizer words a refusal (responsewriters.Forbidden). An admission plugin's
-# refusal has the plugin's own words in this place.
-_AUTHORIZER = re.compile(r'forbidden: User ".*" cannot ')
-
-
-def lacks_right(message: str) -> bool:
-    """Whether a 403 says that RBAC does not allow the request, and not that something else does."""
-    return _AUTHORIZER.search(message) is not None
-
-
-# Answers that may pass: a token that is not accepted yet, a proxy without a route, busy or broken
-# servers. What lasts beyond the patience with a 401 is raised where that is counted.
-_PASSING = frozenset(
-    {
-        httpx2.codes.UNAUTHORIZED,
-        httpx2.codes.NOT_FOUND,
-        httpx2.codes.REQUEST_TIMEOUT,
-        httpx2.codes.TOO_MANY_REQUESTS,
-    }
-)
-
-
-def failure(what: str, code: int, status: Status, retry_after: float | None) -> CastaiError:
-    """The error that an HTTP code of the Kubernetes API stands for. `what` names the request."""
-    words = cut(status.message) or httpx2.codes.get_reason_phrase(code)
-    if code == httpx2.codes.FORBIDDEN and lacks_right(status.message):
-        return ClusterForbiddenError(
-            "Apply manifests/spot-handler-rbac.yaml and give the function's role the group "
-            f"{SPOT_HANDLER_GROUP}: {what}: 403 {words}"
-        )
-    if code in _PASSING or code >= httpx2.codes.INTERNAL_SERVER_ERROR:
-        return ClusterUnavailableError(f"{what}: {code} {words}", retry_after=retry_after)
-    return ClusterRefusedError(
-        f"Change what refuses this request: {what}: {code} {words}", code=code
-    )
+    raise error_of(_named(response), response, RULES)
 
 
 def _named(response: httpx2.Response) -> str:
@@ -494,7 +444,7 @@ def _named(response: httpx2.Response) -> str:
 
 
 def _words_of(response: httpx2.Response) -> str:
-    return cut(_status_of(response).message)
+    return cut(status_of(response).message)
 
 
 def _unavailable(what: str, error: Exception) -> ClusterUnavailableError:
@@ -511,20 +461,6 @@ def _decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
         return decoder.decode(data)
     except msgspec.DecodeError as error:  # half an answer, or a proxy's page: worth another try
         raise ClusterUnavailableError(f"The cluster's answer cannot be read: {error}") from error
-
-
-def _status_of(response: httpx2.Response) -> Status:
-    try:
-        return _status.decode(response.content)
-    except msgspec.DecodeError:  # a proxy's or a load balancer's own page
-        return Status(message=response.text)
-
-
-def _retry_after(response: httpx2.Response, status: Status) -> float | None:
-    try:
-        return float(response.headers["retry-after"])
-    except (KeyError, ValueError):
-        return status.details.retry_after_seconds if status.details else None
 
 
 def _on(node: str) -> dict[str, str]:

@@ -177,7 +177,7 @@ def test_a_servers_words_are_cut_before_they_are_logged_or_returned(
     cluster.faults.add("PATCH", "/namespaces/castai-agent/", flood)
     with pytest.raises(AgentResourceError) as caught:
         respond(event("Create", properties), tools, remaining=REMAINING)
-    assert str(caught.value).startswith("Correct what the cluster refuses: applying ")
+    assert str(caught.value).startswith("Change what refuses this request: applying ")
     assert "no no no" in str(caught.value)
     assert caught.value.__suppress_context__  # Lambda logs no cause, which has all of it
     (logged,) = caplog.records

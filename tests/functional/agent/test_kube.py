@@ -97,13 +97,23 @@ def test_a_refusal_may_pass_until_access_has_settled(
     cluster: ServedCluster, code: int, error: type[Exception]
 ) -> None:
     time = Time()
+    message = 'namespaces "default" is forbidden: User "us" cannot get resource "namespaces"'
+    refusal = Answer(code, {"kind": "Status", "message": message, "code": code})
     with kube_of(cluster, clock=time.clock, refusals_pass_until=60.0) as kube:
-        cluster.faults.add("GET", "/namespaces/default", Answer(code), times=3)
+        cluster.faults.add("GET", "/namespaces/default", refusal, times=3)
         assert kube.get("v1", "Namespace", "default") is not None
-        cluster.faults.add("GET", "/namespaces/default", Answer(code), times=1000)
+        cluster.faults.add("GET", "/namespaces/default", refusal, times=1000)
         with pytest.raises(error):
             kube.get("v1", "Namespace", "default")
     assert time.now <= 60
+
+
+def test_a_403_of_an_admission_plugin_is_no_missing_right(cluster: ServedCluster) -> None:
+    denied = {"kind": "Status", "message": "admission webhook denied the request", "code": 403}
+    with kube_of(cluster) as kube:
+        cluster.faults.add("GET", "/namespaces/default", Answer(403, denied), times=1)
+        with pytest.raises(ClusterRefusedError, match=r"Change what refuses.*webhook denied"):
+            kube.get("v1", "Namespace", "default")
 
 
 def test_an_object_that_the_server_refuses_is_named(kube: Kube) -> None:

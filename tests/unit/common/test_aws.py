@@ -33,7 +33,7 @@ def client_error(code: str, status: int) -> ClientError:
     ],
 )
 def test_a_long_message_is_cut(error: Exception, kind: type[CastaiError]) -> None:
-    with pytest.raises(kind) as caught, aws.explained("ec2:DescribeInstances"):
+    with pytest.raises(kind) as caught, aws.translated_errors("ec2:DescribeInstances"):
         raise error
     assert "because" in str(caught.value)
     assert len(str(caught.value)) < REFUSAL_LIMIT + 150

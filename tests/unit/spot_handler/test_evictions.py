@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from lambdas.common.kubernetes_answers import Status
 from lambdas.spot_handler import evictions
 from lambdas.spot_handler.evictions import Verdict
-from lambdas.spot_handler.node_api import Answer, Status
+from lambdas.spot_handler.node_api import Answer
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "kubernetes-1.36"
 

@@ -1,0 +1,115 @@
+"""What an answer of the Kubernetes API means: one table for both clients of this project."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lambdas.common.errors import (
+    CastaiError,
+    ClusterForbiddenError,
+    ClusterRefusedError,
+    ClusterUnauthorizedError,
+    ClusterUnavailableError,
+)
+from lambdas.common.text import LIMIT, cut
+
+if TYPE_CHECKING:
+    import httpx2
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The part of a Kubernetes Status that says what happened."""
+
+    class Cause(msgspec.Struct, frozen=True):
+        reason: str = ""
+        message: str = ""
+        field: str = ""
+
+    class Details(msgspec.Struct, frozen=True, rename="camel"):
+        causes: tuple[Status.Cause, ...] | None = None
+        retry_after_seconds: float | None = None
+
+    kind: str = ""
+    status: Any = None
+    """"Success" or "Failure"; an object where the body is no Status."""
+    message: str = ""
+    reason: str = ""
+    code: int = 0
+    details: Details | None = None
+
+    @property
+    def causes(self) -> tuple[Cause, ...]:
+        return (self.details.causes or ()) if self.details else ()
+
+
+_status = msgspec.json.Decoder(Status)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What differs between the clients."""
+
+    unauthorized: str
+    """First words of a 401's error: what a person can do."""
+    forbidden: str
+    """First words of the error where RBAC refuses."""
+    retried: frozenset[int]
+    """4xx codes after which the same request may succeed."""
+    limit: int = LIMIT
+    """Characters of the server's own message that are quoted."""
+
+
+def status_of(response: httpx2.Response) -> Status:
+    """The Status in the body; a Status of the text where the body is none (a proxy's page)."""
+    try:
+        return _status.decode(response.content)
+    except msgspec.DecodeError:
+        return Status(message=response.text)
+
+
+def retry_after(response: httpx2.Response, status: Status) -> float | None:
+    """Seconds that the server asks to wait; None where it says nothing (or a date)."""
+    try:
+        return float(response.headers["retry-after"])
+    except (KeyError, ValueError):
+        return status.details.retry_after_seconds if status.details else None
+
+
+def is_missing(response: httpx2.Response) -> bool:
+    """Whether the API server says that there is no such object. Any other 404 is a proxy's."""
+    return response.status_code == HTTPStatus.NOT_FOUND and status_of(response).reason == "NotFound"
+
+
+# How kube-apiserver's authorizer words a refusal (responsewriters.Forbidden). An admission plugin's
+# refusal has the plugin's own words in this place.
+_AUTHORIZER = re.compile(r'forbidden: User ".*" cannot ')
+
+
+def lacks_right(message: str) -> bool:
+    """Whether a 403 says that RBAC does not allow the request, and not that something else does."""
+    return _AUTHORIZER.search(message) is not None
+
+
+def error_of(what: str, response: httpx2.Response, rules: Rules) -> CastaiError:
+    """The error that an answer without success stands for. `what` names the request."""
+    code, status = response.status_code, status_of(response)
+    said = f"{what}: {code} {cut(status.message, rules.limit) or _phrase(code)}"
+    if code in rules.retried or code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return ClusterUnavailableError(said, retry_after=retry_after(response, status))
+    if code == HTTPStatus.UNAUTHORIZED:
+        return ClusterUnauthorizedError(f"{rules.unauthorized}: {said}")
+    if code == HTTPStatus.FORBIDDEN and lacks_right(status.message):
+        return ClusterForbiddenError(f"{rules.forbidden}: {said}")
+    return ClusterRefusedError(f"Change what refuses this request: {said}", code=code)
+
+
+def _phrase(code: int) -> str:
+    try:
+        return HTTPStatus(code).phrase
+    except ValueError:
+        return "no message"

@@ -1,11 +1,10 @@
-"""CAST AI's API: what is asked, how the answers read, and a patient synchronous client.
+"""CAST AI's API: its calls, what its answers mean, and a client that retries.
 
-Three layers, so that the asyncio spot handler and the synchronous custom resources share them:
+Three layers, which the asynchronous spot handler and the synchronous custom resources share:
 
-* calls: pure functions that return a :class:`Call` (method, path, body);
-* answers: :func:`failure` turns a status code and a body into one of the errors below, in words
-  that say what to do;
-* :class:`CastaiApi`: sends a call, repeats it while that can help, never beyond its deadline.
+* calls: pure functions that return a `Call` (method, path, body);
+* answers: `failure` turns a status code and a body into one of the errors below;
+* clients: `Sender` sends one call; `CastaiApi` retries it, never beyond its deadline.
 
 Errors::
 
@@ -25,7 +24,8 @@ The API key, and the access key that user mode hands over, are in no repr, log o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
@@ -294,9 +294,58 @@ def checked_key(api_key: str) -> str:
     return key
 
 
-# The client
+# Clients
 
 _Answer = TypeVar("_Answer")
+
+
+class Sender:
+    """Sends one call, synchronously or asynchronously, and raises this module's errors.
+
+    Both ways build the request, mask the secrets and read the answer by the same code.
+    """
+
+    def __init__(self, api_key: str, url: str) -> None:
+        """Raises PermanentError for an empty or impossible key and for a bad URL."""
+        self.url = checked_url(url)
+        self._key = checked_key(api_key)
+
+    def __repr__(self) -> str:
+        """Without the key."""
+        return f"{type(self).__name__}(url={self.url!r})"
+
+    def send(self, http: httpx2.Client, call: Call, *, timeout: float) -> httpx2.Response:
+        """One request; the successful answer. `timeout` in seconds."""
+        with self._reached(call):
+            response = http.request(**self._request(call), timeout=timeout)
+        return self._successful(call, response)
+
+    async def send_async(self, http: httpx2.AsyncClient, call: Call) -> httpx2.Response:
+        """As `send`, within REQUEST_TIMEOUT."""
+        with self._reached(call):
+            response = await http.request(**self._request(call), timeout=REQUEST_TIMEOUT)
+        return self._successful(call, response)
+
+    def _request(self, call: Call) -> dict[str, Any]:
+        return {
+            "method": call.method,
+            "url": self.url + call.path,
+            "json": call.body,
+            "headers": headers(call, self._key),
+        }
+
+    @contextmanager
+    def _reached(self, call: Call) -> Iterator[None]:
+        try:
+            yield
+        except httpx2.TransportError as error:
+            raise unreachable(call, self.url, error) from error
+
+    def _successful(self, call: Call, response: httpx2.Response) -> httpx2.Response:
+        failed = failure(call, response, self._key)
+        if failed is not None:
+            raise failed
+        return response
 
 
 class CastaiApi:
@@ -320,15 +369,19 @@ class CastaiApi:
 
         Raises PermanentError for an empty or impossible key and for a bad URL.
         """
-        self.url = checked_url(url)
-        self._key = checked_key(api_key)
+        self._sender = Sender(api_key, url)
         self._deadline = deadline
         self._clock = clock
-        self._http = httpx2.Client(timeout=REQUEST_TIMEOUT, transport=transport)
+        self._http = httpx2.Client(transport=transport)
 
     def __repr__(self) -> str:
         """Without the key."""
         return f"{type(self).__name__}(url={self.url!r})"
+
+    @property
+    def url(self) -> str:
+        """The API's URL, without a trailing slash."""
+        return self._sender.url
 
     def __enter__(self) -> Self:
         """Use as a context manager to close connections."""
@@ -418,20 +471,7 @@ class CastaiApi:
 
     def _once(self, call: Call, end: float) -> httpx2.Response:
         left = end - self._clock.now()
-        try:
-            response = self._http.request(
-                call.method,
-                self.url + call.path,
-                json=call.body,
-                headers=headers(call, self._key),
-                timeout=max(0.1, min(REQUEST_TIMEOUT, left)),
-            )
-        except httpx2.TransportError as error:
-            raise unreachable(call, self.url, error) from error
-        failed = failure(call, response, self._key)
-        if failed is not None:
-            raise failed
-        return response
+        return self._sender.send(self._http, call, timeout=max(0.1, min(REQUEST_TIMEOUT, left)))
 
     def _decoded(self, call: Call, kind: type[_Answer]) -> _Answer:
         response = self.send(call)

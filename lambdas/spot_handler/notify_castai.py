@@ -1,4 +1,4 @@
-"""CAST AI is told of the interruption: beside the drain, never before or instead of it."""
+"""Report the interruption to CAST AI, beside the drain."""
 
 from __future__ import annotations
 
@@ -75,28 +75,15 @@ class CastAi:
         return (data or {}).get(AGENT_CLUSTER_ID, "")
 
     async def _send(self, call: castai.Call, report: CastaiReport, until: float) -> None:
-        key = castai.checked_key(await asyncio.to_thread(self.read_key))
-        url = castai.checked_url(self.url)
-        async with httpx2.AsyncClient(
-            transport=self.transport, timeout=castai.REQUEST_TIMEOUT
-        ) as http:
+        sender = castai.Sender(await asyncio.to_thread(self.read_key), self.url)
+        async with httpx2.AsyncClient(transport=self.transport) as http:
 
             async def once() -> None:
                 try:
-                    response = await http.request(
-                        call.method,
-                        url + call.path,
-                        json=call.body,
-                        headers=castai.headers(call, key),
-                    )
-                except httpx2.TransportError as error:
-                    unreachable = castai.unreachable(call, url, error)
-                    report.reason = str(unreachable)
-                    raise unreachable from error
-                failed = castai.failure(call, response, key)
-                if failed is not None:
-                    report.reason = str(failed)
-                    raise failed
+                    await sender.send_async(http, call)
+                except CastaiError as error:
+                    report.reason = str(error)  # kept: the drain may end between two tries
+                    raise
 
             await retry.call_async(once, until=until, clock=self.clock)
 

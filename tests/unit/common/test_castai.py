@@ -153,7 +153,7 @@ class TestTheKey:
             assert key not in str(caught.value)
 
     def test_a_newline_at_its_end_is_forgiven(self) -> None:
-        assert CastaiApi(f"{KEY}\n")._key == KEY
+        assert CastaiApi(f"{KEY}\n")._sender._key == KEY
 
     def test_it_authenticates_by_header_and_the_manifest_by_token_too(self) -> None:
         assert castai.headers(castai.get_call("id"), KEY) == {"X-API-Key": KEY}

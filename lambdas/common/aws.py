@@ -6,14 +6,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnectionError
-from botocore.loaders import Loader
 
 from lambdas.common.errors import AwsRefusedError, AwsUnavailableError
 from lambdas.common.text import REFUSAL_LIMIT, cut
@@ -53,47 +51,11 @@ def session() -> boto3.session.Session:
     import boto3.session  # noqa: PLC0415 - the spot handler's cold start does without
 
     return boto3.session.Session(
-        botocore_session=botocore.session.Session(), region_name=_region_of_the_function()
+        botocore_session=botocore.session.Session(), region_name=region_of_the_function()
     )
 
 
-@cache
-def lean_session(models: Path) -> botocore.session.Session:
-    """The same for a cold start that counts: botocore alone, with `models` before its own data.
-
-    models: a folder laid out as botocore's data; what is not there comes from botocore.
-    """
-    core = botocore.session.Session()
-    core.register_component("data_loader", _LeanLoader(models))
-    if region_name := _region_of_the_function():
-        core.set_config_variable("region", region_name)
-    return core
-
-
-class _LeanLoader(Loader):
-    """The SDK's loader, with a folder of ours first and without its walk through all services."""
-
-    def __init__(self, models: Path) -> None:
-        super().__init__(extra_search_paths=[str(models)])
-        self._models = str(models)
-
-    def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002 - the SDK's
-        """Names of folders; the SDK looks into each of some 400 to see if it has the type."""
-        return sorted({name for path in self.search_paths for name in _entries(path)})
-
-    def is_builtin_path(self, path: str) -> bool:
-        """Our endpoints.json is the SDK's own, cut short: no user's, which overrides the rules."""
-        return path.startswith(self._models) or bool(super().is_builtin_path(path))
-
-
-def _entries(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)  # noqa: PTH208 - names only
-    except OSError:
-        return []
-
-
-def _region_of_the_function() -> str | None:
+def region_of_the_function() -> str | None:
     return os.environ.get("AWS_REGION") or None
 
 

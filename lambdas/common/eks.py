@@ -1,4 +1,4 @@
-"""An EKS cluster as AWS describes it, and the key to its Kubernetes API."""
+"""An EKS cluster as AWS describes it, and the token for its Kubernetes API."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lambdas.common import aws, eks_token
+from botocore.auth import SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+
+from lambdas.common import aws
 from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.errors import PermanentError
 
 if TYPE_CHECKING:
     import boto3.session
     import botocore.session
+    from botocore.credentials import Credentials
     from mypy_boto3_eks import EKSClient
 
 
@@ -73,6 +77,31 @@ def _pem(name: str, data: str) -> str:
     return pem
 
 
+# The bearer token by which EKS knows an IAM principal: a presigned GetCallerIdentity URL of STS
+# that names the cluster in a signed header, as aws-iam-authenticator defines it.
+TOKEN_PREFIX = "k8s-aws-v1."  # noqa: S105 - no secret
+# s. What EKS expects in X-Amz-Expires; the token itself is accepted for 15 minutes.
+_EXPIRES = 60
+# s after which a new token is signed, well before EKS's 15 minutes are over.
+TOKEN_LIFETIME = 10 * 60
+
+
+def sign_token(credentials: Credentials, *, region: str, dns_suffix: str, cluster: str) -> str:
+    """A token for `cluster`, signed with `credentials` for the regional STS host.
+
+    It is signed here, without a call. `dns_suffix` is that of the region's partition. The token is
+    a secret: never log it.
+    """
+    request = AWSRequest(
+        method="GET",
+        url=f"https://sts.{region}.{dns_suffix}/?Action=GetCallerIdentity&Version=2011-06-15",
+        headers={"x-k8s-aws-id": cluster},
+    )
+    SigV4QueryAuth(credentials, "sts", region, expires=_EXPIRES).add_auth(request)
+    url = str(request.prepare().url)
+    return TOKEN_PREFIX + base64.urlsafe_b64encode(url.encode()).decode().rstrip("=")
+
+
 class Token:
     """The token for one cluster, signed when it is first needed and again before it ends."""
 
@@ -87,7 +116,7 @@ class Token:
         now = self._clock.now()
         if fresh or now >= self._renew_at:
             self._token = self._sign()
-            self._renew_at = now + eks_token.LIFETIME
+            self._renew_at = now + TOKEN_LIFETIME
         return self._token
 
     def __repr__(self) -> str:
@@ -111,7 +140,7 @@ def token_for(
             credentials = own.get_credentials()
             if credentials is None:
                 raise PermanentError("Give this process AWS credentials: the SDK finds none")
-            return eks_token.sign(
+            return sign_token(
                 credentials,
                 region=cluster.region,
                 dns_suffix=aws.dns_suffix(own, cluster.region),

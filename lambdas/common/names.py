@@ -53,3 +53,6 @@ OWN_ROLE_VARIABLE: Final = "OWN_ROLE_ARN"
 
 CLUSTER_NAME_PATTERN: Final = r"^[0-9A-Za-z][A-Za-z0-9_-]{0,99}$"
 """EKS API reference, CreateCluster, parameter `name`."""
+
+INSTANCE_ID_PATTERN: Final = r"i-[0-9a-f]{8,17}"
+"""Id of an EC2 instance."""

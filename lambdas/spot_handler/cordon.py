@@ -1,4 +1,4 @@
-"""One conditional patch: unschedulable, the drain taint, the labels. And one that takes it back."""
+"""Cordon a node by one conditional patch (unschedulable, taint, labels), and uncordon it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,10 @@ from lambdas.common import retry
 from lambdas.common.clock import Clock
 from lambdas.common.errors import CastaiError, ClusterRefusedError, ClusterUnavailableError
 from lambdas.common.names import MARKS_ANNOTATION
-from lambdas.spot_handler.node_api import Node, NodeApi, Taint
+from lambdas.spot_handler.node_api import Node, NodeApi
 from lambdas.spot_handler.notices import Notice
+from lambdas.spot_handler.taint import DRAIN_LABEL, DRAIN_TAINT, NO_BALANCER_LABEL, same
 
-DRAIN_TAINT = Taint(key="autoscaling.cast.ai/draining", value="true", effect="NoSchedule")
-DRAIN_LABEL = "autoscaling.cast.ai/draining"
-# Takes the node out of load balancers, whose deregistration outlasts the drain. Its mere presence
-# counts, so a value that the user gave it stays.
-NO_BALANCER_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
-# What we set on the node of an instance that may return, so that no mark of others is taken back.
 CONFLICT = 409
 
 
@@ -51,8 +46,8 @@ def cordon_patch(node: Node, notice: Notice) -> dict[str, Any] | None:
     if not node.spec.unschedulable:
         spec["unschedulable"] = True
     taints = node.spec.taints or ()
-    if not any(_same(taint, DRAIN_TAINT) and taint.value == DRAIN_TAINT.value for taint in taints):
-        others = [taint for taint in taints if not _same(taint, DRAIN_TAINT)]
+    if not any(same(taint, DRAIN_TAINT) and taint.value == DRAIN_TAINT.value for taint in taints):
+        others = [taint for taint in taints if not same(taint, DRAIN_TAINT)]
         spec["taints"] = msgspec.to_builtins([*others, DRAIN_TAINT])
 
     if not missing and not spec:
@@ -81,7 +76,7 @@ def uncordon_patch(node: Node, *, running_since: float) -> dict[str, Any] | None
         return None
     spec: dict[str, Any] = {"unschedulable": None} if marks.unschedulable else {}
     if marks.taint:
-        others = [taint for taint in node.spec.taints or () if not _same(taint, DRAIN_TAINT)]
+        others = [taint for taint in node.spec.taints or () if not same(taint, DRAIN_TAINT)]
         spec["taints"] = msgspec.to_builtins(others)
     ours = {DRAIN_LABEL, NO_BALANCER_LABEL}.intersection(marks.labels)
     return {
@@ -153,8 +148,3 @@ async def _write(
         attempt += 1
         current = await retry.call_async(read, until=until, clock=clock)
     return None
-
-
-def _same(one: Taint, other: Taint) -> bool:
-    """Kubernetes' own rule: key and effect identify a taint."""
-    return (one.key, one.effect) == (other.key, other.effect)

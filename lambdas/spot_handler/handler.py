@@ -12,7 +12,7 @@ from lambdas.common.clock import SYSTEM
 from lambdas.common.errors import CastaiError, bug
 from lambdas.common.logs import quiet_libraries
 from lambdas.common.text import cut
-from lambdas.spot_handler import instances, interruption, notices, report
+from lambdas.spot_handler import interruption, lean_sdk, notices, report
 from lambdas.spot_handler.interruption import Dependencies
 from lambdas.spot_handler.node_api import transport
 from lambdas.spot_handler.nodes import Clusters
@@ -37,7 +37,7 @@ def dependencies() -> Dependencies:
     """Built once per container. Raises SettingsError."""
     settings = Settings.from_env(os.environ)
     report.logger().setLevel(settings.log_level.value)
-    session = instances.session()
+    session = lean_sdk.session()
     return Dependencies(
         settings=settings,
         ec2=cast("EC2Client", session.create_client("ec2", config=aws.CONFIG)),

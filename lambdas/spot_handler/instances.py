@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lambdas.common import aws
 from lambdas.common.errors import AwsRefusedError
 
 if TYPE_CHECKING:
-    import botocore.session
     from mypy_boto3_ec2 import EC2Client
 
-# The SDK takes longer to load its model of EC2 (some 700 calls) and its list of all endpoints than
-# a cold start has for all the rest. These have what we use, and are held to the SDK's by tests.
-MODELS = Path(__file__).parent / "models"
 
 # EKS's own tags first, the last of them Auto Mode's: they name the cluster. The ownership tag is a
 # family of tags: its key names the cluster.
@@ -74,8 +69,3 @@ def find(ec2: EC2Client, instance_id: str) -> Instance | None:
                 tags={tag["Key"]: tag.get("Value", "") for tag in found.get("Tags", ())},
             )
     return None
-
-
-def session() -> botocore.session.Session:
-    """The container's one session: EC2 and EKS clients know the calls of a drain and no more."""
-    return aws.lean_session(MODELS)

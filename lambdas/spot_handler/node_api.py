@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import re
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -32,9 +33,8 @@ from lambdas.common.kubernetes_answers import (
     retry_after,
     status_of,
 )
-from lambdas.common.names import SPOT_HANDLER_GROUP
+from lambdas.common.names import INSTANCE_ID_PATTERN, SPOT_HANDLER_GROUP
 from lambdas.common.text import cut
-from lambdas.spot_handler.notices import INSTANCE_ID
 
 T = TypeVar("T")
 
@@ -88,10 +88,11 @@ class Node(msgspec.Struct, frozen=True):
         The AWS cloud provider writes aws:///<availability zone>/<instance id>; all else, such as
         Fargate's or a fake's, is no instance.
         """
-        scheme, _, rest = self.spec.provider_id.partition(":///")
-        zone, _, last = rest.partition("/")
-        found = scheme == "aws" and "/" not in zone and INSTANCE_ID.fullmatch(last.lower())
-        return last.lower() if found else ""
+        scheme, _, rest = self.spec.provider_id.lower().partition(":///")
+        zone, _, instance = rest.partition("/")
+        if scheme != "aws" or "/" in zone or not re.fullmatch(INSTANCE_ID_PATTERN, instance):
+            return ""
+        return instance
 
 
 class Toleration(msgspec.Struct, frozen=True, gc=False):

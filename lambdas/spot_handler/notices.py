@@ -15,13 +15,12 @@ from typing import Any
 import msgspec
 
 from lambdas.common.errors import PermanentError
+from lambdas.common.names import INSTANCE_ID_PATTERN
 from lambdas.common.text import cut
 
 # s from the notice to the interruption.
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
 NOTICE_PERIOD = 120
-
-INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,17}")
 
 
 class Kind(StrEnum):
@@ -142,7 +141,7 @@ def parse(
 
 
 def _instance_id(text: str) -> str:
-    if not INSTANCE_ID.fullmatch(text):
+    if not re.fullmatch(INSTANCE_ID_PATTERN, text):
         raise NoticeError(f"Malformed event: {cut(text)!r} is not an instance id")
     return text
 

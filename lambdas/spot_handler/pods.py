@@ -9,8 +9,8 @@ import math
 from datetime import datetime
 from enum import IntEnum, StrEnum
 
-from lambdas.spot_handler.cordon import DRAIN_TAINT
 from lambdas.spot_handler.node_api import Pod, Taint, Toleration
+from lambdas.spot_handler.taint import DRAIN_TAINT
 
 GRACE_FLOOR = 1  # s: 0 would drop the object while the container still runs
 DEFAULT_GRACE = 30  # s: what the API server sets where the pod says nothing

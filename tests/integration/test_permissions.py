@@ -20,7 +20,7 @@ from lightkube import Client
 from lightkube.resources.core_v1 import Event
 from lightkube.resources.rbac_authorization_v1 import ClusterRole
 
-from lambdas.common import eks_token
+from lambdas.common import eks
 from sandbox import kubernetes, wait
 from sandbox.aws import Aws
 from sandbox.cdk import Cdk
@@ -242,7 +242,7 @@ def ask(state: State, token: str) -> int:
 def token(account: Aws, cluster: str) -> str:
     credentials = account.session.get_credentials()
     assert credentials is not None
-    return eks_token.sign(
+    return eks.sign_token(
         credentials, region=account.region, dns_suffix="amazonaws.com", cluster=cluster
     )
 
@@ -258,12 +258,12 @@ def test_a_token_for_another_cluster_is_refused(state: State, account: Aws) -> N
 
 def test_a_tampered_token_is_refused(state: State, account: Aws) -> None:
     good = token(account, state.cluster)
-    url = base64.urlsafe_b64decode(good.removeprefix(eks_token.PREFIX) + "==").decode()
+    url = base64.urlsafe_b64decode(good.removeprefix(eks.TOKEN_PREFIX) + "==").decode()
     query = urllib.parse.parse_qs(urllib.parse.urlsplit(url).query)
     [signature] = query["X-Amz-Signature"]
     forged = url.replace(signature, signature[::-1])
     encoded = base64.urlsafe_b64encode(forged.encode()).decode().rstrip("=")
-    assert ask(state, eks_token.PREFIX + encoded) == 401
+    assert ask(state, eks.TOKEN_PREFIX + encoded) == 401
 
 
 def test_an_expired_token_is_refused(

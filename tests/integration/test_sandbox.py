@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from lambdas.common import eks_token
+from lambdas.common import eks
 from sandbox import kubernetes, lifecycle
 from sandbox.aws import Aws
 from sandbox.errors import SandboxError
@@ -73,7 +73,7 @@ def _reviewed(state: State, account: Aws, cluster: str) -> bool:
     assert state.kubernetes is not None
     credentials = account.session.get_credentials()
     assert credentials is not None
-    token = eks_token.sign(
+    token = eks.sign_token(
         credentials, region=account.region, dns_suffix="amazonaws.com", cluster=cluster
     )
     review = {

@@ -23,10 +23,10 @@ from moto.eks.models import eks_backends
 from kubesim import SimulatedCluster
 from kubesim.authentication import User
 from kubesim.virtual import VirtualLoop, run_virtual
-from lambdas.common import aws, eks_token
+from lambdas.common import aws, eks
 from lambdas.common.clock import Clock
 from lambdas.common.names import METRICS_SERVICE
-from lambdas.spot_handler import handler, instances, interruption, notices, report
+from lambdas.spot_handler import handler, interruption, lean_sdk, notices, report
 from lambdas.spot_handler.interruption import Dependencies
 from lambdas.spot_handler.nodes import Clusters
 from lambdas.spot_handler.result import Result
@@ -90,7 +90,7 @@ def open_account() -> Iterator[Account]:
             patch.delenv(name, raising=False)
         for name, value in environment.items():
             patch.setenv(name, value)
-        aws.lean_session.cache_clear()
+        lean_sdk.session.cache_clear()
         ec2 = boto3.client("ec2", region_name=REGION)
         eks = boto3.client("eks", region_name=REGION)
         subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
@@ -105,7 +105,7 @@ def open_account() -> Iterator[Account]:
         account = Account(ec2, eks, launched["InstanceId"], launched["PrivateDnsName"])
         account.tag({f"kubernetes.io/cluster/{CLUSTER}": "owned"})
         yield account
-    aws.lean_session.cache_clear()
+    lean_sdk.session.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ class EksUsers:
         self.refuse_next = 0.0
 
     async def authenticate(self, token: str) -> User | None:
-        if not token.startswith(eks_token.PREFIX):
+        if not token.startswith(eks.TOKEN_PREFIX):
             return None
         self.seen.append(token)
         if self.refuse_next:
@@ -180,7 +180,7 @@ class Scene:
         return Clock(now=self.cluster.now, sleep=sleep)
 
     def deps(self, **settings: Any) -> Dependencies:
-        session = instances.session()
+        session = lean_sdk.session()
         return Dependencies(
             settings=replace(self.settings, **settings),
             ec2=session.create_client("ec2", config=aws.CONFIG),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kubesim import Answer, BreakWatch, Delay, Down, DropAnswer, Hook, LateAnswer, Reset
-from lambdas.common import eks_token
+from lambdas.common import eks
 from lambdas.common.errors import (
     ClusterForbiddenError,
     ClusterRefusedError,
@@ -179,13 +179,13 @@ async def test_a_token_that_is_not_accepted_once_is_signed_anew(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signed = []
-    sign = eks_token.sign
+    sign = eks.sign_token
 
     def counted(*arguments: Any, **options: Any) -> str:
         signed.append(sign(*arguments, **options))
         return signed[-1]
 
-    monkeypatch.setattr(eks_token, "sign", counted)
+    monkeypatch.setattr(eks, "sign_token", counted)
     async with scene.cluster:
         scene.build()
         scene.pod("web")

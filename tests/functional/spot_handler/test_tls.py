@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kubesim import ServedCluster
-from lambdas.common import eks_token
+from lambdas.common import eks
 from lambdas.common.errors import ClusterUnavailableError
 from tests.functional.spot_handler.conftest import (
     Account,
@@ -35,7 +35,7 @@ def test_over_real_tls_with_a_cluster_that_moved(
             assert {entry.user_agent for entry in cluster.log.entries} == {
                 "castai-eks-spot-handler"
             }
-    assert eks_token.PREFIX not in capsys.readouterr().out  # no token in the log
+    assert eks.TOKEN_PREFIX not in capsys.readouterr().out  # no token in the log
 
 
 def test_a_cluster_with_another_ca_is_not_believed(account: Account) -> None:

@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from botocore.credentials import Credentials
 
-from lambdas.common import aws, eks_token
+from lambdas.common import aws, eks
 from lambdas.common.clock import Clock
 from lambdas.common.eks import Token
 
@@ -19,7 +19,7 @@ def url(token: str) -> str:
 
 
 def test_a_token_is_a_presigned_identity_call_that_names_the_cluster() -> None:
-    token = eks_token.sign(
+    token = eks.sign_token(
         CREDENTIALS, region="eu-central-1", dns_suffix="amazonaws.com", cluster="shop"
     )
     assert token.startswith("k8s-aws-v1.")
@@ -35,7 +35,7 @@ def test_a_token_is_a_presigned_identity_call_that_names_the_cluster() -> None:
 
 def test_another_cluster_is_another_signature() -> None:
     one, other = (
-        eks_token.sign(CREDENTIALS, region="eu-central-1", dns_suffix="amazonaws.com", cluster=name)
+        eks.sign_token(CREDENTIALS, region="eu-central-1", dns_suffix="amazonaws.com", cluster=name)
         for name in ("a", "b")
     )
     assert parse_qs(url(one))["X-Amz-Signature"] != parse_qs(url(other))["X-Amz-Signature"]

@@ -21,7 +21,8 @@ from botocore import xform_name
 
 import cli.main
 import sandbox.__main__
-from lambdas.spot_handler import cordon, notices
+from lambdas.common import names
+from lambdas.spot_handler import notices, taint
 from sandbox.demo.chapters import CHAPTERS
 from stacks.settings import Settings
 from tests.support import pages
@@ -199,7 +200,7 @@ def test_a_drilled_node_is_taken_back_whole() -> None:
     page = ROOT / "docs" / "operations.md"
     (block,) = (each for each in pages.blocks(page, "bash") if "uncordon" in each.text)
     taken = {word for words in block.commands() for word in words if word.endswith("-")}
-    keys = {cordon.DRAIN_TAINT.key, cordon.DRAIN_LABEL, cordon.NO_BALANCER_LABEL}
+    keys = {taint.DRAIN_TAINT.key, taint.DRAIN_LABEL, taint.NO_BALANCER_LABEL}
     assert taken == {f"{key}-" for key in keys}
 
 
@@ -207,4 +208,4 @@ def test_a_node_that_came_back_loses_its_annotation_too() -> None:
     page = ROOT / "docs" / "operations.md"
     (block,) = (each for each in pages.blocks(page, "bash") if "annotate" in each.text)
     ((*_, taken),) = block.commands()
-    assert taken == f"{cordon.MARKS_ANNOTATION}-"
+    assert taken == f"{names.MARKS_ANNOTATION}-"

@@ -11,9 +11,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import EndpointProviderError, EndpointVariantError
 
-from lambdas.common import aws
-from lambdas.spot_handler import instances
-from lambdas.spot_handler.instances import MODELS
+from lambdas.spot_handler import lean_sdk
+from lambdas.spot_handler.lean_sdk import MODELS
 
 LOADER = botocore.session.Session().get_component("data_loader")
 SERVICES = {"ec2": "2016-11-15", "eks": "2017-11-01"}
@@ -113,7 +112,7 @@ def goal(session: botocore.session.Session, service: str, region: str, **config:
 )
 @pytest.mark.parametrize("service", SERVICES)
 def test_requests_go_where_the_sdks_would_go(service: str, config: dict[str, bool]) -> None:
-    lean = instances.session()
+    lean = lean_sdk.session()
     plain = botocore.session.Session()
     assert {region: goal(lean, service, region, **config) for region in REGIONS} == {
         region: goal(plain, service, region, **config) for region in REGIONS
@@ -121,16 +120,16 @@ def test_requests_go_where_the_sdks_would_go(service: str, config: dict[str, boo
 
 
 def test_services_without_a_lean_model_are_the_sdks() -> None:
-    assert aws.lean_session(MODELS).create_client(
+    assert lean_sdk.session().create_client(
         "sts", "eu-central-1", aws_access_key_id="testing", aws_secret_access_key="testing"
     )
 
 
 def test_a_users_endpoint_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://127.0.0.1:1")
-    aws.lean_session.cache_clear()
-    client = instances.session().create_client(
+    lean_sdk.session.cache_clear()
+    client = lean_sdk.session().create_client(
         "ec2", "eu-central-1", aws_access_key_id="testing", aws_secret_access_key="testing"
     )
-    aws.lean_session.cache_clear()
+    lean_sdk.session.cache_clear()
     assert client.meta.endpoint_url == "https://127.0.0.1:1"

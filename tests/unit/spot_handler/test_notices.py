@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lambdas.common.names import INSTANCE_ID_PATTERN
 from lambdas.common.text import LIMIT
 from lambdas.spot_handler import notices
 from lambdas.spot_handler.notices import Kind, NoticeError
@@ -119,7 +121,7 @@ def test_one_wrong_field_never_breaks_the_parser(field: str, value: Any) -> None
         return
     assert notice is not None
     assert notice.given <= NOW
-    assert notices.INSTANCE_ID.fullmatch(notice.instance)
+    assert re.fullmatch(INSTANCE_ID_PATTERN, notice.instance)
 
 
 @pytest.mark.parametrize(

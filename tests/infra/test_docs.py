@@ -17,8 +17,10 @@ PERMISSIONS = ROOT / "docs" / "permissions.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
 USAGE = ROOT / "docs" / "aws-usage.md"
 
-SHOWN: list[dict[str, Any]] = [json.loads(each.text) for each in pages.blocks(README, "json")]
-# The settings of the README in both modes, with a key and without, and with all that is optional.
+SHOWN: list[dict[str, Any]] = [
+    json.loads(each.text) for page in (README, OPERATIONS) for each in pages.blocks(page, "json")
+]
+# What the documents show, in both modes, with a key and without, and with all that is optional.
 CONTEXTS: list[dict[str, Any]] = [
     *SHOWN,
     SHOWN[-1] | {"castai:onboardMode": "user"},
@@ -55,7 +57,7 @@ def test_the_outputs_are_those_of_the_stacks(assemblies: list[Assembly]) -> None
             written.setdefault(stack, set()).update(template["Outputs"])
     said: dict[str, set[str]] = {}
     stack = ""
-    for row in pages.rows(README.read_text().split("### Outputs")[1].split("\n## ")[0]):
+    for row in pages.rows(OPERATIONS.read_text().split("### Outputs")[1].split("\n##")[0]):
         stack = row[0].strip("`") or stack
         said.setdefault(stack, set()).update(re.findall(r"`(\w+)`", row[1]))
     assert said == written

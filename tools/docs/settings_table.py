@@ -1,33 +1,31 @@
-"""Write the table of settings: `python -m tools.docs.settings_table` (`make docs`).
-
-Pure but for the file: no CDK, no network.
-"""
+"""The page of settings, docs/settings.md. Pure: no CDK, no network."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from stacks import settings
 
-README = Path(__file__).parents[2] / "README.md"
-_MARKED = re.compile(r"(<!-- settings: begin[^\n]*-->\n).*(<!-- settings: end -->\n)", re.DOTALL)
+PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
+
+_HEAD = """<!-- Written by `make docs` from stacks/settings.py: change that, not this. -->
+
+# Settings
+
+Context keys, in `cdk.json` or as `cdk -c key=value`. None is required, and none is secret. A wrong
+or unknown setting stops the synth with one message that lists every fault.
+
+"""
 
 
-def current(text: str) -> str:
-    """The text with the table of today between its markers.
-
-    Raises ValueError where the markers are not there.
-    """
-    written, times = _MARKED.subn(lambda m: f"{m[1]}\n{settings.table()}\n{m[2]}", text)
-    if times != 1:
-        raise ValueError("Put the two settings markers back into README.md: the table goes there")
-    return written
+def page() -> str:
+    """The whole page, as Markdown."""
+    return _HEAD + settings.table().replace("### ", "## ")
 
 
 def main() -> None:
-    """Write the README."""
-    README.write_text(current(README.read_text(encoding="utf-8")), encoding="utf-8")
+    """Write the page."""
+    PAGE.write_text(page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

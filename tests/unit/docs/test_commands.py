@@ -28,6 +28,9 @@ from stacks.settings import Settings
 from tests.support import pages
 from tests.support.pages import README, ROOT, WRITTEN, Block
 
+OPERATIONS = ROOT / "docs" / "operations.md"
+
+
 BLOCKS = [block for page in WRITTEN for block in pages.blocks(page, "bash")]
 COMMANDS = [(block, words) for block in BLOCKS for words in block.commands()]
 STACKS = {"castai-agent", "castai-onboarding", "castai-spot-handler"}
@@ -97,11 +100,6 @@ def test_commands_of_ours_have_these_options(words: list[str]) -> None:
         command = command.commands[rest.pop(0)]
     known = {option for parameter in command.params for option in parameter.opts}
     assert {f"--{option}" for option in options(rest)} <= known
-
-
-def test_the_alias_is_our_command_line() -> None:
-    (words,) = {tuple(words) for _, words in COMMANDS if words[0] == "alias"}
-    assert words[1] == "castai-eks=python3 -m cli"
 
 
 def test_subcommands_that_are_named_in_prose_exist() -> None:
@@ -189,7 +187,11 @@ def test_a_drill_is_a_notice_to_the_handler(words: list[str]) -> None:
         "detail": json.loads(entry["Detail"]),
         "time": now.isoformat(),
     }
-    shown = [json.loads(block.text) for block in pages.blocks(README, "json")]
+    shown = [
+        json.loads(block.text)
+        for page in (README, OPERATIONS)
+        for block in pages.blocks(page, "json")
+    ]
     sources = Settings.from_context(shown[0]).spot_handler.drill_sources
     notice = notices.parse(event, now=now.timestamp(), drill_sources=sources)
     assert notice is not None

@@ -1,4 +1,4 @@
-"""The README says what the code does: settings, demo, behaviour, messages."""
+"""The README and the page of settings say what the code does."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ from tests.support import pages
 from tests.support.pages import README, ROOT, WRITTEN
 from tools.docs import settings_table
 
-
-def test_the_table_of_settings_is_current() -> None:
-    text = README.read_text(encoding="utf-8")
-    assert settings_table.current(text) == text, "Run make docs"
+OPERATIONS = ROOT / "docs" / "operations.md"
 
 
-def test_without_its_markers_the_table_is_written_nowhere() -> None:
-    with pytest.raises(ValueError, match="markers"):
-        settings_table.current("no markers")
+def test_the_page_of_settings_is_current() -> None:
+    assert settings_table.PAGE.read_text(encoding="utf-8") == settings_table.page(), "Run make docs"
 
 
-@pytest.mark.parametrize("block", pages.blocks(README, "json"), ids=lambda block: block.text)
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 150
+
+
+@pytest.mark.parametrize(
+    "block",
+    [block for page in (README, OPERATIONS) for block in pages.blocks(page, "json")],
+    ids=lambda block: block.text,
+)
 def test_the_settings_that_are_shown_are_settings(block: pages.Block) -> None:
     Settings.from_context(json.loads(block.text))
 

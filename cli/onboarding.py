@@ -20,7 +20,7 @@ from lambdas.onboarding.context import Context, Facts
 from lambdas.onboarding.handler import context_of
 from lambdas.onboarding.kubernetes_session import Door
 from lambdas.onboarding.ledger import Action, Ledger, Row, first_line
-from lambdas.onboarding.policies import Mode, Permissions
+from lambdas.onboarding.policies.scope import Mode, Permissions
 from lambdas.onboarding.properties import Kind, Onboarding, Request, parse
 
 ModeOption = Annotated[Mode, typer.Option(help="What CAST AI acts as.")]

@@ -12,8 +12,21 @@ from rich.console import Console
 from cli import show
 from lambdas.common.errors import PermanentError
 from lambdas.common.names import SPOT_ROLE
-from lambdas.onboarding import names, policies
-from lambdas.onboarding.policies import Mode, Permissions, Scope
+from lambdas.onboarding import names
+from lambdas.onboarding.policies import (
+    castai_identity,
+    functions,
+    node_role,
+    onboarder,
+    spot_handler_role,
+)
+from lambdas.onboarding.policies.scope import (
+    USER_CLUSTER_CHARACTERS,
+    FunctionScope,
+    Mode,
+    Permissions,
+    Scope,
+)
 
 app = typer.Typer(
     help="The IAM documents, as they are deployed. What is not given shows as a placeholder.",
@@ -82,11 +95,13 @@ def admin(
 ) -> None:
     """What the person needs who onboards the cluster, and nothing more."""
     if cdk:
-        _print({"cdk-deployer": policies.cdk_deployer(partition, account, region)}, as_json=as_json)
+        _print(
+            {"cdk-deployer": onboarder.cdk_deployer(partition, account, region)}, as_json=as_json
+        )
         return
     where = Where(partition, region, account, cluster, path)
-    fits = len(cluster) <= policies.USER_CLUSTER_CHARACTERS
-    documents = policies.administrator(
+    fits = len(cluster) <= USER_CLUSTER_CHARACTERS
+    documents = onboarder.administrator(
         where.scope(cluster_id, vpc_id, spot_role_name),
         modes=[mode] if mode else list(Mode) if fits else [Mode.ROLE],
         account_wide=account_wide,
@@ -125,20 +140,20 @@ def cluster_documents(
     if not (cluster_id and vpc_id):
         raise PermanentError("Give --cluster-id and --vpc-id: CAST AI's policies name both")
     documents: dict[str, Any] = {
-        names.policy_name(cluster, account_wide=account_wide): policies.cast_eks_policy(
+        names.policy_name(cluster, account_wide=account_wide): castai_identity.cast_eks_policy(
             scope,
             permissions,
             manage_spot_lambda=spot_lambda,
             boundary=boundary,
             account_wide=account_wide,
         ),
-        names.INLINE_POLICY: policies.restricted_access(
+        names.INLINE_POLICY: castai_identity.restricted_access(
             scope, permissions, mode=mode, account_wide=account_wide
         ),
-        "managed-policies": list(policies.identity_managed_policies(partition, permissions)),
+        "managed-policies": list(castai_identity.identity_managed_policies(partition, permissions)),
     }
     if mode is Mode.ROLE:
-        documents["trust"] = policies.cross_account_trust(principal, cluster_id)
+        documents["trust"] = castai_identity.cross_account_trust(principal, cluster_id)
     _print(documents, as_json=as_json)
 
 
@@ -154,13 +169,13 @@ def node(
     as_json: AsJson = False,
 ) -> None:
     """What the nodes' role carries."""
-    managed = policies.node_managed_policies(partition, ssm=ssm, ebs_csi=ebs_csi)
+    managed = node_role.node_managed_policies(partition, ssm=ssm, ebs_csi=ebs_csi)
     documents: dict[str, Any] = {
-        "trust": policies.node_trust(partition),
+        "trust": node_role.node_trust(partition),
         "managed-policies": list(managed),
     }
     if ipv6:
-        documents[names.IPV6_POLICY] = policies.node_ipv6_policy(partition, region, account)
+        documents[names.IPV6_POLICY] = node_role.node_ipv6_policy(partition, region, account)
     _print(documents, as_json=as_json)
 
 
@@ -185,8 +200,8 @@ def spot(
 ) -> None:
     """What the spot handler's role carries."""
     function = f"{name_prefix}-spot-handler"
-    inline = policies.spot_handler(
-        policies.FunctionScope(partition, account, (region,), function),
+    inline = spot_handler_role.spot_handler(
+        FunctionScope(partition, account, (region,), function),
         failure_queue=f"{function}-failures",
         clusters=[cluster] if cluster else [],
         least=least,
@@ -195,9 +210,9 @@ def spot(
         tracing=tracing,
         in_vpc=in_vpc,
     )
-    managed = [] if least else list(policies.spot_managed_policies(partition))
+    managed = [] if least else list(spot_handler_role.spot_managed_policies(partition))
     documents = {
-        "trust": policies.lambda_trust(partition),
+        "trust": functions.lambda_trust(partition),
         "managed-policies": managed,
         "inline": inline,
     }

@@ -8,7 +8,8 @@ from constructs import Construct
 
 from lambdas.common.names import OWN_ROLE_VARIABLE
 from lambdas.common.own_stack import STACK_ID
-from lambdas.onboarding import policies
+from lambdas.onboarding.policies import agent_role
+from lambdas.onboarding.policies.scope import FunctionScope
 from stacks.castai_stack import CastaiStack
 from stacks.constructs.bundling import ROOT
 from stacks.constructs.custom_resource import PatientProvider
@@ -104,8 +105,8 @@ class AgentStack(CastaiStack):
         """What the function does on every cluster, and with the one secret."""
         # A name of its own, so that its policy can name it: it lets itself in and nobody else.
         name = f"{self.prefix}-{self.region}"
-        where = policies.FunctionScope(self.partition, self.account, (self.region,), self.prefix)
-        document = policies.agent_function(
+        where = FunctionScope(self.partition, self.account, (self.region,), self.prefix)
+        document = agent_role.agent_function(
             where,
             own_role=name,
             api_key_secret=self.settings.castai.api_key_secret,
@@ -131,7 +132,7 @@ class AgentStack(CastaiStack):
 
     def _rights(self, role: iam.Role, cluster: str) -> iam.Policy:
         """The role's rights on one cluster."""
-        document = policies.agent_cluster(self.partition, cluster)
+        document = agent_role.agent_cluster(self.partition, cluster)
         policy = iam.Policy(
             self,
             f"Rights-{cluster}",

@@ -27,8 +27,10 @@ from lambdas.agent.properties import (
 from lambdas.common.castai import DEFAULT_URL, checked_url
 from lambdas.common.errors import CastaiError
 from lambdas.common.names import CLUSTER_NAME_PATTERN, SPOT_HANDLER_GROUP, SPOT_ROLE
-from lambdas.onboarding import policies
 from lambdas.onboarding import properties as onboarding_properties
+from lambdas.onboarding.policies import agent_role, onboarder
+from lambdas.onboarding.policies.document import DocumentTooLargeError
+from lambdas.onboarding.policies.scope import Scope
 from stacks.constructs.bundling import LAMBDA_PYTHON, Target, lambda_target, local_target
 
 PREFIX = "castai:"
@@ -582,7 +584,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def _too_many_clusters(self) -> Iterator[tuple[tuple[str, ...], str]]:
         agents = self.agent.agent_clusters
         for key, clusters, most in (
-            ("agentClusters", agents, policies.agent_clusters_that_fit(agents)),
+            ("agentClusters", agents, agent_role.agent_clusters_that_fit(agents)),
             ("onboardClusters", self.onboarding.onboard_clusters, MOST_ONBOARD_CLUSTERS),
         ):
             if len(clusters) > most:
@@ -638,7 +640,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def _too_large(self, cluster: str, properties: Mapping[str, Any]) -> Iterator[str]:
         """Whether the policies of the onboarding's function fit, with the longest names."""
-        scope = policies.Scope(
+        scope = Scope(
             partition="aws-us-gov",
             region="ap-southeast-1",
             account="0" * 12,
@@ -649,13 +651,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             spot_role=self.spot_handler.spot_role_name,
         )
         try:
-            policies.onboarding_lambda(
+            onboarder.onboarding_lambda(
                 scope,
                 own_role_arn=scope.iam("role/" + "r" * 64),
                 function="f" * 64,
                 **self.function_options(properties),
             )
-        except policies.DocumentTooLargeError as error:
+        except DocumentTooLargeError as error:
             yield str(error)
 
     def function_options(self, properties: Mapping[str, Any]) -> dict[str, Any]:

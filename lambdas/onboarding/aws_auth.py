@@ -23,7 +23,7 @@ import yaml
 
 from lambdas.common.errors import PermanentError
 from lambdas.common.names import SPOT_HANDLER_GROUP
-from lambdas.onboarding.policies import NODE_ACCESS_GROUPS
+from lambdas.onboarding.policies.node_role import NODE_ACCESS_GROUPS
 
 CONFIG_MAP: Final = "kube-system/aws-auth"
 NODE_USERNAME: Final = "system:node:{{EC2PrivateDNSName}}"

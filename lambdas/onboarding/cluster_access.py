@@ -16,11 +16,12 @@ from lambdas.common.eks import Cluster
 from lambdas.common.errors import PermanentError
 from lambdas.common.kubernetes_objects import Kube, WrittenMeanwhileError
 from lambdas.common.names import CLUSTER_ID_TAG, OWNER_ANNOTATION, TEMPORARY_TAG
-from lambdas.onboarding import aws_auth, names, ownership, policies, spot_rbac
+from lambdas.onboarding import aws_auth, names, ownership, spot_rbac
 from lambdas.onboarding.aws_auth import AwsAuthError, Entry
 from lambdas.onboarding.context import Context
 from lambdas.onboarding.iam_principals import Role, User
-from lambdas.onboarding.policies import Mode
+from lambdas.onboarding.policies import onboarder
+from lambdas.onboarding.policies.scope import USER_CLUSTER_CHARACTERS, Mode
 from lambdas.onboarding.properties import ClusterAccess, Onboarding
 
 GONE: Final = ("ResourceNotFoundException",)
@@ -48,7 +49,7 @@ def has_entries(cluster: Cluster) -> bool:
 
 def admin_policy(partition: str) -> str:
     """ARN of EKS's policy that lets an access entry do everything in the cluster."""
-    return f"arn:{partition}:eks::aws:cluster-access-policy/{policies.ADMIN_ACCESS_POLICY}"
+    return f"arn:{partition}:eks::aws:cluster-access-policy/{onboarder.ADMIN_ACCESS_POLICY}"
 
 
 def grants(ctx: Context) -> Iterator[Grant]:
@@ -265,7 +266,7 @@ def _policies(ctx: Context, arn: str) -> list[str]:
 def _make_admin(ctx: Context, arn: str) -> None:
     eks, cluster, policy = ctx.clients.eks, ctx.cluster.name, admin_policy(ctx.place.partition)
     ctx.ledger.create(
-        f"{policies.ADMIN_ACCESS_POLICY} on {entry_thing(arn)}",
+        f"{onboarder.ADMIN_ACCESS_POLICY} on {entry_thing(arn)}",
         lambda: _associate_admin(ctx, arn),
         undo=lambda: ctx.find(
             "eks:DisassociateAccessPolicy",
@@ -308,7 +309,7 @@ def _principals(ctx: Context) -> set[str]:
     """Everyone who may have an access entry of ours, as far as the cluster lists them."""
     cluster = ctx.onboarding.cluster_name
     ours = {names.node_role_name(cluster, each) for each in ctx.known_ids}
-    if len(cluster) <= policies.USER_CLUSTER_CHARACTERS:
+    if len(cluster) <= USER_CLUSTER_CHARACTERS:
         ours.add(names.user_name(cluster))
     spot = {w.spot_handler_role_arn for w in (ctx.onboarding, ctx.previous) if w}
     named = {arn for arn in _listed(ctx) if arn in spot or arn.rpartition("/")[2] in ours}
@@ -467,7 +468,7 @@ def _former_mappings(ctx: Context, wishes: list[Onboarding]) -> Iterator[Entry]:
     for each in ctx.known_ids:
         name = names.node_role_name(ctx.onboarding.cluster_name, each)
         yield aws_auth.node_entry(ctx.scope.iam(f"role{path}{name}"))
-    if len(ctx.onboarding.cluster_name) <= policies.USER_CLUSTER_CHARACTERS:
+    if len(ctx.onboarding.cluster_name) <= USER_CLUSTER_CHARACTERS:
         yield aws_auth.user_entry(ctx.scope.user_arn)
     for arn in {wish.spot_handler_role_arn for wish in wishes}:
         if arn:
@@ -481,7 +482,7 @@ def _own_mappings(ctx: Context) -> Iterator[Entry]:
         role = Role(ctx, names.node_role_name(cluster, each)).found()
         if role and ctx.owner.owns(role.tags):
             yield aws_auth.node_entry(role.arn)
-    if len(cluster) <= policies.USER_CLUSTER_CHARACTERS:
+    if len(cluster) <= USER_CLUSTER_CHARACTERS:
         user = User(ctx, names.user_name(cluster)).found()
         if user and ctx.owner.owns(user.tags):
             yield aws_auth.user_entry(user.arn)

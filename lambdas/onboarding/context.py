@@ -15,7 +15,7 @@ from lambdas.common.names import CLUSTER_ID_TAG
 from lambdas.onboarding import ownership
 from lambdas.onboarding.ledger import Ledger
 from lambdas.onboarding.ownership import Owner
-from lambdas.onboarding.policies import Scope
+from lambdas.onboarding.policies.scope import Scope
 from lambdas.onboarding.properties import Onboarding
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from lambdas.common.names import ROTATION_TAG
 from lambdas.onboarding import identity, names, ownership
 from lambdas.onboarding.context import Context, Key, tag_list, tag_map
 from lambdas.onboarding.iam_principals import SETTLING
-from lambdas.onboarding.policies import Mode
+from lambdas.onboarding.policies.scope import Mode
 
 GONE: Final = ("ResourceNotFoundException",)
 # A policy names a secret by its ARN, which one that does not exist does not have: asking for it by

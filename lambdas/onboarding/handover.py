@@ -5,7 +5,7 @@ from __future__ import annotations
 from lambdas.common.castai import UnknownClusterError
 from lambdas.onboarding import identity
 from lambdas.onboarding.context import Context
-from lambdas.onboarding.policies import Mode
+from lambdas.onboarding.policies.scope import Mode
 from lambdas.onboarding.preflight import UNREGISTERED
 
 READY = "ready"

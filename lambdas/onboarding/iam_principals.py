@@ -14,7 +14,8 @@ from botocore import xform_name
 from lambdas.common.errors import AwsRefusedError, PermanentError
 from lambdas.onboarding import ownership
 from lambdas.onboarding.context import Context, tag_list, tag_map
-from lambdas.onboarding.policies import Document, equality
+from lambdas.onboarding.policies import equality
+from lambdas.onboarding.policies.document import Document
 
 GONE: Final = ("NoSuchEntity",)
 # IAM may not have heard yet that what was attached or inside is gone.

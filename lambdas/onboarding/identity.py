@@ -6,10 +6,12 @@ from typing import Any
 
 from lambdas.common.errors import PermanentError
 from lambdas.common.names import FORMER_IDS_TAG
-from lambdas.onboarding import iam_principals, names, ownership, policies
+from lambdas.onboarding import iam_principals, names, ownership
 from lambdas.onboarding.context import Context, tag_list, tag_map
 from lambdas.onboarding.iam_principals import CONFLICT, GONE, SETTLING, Role, User, Wanted
-from lambdas.onboarding.policies import Mode, Permissions
+from lambdas.onboarding.policies import castai_identity, node_role
+from lambdas.onboarding.policies.document import Document
+from lambdas.onboarding.policies.scope import USER_CLUSTER_CHARACTERS, Mode, Permissions
 
 
 def ensure(ctx: Context) -> None:
@@ -21,11 +23,11 @@ def ensure(ctx: Context) -> None:
         path=wish.path,
         tags=ctx.tags,
         managed=(
-            *policies.identity_managed_policies(ctx.place.partition, wish.permissions),
+            *castai_identity.identity_managed_policies(ctx.place.partition, wish.permissions),
             facts.policy_arn,
         ),
         inline={
-            names.INLINE_POLICY: policies.restricted_access(
+            names.INLINE_POLICY: castai_identity.restricted_access(
                 scope, wish.permissions, mode=wish.mode, account_wide=wish.account_wide_policy
             )
         },
@@ -45,10 +47,10 @@ def _identity_name(ctx: Context, mode: Mode) -> str:
     return names.role_name(cluster, ctx.facts.cluster_id)
 
 
-def _trust(ctx: Context) -> policies.Document | None:
+def _trust(ctx: Context) -> Document | None:
     if ctx.onboarding.mode is Mode.USER or not ctx.facts.principal:
         return None
-    return policies.cross_account_trust(ctx.facts.principal, ctx.facts.cluster_id)
+    return castai_identity.cross_account_trust(ctx.facts.principal, ctx.facts.cluster_id)
 
 
 def stranger(ctx: Context) -> str:
@@ -79,7 +81,7 @@ def principals(ctx: Context) -> list[tuple[Mode, User | Role]]:
     every: list[tuple[Mode, User | Role]] = [
         (Mode.ROLE, Role(ctx, names.role_name(cluster, each))) for each in ctx.known_ids
     ]
-    if len(cluster) <= policies.USER_CLUSTER_CHARACTERS:  # else no user can have this name
+    if len(cluster) <= USER_CLUSTER_CHARACTERS:  # else no user can have this name
         every.append((Mode.USER, User(ctx, names.user_name(cluster))))
     return every
 
@@ -87,11 +89,11 @@ def principals(ctx: Context) -> list[tuple[Mode, User | Role]]:
 def remove(ctx: Context) -> None:
     """The user, the role, or whichever of the two is not protected."""
     attachable = [
-        *policies.identity_managed_policies(ctx.place.partition, Permissions.FULL),
+        *castai_identity.identity_managed_policies(ctx.place.partition, Permissions.FULL),
         *(ctx.scope.policy_arn(account_wide=shared) for shared in (False, True)),
     ]
     inline = [names.INLINE_POLICY]
-    if len(ctx.onboarding.cluster_name) <= policies.USER_CLUSTER_CHARACTERS:
+    if len(ctx.onboarding.cluster_name) <= USER_CLUSTER_CHARACTERS:
         user = User(ctx, names.user_name(ctx.onboarding.cluster_name))
         _remove_keys(ctx, user)
         iam_principals.remove(ctx, user, attachable=attachable, inline=inline)
@@ -158,12 +160,12 @@ def ensure_node_role(ctx: Context) -> None:
         name=name,
         path=wish.path,
         tags=ctx.tags | _memory(ctx),
-        managed=policies.node_managed_policies(
+        managed=node_role.node_managed_policies(
             partition, ssm=wish.ssm_on_nodes, ebs_csi=wish.ebs_csi_on_nodes
         ),
         inline=_ipv6_policy(ctx),
         boundary=wish.permissions_boundary,
-        trust=policies.node_trust(partition),
+        trust=node_role.node_trust(partition),
     )
     facts.node_role_arn = iam_principals.ensure(ctx, Role(ctx, name), wanted).arn
     _ensure_profile(ctx, name)
@@ -193,11 +195,11 @@ def forget_former_ids(ctx: Context) -> None:
     ctx.ledger.update(role.thing, lambda: role.retag({}, [FORMER_IDS_TAG]), detail="tags")
 
 
-def _ipv6_policy(ctx: Context) -> dict[str, policies.Document]:
+def _ipv6_policy(ctx: Context) -> dict[str, Document]:
     if ctx.cluster.ip_family != "ipv6":
         return {}
     place = ctx.place
-    document = policies.node_ipv6_policy(place.partition, place.region, place.account)
+    document = node_role.node_ipv6_policy(place.partition, place.region, place.account)
     return {names.IPV6_POLICY: document}
 
 
@@ -316,7 +318,7 @@ def remove_node_role(ctx: Context) -> None:
     Raises:
         PermanentError: something of others keeps one of them.
     """
-    attachable = policies.node_managed_policies(ctx.place.partition, ssm=True, ebs_csi=True)
+    attachable = node_role.node_managed_policies(ctx.place.partition, ssm=True, ebs_csi=True)
     for cluster_id in reversed(ctx.known_ids):
         name = names.node_role_name(ctx.onboarding.cluster_name, cluster_id)
         _remove_profile(ctx, name)

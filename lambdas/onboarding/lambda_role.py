@@ -5,9 +5,10 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Final
 
-from lambdas.onboarding import iam_principals, names, policies
+from lambdas.onboarding import iam_principals, names
 from lambdas.onboarding.context import Context
 from lambdas.onboarding.iam_principals import Role, Wanted
+from lambdas.onboarding.policies import castai_function, functions
 
 _INLINE: Final = "CastSpotFunction"
 
@@ -23,9 +24,9 @@ def ensure(ctx: Context) -> None:
         path=wish.path,
         tags=ctx.tags,
         managed=(),
-        inline={_INLINE: policies.lambda_role_policy(ctx.scope)},
+        inline={_INLINE: castai_function.lambda_role_policy(ctx.scope)},
         boundary=wish.permissions_boundary,
-        trust=policies.lambda_trust(ctx.place.partition),
+        trust=functions.lambda_trust(ctx.place.partition),
     )
     iam_principals.ensure(ctx, Role(ctx, wanted.name), wanted)
 

@@ -7,11 +7,12 @@ from typing import Any, Final
 
 from lambdas.common.errors import AwsRefusedError, PermanentError
 from lambdas.common.names import SHARED_AS_TAG
-from lambdas.onboarding import identity, ownership, policies
+from lambdas.onboarding import identity, ownership
 from lambdas.onboarding.context import Context, tag_list, tag_map
 from lambdas.onboarding.iam_principals import CONFLICT, GONE, SETTLING, compact
 from lambdas.onboarding.ledger import first_line
-from lambdas.onboarding.policies import Document, equality
+from lambdas.onboarding.policies import castai_identity, equality
+from lambdas.onboarding.policies.document import Document
 from lambdas.onboarding.properties import Onboarding
 
 MAX_VERSIONS: Final = 5  # IAM quotas: versions of one managed policy
@@ -21,7 +22,7 @@ def ensure(ctx: Context) -> None:
     """Make or correct the policy; leaves its ARN in the facts."""
     wish, shared = ctx.onboarding, ctx.onboarding.account_wide_policy
     arn = ctx.facts.policy_arn = ctx.scope.policy_arn(account_wide=shared)
-    document = policies.cast_eks_policy(
+    document = castai_identity.cast_eks_policy(
         ctx.scope,
         wish.permissions,
         manage_spot_lambda=wish.manage_spot_lambda,

@@ -16,7 +16,7 @@ from lambdas.onboarding import cluster_access, identity, names, security_group
 from lambdas.onboarding.context import Context, tag_map
 from lambdas.onboarding.iam_principals import GONE, Principal, Role, User
 from lambdas.onboarding.ledger import first_line
-from lambdas.onboarding.policies import USER_CLUSTER_CHARACTERS, Mode
+from lambdas.onboarding.policies.scope import USER_CLUSTER_CHARACTERS, Mode
 
 ACTIVE: Final = ("ACTIVE", "UPDATING")
 UNREGISTERED: Final = "00000000-0000-0000-0000-000000000000"

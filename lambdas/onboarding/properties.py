@@ -22,7 +22,7 @@ from msgspec import Meta, Struct, field
 from lambdas.common.castai import DEFAULT_URL, checked_url
 from lambdas.common.errors import CastaiError, PermanentError
 from lambdas.onboarding import names
-from lambdas.onboarding.policies import Mode, Permissions
+from lambdas.onboarding.policies.scope import Mode, Permissions
 
 SCHEMA_VERSION: Final = "1"
 """Written by the stack into each resource; raised when a property changes its meaning."""

@@ -39,7 +39,7 @@ from lambdas.onboarding import (
 )
 from lambdas.onboarding.context import Context, Facts
 from lambdas.onboarding.ledger import Action, Ledger, Row, first_line, listed
-from lambdas.onboarding.policies import Mode
+from lambdas.onboarding.policies.scope import Mode
 
 # s. What a run keeps of its time to take back what it has done.
 UNDO_TIME: Final = 90.0

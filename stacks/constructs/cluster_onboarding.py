@@ -15,8 +15,9 @@ from constructs import Construct
 
 from lambdas.common.names import OWN_ROLE_VARIABLE
 from lambdas.common.own_stack import STACK_ID
-from lambdas.onboarding import policies
-from lambdas.onboarding.policies import Scope
+from lambdas.onboarding.policies import onboarder
+from lambdas.onboarding.policies.document import Document
+from lambdas.onboarding.policies.scope import Scope
 from stacks.constructs.bundling import ROOT
 from stacks.constructs.nag import acknowledge, wildcards
 from stacks.constructs.python_function import PythonFunction
@@ -120,7 +121,7 @@ class ClusterOnboarding(Construct):
             ],
         )
 
-    def _documents(self, role_name: str) -> dict[str, policies.Document]:
+    def _documents(self, role_name: str) -> dict[str, Document]:
         """By part: CAST AI's identity, the cluster, what runs the function."""
         stack, wish = Stack.of(self), self._properties
         scope = Scope(
@@ -135,7 +136,7 @@ class ClusterOnboarding(Construct):
             path=wish.get("Path", "/"),
             spot_role=self._settings.spot_handler.spot_role_name,
         )
-        documents = policies.onboarding_lambda(
+        documents = onboarder.onboarding_lambda(
             scope,
             own_role_arn=scope.iam(f"role/{role_name}"),
             function=self._name,
@@ -144,7 +145,7 @@ class ClusterOnboarding(Construct):
         )
         return {name.rpartition("-")[2].capitalize(): each for name, each in documents.items()}
 
-    def _policy(self, part: str, document: policies.Document) -> iam.ManagedPolicy:
+    def _policy(self, part: str, document: Document) -> iam.ManagedPolicy:
         policy = iam.ManagedPolicy(
             self,
             f"{part}Policy",

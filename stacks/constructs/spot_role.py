@@ -8,7 +8,8 @@ from aws_cdk import Stack, Tags
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from lambdas.onboarding import policies
+from lambdas.onboarding.policies import spot_handler_role
+from lambdas.onboarding.policies.scope import FunctionScope
 from stacks.constructs.nag import acknowledge, wildcards
 from stacks.settings import CastaiSettings, SpotHandlerSettings
 
@@ -44,7 +45,7 @@ class SpotRole(Construct):
         self._settings = settings
         self._castai = castai
         stack = Stack.of(self)
-        self._where = policies.FunctionScope(
+        self._where = FunctionScope(
             partition=stack.partition,
             account=stack.account,
             regions=settings.spot_role_regions or (stack.region,),
@@ -61,8 +62,8 @@ class SpotRole(Construct):
     def _created(self) -> iam.Role:
         settings = self._settings
         least = settings.role_policies == "least-privilege"
-        managed = () if least else policies.SPOT_MANAGED_POLICIES
-        document = policies.spot_handler(
+        managed = () if least else spot_handler_role.SPOT_MANAGED_POLICIES
+        document = spot_handler_role.spot_handler(
             self._where,
             failure_queue=self._failure_queue_name,
             # Names of clusters in other regions are not known here: any.

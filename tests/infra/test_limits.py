@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from lambdas.onboarding import policies
+from lambdas.onboarding.policies import agent_role
+from lambdas.onboarding.policies.document import size
 from stacks.settings import MOST_ONBOARD_CLUSTERS, Settings, SettingsError
 from tests.infra.conftest import ROOT, Stack, Synthesise
 
@@ -65,7 +66,7 @@ def test_the_agents_stack_has_room(synthesise: Synthesise, length: int, most: in
     stack = synthesise(settings, GOVERNMENT).stack("agent")
     fits(stack)
     (role,) = (name for name, each in stack.all("AWS::IAM::Role").items() if "RoleName" in each)
-    further = policies.size(policies.agent_cluster("aws-us-gov", "x" * 100))
+    further = size(agent_role.agent_cluster("aws-us-gov", "x" * 100))
     assert inline(stack, role) + further <= INLINE
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from lambdas.onboarding.policies import Document
+from lambdas.onboarding.policies.document import Document
 
 Context = Mapping[str, str | list[str]]
 

@@ -12,8 +12,23 @@ from textwrap import dedent
 from typing import Any, Final
 
 from lambdas.common.names import SPOT_ROLE
-from lambdas.onboarding import aws_auth, names, policies
-from lambdas.onboarding.policies import Document, Mode, Permissions, Scope
+from lambdas.onboarding import aws_auth, names
+from lambdas.onboarding.policies import (
+    agent_role,
+    castai_function,
+    castai_identity,
+    node_role,
+    onboarder,
+    spot_handler_role,
+)
+from lambdas.onboarding.policies.document import MANAGED_LIMIT, USER_INLINE_LIMIT, Document, size
+from lambdas.onboarding.policies.scope import (
+    USER_CLUSTER_CHARACTERS,
+    FunctionScope,
+    Mode,
+    Permissions,
+    Scope,
+)
 from tools.docs.policy_reasons import CHAINS, NARROWED, WIDE
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
@@ -82,16 +97,16 @@ def _identity() -> Iterator[str]:
     for permission in Permissions:
         yield f"### `{permission}`"
         yield _ABOUT[permission]
-        managed = policies.cast_eks_policy(
+        managed = castai_identity.cast_eks_policy(
             EXAMPLE, permission, manage_spot_lambda=permission is Permissions.FULL, boundary=None
         )
         yield f"`{names.policy_name('CLUSTER', account_wide=False)}`"
         yield _statements(managed)
         yield f"`{names.INLINE_POLICY}`"
-        yield _statements(policies.restricted_access(EXAMPLE, permission))
+        yield _statements(castai_identity.restricted_access(EXAMPLE, permission))
     yield (
         "What is about the cluster's Auto Scaling groups and node groups sits in the managed "
-        f"policy, because a user's inline policies may have {policies.USER_INLINE_LIMIT:,} "
+        f"policy, because a user's inline policies may have {USER_INLINE_LIMIT:,} "
         "characters together and long cluster names would not fit. With AccountWidePolicy the "
         "clusters of an account share one managed policy that names none of them; these "
         "statements are inline then, and any cluster's node role may be passed to EC2."
@@ -166,13 +181,13 @@ def _roles() -> Iterator[str]:
         f"The role and instance profile `{_shown(EXAMPLE.node_role_arn.rpartition('/')[2])}`, "
         "which EC2 gives to the nodes that CAST AI launches:"
     )
-    plain = policies.node_managed_policies("aws", ssm=False, ebs_csi=False)
-    optional = policies.node_managed_policies("aws", ssm=True, ebs_csi=True)[len(plain) :]
+    plain = node_role.node_managed_policies("aws", ssm=False, ebs_csi=False)
+    optional = node_role.node_managed_policies("aws", ssm=True, ebs_csi=True)[len(plain) :]
     yield "\n".join(
         [f"- `{arn}`" for arn in plain] + [f"- `{arn}`, on request" for arn in optional]
     )
     yield f"and in an IPv6 cluster the inline policy `{names.IPV6_POLICY}`:"
-    yield _statements(policies.node_ipv6_policy("aws", "REGION", "ACCOUNT"))
+    yield _statements(node_role.node_ipv6_policy("aws", "REGION", "ACCOUNT"))
     yield "## CAST AI's own spot function"
     role = _shown(EXAMPLE.lambda_role_arn.rpartition("/")[2])
     yield (
@@ -188,10 +203,10 @@ def _roles() -> Iterator[str]:
         "role later. With AccountWidePolicy, look in the other regions yourself: the shared "
         "policy holds for all."
     )
-    yield _statements(policies.lambda_role_policy(EXAMPLE))
+    yield _statements(castai_function.lambda_role_policy(EXAMPLE))
     yield "## The spot handler"
     yield f"The role `{SPOT_ROLE}`, which Lambda alone may assume:"
-    yield "\n".join(f"- `{arn}`" for arn in policies.spot_managed_policies("aws"))
+    yield "\n".join(f"- `{arn}`" for arn in spot_handler_role.spot_managed_policies("aws"))
     yield (
         "and an inline policy. `castai:rolePolicies=least-privilege` replaces the three by the "
         "first two statements. ReadApiKey stands there with `castai:apiKeySecret`, DecryptApiKey "
@@ -200,7 +215,7 @@ def _roles() -> Iterator[str]:
     )
     where = _function("castai-spot-handler")
     yield _statements(
-        policies.spot_handler(
+        spot_handler_role.spot_handler(
             where,
             failure_queue=f"{where.function}-failures",
             least=True,
@@ -216,8 +231,8 @@ _API_KEY: Final = "API_KEY"
 _KMS_KEY: Final = "arn:aws:kms:REGION:ACCOUNT:key/KEY"
 
 
-def _function(name: str) -> policies.FunctionScope:
-    return policies.FunctionScope("aws", "ACCOUNT", ("REGION",), name)
+def _function(name: str) -> FunctionScope:
+    return FunctionScope("aws", "ACCOUNT", ("REGION",), name)
 
 
 def _onboarders() -> Iterator[str]:
@@ -228,7 +243,7 @@ def _onboarders() -> Iterator[str]:
     )
     where = _function("castai-agent")
     yield _statements(
-        policies.agent_function(
+        agent_role.agent_function(
             where,
             own_role=f"{where.function}-REGION",
             api_key_secret=_API_KEY,
@@ -240,7 +255,7 @@ def _onboarders() -> Iterator[str]:
         "and for each cluster an inline policy `cluster-CLUSTER`, which the Denies above narrow. "
         "It goes after the cluster's custom resource."
     )
-    yield _statements(policies.agent_cluster("aws", "CLUSTER"))
+    yield _statements(agent_role.agent_cluster("aws", "CLUSTER"))
     unknown = Scope("aws", "REGION", "ACCOUNT", "CLUSTER", "", "")
     yield "## The onboarding's function"
     yield (
@@ -251,7 +266,7 @@ def _onboarders() -> Iterator[str]:
     )
     own = _function("castai-onboarding-CLUSTER").function
     yield from _named(
-        policies.onboarding_lambda(
+        onboarder.onboarding_lambda(
             unknown,
             own_role_arn=unknown.iam(f"role/{own}-REGION"),
             function=own,
@@ -270,13 +285,13 @@ def _onboarders() -> Iterator[str]:
     )
     yield "## The administrator"
     yield "Whoever deploys with `cdk deploy` acts as the roles of the bootstrap stack:"
-    yield _statements(policies.cdk_deployer("aws", "ACCOUNT", "REGION"))
+    yield _statements(onboarder.cdk_deployer("aws", "ACCOUNT", "REGION"))
     yield (
         "Whoever works from a terminal (`castai-eks onboard`, or by hand as in "
         "[manual-onboarding.md](manual-onboarding.md)) needs these three instead. For one mode "
         "alone they are smaller: `castai-eks policy admin --mode`."
     )
-    yield from _named(policies.administrator(unknown))
+    yield from _named(onboarder.administrator(unknown))
 
 
 def _limits() -> Iterator[str]:
@@ -289,29 +304,29 @@ def _limits() -> Iterator[str]:
         "aws-us-gov",
         "us-gov-west-1",
         "111122223333",
-        "c" * policies.USER_CLUSTER_CHARACTERS,
+        "c" * USER_CLUSTER_CHARACTERS,
         EXAMPLE.cluster_id,
         "vpc-0123456789abcdef0",
     )
     rows = []
     for permission in Permissions:
-        managed = policies.cast_eks_policy(
+        managed = castai_identity.cast_eks_policy(
             longest, permission, manage_spot_lambda=True, boundary=None
         )
-        inline = policies.restricted_access(longest, permission)
+        inline = castai_identity.restricted_access(longest, permission)
         rows.append([f"`{permission}`", f"{_size(managed)}", f"{_size(inline)}"])
     yield _table(
         [
             "Permissions",
-            f"managed, of {policies.MANAGED_LIMIT:,}",
-            f"inline, of {policies.USER_INLINE_LIMIT:,}",
+            f"managed, of {MANAGED_LIMIT:,}",
+            f"inline, of {USER_INLINE_LIMIT:,}",
         ],
         rows,
     )
 
 
 def _size(document: Document) -> str:
-    return f"{policies.size(document):,}"
+    return f"{size(document):,}"
 
 
 def _named(documents: Mapping[str, Document]) -> Iterator[str]:
@@ -442,10 +457,10 @@ def _managed_policy() -> Iterator[str]:
         "`full` without a spot function of CAST AI's; `castai-eks policy cluster` prints the "
         "others."
     )
-    managed = policies.cast_eks_policy(
+    managed = castai_identity.cast_eks_policy(
         _MARKED, Permissions.FULL, manage_spot_lambda=False, boundary=None
     )
-    inline = policies.restricted_access(_MARKED, Permissions.FULL)
+    inline = castai_identity.restricted_access(_MARKED, Permissions.FULL)
     yield _bash(
         _file("cast-eks-policy.json", managed),
         _file("restricted-access.json", inline),
@@ -459,7 +474,7 @@ def _managed_policy() -> Iterator[str]:
 def _user() -> Iterator[str]:
     yield "## 3. Identity: a user"
     yield "Or a role: go on with the next section instead."
-    arns = policies.identity_managed_policies("aws", Permissions.FULL)
+    arns = castai_identity.identity_managed_policies("aws", Permissions.FULL)
     yield _bash(
         'aws iam create-user --user-name "$CAST_USER"',
         _attached("user", "CAST_USER", [*arns, "$POLICY_ARN"]),
@@ -473,8 +488,8 @@ def _user() -> Iterator[str]:
 
 def _role() -> Iterator[str]:
     yield "## 3. Identity: a role that CAST AI assumes"
-    trust = policies.cross_account_trust(_PRINCIPAL, _MARKED.cluster_id)
-    arns = policies.identity_managed_policies("aws", Permissions.FULL)
+    trust = castai_identity.cross_account_trust(_PRINCIPAL, _MARKED.cluster_id)
+    arns = castai_identity.identity_managed_policies("aws", Permissions.FULL)
     yield _bash(
         f"""
         PRINCIPAL=$(curl --silent --fail --header @castai-header --request POST \\
@@ -501,13 +516,13 @@ def _node_role() -> Iterator[str]:
         "`castai-eks policy node --ipv6` prints."
     )
     yield _bash(
-        _file("node-trust.json", policies.node_trust("aws")),
+        _file("node-trust.json", node_role.node_trust("aws")),
         """
         aws iam create-role --role-name "$NODE_ROLE" \\
           --assume-role-policy-document file://node-trust.json
         """,
         _attached(
-            "role", "NODE_ROLE", policies.node_managed_policies("aws", ssm=False, ebs_csi=False)
+            "role", "NODE_ROLE", node_role.node_managed_policies("aws", ssm=False, ebs_csi=False)
         ),
         """
         aws iam create-instance-profile --instance-profile-name "$NODE_ROLE"
@@ -548,7 +563,7 @@ def _access() -> Iterator[str]:
         """,
     )
     yield "For the user, besides:"
-    admin = policies.ADMIN_ACCESS_POLICY
+    admin = onboarder.ADMIN_ACCESS_POLICY
     yield _bash(
         f"""
         USER_ARN=arn:$PARTITION:iam::$ACCOUNT:user/$CAST_USER
@@ -611,7 +626,7 @@ def _undo() -> Iterator[str]:
     yield _bash('aws ec2 delete-security-group --region "$REGION" --group-id "$GROUP_ID"')
     yield "Then disconnect, and remove in reverse. `mapRoles` and `mapUsers` by hand again."
     secret = _with_variables(names.credentials_secret_name(_MARKED.cluster))
-    identity = policies.identity_managed_policies("aws", Permissions.FULL)
+    identity = castai_identity.identity_managed_policies("aws", Permissions.FULL)
     yield _bash(
         f"""
         jq --null-input '{{deleteProvisionedNodes: false, keepKubernetesResources: true}}' |
@@ -625,7 +640,7 @@ def _undo() -> Iterator[str]:
         _attached(
             "role",
             "NODE_ROLE",
-            policies.node_managed_policies("aws", ssm=False, ebs_csi=False),
+            node_role.node_managed_policies("aws", ssm=False, ebs_csi=False),
             "detach",
         ),
         """

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from lambdas.onboarding import names
-from lambdas.onboarding.policies import Permissions
+from lambdas.onboarding.policies.scope import Permissions
 
 EVERY = frozenset(Permissions)
 UNBOUND = frozenset({Permissions.FULL, Permissions.STANDARD})

@@ -29,10 +29,12 @@ from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import Clock
 from lambdas.common.eks import Token
 from lambdas.common.names import CLUSTER_TAG
-from lambdas.onboarding import handler, policies
+from lambdas.onboarding import handler
 from lambdas.onboarding.context import Clients, Place
 from lambdas.onboarding.handler import Means
-from lambdas.onboarding.policies import Document, Scope
+from lambdas.onboarding.policies import onboarder
+from lambdas.onboarding.policies.document import Document
+from lambdas.onboarding.policies.scope import Scope
 from sandbox.castai_api.server import running
 from sandbox.castai_api.state import State
 from tests.functional.onboarding.eks import ACCOUNT, FakeEks, FakeLambda, refusal
@@ -332,7 +334,7 @@ class Scene:
         """As the function, with the rights that the stack gives it for these properties."""
         given = event["ResourceProperties"]
         self.documents = [
-            *policies.onboarding_lambda(
+            *onboarder.onboarding_lambda(
                 self.scope(given.get("Path", "/")),
                 own_role_arn=OWN_ROLE,
                 function="castai-onboarding-prod",

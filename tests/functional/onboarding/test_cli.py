@@ -15,9 +15,10 @@ from cli import session
 from cli.main import app
 from kubesim import Answer
 from lambdas.common.errors import CastaiError, PermanentError
-from lambdas.onboarding import policies
 from lambdas.onboarding.in_use import InUseError
-from lambdas.onboarding.policies import Document, Mode
+from lambdas.onboarding.policies import onboarder
+from lambdas.onboarding.policies.document import Document
+from lambdas.onboarding.policies.scope import USER_CLUSTER_CHARACTERS, Mode
 from lambdas.onboarding.steps import InTheWayError, OffboardError
 from tests.functional.onboarding.conftest import API_KEY, API_KEY_SECRET, REGION, Scene
 from tests.functional.onboarding.eks import ACCOUNT, refusal
@@ -51,8 +52,8 @@ def run(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def administrator(scene: Scene, arguments: Sequence[str], path: str) -> list[Document]:
     """The documents for these arguments; the path stays that of the onboarding."""
-    fits = len(scene.eks.name) <= policies.USER_CLUSTER_CHARACTERS
-    documents = policies.administrator(
+    fits = len(scene.eks.name) <= USER_CLUSTER_CHARACTERS
+    documents = onboarder.administrator(
         scene.scope(path),
         modes=list(Mode) if fits else [Mode.ROLE],
         account_wide="AccountWidePolicy=true" in arguments,
@@ -220,7 +221,7 @@ def test_offboard_asks_for_an_id_where_it_may_not_list_roles(
     before = scene.snapshot()
     run("onboard", *given)
     after = scene.snapshot()
-    monkeypatch.setattr(policies, "FINDS", ("iam:ListPolicies",))
+    monkeypatch.setattr(onboarder, "FINDS", ("iam:ListPolicies",))
     with pytest.raises(PermanentError, match=r"^Give --cluster-id, or allow iam:ListRoles"):
         run("offboard", "--yes")
     assert scene.snapshot() == after
@@ -350,7 +351,7 @@ def test_offboard_leaves_a_shared_policy_that_it_may_not_read(
     """The administrator's policy of an earlier release names the cluster's own policy alone."""
     before = scene.snapshot()
     run("onboard", *api(scene))
-    monkeypatch.setattr(policies, "_former_policy_statements", lambda _scope, **_: [])
+    monkeypatch.setattr(onboarder, "_former_policy_statements", lambda _scope, **_: [])
     shown = run("offboard", "--yes", *api(scene)).stdout
     assert "Allow iam:GetPolicy" in " ".join(shown.split())
     assert scene.snapshot() == before

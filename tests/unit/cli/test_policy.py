@@ -14,8 +14,14 @@ from typer.testing import CliRunner
 from cli import main as command_line
 from cli.onboarding import parsed
 from lambdas.common.errors import PermanentError
-from lambdas.onboarding import policies
-from lambdas.onboarding.policies import Mode, Permissions, Scope
+from lambdas.onboarding.policies import (
+    castai_identity,
+    functions,
+    node_role,
+    onboarder,
+    spot_handler_role,
+)
+from lambdas.onboarding.policies.scope import FunctionScope, Mode, Permissions, Scope
 
 ID = "1a2b3c4d-0000-4000-8000-000000000001"
 WHERE = ["--region", "cn-north-1", "--account", "111122223333", "--partition", "aws-cn"]
@@ -35,11 +41,11 @@ def run_json(*arguments: str) -> Any:
 
 def test_admin_prints_what_the_chosen_mode_needs() -> None:
     both = run_json("policy", "admin", *KNOWN)
-    assert both == policies.administrator(SCOPE)
+    assert both == onboarder.administrator(SCOPE)
     named = run_json("policy", "admin", *KNOWN, "--spot-role-name", "Drain")
-    assert named == policies.administrator(replace(SCOPE, spot_role="Drain"))
+    assert named == onboarder.administrator(replace(SCOPE, spot_role="Drain"))
     user = run_json("policy", "admin", *KNOWN, "--mode", "user")
-    assert user == policies.administrator(SCOPE, modes=[Mode.USER])
+    assert user == onboarder.administrator(SCOPE, modes=[Mode.USER])
 
 
 def test_admin_takes_a_name_that_is_too_long_for_user_mode() -> None:
@@ -50,7 +56,7 @@ def test_admin_takes_a_name_that_is_too_long_for_user_mode() -> None:
 def test_admin_for_cdk_needs_only_the_roles_of_the_bootstrap_stack() -> None:
     documents = run_json("policy", "admin", *KNOWN, "--cdk")
     assert documents == {
-        "cdk-deployer": policies.cdk_deployer("aws-cn", "111122223333", "cn-north-1")
+        "cdk-deployer": onboarder.cdk_deployer("aws-cn", "111122223333", "cn-north-1")
     }
 
 
@@ -58,11 +64,11 @@ def test_admin_for_cdk_needs_only_the_roles_of_the_bootstrap_stack() -> None:
 def test_cluster_prints_what_cast_ai_carries(permissions: Permissions) -> None:
     documents = run_json("policy", "cluster", *KNOWN, "--permissions", permissions.value)
     assert documents == {
-        "CastEKSPolicy-prod": policies.cast_eks_policy(
+        "CastEKSPolicy-prod": castai_identity.cast_eks_policy(
             SCOPE, permissions, manage_spot_lambda=False, boundary=None
         ),
-        "CastEKSRestrictedAccess": policies.restricted_access(SCOPE, permissions),
-        "managed-policies": list(policies.identity_managed_policies("aws-cn", permissions)),
+        "CastEKSRestrictedAccess": castai_identity.restricted_access(SCOPE, permissions),
+        "managed-policies": list(castai_identity.identity_managed_policies("aws-cn", permissions)),
     }
 
 
@@ -70,19 +76,19 @@ def test_cluster_in_role_mode_prints_the_trust_too() -> None:
     principal = "arn:aws-cn:iam::1:user/c"
     arguments = ["--mode", "cross-account-role", "--principal", principal]
     documents = run_json("policy", "cluster", *KNOWN, *arguments)
-    assert documents["trust"] == policies.cross_account_trust(principal, ID)
+    assert documents["trust"] == castai_identity.cross_account_trust(principal, ID)
 
 
 def test_node_and_spot_print_trust_and_managed_policies() -> None:
     assert run_json("policy", "node", "--partition", "aws-cn", "--ssm") == {
-        "trust": policies.node_trust("aws-cn"),
-        "managed-policies": [*policies.node_managed_policies("aws-cn", ssm=True, ebs_csi=False)],
+        "trust": node_role.node_trust("aws-cn"),
+        "managed-policies": [*node_role.node_managed_policies("aws-cn", ssm=True, ebs_csi=False)],
     }
     ipv6 = run_json("policy", "node", *WHERE, "--ipv6")["CastEC2AssignIPv6Policy"]
-    assert ipv6 == policies.node_ipv6_policy("aws-cn", "cn-north-1", "111122223333")
+    assert ipv6 == node_role.node_ipv6_policy("aws-cn", "cn-north-1", "111122223333")
     spot = run_json("policy", "spot", "--cluster", "prod", *WHERE)
-    assert spot["trust"] == policies.lambda_trust("aws-cn")
-    assert spot["managed-policies"] == [*policies.spot_managed_policies("aws-cn")]
+    assert spot["trust"] == functions.lambda_trust("aws-cn")
+    assert spot["managed-policies"] == [*spot_handler_role.spot_managed_policies("aws-cn")]
     find, keep = spot["inline"]["Statement"]
     assert (find["Action"], find["Resource"]) == (["eks:DescribeCluster"], [SCOPE.cluster_arn])
     assert keep["Action"] == ["sqs:SendMessage"]
@@ -92,8 +98,8 @@ def test_spot_prints_the_least_and_the_api_key_on_request() -> None:
     options = ["--least-privilege", "--api-key-secret", "castai/key"]
     spot = run_json("policy", "spot", *WHERE, *options)
     assert spot["managed-policies"] == []
-    assert spot["inline"] == policies.spot_handler(
-        policies.FunctionScope("aws-cn", "111122223333", ("cn-north-1",), "castai-spot-handler"),
+    assert spot["inline"] == spot_handler_role.spot_handler(
+        FunctionScope("aws-cn", "111122223333", ("cn-north-1",), "castai-spot-handler"),
         failure_queue="castai-spot-handler-failures",
         least=True,
         api_key_secret="castai/key",

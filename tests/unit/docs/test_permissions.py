@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from lambdas.onboarding import policies
-from lambdas.onboarding.policies import Mode, Permissions, Scope
+from lambdas.onboarding.policies import castai_identity, node_role, onboarder
 from lambdas.onboarding.policies.equality import same
+from lambdas.onboarding.policies.scope import Mode, Permissions, Scope
 from tools.docs import permissions
 
 SCOPE = Scope(
@@ -51,10 +51,10 @@ def test_every_permission_of_every_document_is_in_the_table() -> None:
     text = permissions.permissions()
     for level in Permissions:
         for document in (
-            policies.cast_eks_policy(
+            castai_identity.cast_eks_policy(
                 permissions.EXAMPLE, level, manage_spot_lambda=False, boundary=None
             ),
-            policies.restricted_access(permissions.EXAMPLE, level),
+            castai_identity.restricted_access(permissions.EXAMPLE, level),
         ):
             for statement in document["Statement"]:
                 assert statement["Sid"] in text
@@ -95,14 +95,14 @@ def test_the_commands_write_the_documents_that_the_onboarding_uses(
 ) -> None:
     by_hand(mode, tmp_path)
     expected = {
-        "cast-eks-policy.json": policies.cast_eks_policy(
+        "cast-eks-policy.json": castai_identity.cast_eks_policy(
             SCOPE, Permissions.FULL, manage_spot_lambda=False, boundary=None
         ),
-        "restricted-access.json": policies.restricted_access(SCOPE, Permissions.FULL),
-        "node-trust.json": policies.node_trust(SCOPE.partition),
+        "restricted-access.json": castai_identity.restricted_access(SCOPE, Permissions.FULL),
+        "node-trust.json": node_role.node_trust(SCOPE.partition),
     }
     if mode is Mode.ROLE:
-        expected["trust.json"] = policies.cross_account_trust(PRINCIPAL, SCOPE.cluster_id)
+        expected["trust.json"] = castai_identity.cross_account_trust(PRINCIPAL, SCOPE.cluster_id)
     found = {path.name: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
     assert found.keys() == expected.keys()
     for name, document in expected.items():
@@ -112,15 +112,15 @@ def test_the_commands_write_the_documents_that_the_onboarding_uses(
 @pytest.mark.parametrize("mode", Mode)
 def test_the_commands_use_the_names_that_the_onboarding_uses(mode: Mode, tmp_path: Path) -> None:
     calls = "\n".join(by_hand(mode, tmp_path))
-    node_role = SCOPE.node_role_arn.rpartition("/")[2]
+    role = SCOPE.node_role_arn.rpartition("/")[2]
     for name in (
         "--policy-name CastEKSPolicy-" + SCOPE.cluster,
-        f"--role-name {node_role} --assume-role-policy-document file://node-trust.json",
-        f"--instance-profile-name {node_role} --role-name {node_role}",
+        f"--role-name {role} --assume-role-policy-document file://node-trust.json",
+        f"--instance-profile-name {role} --role-name {role}",
         f"--group-name cast-{SCOPE.cluster}-cluster/CastNodeSecurityGroup",
         f"--principal-arn {SCOPE.node_role_arn}",
-        *policies.node_managed_policies(SCOPE.partition, ssm=False, ebs_csi=False),
-        *policies.identity_managed_policies(SCOPE.partition, Permissions.FULL),
+        *node_role.node_managed_policies(SCOPE.partition, ssm=False, ebs_csi=False),
+        *castai_identity.identity_managed_policies(SCOPE.partition, Permissions.FULL),
     ):
         assert name in calls
     identity = SCOPE.user_arn if mode is Mode.USER else SCOPE.role_arn
@@ -134,7 +134,7 @@ def test_the_administrators_policies_are_enough_for_the_commands(
 ) -> None:
     granted = {
         action
-        for document in policies.administrator(SCOPE, modes=[mode]).values()
+        for document in onboarder.administrator(SCOPE, modes=[mode]).values()
         for statement in document["Statement"]
         for action in statement["Action"]
     }

@@ -19,8 +19,17 @@ from typing import Any
 import pytest
 from moto.iam.aws_managed_policies import aws_managed_policies_data
 
-from lambdas.onboarding import names, policies
-from lambdas.onboarding.policies import Document, FunctionScope, Mode, Permissions, Scope
+from lambdas.onboarding import names
+from lambdas.onboarding.policies import (
+    agent_role,
+    castai_function,
+    castai_identity,
+    node_role,
+    onboarder,
+    spot_handler_role,
+)
+from lambdas.onboarding.policies.document import Document
+from lambdas.onboarding.policies.scope import FunctionScope, Mode, Permissions, Scope
 from lambdas.onboarding.properties import Onboarding
 from tests.support.iam_evaluator import Request, is_allowed
 from tests.unit.onboarding.test_isolation import NEIGHBOUR, OWN, SCOPE, launch
@@ -96,44 +105,44 @@ def account(
         "CAST AI",
         SCOPE.user_arn if user else SCOPE.role_arn,
         {
-            "managed": policies.cast_eks_policy(
+            "managed": castai_identity.cast_eks_policy(
                 SCOPE,
                 permissions,
                 manage_spot_lambda=spot_lambda,
                 boundary=None,
                 account_wide=account_wide,
             ),
-            "inline": policies.restricted_access(
+            "inline": castai_identity.restricted_access(
                 SCOPE, permissions, mode=Mode.ROLE, account_wide=account_wide
             ),
-            **managed(policies.identity_managed_policies("aws", permissions)),
+            **managed(castai_identity.identity_managed_policies("aws", permissions)),
         },
     )
     others = [
-        node_role("node role", SCOPE, identity),
-        node_role("node role of another cluster", OTHER, identity),
+        role_of_nodes("node role", SCOPE, identity),
+        role_of_nodes("node role of another cluster", OTHER, identity),
         lambda_role("role of CAST AI's function", SCOPE),
         lambda_role("role of CAST AI's function of another cluster", OTHER),
         our_function(
             "spot handler",
             SCOPE.spot_role_arn,
-            policies.spot_handler(
+            spot_handler_role.spot_handler(
                 here("castai-spot-handler"), failure_queue="failures", api_key_secret="castai"
             ),
-            *managed(policies.spot_managed_policies("aws")).values(),
+            *managed(spot_handler_role.spot_managed_policies("aws")).values(),
         ),
         onboarding("onboarding of the cluster", SCOPE),
         onboarding("onboarding of another cluster", OTHER),
         our_function(
             "agent's function",
             SCOPE.iam("role/castai-agent-eu-west-1"),
-            policies.agent_function(
+            agent_role.agent_function(
                 here("castai-agent"),
                 own_role="castai-agent-eu-west-1",
                 api_key_secret="castai",
             ),
-            policies.agent_cluster("aws", "prod"),
-            policies.agent_cluster("aws", "prod-2"),
+            agent_role.agent_cluster("aws", "prod"),
+            agent_role.agent_cluster("aws", "prod-2"),
         ),
         our_function("another team's function", SCOPE.iam("role/payments"), ANYTHING),
         Principal("another team's instances", SCOPE.iam("role/builds"), {"all": ANYTHING}, EC2),
@@ -180,7 +189,7 @@ def enumerated(documents: Iterable[Document]) -> Iterator[tuple[str, Document]]:
 def onboarding(name: str, scope: Scope) -> Principal:
     called = f"castai-onboarding-{scope.cluster}"
     arn = scope.iam(f"role/{called}-eu-west-1")
-    documents = policies.onboarding_lambda(
+    documents = onboarder.onboarding_lambda(
         replace(scope, cluster_id="", vpc_id=""),
         own_role_arn=arn,
         function=called,
@@ -190,20 +199,20 @@ def onboarding(name: str, scope: Scope) -> Principal:
 
 
 def lambda_role(name: str, scope: Scope) -> Principal:
-    return our_function(name, scope.lambda_role_arn, policies.lambda_role_policy(scope))
+    return our_function(name, scope.lambda_role_arn, castai_function.lambda_role_policy(scope))
 
 
-def node_role(name: str, scope: Scope, identity: Principal) -> Principal:
+def role_of_nodes(name: str, scope: Scope, identity: Principal) -> Principal:
     """With all that CAST AI may attach to it."""
-    attachable = policies.node_managed_policies("aws", ssm=True, ebs_csi=True)
-    given = policies.node_managed_policies("aws", ssm=False, ebs_csi=False)
+    attachable = node_role.node_managed_policies("aws", ssm=True, ebs_csi=True)
+    given = node_role.node_managed_policies("aws", ssm=False, ebs_csi=False)
     attached = [
         arn
         for arn in attachable
         if arn in given
         or identity.may("iam:AttachRolePolicy", scope.node_role_arn, **{"iam:PolicyARN": arn})
     ]
-    ipv6 = policies.node_ipv6_policy(scope.partition, scope.region, scope.account)
+    ipv6 = node_role.node_ipv6_policy(scope.partition, scope.region, scope.account)
     documents = {**managed(attached), names.IPV6_POLICY: ipv6}
     return Principal(name, scope.node_role_arn, documents, EC2)
 

@@ -13,8 +13,9 @@ import pytest
 from cloudsplaining.scan.policy_document import PolicyDocument
 from cloudsplaining.shared.exclusions import DEFAULT_EXCLUSIONS
 
-from lambdas.onboarding import policies
-from lambdas.onboarding.policies import Document, Permissions, Scope
+from lambdas.onboarding.policies import agent_role, castai_identity, onboarder, spot_handler_role
+from lambdas.onboarding.policies.document import Document
+from lambdas.onboarding.policies.scope import FunctionScope, Permissions, Scope
 
 SCOPE = Scope(
     "aws", "eu-west-1", "111122223333", "prod", "aaaaaaaa-0000-4000-8000-000000000001", "vpc-1"
@@ -22,29 +23,29 @@ SCOPE = Scope(
 
 
 def documents() -> dict[str, Document]:
-    found = dict(policies.administrator(SCOPE))
-    found |= policies.onboarding_lambda(
+    found = dict(onboarder.administrator(SCOPE))
+    found |= onboarder.onboarding_lambda(
         SCOPE,
         own_role_arn="arn:aws:iam::111122223333:role/onboarding",
         function="castai-onboarding-prod",
         api_key_secret="castai",
     )
-    where = policies.FunctionScope("aws", "111122223333", ("eu-west-1",), "castai-spot-handler")
-    found["spot-handler"] = policies.spot_handler(
+    where = FunctionScope("aws", "111122223333", ("eu-west-1",), "castai-spot-handler")
+    found["spot-handler"] = spot_handler_role.spot_handler(
         where, failure_queue="failures", least=True, api_key_secret="castai"
     )
-    found["agent"] = policies.agent_function(where, own_role="agent", api_key_secret="castai")
-    found["agent-cluster"] = policies.agent_cluster("aws", "prod")
-    found["cdk-deployer"] = policies.cdk_deployer("aws", "111122223333", "eu-west-1")
+    found["agent"] = agent_role.agent_function(where, own_role="agent", api_key_secret="castai")
+    found["agent-cluster"] = agent_role.agent_cluster("aws", "prod")
+    found["cdk-deployer"] = onboarder.cdk_deployer("aws", "111122223333", "eu-west-1")
     for permissions in Permissions:
-        found[f"managed-{permissions}"] = policies.cast_eks_policy(
+        found[f"managed-{permissions}"] = castai_identity.cast_eks_policy(
             SCOPE, permissions, manage_spot_lambda=False, boundary=None
         )
-        found[f"inline-{permissions}"] = policies.restricted_access(SCOPE, permissions)
-    found["managed-full-spot-lambda"] = policies.cast_eks_policy(
+        found[f"inline-{permissions}"] = castai_identity.restricted_access(SCOPE, permissions)
+    found["managed-full-spot-lambda"] = castai_identity.cast_eks_policy(
         SCOPE, Permissions.FULL, manage_spot_lambda=True, boundary=None
     )
-    found["managed-account-wide"] = policies.cast_eks_policy(
+    found["managed-account-wide"] = castai_identity.cast_eks_policy(
         SCOPE, Permissions.FULL, manage_spot_lambda=False, boundary=None, account_wide=True
     )
     return found

@@ -12,17 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambdas.onboarding import policies
-from lambdas.onboarding.policies import Document, Permissions, Scope
+from lambdas.onboarding.policies import castai_identity, node_role
+from lambdas.onboarding.policies.document import Document
 from lambdas.onboarding.policies.equality import NotADocumentError, meaning, same
+from lambdas.onboarding.policies.scope import Permissions, Scope
 
 ID = "1a2b3c4d-0000-4000-8000-000000000001"
 SCOPE = Scope("aws", "eu-west-1", "111122223333", "prod", ID, "vpc-1")
 DOCUMENTS: list[Document] = [
-    policies.cast_eks_policy(SCOPE, Permissions.FULL, manage_spot_lambda=True, boundary=None),
-    policies.restricted_access(SCOPE, Permissions.STRICT),
-    policies.cross_account_trust("arn:aws:iam::809060229965:user/cast", ID),
-    policies.node_trust("aws"),
+    castai_identity.cast_eks_policy(
+        SCOPE, Permissions.FULL, manage_spot_lambda=True, boundary=None
+    ),
+    castai_identity.restricted_access(SCOPE, Permissions.STRICT),
+    castai_identity.cross_account_trust("arn:aws:iam::809060229965:user/cast", ID),
+    node_role.node_trust("aws"),
 ]
 
 

@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 import pytest
 
 from lambdas.common.names import CLUSTER_ID_TAG
-from lambdas.onboarding import names, policies
-from lambdas.onboarding.policies import Document, Permissions, Scope
+from lambdas.onboarding import names
+from lambdas.onboarding.policies import castai_identity
+from lambdas.onboarding.policies.document import Document
+from lambdas.onboarding.policies.scope import Permissions, Scope
 from tests.support.iam_evaluator import Request, is_allowed
 from tools.docs.policy_reasons import WIDE, Reach, Wide
 
@@ -248,10 +250,10 @@ together with `SPOT_LAMBDA`."""
 
 def documents(permissions: Permissions, *, spot_lambda: bool = True) -> list[Document]:
     return [
-        policies.cast_eks_policy(
+        castai_identity.cast_eks_policy(
             SCOPE, permissions, manage_spot_lambda=spot_lambda, boundary=BOUNDARY
         ),
-        policies.restricted_access(SCOPE, permissions),
+        castai_identity.restricted_access(SCOPE, permissions),
     ]
 
 
@@ -457,7 +459,7 @@ def test_a_shared_instance_of_the_cluster_can_be_stopped() -> None:
 def test_an_account_wide_policy_is_the_same_for_every_cluster_and_region() -> None:
     for permissions in (Permissions.FULL, Permissions.STANDARD):
         one, other, elsewhere = (
-            policies.cast_eks_policy(
+            castai_identity.cast_eks_policy(
                 scope, permissions, manage_spot_lambda=True, boundary=None, account_wide=True
             )
             for scope in (SCOPE, OTHER_VPC.scope, replace(OTHER_VPC.scope, region="us-east-1"))
@@ -471,14 +473,14 @@ def test_an_account_wide_policy_adds_other_node_roles_and_other_regions_key_pair
     action: str, where: str
 ) -> None:
     shared = [
-        policies.cast_eks_policy(
+        castai_identity.cast_eks_policy(
             SCOPE,
             Permissions.STANDARD,
             manage_spot_lambda=False,
             boundary=None,
             account_wide=True,
         ),
-        policies.restricted_access(SCOPE, Permissions.STANDARD, account_wide=True),
+        castai_identity.restricted_access(SCOPE, Permissions.STANDARD, account_wide=True),
     ]
     row, place = STRICT[action], ELSEWHERE[where]
     assert all(is_allowed(shared, r) for r in row(OWN))

@@ -15,15 +15,22 @@ from lambdas.common.temporary_access import CLUSTER_ADMIN, VIEW
 from lambdas.onboarding import policies
 from lambdas.onboarding.names import NameRefusedError
 from lambdas.onboarding.policies import (
+    agent_role,
+    castai_identity,
+    functions,
+    node_role,
+    onboarder,
+    spot_handler_role,
+)
+from lambdas.onboarding.policies.document import (
     MANAGED_LIMIT,
     ROLE_INLINE_LIMIT,
     USER_INLINE_LIMIT,
     Document,
     DocumentTooLargeError,
-    Mode,
-    Permissions,
-    Scope,
+    size,
 )
+from lambdas.onboarding.policies.scope import FunctionScope, Mode, Permissions, Scope
 from tests.support.iam_evaluator import Request, is_allowed
 
 ID = "1a2b3c4d-0000-4000-8000-000000000001"
@@ -37,33 +44,33 @@ OWN_ROLE = "arn:aws:iam::111122223333:role/onboarding"
 
 def every_document(scope: Scope, **options: Any) -> dict[str, Document]:
     documents = {
-        "inline": policies.restricted_access(scope, Permissions.STRICT),
-        "cdk": policies.cdk_deployer(scope.partition, scope.account, scope.region),
-        "ipv6": policies.node_ipv6_policy(scope.partition, scope.region, scope.account),
-        "node trust": policies.node_trust(scope.partition),
-        "lambda trust": policies.lambda_trust(scope.partition),
-        "cross": policies.cross_account_trust(scope.iam("user/cast"), ID),
-        **policies.administrator(scope, **options),
-        **policies.onboarding_lambda(
+        "inline": castai_identity.restricted_access(scope, Permissions.STRICT),
+        "cdk": onboarder.cdk_deployer(scope.partition, scope.account, scope.region),
+        "ipv6": node_role.node_ipv6_policy(scope.partition, scope.region, scope.account),
+        "node trust": node_role.node_trust(scope.partition),
+        "lambda trust": functions.lambda_trust(scope.partition),
+        "cross": castai_identity.cross_account_trust(scope.iam("user/cast"), ID),
+        **onboarder.administrator(scope, **options),
+        **onboarder.onboarding_lambda(
             scope, own_role_arn=scope.iam("role/r"), function="f", in_vpc=True, **options
         ),
-        "spot": policies.spot_handler(
+        "spot": spot_handler_role.spot_handler(
             here(scope), failure_queue="q", least=True, tracing=True, in_vpc=True, **keys(options)
         ),
-        "agent": policies.agent_function(
+        "agent": agent_role.agent_function(
             here(scope), own_role="r", **{"api_key_secret": None, **keys(options)}
         ),
-        "agent cluster": policies.agent_cluster(scope.partition, scope.cluster),
+        "agent cluster": agent_role.agent_cluster(scope.partition, scope.cluster),
     }
     for permissions in Permissions:
-        documents[permissions] = policies.cast_eks_policy(
+        documents[permissions] = castai_identity.cast_eks_policy(
             scope, permissions, manage_spot_lambda=True, boundary=options.get("boundary")
         )
     return documents
 
 
-def here(scope: Scope) -> policies.FunctionScope:
-    return policies.FunctionScope(scope.partition, scope.account, (scope.region,), "f")
+def here(scope: Scope) -> FunctionScope:
+    return FunctionScope(scope.partition, scope.account, (scope.region,), "f")
 
 
 def keys(options: dict[str, Any]) -> dict[str, Any]:
@@ -89,24 +96,24 @@ def test_every_arn_is_of_the_partition(partition: str, region: str) -> None:
         arns = [part for part in json.dumps(document).split('"') if part.startswith("arn:")]
         assert all(arn.startswith(f"arn:{partition}:") for arn in arns), name
     managed = [
-        *policies.identity_managed_policies(partition, Permissions.FULL),
-        *policies.node_managed_policies(partition, ssm=True, ebs_csi=True),
-        *policies.spot_managed_policies(partition),
+        *castai_identity.identity_managed_policies(partition, Permissions.FULL),
+        *node_role.node_managed_policies(partition, ssm=True, ebs_csi=True),
+        *spot_handler_role.spot_managed_policies(partition),
     ]
     assert all(arn.startswith(f"arn:{partition}:iam::aws:policy/") for arn in managed)
 
 
 def test_ec2_has_a_name_of_its_own_in_china() -> None:
     china = replace(SCOPE, partition="aws-cn", region="cn-north-1")
-    trust = policies.node_trust("aws-cn")["Statement"][0]
+    trust = node_role.node_trust("aws-cn")["Statement"][0]
     assert trust["Principal"] == {"Service": "ec2.amazonaws.com.cn"}
-    document = policies.cast_eks_policy(
+    document = castai_identity.cast_eks_policy(
         china, Permissions.STRICT, manage_spot_lambda=False, boundary=None
     )
     for service in ("ec2.amazonaws.com", "ec2.amazonaws.com.cn"):
         passed = Request("iam:PassRole", china.node_role_arn, {"iam:PassedToService": service})
         assert is_allowed([document], passed)
-    lambda_document = policies.onboarding_lambda(
+    lambda_document = onboarder.onboarding_lambda(
         china,
         own_role_arn=china.iam("role/r"),
         function="f",
@@ -120,11 +127,11 @@ def test_ec2_has_a_name_of_its_own_in_china() -> None:
 
 def test_the_managed_policies_are_those_of_the_mission() -> None:
     aws = "arn:aws:iam::aws:policy/"
-    assert policies.identity_managed_policies("aws", Permissions.FULL) == (
+    assert castai_identity.identity_managed_policies("aws", Permissions.FULL) == (
         aws + "AmazonEC2ReadOnlyAccess",
         aws + "IAMReadOnlyAccess",
     )
-    assert policies.identity_managed_policies("aws", Permissions.STRICT) == (
+    assert castai_identity.identity_managed_policies("aws", Permissions.STRICT) == (
         aws + "AmazonEC2ReadOnlyAccess",
     )
     nodes = (
@@ -132,13 +139,13 @@ def test_the_managed_policies_are_those_of_the_mission() -> None:
         aws + "AmazonEC2ContainerRegistryReadOnly",
         aws + "AmazonEKS_CNI_Policy",
     )
-    assert policies.node_managed_policies("aws", ssm=False, ebs_csi=False) == nodes
-    assert policies.node_managed_policies("aws", ssm=True, ebs_csi=True) == (
+    assert node_role.node_managed_policies("aws", ssm=False, ebs_csi=False) == nodes
+    assert node_role.node_managed_policies("aws", ssm=True, ebs_csi=True) == (
         *nodes,
         aws + "AmazonSSMManagedInstanceCore",
         aws + "service-role/AmazonEBSCSIDriverPolicy",
     )
-    assert policies.spot_managed_policies("aws") == (
+    assert spot_handler_role.spot_managed_policies("aws") == (
         aws + "CloudWatchLogsFullAccess",
         aws + "service-role/AWSLambdaRole",
         aws + "AmazonEC2ReadOnlyAccess",
@@ -147,7 +154,7 @@ def test_the_managed_policies_are_those_of_the_mission() -> None:
 
 def test_only_cast_ais_principal_with_the_clusters_id_may_act_as_the_role() -> None:
     principal = f"arn:aws:iam::809060229965:user/cast-crossrole-{ID}"
-    assert policies.cross_account_trust(principal, ID)["Statement"] == [
+    assert castai_identity.cross_account_trust(principal, ID)["Statement"] == [
         {
             "Effect": "Allow",
             "Principal": {"AWS": principal},
@@ -160,8 +167,8 @@ def test_only_cast_ais_principal_with_the_clusters_id_may_act_as_the_role() -> N
 @pytest.mark.parametrize(
     ("trust", "service"),
     [
-        (policies.node_trust("aws"), "ec2.amazonaws.com"),
-        (policies.lambda_trust("aws"), "lambda.amazonaws.com"),
+        (node_role.node_trust("aws"), "ec2.amazonaws.com"),
+        (functions.lambda_trust("aws"), "lambda.amazonaws.com"),
     ],
 )
 def test_a_service_role_trusts_its_one_service(trust: Document, service: str) -> None:
@@ -175,15 +182,15 @@ def test_a_service_role_trusts_its_one_service(trust: Document, service: str) ->
 
 @pytest.mark.parametrize("permissions", Permissions)
 def test_the_longest_names_of_user_mode_fit_its_limits(permissions: Permissions) -> None:
-    inline = policies.restricted_access(LONGEST, permissions)
-    assert policies.size(inline) <= USER_INLINE_LIMIT
-    managed = policies.cast_eks_policy(
+    inline = castai_identity.restricted_access(LONGEST, permissions)
+    assert size(inline) <= USER_INLINE_LIMIT
+    managed = castai_identity.cast_eks_policy(
         replace(LONGEST, path="/" + "p" * 60 + "/"),
         permissions,
         manage_spot_lambda=True,
         boundary=BOUNDARY,
     )
-    assert policies.size(managed) <= MANAGED_LIMIT
+    assert size(managed) <= MANAGED_LIMIT
 
 
 @pytest.mark.parametrize("permissions", Permissions)
@@ -192,12 +199,12 @@ def test_the_longest_names_of_role_mode_fit_its_limits(
     permissions: Permissions, account_wide: bool
 ) -> None:
     scope = replace(LONGEST, cluster="c" * 100)
-    inline = policies.restricted_access(
+    inline = castai_identity.restricted_access(
         scope, permissions, mode=Mode.ROLE, account_wide=account_wide
     )
-    assert policies.size(inline) <= ROLE_INLINE_LIMIT
+    assert size(inline) <= ROLE_INLINE_LIMIT
     if permissions is not Permissions.STRICT or not account_wide:
-        policies.cast_eks_policy(
+        castai_identity.cast_eks_policy(
             scope,
             permissions,
             manage_spot_lambda=True,
@@ -215,9 +222,9 @@ def test_the_administrators_and_the_functions_documents_fit_with_the_longest_nam
         "api_key_kms_key": scope.regional("kms", "key/" + "k" * 36),
         "credentials_kms_key": scope.regional("kms", "key/" + "k" * 36),
     }
-    for document in policies.administrator(scope, **everything).values():
-        assert policies.size(document) <= MANAGED_LIMIT
-    function = policies.onboarding_lambda(
+    for document in onboarder.administrator(scope, **everything).values():
+        assert size(document) <= MANAGED_LIMIT
+    function = onboarder.onboarding_lambda(
         scope,
         own_role_arn=scope.iam("role/" + "r" * 64),
         function="f" * 64,
@@ -225,28 +232,28 @@ def test_the_administrators_and_the_functions_documents_fit_with_the_longest_nam
         **everything,
     )
     for document in function.values():
-        assert policies.size(document) <= MANAGED_LIMIT
+        assert size(document) <= MANAGED_LIMIT
 
 
 def test_white_space_does_not_count() -> None:
-    assert policies.size({"Version": "2012-10-17", "Statement": []}) == 39
+    assert size({"Version": "2012-10-17", "Statement": []}) == 39
 
 
 def test_a_document_that_is_too_large_is_refused_with_its_size_and_the_limit() -> None:
     with pytest.raises(DocumentTooLargeError, match=r"CastEKSRestrictedAccess has 2\d{3} .* 2048"):
-        policies.restricted_access(LONGEST, Permissions.FULL, account_wide=True)
+        castai_identity.restricted_access(LONGEST, Permissions.FULL, account_wide=True)
 
 
 def test_what_leaves_the_inline_policy_is_in_the_managed_one_and_nothing_is_in_both() -> None:
     for account_wide in (False, True):
-        managed = policies.cast_eks_policy(
+        managed = castai_identity.cast_eks_policy(
             SCOPE,
             Permissions.STANDARD,
             manage_spot_lambda=False,
             boundary=None,
             account_wide=account_wide,
         )
-        inline = policies.restricted_access(
+        inline = castai_identity.restricted_access(
             SCOPE, Permissions.STANDARD, mode=Mode.ROLE, account_wide=account_wide
         )
         sids = [s["Sid"] for document in (managed, inline) for s in document["Statement"]]
@@ -261,16 +268,16 @@ def test_what_leaves_the_inline_policy_is_in_the_managed_one_and_nothing_is_in_b
 def test_cast_ais_documents_never_hold_a_wildcard_for_an_id() -> None:
     for unknown in (replace(SCOPE, cluster_id=""), replace(SCOPE, vpc_id="")):
         with pytest.raises(ValueError, match="must be known"):
-            policies.restricted_access(unknown, Permissions.FULL)
+            castai_identity.restricted_access(unknown, Permissions.FULL)
         with pytest.raises(ValueError, match="must be known"):
-            policies.cast_eks_policy(
+            castai_identity.cast_eks_policy(
                 unknown, Permissions.FULL, manage_spot_lambda=False, boundary=None
             )
 
 
 def test_a_shared_policy_cannot_be_bound_to_tags() -> None:
     with pytest.raises(PermanentError, match="policy per cluster"):
-        policies.cast_eks_policy(
+        castai_identity.cast_eks_policy(
             SCOPE, Permissions.STRICT, manage_spot_lambda=False, boundary=None, account_wide=True
         )
 
@@ -305,7 +312,7 @@ def test_an_iam_path_is_in_every_arn_of_what_we_make() -> None:
 def test_what_has_a_path_is_looked_up_without_one_too(action: str, arn: str) -> None:
     """IAM cannot know the path of what does not exist yet."""
     pathed = replace(SCOPE, path="/platform/castai/")
-    for written in (function(pathed), [*policies.administrator(pathed).values()]):
+    for written in (function(pathed), [*onboarder.administrator(pathed).values()]):
         assert is_allowed(written, Request(action, arn))
         assert not is_allowed(written, Request(re.sub("Get|List", "Tag", action), arn))
 
@@ -351,21 +358,21 @@ USER_MODE = {
 
 
 def test_the_administrator_has_all_that_an_onboarding_calls() -> None:
-    granted = set[str]().union(*map(actions, policies.administrator(SCOPE).values()))
+    granted = set[str]().union(*map(actions, onboarder.administrator(SCOPE).values()))
     assert granted >= PUBLISHED | MISSING_THERE | USER_MODE
 
 
 def test_the_administrator_of_role_mode_has_nothing_about_users() -> None:
-    granted = policies.administrator(SCOPE, modes=[Mode.ROLE]).values()
+    granted = onboarder.administrator(SCOPE, modes=[Mode.ROLE]).values()
     assert not any("User" in action for document in granted for action in actions(document))
-    user = policies.administrator(SCOPE, modes=[Mode.USER]).values()
+    user = onboarder.administrator(SCOPE, modes=[Mode.USER]).values()
     assert not is_allowed(user, Request("iam:DeleteRole", SCOPE.role_arn))
     assert is_allowed(user, Request("iam:DeleteRole", SCOPE.node_role_arn))
 
 
 def function(scope: Scope = SCOPE, **options: Any) -> list[Document]:
     options = {"function": "castai-onboarding-prod", **options}
-    return [*policies.onboarding_lambda(scope, own_role_arn=OWN_ROLE, **options).values()]
+    return [*onboarder.onboarding_lambda(scope, own_role_arn=OWN_ROLE, **options).values()]
 
 
 def test_the_function_touches_only_the_names_of_its_cluster() -> None:
@@ -416,7 +423,7 @@ def test_an_account_wide_policy_is_written_only_where_it_was_asked_for() -> None
 
 
 def test_a_shared_policy_that_is_no_longer_wished_can_be_removed_and_nothing_else() -> None:
-    for written in (function(), [*policies.administrator(SCOPE).values()]):
+    for written in (function(), [*onboarder.administrator(SCOPE).values()]):
         shared = SCOPE.policy_arn(account_wide=True)
         for action in ("GetPolicy", "ListEntitiesForPolicy", "DeletePolicyVersion", "DeletePolicy"):
             assert is_allowed(written, Request(f"iam:{action}", shared))
@@ -447,7 +454,7 @@ def test_the_function_makes_and_changes_its_group_in_a_shared_vpc() -> None:
     vpc = "arn:aws:ec2:eu-west-1:222233334444:vpc/vpc-0123456789abcdef0"
     group = SCOPE.ec2("security-group/sg-1")
     existing = {"ec2:Vpc": vpc, "ec2:ResourceTag/cast:cluster-id": ID}
-    for written in (function(), [*policies.administrator(SCOPE).values()]):
+    for written in (function(), [*onboarder.administrator(SCOPE).values()]):
         assert is_allowed(written, Request("ec2:CreateSecurityGroup", vpc))
         assert is_allowed(written, Request("ec2:CreateSecurityGroup", group))
         assert is_allowed(written, Request("ec2:AuthorizeSecurityGroupIngress", group, existing))
@@ -501,7 +508,7 @@ def test_the_function_may_make_every_call_that_its_steps_name() -> None:
         for name in re.findall(r'f"([A-Z]\w+\{self\.KIND\}\w*)"', source):
             named |= {"iam:" + name.replace("{self.KIND}", kind) for kind in ("User", "Role")}
     assert len(named) > 40
-    assert named - set(policies.FINDS) <= granted  # castai-eks alone looks for names
+    assert named - set(onboarder.FINDS) <= granted  # castai-eks alone looks for names
 
 
 def test_a_cluster_that_is_not_registered_yet_is_bound_by_the_shape_of_its_names() -> None:
@@ -536,11 +543,11 @@ def test_the_api_key_is_read_by_name_or_by_arn_and_by_nothing_else() -> None:
 def test_a_key_of_ones_own_serves_secrets_manager_only(purpose: str) -> None:
     key = SCOPE.regional("kms", "key/k")
     options: dict[str, Any] = {"api_key_secret": "castai/key", purpose: key}
-    documents = [function(**options), [*policies.administrator(SCOPE, **options).values()]]
+    documents = [function(**options), [*onboarder.administrator(SCOPE, **options).values()]]
     if purpose == "api_key_kms_key":
         documents += [
-            [policies.spot_handler(here(SCOPE), failure_queue="q", **options)],
-            [policies.agent_function(here(SCOPE), own_role="r", **options)],
+            [spot_handler_role.spot_handler(here(SCOPE), failure_queue="q", **options)],
+            [agent_role.agent_function(here(SCOPE), own_role="r", **options)],
         ]
     via = {"kms:ViaService": "secretsmanager.eu-west-1.amazonaws.com"}
     for written in documents:
@@ -560,10 +567,10 @@ class TestAgent:
 
     def allows(self, action: str, resource: str, **context: str) -> bool:
         documents = [
-            policies.agent_function(
+            agent_role.agent_function(
                 here(SCOPE), own_role="castai-agent-eu-west-1", api_key_secret="castai/key"
             ),
-            policies.agent_cluster("aws", "prod"),
+            agent_role.agent_cluster("aws", "prod"),
         ]
         keys = {f"eks:{key}": value for key, value in context.items()}
         return is_allowed(documents, Request(f"eks:{action}", resource, keys))
@@ -619,14 +626,14 @@ class TestAgent:
 def test_a_functions_code_may_not_use_lambdas_right_to_network_interfaces() -> None:
     make = "ec2:CreateNetworkInterface", SCOPE.ec2("network-interface/*")
     arn = SCOPE.regional("lambda", "function:f")
-    spot = policies.spot_handler(here(SCOPE), failure_queue="q", in_vpc=True)
+    spot = spot_handler_role.spot_handler(here(SCOPE), failure_queue="q", in_vpc=True)
     assert is_allowed([spot], Request(*make))
     for running in (arn, f"{arn}:7"):
         assert not is_allowed([spot], Request(*make, {"lambda:SourceFunctionArn": running}))
 
 
 def test_deploying_with_cdk_needs_the_roles_of_the_bootstrap_stack_only() -> None:
-    document = policies.cdk_deployer("aws", "111122223333", "eu-west-1")
+    document = onboarder.cdk_deployer("aws", "111122223333", "eu-west-1")
     assert actions(document) == {"sts:AssumeRole"}
     deploy = SCOPE.iam("role/cdk-hnb659fds-deploy-role-111122223333-eu-west-1")
     assert is_allowed([document], Request("sts:AssumeRole", deploy))

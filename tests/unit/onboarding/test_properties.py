@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambdas.common.errors import CastaiError
-from lambdas.onboarding.policies import Mode, Permissions
+from lambdas.onboarding.policies.scope import Mode, Permissions
 from lambdas.onboarding.properties import (
     ClusterAccess,
     Kind,

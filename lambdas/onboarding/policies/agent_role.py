@@ -1,0 +1,102 @@
+"""What the function that puts the castai-agent into clusters may do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Final
+
+from lambdas.common.temporary_access import CLUSTER_ADMIN, VIEW
+from lambdas.onboarding.policies.document import (
+    ROLE_INLINE_LIMIT,
+    Document,
+    allow,
+    deny,
+    deny_elsewhere,
+    document_of,
+    size,
+)
+from lambdas.onboarding.policies.functions import api_key_statements, own_log, vpc_statements
+from lambdas.onboarding.policies.scope import FunctionScope
+
+EKS_NAME_LIMIT: Final = 100  # characters of a cluster's name
+
+
+def agent_function(
+    where: FunctionScope,
+    *,
+    own_role: str,
+    api_key_secret: str | None,
+    api_key_kms_key: str | None = None,
+    in_vpc: bool = False,
+) -> Document:
+    """What the function that puts the castai-agent into clusters may do, whatever their number.
+
+    `own_role` is the name of the function's role: it gives itself access while it works. On each
+    cluster `agent_cluster` has the Allow. What is the same on all of them is a Deny here, because
+    the inline policies of a role share ROLE_INLINE_LIMIT.
+    """
+    role_arn = f"arn:{where.partition}:iam::{where.account}:role/{own_role}"
+    access_policies = [
+        f"arn:{where.partition}:eks::aws:cluster-access-policy/{policy}"
+        for policy in (CLUSTER_ADMIN, VIEW)
+    ]
+    return document_of(
+        [
+            own_log(where),
+            *api_key_statements(where, api_key_secret, api_key_kms_key),
+            deny_elsewhere("ClustersOfThisRegion", _ON_CLUSTER, where.arns("eks", "cluster/*")),
+            deny_elsewhere(
+                "OwnEntryOnly",
+                _ON_OWN_ENTRY,
+                where.arns("eks", f"access-entry/*/role/{where.account}/{own_role}/*"),
+            ),
+            deny(
+                "LetItselfInOnly",
+                ["eks:CreateAccessEntry"],
+                {"ArnNotEquals": {"eks:principalArn": role_arn}},
+            ),
+            deny(
+                "TwoAccessPoliciesOnly",
+                ["eks:AssociateAccessPolicy"],
+                {"ArnNotEquals": {"eks:policyArn": access_policies}},
+            ),
+            *(vpc_statements(where) if in_vpc else ()),
+        ]
+    )
+
+
+def agent_cluster(partition: str, cluster: str) -> Document:
+    """What lets `agent_function` work on one cluster. It is short: a role has one for each.
+
+    No account and region: the function's own policy denies the others.
+    """
+    eks = f"arn:{partition}:eks:*:*"
+    return document_of(
+        [
+            allow(
+                "Connect",
+                [*_ON_CLUSTER, *_ON_OWN_ENTRY],
+                [f"{eks}:cluster/{cluster}", f"{eks}:access-entry/{cluster}/*"],
+            )
+        ]
+    )
+
+
+_ON_CLUSTER: Final = ("eks:DescribeCluster", "eks:CreateAccessEntry")
+_ON_OWN_ENTRY: Final = (
+    "eks:DescribeAccessEntry",
+    "eks:DeleteAccessEntry",
+    "eks:TagResource",  # of clusters as well, if the Deny did not limit it to the entry
+    "eks:AssociateAccessPolicy",
+)
+
+
+def agent_clusters_that_fit(clusters: Sequence[str]) -> int:
+    """How many of these clusters, from the first, have room in the role of `agent_function`.
+
+    Counted for the longest partition. A further policy has room beside them: while a cluster
+    takes the place of another, CloudFormation makes the new policy before it removes the old one.
+    """
+    sizes = [size(agent_cluster("aws-us-gov", name)) for name in ("c" * EKS_NAME_LIMIT, *clusters)]
+    return sum(used <= ROLE_INLINE_LIMIT for used in accumulate(sizes)) - 1

@@ -1,0 +1,25 @@
+"""What the role of CAST AI's own spot function may do."""
+
+from __future__ import annotations
+
+from lambdas.onboarding import names
+from lambdas.onboarding.policies.document import Document, allow, document_of
+from lambdas.onboarding.policies.scope import Scope
+
+
+def lambda_role_policy(scope: Scope) -> Document:
+    """The inline policy of the role of CAST AI's own spot function: see an instance, write a log.
+
+    CAST AI may give the function any code, so the role reaches nothing of others.
+    """
+    log = f"log-group:/aws/lambda/{names.SPOT_FUNCTION}"
+    return document_of(
+        [
+            allow("FindInstance", ["ec2:DescribeInstances"], ["*"]),  # takes no resource
+            allow(
+                "WriteOwnLog",
+                ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"],
+                [scope.regional("logs", log), scope.regional("logs", f"{log}:*")],
+            ),
+        ]
+    )

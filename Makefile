@@ -102,8 +102,7 @@ bench: setup ## Ratios against real tools; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
 docs: $(VENV) ## Write anew what the documents take from the code
-	$(BIN)/python -m tools.docs.settings_table
-	$(BIN)/python -m tools.docs.permissions
+	$(BIN)/python -m tools.docs
 
 format: $(VENV) ## ruff, writing
 	$(BIN)/ruff format .

@@ -1,6 +1,6 @@
-"""What the spot handler may do in the cluster: the rules of manifests/spot-handler-rbac.yaml.
+"""What the spot handler may do in the cluster: its ClusterRole and ClusterRoleBinding.
 
-The manifest is for those who apply it by hand; a test holds both to the same rules.
+`make docs` writes manifests/spot-handler-rbac.yaml from these objects.
 """
 
 from __future__ import annotations

@@ -6,8 +6,14 @@ from pathlib import Path
 
 import yaml
 
+from tools.docs import rbac_manifest
+
 MANIFEST = Path(__file__).parents[3] / "manifests" / "spot-handler-rbac.yaml"
 ROLE, BINDING = yaml.safe_load_all(MANIFEST.read_text())
+
+
+def test_the_manifest_is_current() -> None:
+    assert MANIFEST.read_text() == rbac_manifest.current(), "Run make docs"
 
 
 def test_the_cluster_role_has_these_verbs_and_no_others() -> None:

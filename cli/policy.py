@@ -14,6 +14,7 @@ from lambdas.common.errors import PermanentError
 from lambdas.common.names import SPOT_ROLE
 from lambdas.onboarding import names
 from lambdas.onboarding.policies import (
+    agent_role,
     castai_identity,
     functions,
     node_role,
@@ -70,6 +71,11 @@ AccountWide = Annotated[
 ApiKeySecret = Annotated[
     str | None, typer.Option(help="Secret (name or ARN) with CAST AI's API key.")
 ]
+ApiKeyKmsKey = Annotated[
+    str | None, typer.Option(help="KMS key of that secret, unless it is AWS's own.")
+]
+NamePrefix = Annotated[str, typer.Option(help="castai:namePrefix of the stacks.")]
+InVpc = Annotated[bool, typer.Option("--vpc", help="For a function in a VPC.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")]
 
 
@@ -186,16 +192,14 @@ def spot(
     region: Region = "REGION",
     account: Account = "ACCOUNT",
     partition: Partition = "aws",
-    name_prefix: Annotated[str, typer.Option(help="castai:namePrefix of the stacks.")] = "castai",
+    name_prefix: NamePrefix = "castai",
     api_key_secret: ApiKeySecret = None,
-    api_key_kms_key: Annotated[
-        str | None, typer.Option(help="KMS key of that secret, unless it is AWS's own.")
-    ] = None,
+    api_key_kms_key: ApiKeyKmsKey = None,
     least: Annotated[
         bool, typer.Option("--least-privilege", help="Without AWS's managed policies.")
     ] = False,
     tracing: Annotated[bool, typer.Option("--tracing", help="With X-Ray.")] = False,
-    in_vpc: Annotated[bool, typer.Option("--vpc", help="For a function in a VPC.")] = False,
+    in_vpc: InVpc = False,
     as_json: AsJson = False,
 ) -> None:
     """What the spot handler's role carries."""
@@ -217,6 +221,74 @@ def spot(
         "inline": inline,
     }
     _print(documents, as_json=as_json)
+
+
+@app.command()
+def agent(
+    *,
+    cluster: Cluster = "CLUSTER",
+    region: Region = "REGION",
+    account: Account = "ACCOUNT",
+    partition: Partition = "aws",
+    name_prefix: NamePrefix = "castai",
+    api_key_secret: ApiKeySecret = None,
+    api_key_kms_key: ApiKeyKmsKey = None,
+    in_vpc: InVpc = False,
+    as_json: AsJson = False,
+) -> None:
+    """The role of the function that connects clusters: one policy for all, one for each cluster."""
+    function = f"{name_prefix}-agent"
+    documents = {
+        "trust": functions.lambda_trust(partition),
+        "managed": agent_role.agent_function(
+            FunctionScope(partition, account, (region,), function),
+            own_role=f"{function}-{region}",
+            api_key_secret=api_key_secret,
+            api_key_kms_key=api_key_kms_key,
+            in_vpc=in_vpc,
+        ),
+        f"cluster-{cluster}": agent_role.agent_cluster(partition, cluster),
+    }
+    _print(documents, as_json=as_json)
+
+
+@app.command()
+def onboarding(
+    *,
+    cluster: Cluster = "CLUSTER",
+    region: Region = "REGION",
+    account: Account = "ACCOUNT",
+    partition: Partition = "aws",
+    path: Path = "/",
+    name_prefix: NamePrefix = "castai",
+    spot_role_name: Annotated[
+        str, typer.Option(help="castai:spotRoleName, which gets an access entry.")
+    ] = SPOT_ROLE,
+    boundary: Boundary = None,
+    account_wide: AccountWide = False,
+    api_key_secret: ApiKeySecret = None,
+    api_key_kms_key: ApiKeyKmsKey = None,
+    credentials_kms_key: Annotated[
+        str | None, typer.Option(help="KMS key of the secret with the user's access key.")
+    ] = None,
+    in_vpc: InVpc = False,
+    as_json: AsJson = False,
+) -> None:
+    """The role of the function that onboards the cluster."""
+    scope = Where(partition, region, account, cluster, path).scope(spot_role=spot_role_name)
+    function = onboarder.function_name(f"{name_prefix}-onboarding", cluster)
+    documents = onboarder.onboarding_lambda(
+        scope,
+        own_role_arn=scope.iam(f"role/{function}-{region}"),
+        function=function,
+        account_wide=account_wide,
+        boundary=boundary,
+        api_key_secret=api_key_secret,
+        api_key_kms_key=api_key_kms_key,
+        credentials_kms_key=credentials_kms_key,
+        in_vpc=in_vpc,
+    )
+    _print({"trust": functions.lambda_trust(partition), **documents}, as_json=as_json)
 
 
 def _print(documents: Mapping[str, Any], *, as_json: bool) -> None:

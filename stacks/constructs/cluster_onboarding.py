@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
@@ -32,9 +31,6 @@ MEMORY_MB: Final = 512
 # CloudFormation gives up.
 TIMEOUT: Final = Duration.minutes(10)
 SERVICE_TIMEOUT: Final = Duration.minutes(15)
-
-_NAME_LIMIT: Final = 64  # IAM quotas: role names; Lambda: function names
-_REGION_ROOM: Final = len("-ap-northeast-1")  # the longest region there is
 
 _WILDCARDS: Final = {
     "ReadNodes": "Describe takes no resource",
@@ -69,7 +65,7 @@ class ClusterOnboarding(Construct):
         self._settings = settings
         self._properties = properties
         self._cluster: str = properties["ClusterName"]
-        self._name = _short(f"{prefix}-{self._cluster}", _NAME_LIMIT - _REGION_ROOM)
+        self._name = onboarder.function_name(prefix, self._cluster)
         function = self._function(self._role())
         self.resource = CustomResource(
             self,
@@ -182,11 +178,3 @@ class ClusterOnboarding(Construct):
             },
         )
         return provider
-
-
-def _short(name: str, limit: int) -> str:
-    """The name, or as much of it as fits with a hash of the whole."""
-    if len(name) <= limit:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name[: limit - 9]}-{digest}"

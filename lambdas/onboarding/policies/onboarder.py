@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
 from typing import Final
 
@@ -134,6 +135,19 @@ def onboarding_lambda(
     if not measured:
         return {name: document_of(statements) for name, statements in documents.items()}
     return all_checked(documents)
+
+
+_NAME_LIMIT: Final = 64  # IAM quotas: role names; Lambda: function names
+_REGION_ROOM: Final = len("-ap-northeast-1")  # the longest region; the role's name ends in it
+
+
+def function_name(prefix: str, cluster: str) -> str:
+    """The name of the cluster's onboarding function. A name that is too long ends in a hash."""
+    name, limit = f"{prefix}-{cluster}", _NAME_LIMIT - _REGION_ROOM
+    if len(name) <= limit:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: limit - 9]}-{digest}"
 
 
 def cdk_deployer(

@@ -15,6 +15,7 @@ from cli import main as command_line
 from cli.onboarding import parsed
 from lambdas.common.errors import PermanentError
 from lambdas.onboarding.policies import (
+    agent_role,
     castai_identity,
     functions,
     node_role,
@@ -150,3 +151,29 @@ def test_a_property_is_a_pair(pair: str, value: dict[str, Any]) -> None:
 def test_what_is_no_pair_is_refused(pair: str) -> None:
     with pytest.raises(PermanentError, match=r"^Give"):
         parsed([pair])
+
+
+def test_agent_prints_what_all_clusters_share_and_what_one_adds() -> None:
+    where = FunctionScope("aws-cn", "111122223333", ("cn-north-1",), "castai-agent")
+    assert run_json("policy", "agent", "--cluster", "prod", *WHERE, "--api-key-secret", "key") == {
+        "trust": functions.lambda_trust("aws-cn"),
+        "managed": agent_role.agent_function(
+            where, own_role="castai-agent-cn-north-1", api_key_secret="key"
+        ),
+        "cluster-prod": agent_role.agent_cluster("aws-cn", "prod"),
+    }
+
+
+def test_onboarding_prints_the_policies_of_the_function() -> None:
+    scope = replace(SCOPE, cluster_id="", vpc_id="")
+    name = "castai-onboarding-prod"
+    given = ("--cluster", "prod", *WHERE, "--api-key-secret", "key")
+    assert run_json("policy", "onboarding", *given) == {
+        "trust": functions.lambda_trust("aws-cn"),
+        **onboarder.onboarding_lambda(
+            scope,
+            own_role_arn=scope.iam(f"role/{name}-cn-north-1"),
+            function=name,
+            api_key_secret="key",
+        ),
+    }

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from tools.docs import permissions, rbac_manifest, settings_table
+from tools.docs import manual, permissions, rbac_manifest, settings_table
 
 WRITERS: Final[tuple[Callable[[], None], ...]] = (
     settings_table.main,
     permissions.main,
+    manual.main,
     rbac_manifest.main,
 )
 

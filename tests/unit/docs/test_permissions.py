@@ -13,7 +13,7 @@ import pytest
 from lambdas.onboarding.policies import castai_identity, node_role, onboarder
 from lambdas.onboarding.policies.equality import same
 from lambdas.onboarding.policies.scope import Mode, Permissions, Scope
-from tools.docs import permissions
+from tools.docs import manual, permissions
 
 SCOPE = Scope(
     "aws-us-gov",
@@ -23,6 +23,7 @@ SCOPE = Scope(
     "1a2b3c4d-0000-4000-8000-000000000001",
     "vpc-1",
 )
+WRITTEN = permissions.written() | manual.written()
 PRINCIPAL = "arn:aws-us-gov:iam::809060229965:user/cast"
 
 # What stands in for the AWS CLI, curl and jq: each call is noted, some have an answer.
@@ -40,11 +41,9 @@ esac
 """
 
 
-@pytest.mark.parametrize("path", permissions.written(), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
 def test_the_documents_are_current(path: Path) -> None:
-    assert path.read_text(encoding="utf-8") == permissions.written()[path], (
-        "Run python -m tools.docs.permissions"
-    )
+    assert path.read_text(encoding="utf-8") == WRITTEN[path], "Run make docs"
 
 
 def test_every_permission_of_every_document_is_in_the_table() -> None:
@@ -63,7 +62,7 @@ def test_every_permission_of_every_document_is_in_the_table() -> None:
 
 def by_hand(mode: Mode, folder: Path) -> list[str]:
     """Run every command of one way in bash; the calls of programs, in order."""
-    blocks = re.findall(r"```bash ?([a-z-]*)\n(.*?)```", permissions.manual(), re.DOTALL)
+    blocks = re.findall(r"```bash ?([a-z-]*)\n(.*?)```", manual.manual(), re.DOTALL)
     script = "\n".join(text for wanted, text in blocks if wanted in {"", mode.value})
     programs = folder / "bin"
     programs.mkdir()

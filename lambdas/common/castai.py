@@ -43,8 +43,8 @@ CLUSTERS = "/v1/kubernetes/external-clusters"
 INTERRUPTED = "interrupted"
 
 REQUEST_TIMEOUT = 10.0  # s for one answer
-PATIENCE = 30.0  # s for one call, tries and waits together
-PROPAGATION_PATIENCE = 90.0  # s: IAM usually propagates in 10-20 s, rarely beyond a minute
+CALL_TIME = 30.0  # s for one call, tries and waits together
+PROPAGATION_TIME = 90.0  # s: IAM usually propagates in 10-20 s, rarely beyond a minute
 
 _PRINCIPAL = re.compile(r"arn:[a-z-]+:iam::\d{12}:(user|role)/[\w+=,.@/-]+")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -247,7 +247,7 @@ def _said(text: str, secrets: Iterable[str]) -> str:
     try:
         answer = msgspec.json.decode(text)
     except msgspec.DecodeError:
-        return ""  # an HTML page of some proxy: its words help nobody
+        return ""  # an HTML page of some proxy: its text does not help
     message = answer.get("message") if isinstance(answer, dict) else None
     if not isinstance(message, str) or not message:
         return ""
@@ -352,7 +352,7 @@ class CastaiApi:
     """Sends calls and repeats them while that can help.
 
     `deadline` (epoch seconds) is the end of the caller's time, usually that of the Lambda
-    invocation: no call is tried or waited for beyond it. Each call also has a patience of its
+    invocation: no call is tried or waited for beyond it. Each call also has a time limit of its
     own. All calls are safe to repeat: registering gives the same id, the others set a state.
     """
 
@@ -431,10 +431,10 @@ class CastaiApi:
         self._gone(principal_call(cluster_id, "DELETE"))
 
     def hand_over_role(
-        self, cluster_id: str, role_arn: str, *, patience: float = PROPAGATION_PATIENCE
+        self, cluster_id: str, role_arn: str, *, within: float = PROPAGATION_TIME
     ) -> None:
         """Give CAST AI the cross-account role, waiting while IAM propagates."""
-        self.send(role_call(cluster_id, role_arn), patience=patience)
+        self.send(role_call(cluster_id, role_arn), within=within)
 
     def hand_over_key(
         self,
@@ -442,10 +442,10 @@ class CastaiApi:
         access_key_id: str,
         secret_access_key: str,
         *,
-        patience: float = PROPAGATION_PATIENCE,
+        within: float = PROPAGATION_TIME,
     ) -> None:
         """Give CAST AI the user's access key, waiting while IAM propagates."""
-        self.send(key_call(cluster_id, access_key_id, secret_access_key), patience=patience)
+        self.send(key_call(cluster_id, access_key_id, secret_access_key), within=within)
 
     def disconnect(self, cluster_id: str) -> None:
         """Let go of the cluster; one that CAST AI does not know is let go already."""
@@ -453,18 +453,18 @@ class CastaiApi:
 
     def delete(self, cluster_id: str) -> None:
         """Remove the disconnected cluster from CAST AI; nothing there is fine."""
-        self._gone(delete_call(cluster_id), patience=PROPAGATION_PATIENCE)
+        self._gone(delete_call(cluster_id), within=PROPAGATION_TIME)
 
     def agent_manifest(self) -> str:
         """CAST AI's manifest of the agent, YAML. It contains the API key: never show it."""
         return self.send(manifest_call()).text
 
-    def send(self, call: Call, *, patience: float = PATIENCE) -> httpx2.Response:
+    def send(self, call: Call, *, within: float = CALL_TIME) -> httpx2.Response:
         """Send one call, repeated while that can help; returns the successful answer.
 
-        Raises the errors of this module; the last one, when patience or deadline end the tries.
+        Raises the errors of this module; the last one, when its time or the deadline is over.
         """
-        end = min(self._clock.now() + patience, self._deadline)
+        end = min(self._clock.now() + within, self._deadline)
         return retry.call(
             lambda: self._once(call, end), until=end, clock=self._clock, backoff=retry.SLOW
         )
@@ -480,9 +480,9 @@ class CastaiApi:
         except msgspec.DecodeError as error:
             raise BadAnswerError(f"{_NOT_CASTAI} {call.what}: {error}.") from error
 
-    def _gone(self, call: Call, *, patience: float = PATIENCE) -> None:
+    def _gone(self, call: Call, *, within: float = CALL_TIME) -> None:
         try:
-            self.send(call, patience=patience)
+            self.send(call, within=within)
         except UnknownClusterError:
             return
 

@@ -54,7 +54,7 @@ class AwsRefusedError(PermanentError):
 
 
 class ClusterUnavailableError(RetryableError):
-    """The Kubernetes API did not answer, answered 5xx, or asked to be left alone for a while (429).
+    """The Kubernetes API did not answer, answered 5xx, or throttles (429).
 
     `unreachable` tells that no connection came about: the endpoint itself may have changed.
     """

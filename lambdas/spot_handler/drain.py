@@ -1,8 +1,8 @@
 """Evict → wait → force, against the deadline.
 
-Each pod that has to go has a task of its own, which knows only this pod: one pod's trouble never
-holds up another. What happens to the pods is learned from one watch. What has to be certain is
-learned from a list that was sent after the question came up: an answer about one pod may be a
+Each pod that has to go has a task of its own, which knows only this pod: one pod
+never delays another. One watch shows what happens to the pods. What has to be
+certain comes from a list that was sent after the question came up: an answer about one pod may be a
 proxy's, and a list may be older than what the watch has reported.
 """
 
@@ -77,7 +77,7 @@ class PodDrain:
     shortened: bool = False
     given_up: bool = False  # nothing that we could do would end it: the drain does not wait for it
     blocked_by: str = ""
-    blocked: bool = False  # the last word on its eviction was a budget's refusal
+    blocked: bool = False  # the last answer to its eviction was a budget's refusal
     blocked_since: float = math.inf
 
     @property

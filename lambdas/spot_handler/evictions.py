@@ -25,7 +25,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class EvictionAnswer:
-    """A verdict, its reason in words, and how long the server asks to be left alone (seconds)."""
+    """A verdict, its reason in words, and the seconds that the server asks to wait."""
 
     verdict: Verdict
     reason: str

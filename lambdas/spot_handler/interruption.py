@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 LAST_PASS = 10.0
 
 REGISTRATION = 30.0  # s for the node of a young instance to register
-REGISTRATION_POLL = 5.0  # s between two looks for it
+REGISTRATION_POLL = 5.0  # s between two searches for it
 CORDON_WAIT = 10.0  # s that the drain waits for the cordon
 CORDON_PART = 0.25  # of the time left, where that is less: the pods need the rest
 CASTAI_WAIT = 10.0  # s that CAST AI has to answer after the drain
@@ -322,7 +322,7 @@ async def _cordon(run: Interruption, api: NodeApi, node: Node) -> float | None:
 async def announced(
     run: Interruption, api: NodeApi, instance: Instance, node: Node, cordoning: Cordoning
 ) -> AsyncIterator[None]:
-    """Tell of the drain beside it: by Events on the node, and at CAST AI."""
+    """Report beside what is inside: by Events on the node, and to CAST AI."""
     events = NodeEvents(api, node, run.notice, run.clock)
     begun = asyncio.create_task(_announce(run, events, cordoning))
     castai = CastaiReport()

@@ -41,7 +41,7 @@ T = TypeVar("T")
 NODE_PAGE = 500  # nodes a page: what kubectl asks for
 REQUEST_TIMEOUT = 10.0  # s. An eviction whose retries the server has not ended by then is lost
 CONNECT_TIMEOUT = 3.0  # s
-UNAUTHORIZED_PATIENCE = 15.0  # s from the first 401 on, until it counts as missing access
+UNAUTHORIZED_LIMIT = 15.0  # s from the first 401 on, until it counts as missing access
 SPARE_CONNECTIONS = 4  # beside the evictions: the watch, a list, an event, the event before it
 # s, s, times: idle, interval, count. A quiet watch is usual, so the kernel asks if the peer lives.
 _KEEPALIVE = (10, 3, 3)
@@ -390,7 +390,7 @@ class NodeApi:
         return token if token != self._refused_token else self._token.get(fresh=True)
 
     def _note_authentication(self, response: httpx2.Response, token: str) -> None:
-        """Live through a 401 of some seconds, and raise one that lasts.
+        """Tolerate a 401 for some seconds, and raise one that lasts.
 
         EKS answers 401 also while STS throttles its authenticator, and API servers remember the
         refusal of a token for a while. Time counts only while requests are made: an event that was
@@ -400,10 +400,10 @@ class NodeApi:
             self._refused_token, self._refused_last = "", -math.inf
             return
         now = asyncio.get_running_loop().time()
-        if now - self._refused_last >= UNAUTHORIZED_PATIENCE:
+        if now - self._refused_last >= UNAUTHORIZED_LIMIT:
             self._refused_since = now
         self._refused_token, self._refused_last = token, now
-        if now - self._refused_since >= UNAUTHORIZED_PATIENCE:
+        if now - self._refused_since >= UNAUTHORIZED_LIMIT:
             raise error_of(_named(response), response, replace(RULES, retried=frozenset()))
 
     @contextlib.asynccontextmanager
@@ -425,7 +425,7 @@ class NodeApi:
     @staticmethod
     def _listed(response: httpx2.Response) -> bytes:
         """The body of a list. RBAC's refusal apart, no answer to a list is final: a proxy's 400
-        in the middle of a drain is none of the pods' affair.
+        in the middle of a drain says nothing about the pods.
         """
         try:
             return _checked(response)

@@ -30,7 +30,7 @@ def logger() -> Logger:
 
 
 def log(result: Result) -> None:
-    """The one line that tells the whole story; at ERROR for what was malformed."""
+    """One line for the result; at ERROR for a malformed event."""
     fields = result.as_dict() | {"event_id": result.event_id, "kind": result.kind}
     if result.outcome is Outcome.REJECTED:
         logger().error(result.reason, extra=fields)
@@ -94,7 +94,7 @@ def _emit(
 
 
 class NodeEvents:
-    """Kubernetes Events on the node, so that `kubectl describe node` tells the story."""
+    """Kubernetes Events on the node, which `kubectl describe node` shows."""
 
     def __init__(self, api: NodeApi, node: Node, notice: Notice, clock: Clock) -> None:
         self._api = api

@@ -1,4 +1,4 @@
-"""What came of an event. One word, the same in the result, in the log and in the metrics."""
+"""The result of an event. An outcome is one word in the result, the log and the metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Outcome(StrEnum):
     DRAINED = "drained"  # a list after the last change shows no pod that has to go
     PARTIAL = "partial"  # pods are left, each named with its reason, or no list says that none is
     CORDONED = "cordoned"  # cordon-only mode
-    UNCORDONED = "uncordoned"  # the instance was stopped and runs again: our marks are taken back
+    UNCORDONED = "uncordoned"  # the instance was stopped and runs again: our marks are removed
     DRY_RUN = "dry_run"  # planned, nothing written
     IGNORED = "ignored"  # not ours
     NODE_NOT_FOUND = "node_not_found"  # our cluster, but no node of it is this instance
@@ -22,7 +22,7 @@ class Outcome(StrEnum):
 
 
 class CastaiState(StrEnum):
-    """What came of telling CAST AI. One word, the same in the result, the log and the metric."""
+    """Result of the report to CAST AI: one word in the result, the log and the metric."""
 
     REPORTED = "reported"
     NO_CLUSTER_ID = "no_cluster_id"  # neither the instance nor the agent names one
@@ -31,7 +31,7 @@ class CastaiState(StrEnum):
 
 @dataclass
 class CastaiReport:
-    """Whether CAST AI was told, and why not. It is kept true while the attempt lasts."""
+    """Whether CAST AI was told, and why not; up to date while the attempt lasts."""
 
     state: CastaiState = CastaiState.FAILED
     reason: str = "CAST AI's API has not answered"
@@ -84,7 +84,7 @@ class Result:
     cordoned_at: float | None = None
     drained_at: float | None = None
     pods: PodCounts = field(default_factory=PodCounts)
-    castai: str = ""  # what came of telling CAST AI; empty: it was not to be told
+    castai: str = ""  # the state of a CastaiReport; empty: there is no API key
     castai_reason: str = ""
     plan: list[dict[str, Any]] | None = None
 

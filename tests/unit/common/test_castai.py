@@ -93,7 +93,7 @@ class TestTheLifeOfACluster:
         state.propagation = 1000
         api.assume_role_principal(cluster_id)
         with pytest.raises(NotYetError, match="check its trust policy"):
-            api.hand_over_role(cluster_id, ROLE, patience=20)
+            api.hand_over_role(cluster_id, ROLE, within=20)
         assert time.now <= START + 20
 
     def test_an_interruption_is_reported(
@@ -201,7 +201,7 @@ class TestPatience:
     ) -> None:
         with pytest.raises(UnavailableError, match=r"Check that api\.test can be reached"):
             answering(error).get("id")
-        assert START + 20 < time.now <= START + castai.PATIENCE
+        assert START + 20 < time.now <= START + castai.CALL_TIME
 
     def test_the_deadline_ends_it_before_patience_does(
         self, answering: Answering, time: Time

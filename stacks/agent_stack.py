@@ -50,7 +50,7 @@ class AgentStack(CastaiStack):
             self,
             "Provider",
             function=function,
-            own_deadline=settings.agent.agent_ready_within,
+            own_deadline=settings.agent.ready_within,
         )
         for cluster in clusters:
             agent = CustomResource(
@@ -97,7 +97,7 @@ class AgentStack(CastaiStack):
                 OWN_ROLE_VARIABLE: role.role_arn,
                 STACK_ID: self.stack_id,
                 "POWERTOOLS_SERVICE_NAME": SERVICE,
-                "POWERTOOLS_LOG_LEVEL": common.log_level,
+                "POWERTOOLS_LOG_LEVEL": str(common.log_level),
             },
         )
 

@@ -1,7 +1,10 @@
 """CDK context with the prefix `castai:` → typed settings, or one error that names every fault.
 
 A field is a setting: its name in camelCase is the context key, its type is what is allowed and its
-description is the documentation. `python3 -m stacks.settings` prints the table for the README.
+description is the documentation. `python3 -m stacks.settings` prints the tables of
+docs/settings.md.
+What a function declares is taken from its own struct: `castai:agentProperties` and
+`castai:onboardProperties` hold the properties that have no setting of their own.
 
 Values come as JSON from cdk.json and as text from `cdk -c castai:key=value`; both forms are taken.
 Another stack's settings are another Group and a field of Settings. Pure: no CDK, no network.
@@ -10,27 +13,24 @@ Another stack's settings are another Group and a field of Settings. Pure: no CDK
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Collection, Iterator, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
-from msgspec import Meta, inspect
+from msgspec import Meta, Struct, inspect
 
-from lambdas.agent import properties as agent_properties
-from lambdas.agent.properties import (
-    AGENT_IMAGE,
-    AUTOSCALER_IMAGE,
-    LONGEST_READY_WITHIN,
-    READY_WITHIN,
-)
+from lambdas.agent import properties as agent
+from lambdas.agent.properties import Agent
+from lambdas.common import properties
 from lambdas.common.castai import DEFAULT_URL, checked_url
-from lambdas.common.errors import CastaiError
 from lambdas.common.names import CLUSTER_NAME_PATTERN, SPOT_HANDLER_GROUP, SPOT_ROLE
-from lambdas.onboarding import properties as onboarding_properties
+from lambdas.common.properties import Fault, default
+from lambdas.onboarding import properties as onboarding
 from lambdas.onboarding.policies import agent_role, onboarder
 from lambdas.onboarding.policies.document import DocumentTooLargeError
 from lambdas.onboarding.policies.scope import Scope
+from lambdas.onboarding.properties import Onboarding
+from lambdas.spot_handler import settings as spot
 from stacks.constructs.bundling import LAMBDA_PYTHON, Target, lambda_target, local_target
 
 PREFIX = "castai:"
@@ -89,14 +89,9 @@ SecretId = Annotated[
         title="the name or ARN of a Secrets Manager secret",
     ),
 ]
-KmsKeyArn = Annotated[
-    str,
-    Meta(pattern=r"^arn:[a-z-]+:kms:[a-z0-9-]+:\d{12}:key/.+$", title="the ARN of a KMS key"),
-]
-PolicyArn = Annotated[
-    str,
-    Meta(pattern=r"^arn:[a-z-]+:iam::(\d{12}|aws):policy/.+$", title="the ARN of a managed policy"),
-]
+KMS_KEY_ARN = r"^arn:[a-z-]+:kms:[a-z0-9-]+:\d{12}:key/.+$"
+KmsKeyArn = Annotated[str, Meta(pattern=KMS_KEY_ARN, title="the ARN of a KMS key")]
+JsonObject = Annotated[dict[str, Any], Meta(title="a JSON object")]
 # CloudWatch Logs takes these numbers of days and no others.
 RetentionDays = Literal[
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922,
@@ -108,11 +103,15 @@ class SettingsError(ValueError):
     """The context is wrong. The message names every fault, what is allowed and where to look."""
 
 
-class Group(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+Contradiction = tuple[tuple[str, ...], str]
+"""Context keys without prefix, and what is wrong with them."""
+
+
+class Group(Struct, frozen=True, kw_only=True, rename="camel"):
     """Settings that belong together: a heading in the documentation, an argument of a stack."""
 
-    def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        """Pairs of (context keys without prefix, what is wrong) that no single value shows."""
+    def contradictions(self) -> Iterator[Contradiction]:
+        """Faults that only several values together show."""
         return iter(())
 
 
@@ -149,10 +148,7 @@ class FunctionSettings(Group, frozen=True, kw_only=True):
             "machine has that Python, or uv can fetch it."
         ),
     ] = LAMBDA_PYTHON
-    log_level: Annotated[
-        Literal["DEBUG", "INFO", "WARNING", "ERROR"],
-        Meta(description="Least severity that a function logs; libraries log warnings and errors."),
-    ] = "INFO"
+    log_level: spot.LogLevelSetting = default(spot.Settings, "log_level")
     log_retention_days: Annotated[
         RetentionDays, Meta(description="Days that a function's log is kept.")
     ] = 30
@@ -168,7 +164,7 @@ class FunctionSettings(Group, frozen=True, kw_only=True):
         Meta(description="Security groups of the functions in those subnets."),
     ] = ()
 
-    def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
+    def contradictions(self) -> Iterator[Contradiction]:
         if bool(self.subnet_ids) != bool(self.security_group_ids):
             yield (
                 ("subnetIds", "securityGroupIds"),
@@ -197,23 +193,10 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
             f"group `{SPOT_HANDLER_GROUP}`."
         ),
     ] = True
-    mode: Annotated[
-        Literal["drain", "cordon", "dry-run"],
-        Meta(description="How far to go: drain, cordon only, or plan and write nothing."),
-    ] = "drain"
-    on_deadline: Annotated[
-        Literal["force", "leave"],
-        Meta(
-            description="A pod that a PodDisruptionBudget still blocks when its grace would no "
-            "longer fit: delete it past the budget, or leave and report it."
-        ),
-    ] = "force"
-    concurrency: Annotated[
-        int, Meta(ge=1, le=500, description="Evictions in flight at a time, per node.")
-    ] = 50
-    margin_seconds: Annotated[
-        float, Meta(ge=0, le=60, description="Seconds kept free before the instance goes.")
-    ] = 5.0
+    mode: spot.ModeSetting = default(spot.Settings, "mode")
+    on_deadline: spot.OnDeadlineSetting = default(spot.Settings, "on_deadline")
+    concurrency: spot.Concurrency = default(spot.Settings, "concurrency")
+    margin_seconds: spot.Margin = default(spot.Settings, "margin")
     spot_role: Annotated[
         Literal["create", "import"],
         Meta(
@@ -277,7 +260,7 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
         Email | None, Meta(description="Or: an address; a topic is created for it.")
     ] = None
 
-    def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
+    def contradictions(self) -> Iterator[Contradiction]:
         if self.alarm_topic_arn and self.alarm_email:
             yield ("alarmTopicArn", "alarmEmail"), "give one: the topic may have the subscription"
         if self.spot_role == "import" and self.spot_role_regions:
@@ -302,14 +285,12 @@ class CastaiSettings(Group, frozen=True, kw_only=True):
         Meta(description="The KMS key of that secret, unless it is AWS's own."),
     ] = None
     api_url: Annotated[
-        str, Meta(description="CAST AI's API; organizations in Europe have another one.")
+        str,
+        Meta(
+            description="URL of CAST AI's API. Organizations in Europe have another one.",
+            extra={"check": checked_url},
+        ),
     ] = DEFAULT_URL
-
-    def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        try:
-            checked_url(self.api_url)
-        except CastaiError as error:
-            yield ("apiUrl",), str(error)
 
 
 class AgentSettings(Group, frozen=True, kw_only=True):
@@ -319,76 +300,42 @@ class AgentSettings(Group, frozen=True, kw_only=True):
         tuple[ClusterName, ...],
         Meta(description="EKS clusters that get the read-only castai-agent. Empty: none."),
     ] = ()
-    agent_image: Annotated[
-        str, Meta(description="The agent's image, with a fixed tag or digest.")
-    ] = AGENT_IMAGE
-    agent_autoscaler_image: Annotated[
-        str, Meta(description="Image of the cluster-proportional vertical autoscaler beside it.")
-    ] = AUTOSCALER_IMAGE
-    agent_registry: Annotated[
-        str,
-        Meta(description="Private registry, `host/path`, that takes the place of the images' own."),
-    ] = ""
-    agent_image_pull_secrets: Annotated[
-        tuple[str, ...],
-        Meta(description="Secrets of the namespace `castai-agent` that the registry asks for."),
-    ] = ()
-    agent_replicas: Annotated[
-        int, Meta(ge=1, le=3, description="Agents; from two on one leads, and a budget keeps one.")
-    ] = 1
-    agent_autoscaler: Annotated[
-        bool, Meta(description="Size the agent's memory by the number of nodes.")
-    ] = True
-    agent_requests: Annotated[
-        dict[str, str], Meta(description="The agent's resource requests.")
-    ] = msgspec.field(default_factory=lambda: {"cpu": "100m"})
-    agent_limits: Annotated[dict[str, str], Meta(description="The agent's resource limits.")] = (
-        msgspec.field(default_factory=lambda: {"cpu": "1000m"})
-    )
-    agent_node_selector: Annotated[
-        dict[str, str], Meta(description="Labels of the nodes that the agent may run on.")
-    ] = {}
-    agent_tolerations: Annotated[
-        tuple[dict[str, Any], ...],
-        Meta(description="Taints that the agent tolerates, as in a pod: JSON."),
-    ] = ()
-    agent_http_proxy: Annotated[str, Meta(description="Proxy for the agent's http requests.")] = ""
-    agent_https_proxy: Annotated[str, Meta(description="Proxy for the agent's https requests.")] = (
-        ""
-    )
-    agent_no_proxy: Annotated[
-        str, Meta(description="What the agent reaches without the proxy, besides the cluster.")
-    ] = ""
-    agent_ca_certificates: Annotated[
-        str,
-        Meta(description="PEM certificates that the agent trusts besides the system's."),
-    ] = ""
-    agent_key_version: Annotated[
-        str,
-        Meta(description="Any text; change it when the API key in the secret has changed."),
-    ] = ""
-    agent_ready_within: Annotated[
-        int,
+    agent_image: agent.Image = default(Agent, "image")
+    agent_registry: agent.Registry = default(Agent, "registry")
+    agent_replicas: agent.Replicas = default(Agent, "replicas")
+    agent_key_version: agent.KeyVersion = default(Agent, "key_version")
+    agent_properties: Annotated[
+        JsonObject,
         Meta(
-            ge=60,
-            le=LONGEST_READY_WITHIN,
-            description="Seconds until the agent has to run and be seen by CAST AI.",
+            description="Further properties of `Custom::CastEksAgent`, for all clusters: "
+            '`{"HttpsProxy": "http://proxy:3128"}`.'
         ),
-    ] = READY_WITHIN
+    ] = {}
 
     def properties(self) -> dict[str, Any]:
-        """The properties of `Custom::CastEksAgent`, those of the cluster and the API apart."""
-        values = msgspec.json.decode(msgspec.json.encode(self))  # CDK takes lists, no tuples
-        return {
-            name.removeprefix("agent"): value
-            for name, value in values.items()
-            if name != "agentClusters" and value not in ("", [], {})
+        """The properties of `Custom::CastEksAgent`, except those of the cluster and the API."""
+        own = {
+            "Image": self.agent_image,
+            "Registry": self.agent_registry,
+            "Replicas": self.agent_replicas,
+            "KeyVersion": self.agent_key_version,
         }
+        return {**_defaults(AGENT_PROPERTIES), **_without_empty(own), **self.agent_properties}
 
-    def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        wish = {"ClusterName": "any", "ApiKeySecret": "any", **self.properties()}
-        for name, what in agent_properties.faults_of(wish):
-            yield (f"agent{name}",), what
+    @property
+    def ready_within(self) -> int:
+        """Seconds until the agent has to be available."""
+        return int(self.agent_properties.get("ReadyWithin", default(Agent, "ready_within")))
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        elsewhere = list(_set_elsewhere(self.agent_properties, AGENT_PROPERTIES.elsewhere))
+        for fault in elsewhere:
+            yield ("agentProperties",), str(fault)
+        if not elsewhere:
+            given = {"ClusterName": "any", "ApiKeySecret": "any", **self.properties()}
+            for fault in agent.faults_of(given):
+                key = AGENT_PROPERTIES.elsewhere.get(fault.name)
+                yield ((key,), fault.what) if key else (("agentProperties",), str(fault))
 
 
 class OnboardingSettings(Group, frozen=True, kw_only=True):
@@ -398,77 +345,26 @@ class OnboardingSettings(Group, frozen=True, kw_only=True):
         tuple[ClusterName, ...],
         Meta(description="EKS clusters that CAST AI gets access to. Empty: none."),
     ] = ()
-    onboard_mode: Annotated[
-        Literal["user", "cross-account-role"],
-        Meta(description="What CAST AI acts as: an IAM user, or a role that it assumes."),
-    ] = "user"
-    onboard_permissions: Annotated[
-        Literal["full", "standard", "strict"],
-        Meta(
-            description="How much CAST AI may do: all that its product names, what it asks for "
-            "today, or that bound to the cluster's own tags."
-        ),
-    ] = "full"
-    onboard_manage_spot_lambda: Annotated[
-        bool,
-        Meta(
-            description="Let CAST AI manage a spot function of its own, under a role of its own: "
-            "only for an old CAST AI setup, because this app deploys the function."
-        ),
-    ] = False
-    onboard_account_wide_policy: Annotated[
-        bool,
-        Meta(description="Use the one `CastEKSPolicy` of the account, not one for each cluster."),
-    ] = False
-    onboard_permissions_boundary: Annotated[
-        PolicyArn | None,
-        Meta(description="Boundary of the user and roles made for CAST AI, and of those it makes."),
-    ] = None
-    onboard_path: Annotated[str, Meta(description="IAM path of what is made for CAST AI.")] = "/"
-    onboard_ssm_on_nodes: Annotated[
-        bool, Meta(description="Let Session Manager reach the nodes that CAST AI adds.")
-    ] = False
-    onboard_ebs_csi_on_nodes: Annotated[
-        bool, Meta(description="Let the EBS CSI driver use the node role.")
-    ] = False
-    onboard_cluster_access: Annotated[
-        Literal["auto", "access-entries", "aws-auth", "none"],
-        Meta(
-            description="How nodes and user become known to the cluster; `auto`: by access entries "
-            "where it has them, else by `aws-auth`. The synth cannot see which a cluster has, and "
-            "`castai:clusterAccess` makes an entry for the spot handler with `auto`: for a cluster "
-            "with the authentication mode `CONFIG_MAP` set `aws-auth`."
-        ),
-    ] = "auto"
+    onboard_mode: onboarding.ModeProperty = default(Onboarding, "mode")
+    onboard_permissions: onboarding.PermissionsProperty = default(Onboarding, "permissions")
+    onboard_permissions_boundary: onboarding.PolicyArn | None = None
+    onboard_rotation_id: onboarding.RotationId = default(Onboarding, "rotation_id")
     onboard_spot_handler: Annotated[
         bool,
         Meta(description="Give the spot handler of this app its access to the clusters."),
     ] = True
-    onboard_kms_key: Annotated[
-        KmsKeyArn | None,
-        Meta(description="KMS key of the secret with the user's access key, unless AWS's own."),
-    ] = None
-    onboard_rotation_id: Annotated[
-        str, Meta(description="Any text; change it to replace the user's access key.")
-    ] = ""
-    onboard_require_agent: Annotated[
-        bool, Meta(description="Refuse a cluster whose castai-agent does not run.")
-    ] = True
-    onboard_adopt: Annotated[
-        bool, Meta(description="Take over what CAST AI's script, or another tool, has made.")
-    ] = False
-    onboard_detach_foreign_policies: Annotated[
-        bool,
-        Meta(description="On removal, detach also policies that others attached to our roles."),
-    ] = False
-    onboard_retain_on_delete: Annotated[
-        bool, Meta(description="Leave everything in place when the stack is destroyed.")
-    ] = False
-    onboard_by_cluster: Annotated[
-        dict[ClusterName, dict[str, Any]],
+    onboard_properties: Annotated[
+        JsonObject,
         Meta(
-            description="Properties of `Custom::CastEksOnboarding` for single clusters, JSON: "
-            '`{"prod": {"ClusterId": "…", "SecurityGroup": ["sg-…"], "PrincipalArn": "…"}}`.'
+            description="Further properties of `Custom::CastEksOnboarding`, for all clusters: "
+            '`{"Path": "/castai/", "SsmOnNodes": true}`.'
+        ),
+    ] = {}
+    onboard_by_cluster: Annotated[
+        dict[ClusterName, JsonObject],
+        Meta(
+            description="Properties of `Custom::CastEksOnboarding` for single clusters, which "
+            'replace those for all: `{"prod": {"ClusterId": "…", "SecurityGroup": ["sg-…"]}}`.'
         ),
     ] = {}
 
@@ -477,35 +373,91 @@ class OnboardingSettings(Group, frozen=True, kw_only=True):
     ) -> dict[str, Any]:
         """The properties of one cluster's `Custom::CastEksOnboarding`.
 
-        tags: those of the app; the cluster's own come on top.
+        tags: those of the app; the properties' own are added.
         """
-        values: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
-        apart = {"onboardClusters", "onboardByCluster", "onboardSpotHandler"}
-        common = {
-            name.removeprefix("onboard"): value
-            for name, value in values.items()
-            if name not in apart and value not in (None, "")
-        }
-        api = {"ApiUrl": castai.api_url, "ApiKeySecret": castai.api_key_secret}
-        own = self.onboard_by_cluster.get(cluster, {})
-        own_tags = own.get("Tags", {})
-        if isinstance(own_tags, Mapping) and (tags or own_tags):
-            own = {**own, "Tags": {**tags, **own_tags}}
-        return {
-            "SchemaVersion": onboarding_properties.SCHEMA_VERSION,
+        of_settings = {
+            "SchemaVersion": onboarding.SCHEMA_VERSION,
             "ClusterName": cluster,
-            **{name: value for name, value in api.items() if value},
-            **common,
+            "ApiUrl": castai.api_url,
+            "ApiKeySecret": castai.api_key_secret,
+            "Mode": str(self.onboard_mode),
+            "Permissions": str(self.onboard_permissions),
+            "PermissionsBoundary": self.onboard_permissions_boundary,
+            "RotationId": self.onboard_rotation_id,
+        }
+        own = self.onboard_by_cluster.get(cluster, {})
+        every = [{"Tags": tags}, self.onboard_properties, own]
+        all_tags = [each.get("Tags", {}) for each in every]
+        # A value of another type stays as it is: the check of the properties names it.
+        merged = (
+            {"Tags": {key: tag for each in all_tags for key, tag in each.items()}}
+            if any(all_tags) and all(isinstance(each, Mapping) for each in all_tags)
+            else {}
+        )
+        return {
+            **_defaults(ONBOARD_PROPERTIES),
+            **_without_empty(of_settings),
+            **self.onboard_properties,
             **own,
+            **merged,
         }
 
     def cluster_access_of(self, cluster: str) -> str:
-        """How principals become known to one cluster: `auto`, `access-entries`, …"""
-        own = self.onboard_by_cluster.get(cluster, {})
-        return str(own.get("ClusterAccess", self.onboard_cluster_access))
+        """How principals get access to one cluster: `auto`, `access-entries`, …"""
+        usual = self.onboard_properties.get("ClusterAccess", default(Onboarding, "cluster_access"))
+        return str(self.onboard_by_cluster.get(cluster, {}).get("ClusterAccess", usual))
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class PropertiesSetting(NamedTuple):
+    """A setting that holds a custom resource's properties as JSON."""
+
+    key: str
+    """Its context key, without prefix."""
+    prefix: str
+    """First part of the context keys that set single properties."""
+    resource: str
+    struct: type[Struct]
+    elsewhere: Mapping[str, str]
+    """Properties that are not in the JSON → what sets them: a context key, without prefix."""
+
+
+AGENT_PROPERTIES = PropertiesSetting(
+    key="agentProperties",
+    prefix="agent",
+    resource="Custom::CastEksAgent",
+    struct=Agent,
+    elsewhere={
+        "ClusterName": "agentClusters",
+        "ApiKeySecret": "apiKeySecret",
+        "ApiUrl": "apiUrl",
+        "Image": "agentImage",
+        "Registry": "agentRegistry",
+        "Replicas": "agentReplicas",
+        "KeyVersion": "agentKeyVersion",
+    },
+)
+ONBOARD_PROPERTIES = PropertiesSetting(
+    key="onboardProperties",
+    prefix="onboard",
+    resource="Custom::CastEksOnboarding",
+    struct=Onboarding,
+    elsewhere={
+        "ClusterName": "onboardClusters",
+        "ClusterId": "onboardByCluster",
+        "ApiKeySecret": "apiKeySecret",
+        "ApiUrl": "apiUrl",
+        "Mode": "onboardMode",
+        "Permissions": "onboardPermissions",
+        "PermissionsBoundary": "onboardPermissionsBoundary",
+        "RotationId": "onboardRotationId",
+        "SpotHandlerRoleArn": "onboardSpotHandler",
+        "SpotHandlerEntry": "onboardSpotHandler",
+    },
+)
+BY_PROPERTIES = (AGENT_PROPERTIES, ONBOARD_PROPERTIES)
+
+
+class Settings(Struct, frozen=True, kw_only=True):
     """All settings of the app. A key belongs to one group."""
 
     app: AppSettings = AppSettings()
@@ -526,15 +478,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             for key, value in context.items()
             if key.startswith(PREFIX)
         }
-        faults = _unknown(given)
-        values: dict[str, Any] = {
-            name: _read(group, given, faults) for name, group in groups().items()
-        }
+        faults = list(_unknown(given))
+        values: dict[str, Any] = {}
+        for name, group in groups().items():
+            read, wrong = properties.read(group, given, text=True)
+            values[name] = group(**read)
+            faults += wrong
         settings = cls(**values)
+        wrong_keys = {fault.name for fault in faults}
         faults += [
-            (" and ".join(PREFIX + key for key in keys), what)
+            Fault(f" and {PREFIX}".join(keys), what)
             for keys, what in settings.contradictions()
-            if not {PREFIX + key for key in keys} & {key for key, _ in faults}
+            if not wrong_keys & set(keys)
         ]
         if faults:
             raise SettingsError(_message(faults))
@@ -556,11 +511,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """
         if not self.spot_handler.cluster_access:
             return ()
-        wish = self.onboarding
+        chosen = self.onboarding
         onboarded = {
-            cluster: wish.cluster_access_of(cluster)
-            for cluster in wish.onboard_clusters
-            if wish.onboard_spot_handler
+            cluster: chosen.cluster_access_of(cluster)
+            for cluster in chosen.onboard_clusters
+            if chosen.onboard_spot_handler
         }
         mine = [each for each, way in onboarded.items() if way in {"auto", "access-entries"}]
         return tuple(
@@ -569,7 +524,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if onboarded.get(cluster) != "aws-auth"
         )
 
-    def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
+    def contradictions(self) -> Iterator[Contradiction]:
         """Those of each group, and those that only two groups together show."""
         for name in groups():
             yield from getattr(self, name).contradictions()
@@ -581,7 +536,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         yield from self._too_many_clusters()
         yield from self._clusters_of_one_id()
 
-    def _too_many_clusters(self) -> Iterator[tuple[tuple[str, ...], str]]:
+    def _too_many_clusters(self) -> Iterator[Contradiction]:
         agents = self.agent.agent_clusters
         for key, clusters, most in (
             ("agentClusters", agents, agent_role.agent_clusters_that_fit(agents)),
@@ -597,7 +552,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                     ),
                 )
 
-    def _clusters_of_one_id(self) -> Iterator[tuple[tuple[str, ...], str]]:
+    def _clusters_of_one_id(self) -> Iterator[Contradiction]:
         """CloudFormation's ids have letters and digits only, and no hash here: they must stay."""
         for keys, clusters in (
             (("agentClusters",), self.agent.agent_clusters),
@@ -618,20 +573,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                         ),
                     )
 
-    def _onboarding_contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
+    def _onboarding_contradictions(self) -> Iterator[Contradiction]:
         """What the custom resource itself would refuse, said at synth."""
-        wish = self.onboarding
-        for cluster in wish.onboard_by_cluster:
-            if cluster not in wish.onboard_clusters:
+        chosen = self.onboarding
+        common = chosen.onboard_properties
+        elsewhere = list(_set_elsewhere(common, ONBOARD_PROPERTIES.elsewhere))
+        wrong = elsewhere or onboarding.faults_of({"ClusterName": "any", **common}, complete=False)
+        for fault in wrong:
+            yield ("onboardProperties",), str(fault)
+        for cluster in chosen.onboard_by_cluster:
+            if cluster not in chosen.onboard_clusters:
                 yield ("onboardByCluster",), f"{cluster} is not one of castai:onboardClusters"
-        for cluster in wish.onboard_clusters:
-            properties = self.onboarding_properties(cluster)
-            faults = onboarding_properties.faults_of(properties)
-            for fault in faults or self._too_large(cluster, properties):
-                yield ("onboardClusters", "onboardByCluster"), f"{cluster}: {fault}"
-            if properties["ManageSpotLambda"] in (True, "true"):
+        if wrong:
+            return  # every cluster would repeat them
+        for cluster in chosen.onboard_clusters:
+            given = self.onboarding_properties(cluster)
+            faults = [str(fault) for fault in onboarding.faults_of(given)] or [
+                *_wrong_key(given),
+                *self._too_large(cluster, given),
+            ]
+            for what in faults:
+                keys = ("onboardClusters", "onboardProperties", "onboardByCluster")
+                yield keys, f"{cluster}: {what}"
+            if given["ManageSpotLambda"] in (True, "true"):
                 yield from self._spot_lambda_contradictions(cluster)
-
         yield from self._shared_policy_contradictions()
 
     def onboarding_properties(self, cluster: str) -> dict[str, Any]:
@@ -671,27 +636,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "in_vpc": bool(self.functions.subnet_ids),
         }
 
-    def _shared_policy_contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
+    def _shared_policy_contradictions(self) -> Iterator[Contradiction]:
         """Clusters that share one policy ask for the same one."""
-        wish = self.onboarding
-        every = {each: self.onboarding_properties(each) for each in wish.onboard_clusters}
+        clusters = self.onboarding.onboard_clusters
+        every = {each: self.onboarding_properties(each) for each in clusters}
         sharing = {each: given for each, given in every.items() if shares_policy(given)}
         first = next(iter(sharing), "")
         for cluster, given in sharing.items():
             for name in ("Permissions", "ManageSpotLambda", "PermissionsBoundary", "Path"):
                 if str(given.get(name)).lower() != str(sharing[first].get(name)).lower():
                     yield (
-                        ("onboardAccountWidePolicy", "onboardByCluster"),
+                        ("onboardProperties", "onboardByCluster"),
                         f"{cluster}: give {name} as for {first}: they share one CastEKSPolicy",
                     )
 
-    def _spot_lambda_contradictions(self, cluster: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    def _spot_lambda_contradictions(self, cluster: str) -> Iterator[Contradiction]:
         """What of ours CAST AI could change, where it manages a spot function of its own."""
-        if fault := onboarding_properties.fault_of_spot_role(self.spot_handler.spot_role_name):
-            yield ("spotRoleName", "onboardManageSpotLambda"), f"{cluster}: {fault}"
+        if fault := onboarding.fault_of_spot_role(self.spot_handler.spot_role_name):
+            yield ("spotRoleName", "onboardProperties"), f"{cluster}: {fault}"
         if self.app.name_prefix.startswith("cast-"):
             yield (
-                ("namePrefix", "onboardManageSpotLambda"),
+                ("namePrefix", "onboardProperties"),
                 f"{cluster}: choose another prefix: CAST AI may change every rule named cast-*",
             )
 
@@ -701,8 +666,6 @@ def shares_policy(properties: Mapping[str, Any]) -> bool:
     return properties.get("AccountWidePolicy") in (True, "true")
 
 
-Fault = tuple[str, str]  # the key or keys, what is wrong with them
-G = TypeVar("G", bound=Group)
 T = TypeVar("T")
 
 
@@ -711,146 +674,94 @@ def groups() -> dict[str, type[Group]]:
     return {field.name: field.type for field in msgspec.structs.fields(Settings)}
 
 
-def _read(group: type[G], given: Mapping[str, object], faults: list[Fault]) -> G:
-    """A group from the values given; a faulty value keeps its default and adds a fault."""
-    values: dict[str, object] = {}
-    for field in msgspec.structs.fields(group):
-        if field.encode_name not in given:
-            continue
-        raw = given[field.encode_name]
-        kind = _bare(inspect.type_info(field.type))
-        try:
-            values[field.name] = _once(
-                msgspec.convert(_untext(raw, kind), field.type, strict=False)
-            )
-        except (msgspec.ValidationError, msgspec.DecodeError) as error:
-            faults.append((PREFIX + field.encode_name, _explain(raw, kind, str(error))))
-    return group(**values)
+def _without_empty(values: Mapping[str, T]) -> dict[str, T]:
+    """Empty values are the defaults of text, lists and maps."""
+    return {name: value for name, value in values.items() if value not in (None, "", (), [], {})}
 
 
-def _once(value: T) -> T:
-    """The value itself, unless it is a list with an entry twice."""
-    if isinstance(value, tuple):
-        twice = next((item for n, item in enumerate(value) if item in value[:n]), None)
-        if twice is not None:
-            raise msgspec.ValidationError(f"has {twice!r} twice")
-    return value
+def _defaults(setting: PropertiesSetting) -> dict[str, Any]:
+    """The defaults of the properties in the JSON, so that the template shows what is deployed."""
+    return _without_empty(
+        {
+            field.encode_name: msgspec.to_builtins(default(setting.struct, field.name))
+            for field in msgspec.structs.fields(setting.struct)
+            if field.encode_name not in setting.elsewhere
+        }
+    )
 
 
-def _untext(raw: object, kind: inspect.Type) -> object:
-    """Text from the command line as the JSON value that it stands for; anything else as it is,
-    but a version that JSON took for a number.
-    """
-    if isinstance(raw, float) and isinstance(kind, inspect.LiteralType):
-        return str(raw)
-    if not isinstance(raw, str):
-        return raw
-    text = raw.strip()
-    match kind:
-        case inspect.UnionType() if not text:
-            return None
-        case inspect.VarTupleType() | inspect.DictType() | inspect.StructType() if text[:1] in (
-            "[", "{",
-        ):  # fmt: skip
-            return msgspec.json.decode(text)
-        case inspect.VarTupleType():
-            return [item.strip() for item in text.split(",") if item.strip()]
-        case inspect.DictType():
-            pairs = (item.partition("=") for item in text.split(",") if item.strip())
-            return {key.strip(): value.strip() for key, _, value in pairs}
-        case _:
-            return text
+def _set_elsewhere(given: Collection[str], elsewhere: Mapping[str, str]) -> Iterator[Fault]:
+    """Properties in a JSON setting that have a setting of their own."""
+    for name in given:
+        if name in elsewhere:
+            yield Fault(name, f"set {PREFIX}{elsewhere[name]} instead")
 
 
-def _bare(kind: inspect.Type) -> inspect.Type:
-    """A type without its description."""
-    if isinstance(kind, inspect.Metadata) and "title" not in (kind.extra_json_schema or {}):
-        return _bare(kind.type)
-    return kind
+def _wrong_key(given: Mapping[str, Any]) -> Iterator[str]:
+    """The function's policy names the key, and a policy takes no alias."""
+    key = given.get("KmsKey")
+    if key and not re.fullmatch(KMS_KEY_ARN, str(key)):
+        yield "KmsKey: give the ARN of a KMS key: the function's policy names it"
 
 
-def _allowed(kind: inspect.Type) -> str:
-    """What may be given, in words."""
-    match kind:
-        case inspect.Metadata(extra_json_schema={"title": str(title)}):
-            words = title
-        case inspect.Metadata(type=inner):
-            words = _allowed(inner)
-        case inspect.LiteralType(values=values):
-            words = ", ".join(str(value) for value in values)
-        case inspect.BoolType():
-            words = "true, false"
-        case inspect.IntType(ge=low, le=high) | inspect.FloatType(ge=low, le=high):
-            number = "whole number" if isinstance(kind, inspect.IntType) else "number"
-            words = f"a {number} from {low} to {high}"
-        case inspect.VarTupleType(item_type=item):
-            words = f"a list; each entry {_allowed(item)}"
-        case inspect.DictType(key_type=key, value_type=value):
-            words = f"{_allowed(key)} with {_allowed(value)}, any number"
-        case inspect.UnionType(types=types):
-            words = _allowed(next(t for t in types if not isinstance(t, inspect.NoneType)))
-        case inspect.StructType(fields=fields):
-            words = "an object of " + ", ".join(field.encode_name for field in fields)
-        case _:
-            words = "text"
-    return words
+def _unknown(given: Mapping[str, object]) -> Iterator[Fault]:
+    known = [name for group in groups().values() for name in properties.names(group)]
+    for fault in properties.unknown(known, given, noun="setting", prefix=PREFIX):
+        yield Fault(fault.name, _now(fault.name) or fault.what)
 
 
-def _explain(raw: object, kind: inspect.Type, error: str) -> str:
-    if error.startswith("has "):
-        return f"{raw!r} {error}"
-    # Inside a list or an object msgspec says where and what; a pattern is said in words already.
-    what, at, where = error.rpartition(" - ")
-    inside = f" ({where if 'regex' in what else error})" if at else ""
-    choices = kind.values if isinstance(kind, inspect.LiteralType) else ()
-    known = [choice for choice in choices if isinstance(choice, str)]
-    return f"{raw!r}{inside}: expected {_allowed(kind)}{_did_you_mean(str(raw), known)}"
-
-
-def _unknown(given: Mapping[str, object]) -> list[Fault]:
-    known = [f.encode_name for g in groups().values() for f in msgspec.structs.fields(g)]
-    return [
-        (PREFIX + key, f"no such setting{_did_you_mean(key, known, PREFIX)}")
-        for key in given
-        if key not in known
-    ]
-
-
-def _did_you_mean(word: str, known: list[str], prefix: str = "") -> str:
-    lower = {name.lower(): name for name in known}
-    close = get_close_matches(word.lower(), lower, n=1)
-    return f"; did you mean {prefix}{lower[close[0]]}?" if close else ""
+def _now(key: str) -> str:
+    """Where a former setting is now, or nothing."""
+    for each in BY_PROPERTIES:
+        name = key.removeprefix(each.prefix)
+        if name != key and name in properties.names(each.struct):
+            now = each.elsewhere.get(name)
+            return f"is now {PREFIX}{now}" if now else f"is now {name} in {PREFIX}{each.key}"
+    return ""
 
 
 def _message(faults: list[Fault]) -> str:
     return "\n".join(
         [
             "Correct these settings (context in cdk.json, or cdk -c key=value):",
-            *(f"  {key}: {what}" for key, what in faults),
+            *(f"  {PREFIX}{fault}" for fault in faults),
             "All settings: python3 -m stacks.settings",
         ]
     )
 
 
 def table() -> str:
-    """All settings as Markdown: a heading and a table for each group."""
+    """All settings as Markdown: a heading and a table for each group.
+
+    The properties of a JSON setting follow as groups of their own.
+    """
     lines: list[str] = []
     for group in groups().values():
-        lines += [f"### {group.__doc__}", "", "| context key | default | allowed | what it does |"]
-        lines += ["|---|---|---|---|"]
-        lines += [_row(field) for field in msgspec.structs.fields(group)]
-        lines += [""]
+        rows = [_row(each, PREFIX) for each in msgspec.structs.fields(group)]
+        lines += _group(str(group.__doc__), "context key", rows)
+    for setting in BY_PROPERTIES:
+        rows = [
+            _row(each)
+            for each in msgspec.structs.fields(setting.struct)
+            if each.encode_name not in setting.elsewhere
+        ]
+        title = f"Properties in `{PREFIX}{setting.key}`, those of `{setting.resource}`"
+        lines += _group(title, "property", rows)
     return "\n".join(lines)
 
 
-def _row(field: msgspec.structs.FieldInfo) -> str:
+def _group(title: str, name: str, rows: list[str]) -> list[str]:
+    head = f"| {name} | default | allowed | what it does |"
+    return [f"### {title}", "", head, "|---|---|---|---|", *rows, ""]
+
+
+def _row(field: msgspec.structs.FieldInfo, prefix: str = "") -> str:
     info = inspect.type_info(field.type)
-    schema: dict[str, Any] = getattr(info, "extra_json_schema", None) or {}
-    default = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
-    shown = "none" if default is None else f"`{msgspec.json.encode(default).decode()}`"
+    value = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+    shown = "none" if value is None else f"`{msgspec.json.encode(value).decode()}`"
     return (
-        f"| `{PREFIX}{field.encode_name}` | {shown} | {_allowed(_bare(info))} "
-        f"| {schema['description']} |"
+        f"| `{prefix}{field.encode_name}` | {shown} | {properties.allowed(info)} "
+        f"| {properties.description(info)} |"
     )
 
 

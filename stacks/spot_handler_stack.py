@@ -105,13 +105,13 @@ class SpotHandlerStack(CastaiStack):
             subnet_ids=self.settings.functions.subnet_ids,
             security_group_ids=self.settings.functions.security_group_ids,
             environment={
-                "MODE": self.spot.mode,
-                "ON_DEADLINE": self.spot.on_deadline,
+                "MODE": str(self.spot.mode),
+                "ON_DEADLINE": str(self.spot.on_deadline),
                 "CONCURRENCY": str(self.spot.concurrency),
                 "MARGIN_SECONDS": f"{self.spot.margin_seconds:g}",
                 "CLUSTERS": ",".join(self.spot.clusters),
                 "DRILL_SOURCES": ",".join(self.spot.drill_sources),
-                "LOG_LEVEL": self.settings.functions.log_level,
+                "LOG_LEVEL": str(self.settings.functions.log_level),
                 **self._castai(),
             },
         )

@@ -8,19 +8,18 @@ rollback and a Delete send what an earlier release wrote.
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Final, cast
 
-import msgspec
 from msgspec import Meta, Struct, field
 
+from lambdas.common import properties
 from lambdas.common.castai import DEFAULT_URL, checked_url
-from lambdas.common.errors import CastaiError, PermanentError
+from lambdas.common.errors import PermanentError
+from lambdas.common.properties import Fault, PropertiesError
 from lambdas.onboarding import names
 from lambdas.onboarding.policies.scope import Mode, Permissions
 
@@ -28,9 +27,11 @@ SCHEMA_VERSION: Final = "1"
 """Written by the stack into each resource; raised when a property changes its meaning."""
 
 CREATE_SECURITY_GROUP: Final = "create"
-MAX_TAGS: Final = 40  # IAM and EC2 allow 50 on a thing: ours and AWS's own need room
-# CodeVersion makes CloudFormation send an Update when a release's code does something else.
-_NOT_OURS: Final = frozenset({"ServiceToken", "ServiceTimeout", "SchemaVersion", "CodeVersion"})
+MAX_TAGS: Final = 40
+"""IAM and EC2 allow 50 tags on a resource. This project and AWS need room for their own."""
+# Properties that the stack adds. CodeVersion makes CloudFormation send an Update when a release's
+# code does something else.
+_OF_THE_STACK: Final = frozenset({"ServiceToken", "ServiceTimeout", "SchemaVersion", "CodeVersion"})
 
 
 class Kind(StrEnum):
@@ -50,66 +51,209 @@ class ClusterAccess(StrEnum):
     NONE = "none"
 
 
+def _security_groups(given: object) -> object:
+    """`create` as an empty list. (msgspec 0.22 crashes over a union of text and list.)"""
+    if given == CREATE_SECURITY_GROUP:
+        return ()
+    if not isinstance(given, list | tuple) or not given:
+        raise PermanentError(f"give {_GROUPS}")
+    return given
+
+
+def _checked_tags(tags: dict[str, str]) -> dict[str, str]:
+    """Refuse too many tags, and keys that AWS, CAST AI or this project reserve."""
+    reserved = [key for key in tags if key.lower().startswith(("aws:", "castai-eks:", "cast:"))]
+    if reserved:
+        raise PermanentError(
+            f"choose other keys than {', '.join(sorted(reserved))}: "
+            "aws:, cast: and castai-eks: are reserved"
+        )
+    if len(tags) > MAX_TAGS:
+        raise PermanentError(f"give at most {MAX_TAGS} tags, not {len(tags)}")
+    return tags
+
+
+def _checked_cluster_id(cluster_id: str) -> str:
+    names.short_id(cluster_id)
+    return cluster_id.lower()
+
+
+_GROUPS: Final = f'"{CREATE_SECURITY_GROUP}" or a list of security group ids (sg-…)'
 _Arn = Annotated[str, Meta(pattern=r"^arn:aws[a-z-]*:[a-z0-9-]+:[a-z0-9-]*:\d{12}:.+$")]
 _SecurityGroupId = Annotated[str, Meta(pattern=r"^sg-[0-9a-f]{8,17}$")]
 _TagKey = Annotated[str, Meta(pattern=r"^[\w .:/=+@-]{1,128}$")]
 _TagValue = Annotated[str, Meta(pattern=r"^[\w .:/=+@-]{0,256}$")]
 
+# Annotations of the properties that are settings of their own in the CDK context as well.
+ModeProperty = Annotated[
+    Mode, Meta(description="What CAST AI acts as: an IAM user, or a role that it assumes.")
+]
+PermissionsProperty = Annotated[
+    Permissions,
+    Meta(
+        description="What CAST AI may do. `full`: all that its product names. `standard`: what it "
+        "asks for today. `strict`: the same, bound to the tags of the cluster.",
+        extra={"former": {"seeds": "full", "current": "standard", "tight": "strict"}},
+    ),
+]
+PolicyArn = Annotated[
+    str,
+    Meta(
+        pattern=r"^arn:[a-z-]+:iam::(\d{12}|aws):policy/.+$",
+        title="the ARN of an IAM policy",
+        description="Permissions boundary of the user and roles that the onboarding makes, and of "
+        "those that CAST AI makes.",
+    ),
+]
+RotationId = Annotated[
+    str,
+    Meta(
+        pattern=r"^[\w .:/=+@-]{0,256}$",
+        title="at most 256 letters, digits, spaces and _.:/=+-@",
+        description="Any text. Change it to replace the user's access key.",
+    ),
+]
+
 
 class Onboarding(Struct, frozen=True, kw_only=True, rename="pascal"):
     """The properties of one `Custom::CastEksOnboarding`; field names are pascal-cased there."""
 
-    cluster_name: str
-    mode: Mode = Mode.USER
-    cluster_id: str | None = None
-    """CAST AI's id of the cluster; without it the cluster is registered through the API."""
-    api_url: str = DEFAULT_URL
-    api_key_secret: str | None = None
-    """Name or ARN of the Secrets Manager secret with CAST AI's API key; never the key."""
-    principal_arn: _Arn | None = None
-    """Who may assume the role, from CAST AI's console; needed only without ApiKeySecret."""
-    permissions: Permissions = Permissions.FULL
-    manage_spot_lambda: bool = False
-    """Whether CAST AI's identity may manage a spot function of its own, under a role of its own."""
-    account_wide_policy: bool = False
-    """Use the one `CastEKSPolicy` of the account instead of a policy of this cluster's own."""
-    permissions_boundary: _Arn | None = None
-    path: str = "/"
-    tags: dict[_TagKey, _TagValue] = field(default_factory=dict)
-    security_group: tuple[_SecurityGroupId, ...] = ()
-    """Ids of existing groups, which are used and never touched; none (`create`): make one."""
-    ssm_on_nodes: bool = False
-    ebs_csi_on_nodes: bool = False
-    cluster_access: ClusterAccess = ClusterAccess.AUTO
-    spot_handler_role_arn: _Arn | None = None
-    """Role of the spot handler; with it the handler gets its access to this cluster."""
-    spot_handler_entry: bool = True
-    """Whether the role's access entry is ours to make; false: the spot handler's stack makes it."""
-    kms_key: str | None = None
-    """Key (id, ARN or alias) for the secret of the access key; without it, AWS's own."""
-    rotation_id: Annotated[str, Meta(pattern=r"^[\w .:/=+@-]{0,256}$")] = ""
-    """Any text; changing it makes a new access key and removes the old one."""
-    require_agent: bool = True
-    adopt: bool = False
-    """Take over what another tool, or another resource, made for this cluster."""
-    detach_foreign_policies: bool = False
-    """On removal, detach also policies that someone else attached to our user and roles."""
-    retain_on_delete: bool = False
-
-
-_ALLOWED: Final[Mapping[str, str]] = {
-    "principal_arn": "the ARN of an IAM user or role",
-    "permissions_boundary": "the ARN of an IAM policy",
-    "spot_handler_role_arn": "the ARN of an IAM role",
-    "tags": "a map of at most "
-    f"{MAX_TAGS} tags: keys of 1 to 128, values of 0 to 256 letters, digits, spaces and _.:/=+-@",
-    "security_group": f'"{CREATE_SECURITY_GROUP}" or a list of security group ids (sg-…)',
-    "rotation_id": "at most 256 letters, digits, spaces and _.:/=+-@",
-}
+    cluster_name: Annotated[
+        str, Meta(description="The EKS cluster.", extra={"check": names.checked_cluster})
+    ]
+    mode: ModeProperty = Mode.USER
+    cluster_id: Annotated[
+        str | None,
+        Meta(
+            description="CAST AI's id of the cluster. Without it the cluster is registered "
+            "through the API.",
+            extra={"check": _checked_cluster_id},
+        ),
+    ] = None
+    api_url: Annotated[
+        str, Meta(description="URL of CAST AI's API.", extra={"check": checked_url})
+    ] = DEFAULT_URL
+    api_key_secret: Annotated[
+        str | None,
+        Meta(
+            description="Name or ARN of the Secrets Manager secret with CAST AI's API key. It is "
+            "never the key itself."
+        ),
+    ] = None
+    principal_arn: Annotated[
+        _Arn | None,
+        Meta(
+            title="the ARN of an IAM user or role",
+            description="Who may assume the role, from CAST AI's console. It is needed only "
+            "without ApiKeySecret.",
+        ),
+    ] = None
+    permissions: PermissionsProperty = Permissions.FULL
+    manage_spot_lambda: Annotated[
+        bool,
+        Meta(
+            description="Let CAST AI manage a spot function of its own, under a role of its own. "
+            "Only an old CAST AI setup needs it, because this app deploys the function."
+        ),
+    ] = False
+    account_wide_policy: Annotated[
+        bool,
+        Meta(
+            description="Use the one `CastEKSPolicy` of the account instead of one for each "
+            "cluster."
+        ),
+    ] = False
+    permissions_boundary: PolicyArn | None = None
+    path: Annotated[
+        str,
+        Meta(
+            title="an IAM path, which begins and ends with a slash",
+            description="IAM path of the user, roles and policies that the onboarding makes.",
+            extra={"check": names.checked_path},
+        ),
+    ] = "/"
+    tags: Annotated[
+        dict[_TagKey, _TagValue],
+        Meta(
+            title=f"a map of at most {MAX_TAGS} tags: keys of 1 to 128, values of 0 to 256 "
+            "letters, digits, spaces and _.:/=+-@",
+            description="Tags of everything that the onboarding makes, besides those of "
+            "`castai:tags`.",
+            extra={"check": _checked_tags},
+        ),
+    ] = field(default_factory=dict)
+    security_group: Annotated[
+        tuple[_SecurityGroupId, ...],
+        Meta(
+            title=_GROUPS,
+            description="Existing security groups of the nodes, which are used and not changed. "
+            "`create`: the onboarding makes one.",
+            extra={"before": _security_groups},
+        ),
+    ] = ()
+    ssm_on_nodes: Annotated[
+        bool, Meta(description="Let Session Manager reach the nodes that CAST AI adds.")
+    ] = False
+    ebs_csi_on_nodes: Annotated[
+        bool, Meta(description="Let the EBS CSI driver use the node role.")
+    ] = False
+    cluster_access: Annotated[
+        ClusterAccess,
+        Meta(
+            description="How nodes and user get access to the cluster. `auto`: by access entries "
+            "where the cluster has them, else by `aws-auth`. The synth cannot read which a cluster "
+            "has, and with `auto` `castai:clusterAccess` makes an entry for the spot handler: set "
+            "`aws-auth` for a cluster with the authentication mode `CONFIG_MAP`."
+        ),
+    ] = ClusterAccess.AUTO
+    spot_handler_role_arn: Annotated[
+        _Arn | None,
+        Meta(
+            title="the ARN of an IAM role",
+            description="Role of a spot handler that gets its access to the cluster. The stack "
+            "sets it by `castai:onboardSpotHandler`.",
+        ),
+    ] = None
+    spot_handler_entry: Annotated[
+        bool,
+        Meta(
+            description="Make the access entry of that role. The stack sets it to false where the "
+            "spot handler's stack makes the entry."
+        ),
+    ] = True
+    kms_key: Annotated[
+        str | None,
+        Meta(
+            title="the id, ARN or alias of a KMS key",
+            description="KMS key of the secret with the user's access key. Without it Secrets "
+            "Manager uses AWS's own. In the CDK context it is the ARN of a key.",
+        ),
+    ] = None
+    rotation_id: RotationId = ""
+    require_agent: Annotated[
+        bool, Meta(description="Refuse a cluster whose castai-agent does not run.")
+    ] = True
+    adopt: Annotated[
+        bool,
+        Meta(
+            description="Take over what CAST AI's script, or another tool or resource, made for "
+            "this cluster."
+        ),
+    ] = False
+    detach_foreign_policies: Annotated[
+        bool,
+        Meta(
+            description="On removal, detach also policies that others attached to the user and "
+            "the roles."
+        ),
+    ] = False
+    retain_on_delete: Annotated[
+        bool, Meta(description="Keep everything in place when the resource is deleted.")
+    ] = False
 
 
 class RequestRefusedError(PermanentError):
-    """The properties are wrong. The message lists every fault, one a line."""
+    """The event is no request of CloudFormation."""
 
 
 @dataclass(frozen=True)
@@ -131,12 +275,12 @@ def parse_request(event: Mapping[str, Any]) -> Request:
     Create and Update are checked strictly, Delete takes what it can read: a removal must not fail
     over a property that it does not need.
 
-    Raises:
-        RequestRefusedError: every fault of the properties, or a request that is none.
+    Raises PropertiesError with every fault of the properties, RequestRefusedError where the event
+    is no request.
     """
     try:
         kind = Kind(event["RequestType"])
-        properties = event["ResourceProperties"]
+        given = event["ResourceProperties"]
         resource = f"{_stack_name(event['StackId'])}/{event['LogicalResourceId']}"
     except (KeyError, ValueError, TypeError) as error:
         raise RequestRefusedError(
@@ -145,52 +289,51 @@ def parse_request(event: Mapping[str, Any]) -> Request:
     old = event.get("OldResourceProperties")
     return Request(
         kind=kind,
-        onboarding=parse(properties, tolerant=kind is Kind.DELETE),
+        onboarding=parse(given, tolerant=kind is Kind.DELETE),
         resource=resource[:256],  # it becomes a tag's value
         previous=_previous(old) if kind is Kind.UPDATE else None,
         physical_id=event.get("PhysicalResourceId"),
     )
 
 
-def parse(
-    properties: Mapping[str, Any], *, tolerant: bool = False, complete: bool = True
-) -> Onboarding:
+def parse(given: Mapping[str, Any], *, tolerant: bool = False, complete: bool = True) -> Onboarding:
     """Check the properties and give them types.
 
     `tolerant` takes the default for what cannot be read; ClusterName is needed even so. Without
     `complete` each property is checked, and not whether all together are enough to onboard.
 
-    Raises:
-        RequestRefusedError: lists every fault.
+    Raises PropertiesError with every fault.
     """
-    values, faults = _converted(properties)
-    if not tolerant and _is_current(properties):
-        faults = [*_unknown(properties), *faults]
+    values, faults = properties.read(Onboarding, given)
+    if not tolerant and _is_current(given):
+        faults = [*_unknown(given), *faults]
     if faults and (not tolerant or "cluster_name" not in values):
-        raise _refused(faults)
+        raise PropertiesError(faults)
     onboarding = Onboarding(**values)
     if not tolerant and complete and (faults := list(_contradictions(onboarding))):
-        raise _refused(faults)
+        raise PropertiesError(faults)
     return onboarding
 
 
-def faults_of(properties: Mapping[str, Any]) -> list[str]:
+def faults_of(given: Mapping[str, Any], *, complete: bool = True) -> list[Fault]:
     """Every fault of the properties, as `parse` would say it; for the synth, before any deploy."""
-    values, faults = _converted(properties)
-    faults = [*_unknown(properties), *faults]
-    return faults or list(_contradictions(Onboarding(**values)))
+    values, faults = properties.read(Onboarding, given)
+    faults = [*_unknown(given), *faults]
+    if faults or not complete:
+        return faults
+    return list(_contradictions(Onboarding(**values)))
 
 
-def _is_current(properties: Mapping[str, Any]) -> bool:
+def _is_current(given: Mapping[str, Any]) -> bool:
     """Whether this release wrote the properties."""
-    return str(properties.get("SchemaVersion", SCHEMA_VERSION)) == SCHEMA_VERSION
+    return str(given.get("SchemaVersion", SCHEMA_VERSION)) == SCHEMA_VERSION
 
 
-def _previous(properties: object) -> Onboarding | None:
+def _previous(given: object) -> Onboarding | None:
     """The old properties of an Update; None where not even the cluster's name can be read."""
     try:
-        return parse(cast("Mapping[str, Any]", properties), tolerant=True)
-    except (RequestRefusedError, AttributeError):
+        return parse(cast("Mapping[str, Any]", given), tolerant=True)
+    except (PropertiesError, AttributeError):
         return None
 
 
@@ -199,109 +342,39 @@ def _stack_name(stack_id: str) -> str:
     return stack_id.split("/")[1] if stack_id.count("/") > 1 else stack_id
 
 
-def _refused(faults: list[str]) -> RequestRefusedError:
-    return RequestRefusedError("Correct these properties:\n" + "\n".join(f"- {f}" for f in faults))
+def _unknown(given: Mapping[str, Any]) -> Iterator[Fault]:
+    return properties.unknown([*properties.names(Onboarding), *_OF_THE_STACK], given)
 
 
-def _converted(properties: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Each property by itself, because msgspec stops at the first fault of a struct."""
-    values: dict[str, Any] = {}
-    faults: list[str] = []
-    for each in msgspec.structs.fields(Onboarding):
-        given = properties.get(each.encode_name)
-        if given is None or given == "":
-            if each.required:
-                faults.append(f"{each.encode_name}: is missing")
-            continue
-        try:
-            if each.name == "security_group":
-                given = _security_groups(given)
-            value = msgspec.convert(given, each.type, strict=False)
-            values[each.name] = _CHECKS[each.name](value) if each.name in _CHECKS else value
-        except msgspec.ValidationError as error:
-            allowed = _ALLOWED.get(each.name) or _kinds(each.type)
-            faults.append(f"{each.encode_name}: give {allowed}, not {_shown(given)} ({error})")
-        except CastaiError as error:
-            faults.append(f"{each.encode_name}: {error}")
-    return values, faults
-
-
-def _security_groups(given: object) -> object:
-    """`create` as no id at all. (As a union of text and list, msgspec 0.22 crashes over it.)"""
-    if given == CREATE_SECURITY_GROUP:
-        return ()
-    if not isinstance(given, list | tuple) or not given:
-        raise RequestRefusedError(f"give {_ALLOWED['security_group']}, not {_shown(given)}")
-    return given
-
-
-def _checked_tags(tags: dict[str, str]) -> dict[str, str]:
-    """Refuse too many tags, and keys that AWS or ownership claim."""
-    reserved = [key for key in tags if key.lower().startswith(("aws:", "castai-eks:", "cast:"))]
-    if reserved:
-        raise RequestRefusedError(
-            f"choose other keys than {', '.join(sorted(reserved))}: "
-            "aws:, cast: and castai-eks: are reserved"
-        )
-    if len(tags) > MAX_TAGS:
-        raise RequestRefusedError(f"give at most {MAX_TAGS} tags, not {len(tags)}")
-    return tags
-
-
-def _checked_cluster_id(cluster_id: str) -> str:
-    names.short_id(cluster_id)
-    return cluster_id.lower()
-
-
-_CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "cluster_name": names.checked_cluster,
-    "cluster_id": _checked_cluster_id,
-    "path": names.checked_path,
-    "tags": _checked_tags,
-    "api_url": checked_url,
-}
-
-
-def _unknown(properties: Mapping[str, Any]) -> list[str]:
-    known = [each.encode_name for each in msgspec.structs.fields(Onboarding)]
-    faults = []
-    for name in properties:
-        if name in known or name in _NOT_OURS:
-            continue
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f": did you mean {close[0]}?" if close else ""
-        faults.append(f"{name}: there is no such property{hint}")
-    return faults
-
-
-def _contradictions(onboarding: Onboarding) -> list[str]:
-    """What each property allows and all together do not."""
-    faults = []
+def _contradictions(onboarding: Onboarding) -> Iterator[Fault]:
+    """Faults that only several properties together show."""
     if not onboarding.cluster_id and not onboarding.api_key_secret:
-        faults.append(
-            "ClusterId: give CAST AI's id of the cluster, or ApiKeySecret so that it is registered"
+        yield Fault(
+            "ClusterId",
+            "give CAST AI's id of the cluster, or ApiKeySecret so that it is registered",
         )
     if (
         onboarding.mode is Mode.ROLE
         and not onboarding.api_key_secret
         and not onboarding.principal_arn
     ):
-        faults.append(
-            "PrincipalArn: give who may assume the role (CAST AI's console shows it), "
-            "or ApiKeySecret so that it is asked for"
+        yield Fault(
+            "PrincipalArn",
+            "give who may assume the role (CAST AI's console shows it), or ApiKeySecret so that "
+            "CAST AI's API is asked",
         )
     if onboarding.account_wide_policy and onboarding.permissions is Permissions.STRICT:
-        faults.append("AccountWidePolicy: a policy bound to one cluster's tags cannot be shared")
+        why = "a policy bound to one cluster's tags cannot be shared"
+        yield Fault("AccountWidePolicy", why)
     role = (onboarding.spot_handler_role_arn or "").rpartition("/")[2]
     if onboarding.manage_spot_lambda and (fault := fault_of_spot_role(role)):
-        faults.append(f"SpotHandlerRoleArn: {fault}")
+        yield Fault("SpotHandlerRoleArn", fault)
     try:
         if onboarding.mode is Mode.USER:
             names.user_name(onboarding.cluster_name)
         names.security_group_name(onboarding.cluster_name)
     except names.NameRefusedError as error:
-        faults.append(f"ClusterName: {error}")
-    return faults
+        yield Fault("ClusterName", str(error))
 
 
 def fault_of_spot_role(name: str) -> str:
@@ -312,16 +385,3 @@ def fault_of_spot_role(name: str) -> str:
         f"choose a name that does not match {names.ANY_LAMBDA_ROLE}, or set ManageSpotLambda to "
         "false: CAST AI may run any code as a role of this name"
     )
-
-
-def _kinds(kind: Any) -> str:  # noqa: ANN401 - a type annotation, as msgspec reports it
-    if isinstance(kind, type) and issubclass(kind, StrEnum):
-        return " or ".join(f'"{member}"' for member in kind)
-    return "true or false" if kind is bool else "text"
-
-
-def _shown(value: object) -> str:
-    """A value for an error, cut: a property could hold anything, even a key by mistake."""
-    if isinstance(value, str) and re.fullmatch(r"[\w .:/=+@,-]{0,60}", value):
-        return f'"{value}"'
-    return f"a {type(value).__name__} of length {len(value)}" if hasattr(value, "__len__") else "?"

@@ -1,16 +1,19 @@
-"""The function's settings: environment variables, read once, every fault named in one error."""
+"""The function's settings: environment variables, read once, every fault named in one error.
+
+The annotations are shared with the CDK settings, which write these variables.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import TypeVar
+from typing import Annotated, Final
 
-from lambdas.common.errors import SettingsError
+from msgspec import Meta, Struct, field
 
-T = TypeVar("T")
+from lambdas.common import properties
+from lambdas.common.castai import DEFAULT_URL
+from lambdas.common.errors import PermanentError, SettingsError
 
 
 class Mode(StrEnum):
@@ -35,97 +38,67 @@ class LogLevel(StrEnum):
     ERROR = "ERROR"
 
 
-CONCURRENCY_LIMIT = 500  # connections; a Lambda has 1,024 file descriptors
-MARGIN_LIMIT = 60.0  # s; half the notice
+CONCURRENCY_LIMIT: Final = 500  # connections; a Lambda has 1,024 file descriptors
+MARGIN_LIMIT: Final = 60  # s; half the notice
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a platform team may choose.
+def _checked_url(url: str) -> str:
+    if not url.startswith(("https://", "http://")):
+        raise PermanentError(f"give a URL like {DEFAULT_URL}")
+    return url
 
-    concurrency: evictions in flight. margin: seconds kept free before the deadline.
-    clusters: names of the clusters that are ours; empty: all of the account and region.
-    drill_sources: sources of events beside aws.ec2 that are handled as if they were EC2's.
-    api_key_secret: Secrets Manager name or ARN of CAST AI's API key; empty: CAST AI is not told.
-    """
 
-    mode: Mode = Mode.DRAIN
-    on_deadline: OnDeadline = OnDeadline.FORCE
-    concurrency: int = 50
-    margin: float = 5.0
+ModeSetting = Annotated[
+    Mode, Meta(description="How far to go: drain, cordon only, or plan without any write.")
+]
+OnDeadlineSetting = Annotated[
+    OnDeadline,
+    Meta(
+        description="What to do with a pod that a PodDisruptionBudget still blocks when its grace "
+        "period would no longer fit: delete it in spite of the budget, or leave and report it."
+    ),
+]
+Concurrency = Annotated[
+    int,
+    Meta(ge=1, le=CONCURRENCY_LIMIT, description="Evictions in flight at a time, for each node."),
+]
+Margin = Annotated[
+    float,
+    Meta(ge=0, le=MARGIN_LIMIT, description="Seconds kept free before the instance is terminated."),
+]
+LogLevelSetting = Annotated[
+    LogLevel,
+    Meta(description="Least severity that a function logs. Libraries log warnings and errors."),
+]
+
+
+class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
+    """What a platform team may choose. A field's encoded name is its environment variable."""
+
+    mode: ModeSetting = Mode.DRAIN
+    on_deadline: OnDeadlineSetting = OnDeadline.FORCE
+    concurrency: Concurrency = 50
+    margin: Margin = field(name="MARGIN_SECONDS", default=5.0)
     clusters: frozenset[str] = frozenset()
+    """Names of the clusters whose nodes are drained; empty: all of the account and region."""
     drill_sources: frozenset[str] = frozenset()
-    log_level: LogLevel = LogLevel.INFO
-    api_key_secret: str = ""
-    api_url: str = "https://api.cast.ai"
+    """Event sources beside `aws.ec2` whose events are handled like those of EC2."""
+    log_level: Annotated[LogLevelSetting, Meta(extra={"before": str.upper})] = LogLevel.INFO
+    api_key_secret: str = field(name="CASTAI_API_KEY_SECRET", default="")
+    """Secrets Manager name or ARN of CAST AI's API key; empty: CAST AI gets no report."""
+    api_url: Annotated[str, Meta(extra={"check": _checked_url})] = field(
+        name="CASTAI_API_URL", default=DEFAULT_URL
+    )
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str]) -> Settings:
-        """Read MODE, ON_DEADLINE, CONCURRENCY, MARGIN_SECONDS, CLUSTERS, DRILL_SOURCES,
-        LOG_LEVEL, CASTAI_API_KEY_SECRET and CASTAI_API_URL.
+        """Read the function's environment variables.
 
         An unset or empty variable means its default. Raises SettingsError with every fault.
         """
-        faults: list[str] = []
-
-        def read(name: str, parse: Callable[[str], T], default: T, allowed: str) -> T:
-            text = environment.get(name, "").strip()
-            if not text:
-                return default
-            try:
-                return parse(text)
-            except ValueError:
-                faults.append(f"{name}={text!r}: expected {allowed}")
-                return default
-
-        settings = cls(
-            mode=read("MODE", Mode, cls.mode, _one_of(Mode)),
-            on_deadline=read("ON_DEADLINE", OnDeadline, cls.on_deadline, _one_of(OnDeadline)),
-            concurrency=read(
-                "CONCURRENCY",
-                _concurrency,
-                cls.concurrency,
-                f"a whole number from 1 to {CONCURRENCY_LIMIT}",
-            ),
-            margin=read(
-                "MARGIN_SECONDS", _margin, cls.margin, f"seconds from 0 to {MARGIN_LIMIT:g}"
-            ),
-            clusters=_names(environment.get("CLUSTERS", "")),
-            drill_sources=_names(environment.get("DRILL_SOURCES", "")),
-            log_level=read(
-                "LOG_LEVEL", lambda text: LogLevel(text.upper()), cls.log_level, _one_of(LogLevel)
-            ),
-            api_key_secret=environment.get("CASTAI_API_KEY_SECRET", "").strip(),
-            api_url=read("CASTAI_API_URL", _url, cls.api_url, f"a URL like {cls.api_url}"),
-        )
+        given = {name: text for name, text in environment.items() if text.strip()}
+        values, faults = properties.read(cls, given, text=True)
         if faults:
-            raise SettingsError("Correct the function's environment: " + "; ".join(faults))
-        return settings
-
-
-def _names(text: str) -> frozenset[str]:
-    return frozenset(name.strip() for name in text.split(",") if name.strip())
-
-
-def _one_of(choices: type[StrEnum]) -> str:
-    return "one of " + ", ".join(choices)
-
-
-def _url(text: str) -> str:
-    if not text.startswith(("https://", "http://")):
-        raise ValueError(text)
-    return text
-
-
-def _concurrency(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= CONCURRENCY_LIMIT:
-        raise ValueError(text)
-    return number
-
-
-def _margin(text: str) -> float:
-    number = float(text)
-    if not (math.isfinite(number) and 0 <= number <= MARGIN_LIMIT):
-        raise ValueError(text)
-    return number
+            said = "; ".join(str(fault) for fault in faults)
+            raise SettingsError(f"Correct the function's environment: {said}")
+        return cls(**values)

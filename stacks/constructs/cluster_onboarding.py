@@ -97,7 +97,7 @@ class ClusterOnboarding(Construct):
                 OWN_ROLE_VARIABLE: role.role_arn,
                 STACK_ID: Stack.of(self).stack_id,
                 "POWERTOOLS_SERVICE_NAME": SERVICE,
-                "POWERTOOLS_LOG_LEVEL": common.log_level,
+                "POWERTOOLS_LOG_LEVEL": str(common.log_level),
             },
         )
 

@@ -58,9 +58,12 @@ def test_a_change_of_the_lists_changes_no_owner(
     ("more", "owner"),
     [
         ({"castai:clusterAccess": "false"}, {"onboarding"}),
-        ({"castai:onboardClusterAccess": "aws-auth"}, {"onboarding"}),  # by a mapping
+        (
+            {"castai:onboardProperties": {"ClusterAccess": "aws-auth"}},
+            {"onboarding"},
+        ),  # by a mapping
         ({"castai:onboardSpotHandler": "false"}, set()),
-        ({"castai:onboardClusterAccess": "access-entries"}, {"spot handler"}),
+        ({"castai:onboardProperties": {"ClusterAccess": "access-entries"}}, {"spot handler"}),
     ],
 )
 def test_the_onboarding_is_the_owner_where_the_spot_handlers_stack_makes_none(

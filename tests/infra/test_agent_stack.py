@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from cfnlint.api import ManualArgs, lint
 
-from lambdas.agent.handler import OWN_ROLE
 from lambdas.agent.properties import faults_of
+from lambdas.common.names import OWN_ROLE_VARIABLE
 from lambdas.common.own_stack import STACK_ID
 from stacks.agent_stack import RESOURCE_TYPE
 from tests.infra.conftest import Assembly, Stack, Synthesise, without_assets
@@ -28,11 +28,13 @@ FULL: dict[str, Any] = {
     "castai:apiUrl": "https://api.eu.cast.ai",
     "castai:agentReplicas": 2,
     "castai:agentRegistry": "registry.example/mirror",
-    "castai:agentTolerations": [{"key": "dedicated", "operator": "Exists"}],
-    "castai:agentNodeSelector": {"pool": "system"},
-    "castai:agentHttpsProxy": "http://proxy:3128",
     "castai:agentKeyVersion": "2",
-    "castai:agentReadyWithin": 900,
+    "castai:agentProperties": {
+        "Tolerations": [{"key": "dedicated", "operator": "Exists"}],
+        "NodeSelector": {"pool": "system"},
+        "HttpsProxy": "http://proxy:3128",
+        "ReadyWithin": 900,
+    },
     "castai:subnetIds": ["subnet-0a1b2c3d"],
     "castai:securityGroupIds": ["sg-0a1b2c3d"],
     "castai:permissionsBoundary": "platform/Boundary",
@@ -138,7 +140,7 @@ class TestFunction:
             for each in plain.all("AWS::Lambda::Function").values()
             if each["Handler"] == "lambdas.agent.handler.lambda_handler"
         ]
-        assert OWN_ROLE in function["Environment"]["Variables"]
+        assert OWN_ROLE_VARIABLE in function["Environment"]["Variables"]
         assert function["Environment"]["Variables"][STACK_ID] == {"Ref": "AWS::StackId"}
         assert "VpcConfig" not in function
 

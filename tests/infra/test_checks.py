@@ -188,8 +188,8 @@ def test_wrong_settings_stop_the_synth_with_one_message(offline: dict[str, str])
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         "Correct these settings (context in cdk.json, or cdk -c key=value):",
-        "  castai:cluster: no such setting; did you mean castai:clusters?",
-        "  castai:mode: 'drian': expected cordon, drain, dry-run; did you mean drain?",
+        "  castai:cluster: there is no such setting; did you mean castai:clusters?",
+        '  castai:mode: give drain, cordon or dry-run, not "drian"; did you mean drain?',
         "All settings: python3 -m stacks.settings",
     ]
     assert not (Path(offline["CDK_OUTDIR"]) / "manifest.json").exists()

@@ -118,7 +118,7 @@ def test_the_pinned_cdk_has_these_options(command: str, option: str) -> None:
 EVERYTHING: dict[str, Any] = SHOWN[-1] | {
     "castai:rolePolicies": "least-privilege",
     "castai:apiKeyKmsKey": "arn:aws:kms:eu-central-1:111122223333:key/0a1b2c3d",
-    "castai:onboardKmsKey": "arn:aws:kms:eu-central-1:111122223333:key/0a1b2c3d",
+    "castai:onboardProperties": {"KmsKey": "arn:aws:kms:eu-central-1:111122223333:key/0a1b2c3d"},
     "castai:tracing": "true",
     "castai:subnetIds": ["subnet-0a1b2c3d"],
     "castai:securityGroupIds": ["sg-0a1b2c3d"],

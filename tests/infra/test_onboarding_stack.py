@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from cfnlint.api import ManualArgs, lint
 
+from lambdas.common.names import OWN_ROLE_VARIABLE
 from lambdas.common.own_stack import STACK_ID
 from lambdas.onboarding import steps
 from lambdas.onboarding.context import Context
-from lambdas.onboarding.handler import OWN_ROLE
 from lambdas.onboarding.properties import Onboarding, faults_of
 from stacks.constructs.bundling import LAMBDA, Bundle
 from stacks.constructs.cluster_onboarding import RESOURCE_TYPE
@@ -29,10 +29,12 @@ FULL: dict[str, Any] = {
     "castai:onboardClusters": ["blue", "x" * 90],
     "castai:onboardMode": "cross-account-role",
     "castai:onboardPermissions": "strict",
-    "castai:onboardPath": "/castai/",
     "castai:onboardPermissionsBoundary": "arn:aws:iam::111122223333:policy/platform/Boundary",
-    "castai:onboardKmsKey": "arn:aws:kms:eu-central-1:111122223333:key/0a1b2c3d",
-    "castai:onboardRequireAgent": "false",
+    "castai:onboardProperties": {
+        "Path": "/castai/",
+        "KmsKey": "arn:aws:kms:eu-central-1:111122223333:key/0a1b2c3d",
+        "RequireAgent": "false",
+    },
     "castai:onboardByCluster": {
         "blue": {
             "ClusterId": "12345678-1234-1234-1234-123456789012",
@@ -172,7 +174,7 @@ class TestResource:
             return sum(bool(dependencies & found.keys()) for dependencies in found.values())
 
         assert stands_on_another(plain) == 0
-        shared = PLAIN | {"castai:onboardAccountWidePolicy": "true"}
+        shared = PLAIN | {"castai:onboardProperties": {"AccountWidePolicy": "true"}}
         assert stands_on_another(synthesise(shared).stack("onboarding")) == 1
 
     def test_it_comes_after_the_agent_and_the_spot_handler(self, synthesise: Synthesise) -> None:
@@ -207,7 +209,7 @@ class TestFunction:
         for function in own_functions(plain):
             variables = function["Environment"]["Variables"]
             powertools = {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_LOG_LEVEL"}
-            assert set(variables) == {OWN_ROLE, STACK_ID} | powertools
+            assert set(variables) == {OWN_ROLE_VARIABLE, STACK_ID} | powertools
             assert variables[STACK_ID] == {"Ref": "AWS::StackId"}
 
     def test_the_framework_logs_no_request(self, plain: Stack) -> None:
@@ -242,11 +244,13 @@ class TestRole:
         context = PLAIN | {
             "castai:onboardClusters": ["x" * 55],
             "castai:onboardPermissionsBoundary": "arn:aws:iam::111122223333:policy/" + "b" * 100,
-            "castai:onboardPath": "/" + "p" * 235 + "/",
+            "castai:onboardProperties": {"Path": "/" + "p" * 235 + "/"},
         }
         assert synthesise(context).stack("onboarding").all("AWS::IAM::ManagedPolicy")
         with pytest.raises(SettingsError, match=r"policy castai-eks-onboarding-iam has \d+"):
-            Settings.from_context(context | {"castai:onboardPath": "/" + "p" * 300 + "/"})
+            Settings.from_context(
+                context | {"castai:onboardProperties": {"Path": "/" + "p" * 300 + "/"}}
+            )
 
     def test_roles_for_castai_are_bounded_where_a_boundary_is_set(self, full: Stack) -> None:
         for policy in full.all("AWS::IAM::ManagedPolicy").values():
@@ -301,22 +305,25 @@ class TestSettings:
             ),
             (
                 PLAIN | {"castai:onboardByCluster": {"blue": {"Mod": "user"}}},
-                "blue: Mod: there is no such property: did you mean Mode?",
+                "blue: Mod: there is no such property; did you mean Mode?",
             ),
             (
                 PLAIN
                 | {
-                    "castai:onboardAccountWidePolicy": "true",
+                    "castai:onboardProperties": {"AccountWidePolicy": "true"},
                     "castai:onboardByCluster": {"green": {"Permissions": "standard"}},
                 },
                 "green: give Permissions as for blue: they share one CastEKSPolicy",
             ),
             (PLAIN | {"castai:tags": "cast:a=b"}, "Tags: choose other keys than cast:a"),
-            (PLAIN | {"castai:onboardPath": "castai"}, "begins and ends with a slash"),
+            (
+                PLAIN | {"castai:onboardProperties": {"Path": "castai"}},
+                "begins and ends with a slash",
+            ),
             (
                 PLAIN
                 | {
-                    "castai:onboardManageSpotLambda": "true",
+                    "castai:onboardProperties": {"ManageSpotLambda": "true"},
                     "castai:onboardSpotHandler": "false",
                     "castai:spotRoleName": "cast-blue-lambda-12345678",
                 },

@@ -8,7 +8,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
@@ -19,6 +19,7 @@ import pytest
 import yaml
 from moto import mock_aws
 from moto.eks.models import eks_backends
+from msgspec import structs
 
 from kubesim import SimulatedCluster
 from kubesim.authentication import User
@@ -182,7 +183,7 @@ class Scene:
     def deps(self, **settings: Any) -> Dependencies:
         session = lean_sdk.session()
         return Dependencies(
-            settings=replace(self.settings, **settings),
+            settings=structs.replace(self.settings, **settings),
             ec2=session.create_client("ec2", config=aws.CONFIG),
             clusters=Clusters(session, self.clock()),
             transport=lambda _ca, _connections: self.cluster.transport(),

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from lambdas.agent.properties import AGENT_IMAGE, RequestRefusedError, cluster_of, parse
+from lambdas.agent.properties import AGENT_IMAGE, cluster_of, parse
+from lambdas.common.properties import PropertiesError
 
 MINIMAL = {"ClusterName": "prod", "ApiKeySecret": "castai/api-key"}
 
@@ -27,7 +28,7 @@ def test_an_empty_string_is_no_value() -> None:
 
 
 def test_every_fault_is_named_at_once() -> None:
-    with pytest.raises(RequestRefusedError) as caught:
+    with pytest.raises(PropertiesError) as caught:
         parse({"ClusterName": "no spaces here", "Replicas": "9", "Imgae": "x", "ApiUrl": "ftp://x"})
     lines = str(caught.value).splitlines()
     assert lines[0] == "Correct these properties:"
@@ -68,7 +69,7 @@ def test_every_fault_is_named_at_once() -> None:
     ],
 )
 def test_what_cannot_be_is_refused(name: str, value: Any) -> None:
-    with pytest.raises(RequestRefusedError, match=f"- {name}: "):
+    with pytest.raises(PropertiesError, match=f"- {name}: "):
         parse({**MINIMAL, name: value})
 
 
@@ -82,12 +83,12 @@ def test_what_cannot_be_is_refused(name: str, value: Any) -> None:
     ],
 )
 def test_what_cannot_be_together_is_refused(properties: dict[str, Any], named: str) -> None:
-    with pytest.raises(RequestRefusedError, match=f"- {named}: "):
+    with pytest.raises(PropertiesError, match=f"- {named}: "):
         parse({**MINIMAL, **properties})
 
 
 def test_a_password_is_not_repeated() -> None:
-    with pytest.raises(RequestRefusedError) as caught:
+    with pytest.raises(PropertiesError) as caught:
         parse({**MINIMAL, "HttpProxy": "http://user:pa55@proxy:3128"})
     assert "pa55" not in str(caught.value)
 
@@ -100,5 +101,5 @@ def test_a_tag_or_a_digest_pins_an_image(digest: str) -> None:
 
 def test_a_removal_needs_the_cluster_only() -> None:
     assert cluster_of({"ClusterName": "prod", "FromAnotherRelease": "?"}) == "prod"
-    with pytest.raises(RequestRefusedError, match="ClusterName"):
+    with pytest.raises(PropertiesError, match="ClusterName"):
         cluster_of({})

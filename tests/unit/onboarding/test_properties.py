@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambdas.common.errors import CastaiError
+from lambdas.common.properties import PropertiesError
 from lambdas.onboarding.policies.scope import Mode, Permissions
 from lambdas.onboarding.properties import (
     ClusterAccess,
@@ -39,7 +40,7 @@ def event(kind: str, **changes: Any) -> dict[str, Any]:
 
 class TestParse:
     def test_what_cloudformation_makes_text_of_gets_its_type_back(self) -> None:
-        wish = parse(
+        onboarding = parse(
             {
                 **GOOD,
                 "ServiceToken": "arn",
@@ -57,7 +58,7 @@ class TestParse:
                 "PermissionsBoundary": ARN,
             }
         )
-        assert wish == Onboarding(
+        assert onboarding == Onboarding(
             cluster_name="prod",
             cluster_id=ID,
             mode=Mode.ROLE,
@@ -73,16 +74,20 @@ class TestParse:
         )
 
     def test_defaults(self) -> None:
-        wish = parse(GOOD)
-        assert (wish.mode, wish.permissions) == (Mode.USER, Permissions.FULL)
-        assert (wish.require_agent, wish.adopt, wish.retain_on_delete) == (True, False, False)
-        assert wish.cluster_access is ClusterAccess.AUTO
+        onboarding = parse(GOOD)
+        assert (onboarding.mode, onboarding.permissions) == (Mode.USER, Permissions.FULL)
+        assert (onboarding.require_agent, onboarding.adopt, onboarding.retain_on_delete) == (
+            True,
+            False,
+            False,
+        )
+        assert onboarding.cluster_access is ClusterAccess.AUTO
 
     def test_empty_text_is_no_value(self) -> None:
         assert parse({**GOOD, "PermissionsBoundary": "", "Path": ""}) == parse(GOOD)
 
     def test_all_faults_are_in_one_error(self) -> None:
-        with pytest.raises(RequestRefusedError) as error:
+        with pytest.raises(PropertiesError) as error:
             parse(
                 {
                     "ClusterNme": "prod",
@@ -103,7 +108,7 @@ class TestParse:
             "- PermissionsBoundary", "- Path", "- Tags", "- SecurityGroup", "- Adopt",
         ]  # fmt: skip
         assert "did you mean ClusterName?" in lines[0]
-        assert 'give "user" or "cross-account-role"' in lines[2]
+        assert 'give user or cross-account-role, not "usr"; did you mean user?' in lines[2]
 
     @pytest.mark.parametrize(
         ("changes", "words"),
@@ -130,24 +135,31 @@ class TestParse:
     )
     def test_faults_in_words(self, changes: dict[str, Any], words: str) -> None:
         (fault,) = faults_of({**GOOD, **changes})
-        assert words in fault
-        with pytest.raises(RequestRefusedError, match=r"^Correct these properties:\n- "):
+        assert words in str(fault)
+        with pytest.raises(PropertiesError, match=r"^Correct these properties:\n- "):
             parse({**GOOD, **changes})
 
+    @pytest.mark.parametrize(
+        ("former", "now"), [("seeds", "full"), ("current", "standard"), ("tight", "strict")]
+    )
+    def test_a_former_value_names_the_present_one(self, former: str, now: str) -> None:
+        (fault,) = faults_of({**GOOD, "Permissions": former})
+        assert str(fault) == f"Permissions: {former} is now {now}"
+
     def test_a_value_that_could_be_a_key_is_not_repeated(self) -> None:
-        with pytest.raises(RequestRefusedError) as error:
+        with pytest.raises(PropertiesError) as error:
             parse({**GOOD, "PermissionsBoundary": "s3cr3t" * 20})
         assert "s3cr3t" not in str(error.value)
 
     def test_another_releases_properties_are_read_as_far_as_they_go(self) -> None:
         assert parse({**GOOD, "SchemaVersion": "99", "Newer": "x"}) == parse(GOOD)
-        with pytest.raises(RequestRefusedError):
+        with pytest.raises(PropertiesError):
             parse({**GOOD, "SchemaVersion": "1", "Newer": "x"})
 
     def test_a_tolerant_reading_takes_defaults_for_what_it_cannot_read(self) -> None:
         faulty = {**GOOD, "Permissions": "all", "Tags": 1, "Newer": "x", "Path": "x"}
         assert parse(faulty, tolerant=True) == parse(GOOD)
-        with pytest.raises(RequestRefusedError, match="ClusterName: is missing"):
+        with pytest.raises(PropertiesError, match="ClusterName: is missing"):
             parse({"ClusterId": ID}, tolerant=True)
 
     values = st.recursive(

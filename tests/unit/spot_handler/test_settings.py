@@ -43,11 +43,11 @@ def test_every_fault_is_named_at_once_with_what_is_allowed() -> None:
         )
     message = str(caught.value)
     for part in (
-        "MODE='evict': expected one of drain, cordon, dry-run",
-        "ON_DEADLINE='panic': expected one of force, leave",
-        "CONCURRENCY='0': expected a whole number from 1 to 500",
-        "MARGIN_SECONDS='nan': expected seconds from 0 to 60",
-        "LOG_LEVEL='loud': expected one of DEBUG, INFO, WARNING, ERROR",
+        'MODE: give drain, cordon or dry-run, not "evict"',
+        'ON_DEADLINE: give force or leave, not "panic"',
+        'CONCURRENCY: give a whole number from 1 to 500, not "0"',
+        'MARGIN_SECONDS: give a number from 0 to 60, not "nan"',
+        'LOG_LEVEL: give DEBUG, INFO, WARNING or ERROR, not "loud"',
     ):
         assert part in message
 

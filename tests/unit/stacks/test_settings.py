@@ -103,11 +103,11 @@ def test_all_faults_are_named_at_once_with_what_is_allowed() -> None:
         alarmTopicArn="arn:aws:sns:eu-west-1:111122223333:ops",
         alarmEmail="ops@example.org",
     ) == [
-        "castai:concurency: no such setting; did you mean castai:concurrency?",
-        "castai:clusters: ['ok', '-'] (at `$[1]`): expected a list; each entry an EKS cluster name",
-        "castai:mode: 'drian': expected cordon, drain, dry-run; did you mean drain?",
-        "castai:spotRoleRegions: ['europe'] (at `$[0]`): expected a list; each entry an AWS region",
-        "castai:memoryMb: 'lots': expected a whole number from 128 to 10240",
+        "castai:concurency: there is no such setting; did you mean castai:concurrency?",
+        'castai:clusters: give a list; each entry an EKS cluster name, not ["ok", "-"] (at `$[1]`)',
+        'castai:mode: give drain, cordon or dry-run, not "drian"; did you mean drain?',
+        'castai:spotRoleRegions: give a list; each entry an AWS region, not ["europe"] (at `$[0]`)',
+        'castai:memoryMb: give a whole number from 128 to 10240, not "lots"',
         "castai:alarmTopicArn and castai:alarmEmail: give one: the topic may have the subscription",
     ]
 
@@ -170,6 +170,98 @@ def test_settings_that_contradict_each_other(context: dict[str, object], keys: s
 def test_a_faulty_value_is_not_called_a_contradiction_too() -> None:
     (fault,) = faults(subnetIds="nonsense", securityGroupIds="sg-0a1b2c3d")
     assert fault.startswith("castai:subnetIds: ")
+
+
+@pytest.mark.parametrize(
+    ("former", "now"),
+    [
+        ("agentHttpProxy", "HttpProxy in castai:agentProperties"),
+        ("agentReadyWithin", "ReadyWithin in castai:agentProperties"),
+        ("onboardPath", "Path in castai:onboardProperties"),
+        ("onboardKmsKey", "KmsKey in castai:onboardProperties"),
+        ("onboardClusterId", "castai:onboardByCluster"),
+    ],
+)
+def test_a_former_key_names_its_new_place(former: str, now: str) -> None:
+    assert faults(**{former: "x"}) == [f"castai:{former}: is now {now}"]
+
+
+def test_a_former_value_names_the_present_one() -> None:
+    assert faults(onboardPermissions="seeds") == ["castai:onboardPermissions: seeds is now full"]
+    (fault,) = faults(
+        onboardClusters="blue",
+        apiKeySecret="castai/api-key",
+        onboardByCluster={"blue": {"Permissions": "tight"}},
+    )
+    assert fault.endswith(": blue: Permissions: tight is now strict")
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "what"),
+    [
+        (
+            "agentProperties",
+            {"HtpProxy": "http://p:1"},
+            "HtpProxy: there is no such property; did you mean HttpProxy?",
+        ),
+        ("agentProperties", {"Image": "x"}, "Image: set castai:agentImage instead"),
+        ("agentProperties", {"NoProxy": ".corp"}, "NoProxy: give HttpProxy or HttpsProxy too"),
+        (
+            "agentProperties",
+            {"ReadyWithin": 10},
+            "ReadyWithin: give a whole number from 60 to 2700, not 10",
+        ),
+        (
+            "onboardProperties",
+            {"SsmOnNode": True},
+            "SsmOnNode: there is no such property; did you mean SsmOnNodes?",
+        ),
+        ("onboardProperties", {"ClusterId": "x"}, "ClusterId: set castai:onboardByCluster"),
+        ("onboardProperties", {"Adopt": "maybe"}, 'Adopt: give true or false, not "maybe"'),
+    ],
+)
+def test_a_wrong_property_in_json_stops_the_synth(
+    key: str, given: dict[str, object], what: str
+) -> None:
+    for form in (given, json.dumps(given)):
+        (fault,) = faults(**{key: form})
+        assert fault.startswith(f"castai:{key}: {what}")
+
+
+def test_properties_for_all_clusters_and_for_one() -> None:
+    settings = read(
+        onboardClusters="blue,green",
+        apiKeySecret="castai/api-key",
+        tags={"team": "a"},
+        onboardProperties={"Path": "/castai/", "Tags": {"stage": "b"}},
+        onboardByCluster={"green": {"Path": "/green/", "Tags": {"stage": "c"}}},
+    )
+    blue, green = (settings.onboarding_properties(each) for each in ("blue", "green"))
+    assert (blue["Path"], green["Path"]) == ("/castai/", "/green/")
+    assert (blue["Tags"], green["Tags"]) == (
+        {"team": "a", "stage": "b"},
+        {"team": "a", "stage": "c"},
+    )
+
+
+def test_the_properties_leave_the_clusters_and_the_api_to_other_settings() -> None:
+    settings = read(
+        agentClusters="blue",
+        onboardClusters="blue",
+        apiKeySecret="castai/api-key",
+        apiUrl="https://api.eu.cast.ai",
+    )
+    assert {"ClusterName", "ApiUrl", "ApiKeySecret"}.isdisjoint(settings.agent.properties())
+    assert settings.onboarding_properties("blue")["ApiUrl"] == "https://api.eu.cast.ai"
+
+
+def test_the_key_of_the_policy_is_an_arn() -> None:
+    (fault,) = faults(
+        onboardClusters="blue",
+        apiKeySecret="castai/api-key",
+        onboardProperties={"KmsKey": "alias/mine"},
+    )
+    assert "blue: KmsKey: give the ARN of a KMS key" in fault
 
 
 JSON = st.recursive(

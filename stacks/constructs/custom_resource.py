@@ -1,82 +1,209 @@
-"""The Provider framework around one of our functions: CloudFormation gets its answer on every path.
+"""The function of a custom resource: role, log, Provider framework, findings acknowledged.
 
 The function's `lambda_handler` serves both calls of the framework, onEvent and isComplete.
 """
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple, cast
 
-from aws_cdk import CfnElement, Duration, RemovalPolicy, Stack
+from aws_cdk import CfnElement, CustomResource, Duration, RemovalPolicy, Stack
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import custom_resources as cr
 from constructs import Construct, IConstruct
 
-from stacks.constructs.nag import acknowledge
+from lambdas.common.names import OWN_ROLE_VARIABLE
+from lambdas.common.own_stack import STACK_ID
+from lambdas.onboarding.policies.document import Document
+from stacks.constructs.bundling import ROOT
+from stacks.constructs.nag import acknowledge, wildcards
+from stacks.constructs.python_function import PythonFunction
+from stacks.settings import Settings
 
-QUERY_INTERVAL = Duration.seconds(15)
+MEMORY_MB: Final = 512
+QUERY_INTERVAL: Final = Duration.seconds(15)
 
-# Beyond the function's own patience, so that its words are heard and not the framework's.
-AFTER_OWN_DEADLINE = 300  # s
-BEFORE_GIVING_UP = 300  # s between the framework's end and CloudFormation's
+# The function gives up first, then the framework, then CloudFormation: CloudFormation shows the
+# function's error.
+AFTER_OWN_DEADLINE: Final = 300  # s between the function's end and the framework's
+BEFORE_GIVING_UP: Final = 300  # s between the framework's end and CloudFormation's
 
-_PARTS = ("isComplete", "onTimeout")
-_FRAMEWORK = "CDK's Provider framework makes it this way; the function is only CDK's own code"
+_PARTS: Final = ("isComplete", "onTimeout")
+_FRAMEWORK: Final = (
+    "CDK's Provider framework makes it this way; the function is only CDK's own code"
+)
 
 
-class PatientProvider(Construct):
-    """`service_token` and `service_timeout` are what a CustomResource needs.
+class RolePolicy(NamedTuple):
+    """A managed policy of the function's role."""
 
-    own_deadline: seconds after which the function itself gives up waiting.
-    """
+    id: str
+    """The construct's id."""
+    description: str
+    document: Document
+
+
+class CustomResourceFunction(Construct):
+    """`function`, its `role`, and `resource` for the custom resources that it serves."""
 
     def __init__(
         self,
         scope: Construct,
         id: str,  # noqa: A002 - CDK's own name for it
         *,
-        function: lambda_.IFunction,
-        own_deadline: int,
-        log_retention: logs.RetentionDays = logs.RetentionDays.ONE_MONTH,
+        settings: Settings,
+        package: str,
+        name: str,
+        service: str,
+        description: str,
+        role_description: str,
+        role_policies: Iterable[RolePolicy],
+        wildcard_reasons: Mapping[str, str],
+        timeout: Duration,
+        waits: int | None = None,
     ) -> None:
+        """Make function, role and provider.
+
+        role_policies: each by Sid with the reasons for its wildcards, `wildcard_reasons`.
+        waits: seconds after which isComplete gives up; None: onEvent does all of the work.
+        """
         super().__init__(scope, id)
+        self.role = self._role(name, role_description, role_policies, wildcard_reasons)
+        common = settings.functions
+        self.function = PythonFunction(
+            self,
+            "Function",
+            package=package,
+            requirements=ROOT / "lambdas" / "onboarding" / "requirements.txt",
+            name=name,
+            role=self.role,
+            description=description,
+            target=settings.target,
+            memory_mb=MEMORY_MB,
+            timeout=timeout,
+            log_level=common.log_level,
+            log_retention_days=common.log_retention_days,
+            subnet_ids=common.subnet_ids,
+            security_group_ids=common.security_group_ids,
+            environment={
+                OWN_ROLE_VARIABLE: self.role.role_arn,
+                STACK_ID: Stack.of(self).stack_id,
+                "POWERTOOLS_SERVICE_NAME": service,
+                "POWERTOOLS_LOG_LEVEL": str(common.log_level),
+            },
+        )
+        self._service_token = self._provider(waits)
+        work = timeout.to_seconds() if waits is None else waits + AFTER_OWN_DEADLINE
+        self._service_timeout = Duration.seconds(work + BEFORE_GIVING_UP)
+
+    def resource(
+        self,
+        scope: Construct,
+        id: str,  # noqa: A002 - CDK's own name for it
+        *,
+        resource_type: str,
+        properties: Mapping[str, Any],
+    ) -> CustomResource:
+        """A custom resource that the function serves."""
+        return CustomResource(
+            scope,
+            id,
+            resource_type=resource_type,
+            service_token=self._service_token,
+            service_timeout=self._service_timeout,
+            properties={**properties, "CodeVersion": self.function.code_version},
+        )
+
+    def _role(
+        self,
+        name: str,
+        description: str,
+        role_policies: Iterable[RolePolicy],
+        wildcard_reasons: Mapping[str, str],
+    ) -> iam.Role:
+        policies = []
+        for each in role_policies:
+            policy = iam.ManagedPolicy(
+                self,
+                each.id,
+                description=each.description,
+                document=iam.PolicyDocument.from_json(each.document),
+            )
+            acknowledge(policy, wildcards(policy, each.document, wildcard_reasons))
+            policies.append(policy)
+        return iam.Role(
+            self,
+            "Role",
+            role_name=own_role_name(self, name),
+            description=description,
+            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
+            managed_policies=policies,
+        )
+
+    def _provider(self, waits: int | None) -> str:
+        """The Provider framework around the function; its service token."""
+        function = self.function
+        # A scope of its own: the ids of the framework's parts.
+        home = Construct(self, "Provider")
         log_group = logs.LogGroup(
-            self, "Log", retention=log_retention, removal_policy=RemovalPolicy.DESTROY
+            home,
+            "Log",
+            retention=logs.RetentionDays.ONE_MONTH,
+            removal_policy=RemovalPolicy.DESTROY,
+        )
+        waiting: dict[str, Any] = (
+            {}
+            if waits is None
+            else {
+                "is_complete_handler": function,
+                "query_interval": QUERY_INTERVAL,
+                "total_timeout": Duration.seconds(waits + AFTER_OWN_DEADLINE),
+                "disable_waiter_state_machine_logging": True,
+            }
         )
         provider = cr.Provider(
-            self,
+            home,
             "Framework",
             on_event_handler=function,
-            is_complete_handler=function,
-            query_interval=QUERY_INTERVAL,
-            total_timeout=Duration.seconds(own_deadline + AFTER_OWN_DEADLINE),
             log_group=log_group,
             # Requests carry the ResponseURL, with which anyone may answer CloudFormation.
             framework_lambda_logging_level=lambda_.ApplicationLogLevel.FATAL,
-            disable_waiter_state_machine_logging=True,
+            **waiting,
         )
-        self.service_token = provider.service_token
-        self.service_timeout = Duration.seconds(
-            own_deadline + AFTER_OWN_DEADLINE + BEFORE_GIVING_UP
-        )
+        parts = () if waits is None else _PARTS
+        called = [function, *(provider.node.find_child(f"framework-{part}") for part in parts)]
         acknowledge(
             provider,
             {
                 "IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/"
                 "AWSLambdaBasicExecutionRole]": _FRAMEWORK,
                 "L1": _FRAMEWORK,
-                "SF1": "The waiter's executions would log requests with their ResponseURL",
-                "SF2": "It only waits; the function that it calls can be traced",
                 **{
                     f"IAM5[Resource::<{_logical_id(each)}.Arn>:*]": "All versions of one function"
-                    for each in (
-                        function,
-                        *(provider.node.find_child(f"framework-{part}") for part in _PARTS),
-                    )
+                    for each in called
                 },
             },
         )
+        if waits is not None:
+            acknowledge(
+                provider,
+                {
+                    "SF1": "The waiter's executions would log requests with their ResponseURL",
+                    "SF2": "It only waits; the function that it calls can be traced",
+                },
+            )
+        return provider.service_token
+
+
+def own_role_name(scope: Construct, function: str) -> str:
+    """The name of a function's role. Roles are account-wide, functions are in a region.
+
+    The role has a name of its own, so that its policy can let the function in and no other role.
+    """
+    return f"{function}-{Stack.of(scope).region}"
 
 
 def _logical_id(function: IConstruct) -> str:

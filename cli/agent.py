@@ -56,20 +56,20 @@ def connect(
     region: session.Region = None,
 ) -> None:
     """Put the agent into the cluster and wait until CAST AI sees it."""
-    wish = _wish(cluster, api_key_secret, properties)
-    with _session(wish, region) as at:
+    agent = _agent(cluster, api_key_secret, properties)
+    with _session(agent, region) as at:
         text = _text(at.api, manifest, from_castai=from_castai)
         done = lifecycle.connect(
             at.kube,
             at.api,
             lifecycle.place(at.cluster),
-            lifecycle.objects_of(wish, lifecycle.place(at.cluster), at.key, text),
+            lifecycle.objects_of(agent, lifecycle.place(at.cluster), at.key, text),
             owner=session.RESOURCE,
             until=at.until,
         )
         _print(done.changes)
         typer.echo(f"CAST AI's id of the cluster: {done.cluster_id}")
-        _wait(at, done.cluster_id, wish.ready_within)
+        _wait(at, done.cluster_id, agent.ready_within)
 
 
 def disconnect(
@@ -96,9 +96,9 @@ def render(
     properties: Properties = None,
 ) -> None:
     """Print the agent's objects for kubectl, without the key, and prove that they only read."""
-    wish = _wish(cluster, "not-read", properties)
+    agent = _agent(cluster, "not-read", properties)
     text = manifest.read_text(encoding="utf-8") if manifest else None
-    objects = lifecycle.objects_of(wish, Place(account_id, region, cluster), "", text)
+    objects = lifecycle.objects_of(agent, Place(account_id, region, cluster), "", text)
     read_only.prove(objects, namespace=AGENT)
     typer.echo(lifecycle.to_yaml(lifecycle.without_key(objects)), nl=False)
 
@@ -139,7 +139,7 @@ def _wait(at: _At, cluster_id: str, seconds: float) -> None:
     typer.echo(found.sentence)
 
 
-def _wish(cluster: str, api_key_secret: str, properties: list[str] | None) -> Agent:
+def _agent(cluster: str, api_key_secret: str, properties: list[str] | None) -> Agent:
     given: Mapping[str, Any] = parsed(properties)
     return parse({"ClusterName": cluster, "ApiKeySecret": api_key_secret, **given})
 

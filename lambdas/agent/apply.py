@@ -1,8 +1,8 @@
 """Put the agent's objects into a cluster, and take them out again.
 
 An object is ours when our field manager applied it and it carries our label and our owner (the
-resource of a stack, or the command line); nothing else is ever changed or deleted. What stands in
-the way is shown, all of it at once, before the first write.
+resource of a stack, or the command line). Other objects are never changed or deleted. One error
+names every conflict, before the first write.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lambdas.common.errors import CastaiError, PermanentError, RetryableError
 from lambdas.common.kubernetes_objects import FIELD_MANAGER, FieldConflictError, Kube
 from lambdas.common.names import AGENT, OWNER_ANNOTATION
 
-# Each stands on those before it; removal goes backwards, the namespace last.
+# Each needs those before it. Removal goes backwards, the namespace last.
 ORDER: Final[tuple[tuple[str, str], ...]] = (
     ("v1", "Namespace"),
     ("v1", "ResourceQuota"),
@@ -32,8 +32,8 @@ ORDER: Final[tuple[tuple[str, str], ...]] = (
     ("policy/v1", "PodDisruptionBudget"),
     ("apps/v1", "Deployment"),
 )
-# What somebody else may keep in the namespace; it would go with it.
-_VALUABLES: Final[tuple[tuple[str, str], ...]] = (
+# Kinds that users may keep in the namespace, and that its deletion would delete.
+_USER_KINDS: Final[tuple[tuple[str, str], ...]] = (
     ("apps/v1", "Deployment"),
     ("apps/v1", "StatefulSet"),
     ("apps/v1", "DaemonSet"),
@@ -48,8 +48,10 @@ _VALUABLES: Final[tuple[tuple[str, str], ...]] = (
     ("rbac.authorization.k8s.io/v1", "Role"),
     ("rbac.authorization.k8s.io/v1", "RoleBinding"),
 )
-# Kubernetes puts these into every namespace.
-_FURNITURE: Final = frozenset({("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default")})
+# Kubernetes makes these in every namespace.
+_DEFAULT_OBJECTS: Final = frozenset(
+    {("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default")}
+)
 _CONTROLLED: Final = frozenset({("Deployment", "ReplicaSet"), ("ReplicaSet", "Pod")})
 _ANYWHERE: Final = frozenset(
     {"Namespace", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
@@ -61,15 +63,15 @@ Reference = tuple[str, str, str | None, str]
 
 
 class ForeignObjectsError(PermanentError):
-    """Objects of the same names are there and not ours."""
+    """Objects of the same names exist and are not ours."""
 
 
 class ContestedFieldsError(PermanentError):
-    """Fields of our objects belong to someone else by now."""
+    """Another field manager owns fields of our objects."""
 
 
 class NamespaceLeavingError(RetryableError):
-    """The agent's namespace is still being deleted; in a moment it can be made again."""
+    """The agent's namespace is still being deleted. It can be made again afterwards."""
 
 
 @dataclass
@@ -85,18 +87,16 @@ class Changes:
 
 
 def apply(kube: Kube, objects: Iterable[Object], *, owner: str, dry_run: bool = False) -> Changes:
-    """Bring the objects into the cluster, and remove ours that are no longer among them.
+    """Apply the objects, and remove ours that are no longer among them.
 
-    With `dry_run` the server checks everything and nothing is written. A first application that
-    fails in the middle removes what it has made.
+    With `dry_run` the server checks everything and nothing is written. An application that fails
+    removes the objects that it created.
 
-    Raises:
-        NotReadOnlyError: the manifest could do more than read; nothing was written.
-        ForeignObjectsError: something of these names is there already; nothing was written.
-        NamespaceLeavingError: an earlier removal is still under way; nothing was written.
-        ContestedFieldsError: another manager owns fields of ours; nothing was written.
-        ClusterUnauthorizedError, ClusterForbiddenError, ClusterRefusedError,
-        ClusterUnavailableError: the cluster's answer.
+    Raises before the first write: NotReadOnlyError when the manifest could do more than read,
+    ForeignObjectsError when an object of these names is not ours, NamespaceLeavingError while an
+    earlier removal still runs, and ContestedFieldsError when another manager owns fields of ours.
+    Raises ClusterUnauthorizedError, ClusterForbiddenError, ClusterRefusedError and
+    ClusterUnavailableError at any time: the cluster's answer.
     """
     wanted = [_marked(each, owner) for each in sorted(objects, key=_place)]
     read_only.prove(wanted, namespace=AGENT)
@@ -123,7 +123,7 @@ def apply(kube: Kube, objects: Iterable[Object], *, owner: str, dry_run: bool = 
 def remove(kube: Kube, *, owner: str, dry_run: bool = False) -> Changes:
     """Delete every object that is ours; the namespace last, if we made it and it is empty.
 
-    Asking again is fine. `kept` names what stays and why. Raises the cluster's errors.
+    A second call does no harm. `kept` names what stays and why. Raises the cluster's errors.
     """
     changes = Changes()
     ours = list(_owned(kube, owner))
@@ -139,9 +139,9 @@ def remove(kube: Kube, *, owner: str, dry_run: bool = False) -> Changes:
 
 
 def left(kube: Kube, *, owner: str) -> str:
-    """What of ours is still there after a removal, in words; empty when nothing is.
+    """Our objects that still exist after a removal, in words; empty when there are none.
 
-    Deleted objects live on until their pods have ended and their finalizers are done.
+    A deleted object exists until its pods have ended and its finalizers have run.
     """
     rest = []
     for each in _owned(kube, owner):
@@ -152,7 +152,7 @@ def left(kube: Kube, *, owner: str) -> str:
 
 
 def _why_it_stays(obj: Object) -> str:
-    """The namespace's own words about what it still holds."""
+    """What the namespace's status says about its remaining content."""
     for condition in (obj.get("status") or {}).get("conditions") or ():
         if condition.get("type") == "NamespaceContentRemaining" and condition["status"] == "True":
             return f" ({condition.get('message')})"
@@ -160,13 +160,13 @@ def _why_it_stays(obj: Object) -> str:
 
 
 def title(reference: Reference) -> str:
-    """How a person refers to it: `Role castai-agent/castai-agent`."""
+    """The object in a message: `Role castai-agent/castai-agent`."""
     _, kind, namespace, name = reference
     return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
 
 
 def _marked(obj: Object, owner: str) -> dict[str, Any]:
-    """The object with our label and owner, which say that it is ours to remove."""
+    """The object with our label and owner, by which a removal finds it."""
     marked = copy.deepcopy(dict(obj))
     metadata = marked.setdefault("metadata", {})
     metadata["labels"] = {**(metadata.get("labels") or {}), **OWNED}
@@ -175,7 +175,7 @@ def _marked(obj: Object, owner: str) -> dict[str, Any]:
 
 
 def _place(obj: Object) -> int:
-    """Where in the order; what is not in it is refused by the proof, so it may come first."""
+    """Position in ORDER. Other kinds come first: the proof refuses them."""
     key = (obj.get("apiVersion"), obj.get("kind"))
     return ORDER.index(key) if key in ORDER else -1
 
@@ -205,7 +205,7 @@ def _is_terminating(obj: Object | None) -> bool:
 
 
 def _refuse_foreign(found: Mapping[Reference, Object | None], owner: str) -> None:
-    """A namespace may be anyone's: it is used. All else of our names has to be ours."""
+    """Refuse objects of our names that are not ours. An existing namespace is used."""
     foreign = [
         f"{title(reference)}, made by {_maker(obj)}"
         for reference, obj in found.items()
@@ -213,7 +213,7 @@ def _refuse_foreign(found: Mapping[Reference, Object | None], owner: str) -> Non
     ]
     if foreign:
         raise ForeignObjectsError(
-            "Remove the agent that is there the way it came (helm uninstall, kubectl delete, "
+            "Remove the existing agent the way it was installed (helm uninstall, kubectl delete, "
             "castai-eks disconnect, or its stack):\n" + "\n".join(f"- {each}" for each in foreign)
         )
 
@@ -228,7 +228,7 @@ def _maker(obj: Object) -> str:
 def _settle_namespace(
     wanted: list[dict[str, Any]], found: Mapping[Reference, Object | None], owner: str
 ) -> None:
-    """Leave a namespace alone that others made; mark one that we make, and keep it marked."""
+    """Keep a namespace that others made out of the objects; one that we make stays among them."""
     for each in [each for each in wanted if each["kind"] == "Namespace"]:
         was = found[_reference(each)]
         if _is_terminating(was):
@@ -244,9 +244,9 @@ def _settle_namespace(
 def _rehearse(
     kube: Kube, wanted: Sequence[Object], found: Mapping[Reference, Object | None]
 ) -> None:
-    """Ask the server about every object that it has already, and name all contested fields.
+    """Dry-run every object that exists already, and name all contested fields.
 
-    New objects cannot conflict, and those of a new namespace cannot be asked about.
+    New objects cannot conflict, and the server cannot check those of a new namespace.
     """
     contested = []
     for each in wanted:
@@ -261,7 +261,7 @@ def _rehearse(
             ]
     if contested:
         raise ContestedFieldsError(
-            "Undo these changes, or leave them to us, nothing was overwritten:\n"
+            "Undo these changes, or give up these fields. Nothing was overwritten:\n"
             + "\n".join(f"- {each}" for each in contested)
         )
 
@@ -285,7 +285,7 @@ def _write(
 
 
 def _essence(obj: Object, wanted: Object) -> tuple[object, ...]:
-    """What we have a say in: controllers write status and annotations at any time."""
+    """The part that we write. Controllers write status and other annotations at any time."""
     metadata = obj["metadata"]
     annotations = metadata.get("annotations") or {}
     return (
@@ -296,12 +296,12 @@ def _essence(obj: Object, wanted: Object) -> tuple[object, ...]:
 
 
 def _undo(kube: Kube, wanted: Sequence[Reference], changes: Changes, error: CastaiError) -> None:
-    """Take back what this application made; what it updated, the next one brings to its state."""
+    """Delete what this application created. The next one corrects what it updated."""
     made = [each for each in wanted if title(each) in changes.created]
     try:
         _delete(kube, reversed(made), Changes())
     except CastaiError as second:
-        error.add_note(f"Not everything that was made could be removed again: {second}")
+        error.add_note(f"Some of the created objects could not be removed again: {second}")
 
 
 def _owned(kube: Kube, owner: str) -> Iterator[Reference]:
@@ -331,16 +331,16 @@ def _remove_namespace(kube: Kube, namespace: Reference, owner: str, changes: Cha
 
 
 def _foreign_in(kube: Kube, namespace: str, owner: str) -> Iterator[Reference]:
-    """What somebody else put into the namespace: not ours, and not made by one of ours."""
-    for api_version, kind in _VALUABLES:
+    """Objects in the namespace that are not ours, and not made by one of ours."""
+    for api_version, kind in _USER_KINDS:
         for each in kube.list(api_version, kind, namespace=namespace):
-            furniture = (kind, each["metadata"]["name"]) in _FURNITURE
-            if not (furniture or _is_ours(each, owner) or _goes_by_itself(each)):
+            default = (kind, each["metadata"]["name"]) in _DEFAULT_OBJECTS
+            if not (default or _is_ours(each, owner) or _goes_by_itself(each)):
                 yield _reference(each)
 
 
 def _goes_by_itself(obj: Object) -> bool:
-    """ReplicaSets and pods of a Deployment that we deleted: collected a moment later."""
+    """ReplicaSets and pods of a Deployment that we deleted: Kubernetes deletes them next."""
     return any(
         owner.get("controller")
         and (owner.get("kind"), obj["kind"]) in _CONTROLLED

@@ -64,7 +64,7 @@ OpenApi = Callable[[str, str, Clock, float], CastaiApi]
 
 
 class AgentResourceError(CastaiError):
-    """The reason that CloudFormation shows: what failed, and what could not be undone."""
+    """The error that CloudFormation shows: what failed, and what could not be undone."""
 
 
 class _NotYetAllowedError(RetryableError):
@@ -72,8 +72,8 @@ class _NotYetAllowedError(RetryableError):
 
 
 @dataclass(frozen=True)
-class Means:
-    """What an invocation works with; tests put others in their place."""
+class Dependencies:
+    """Clients and openers of an invocation; tests replace them."""
 
     eks: EKSClient
     secrets: SecretsManagerClient
@@ -85,13 +85,13 @@ class Means:
 
 
 @cache
-def means() -> Means:
+def dependencies() -> Dependencies:
     """Built once per container. Raises SettingsError."""
     own_role = os.environ.get(OWN_ROLE_VARIABLE, "")
     if not own_role:
         raise SettingsError(f"Set {OWN_ROLE_VARIABLE} to the ARN of this function's role")
     session = aws.session()
-    return Means(
+    return Dependencies(
         eks=session.client("eks", config=aws.CONFIG),
         secrets=session.client("secretsmanager", config=aws.CONFIG),
         region=aws.region(session),
@@ -118,26 +118,26 @@ def lambda_handler(event: Event, context: LambdaContext) -> dict[str, Any]:
     remaining = context.get_remaining_time_in_millis() / 1000
     with _reported():
         own_stack.check(event)
-        tools = means()
-    return respond(event, tools, remaining=remaining)
+        deps = dependencies()
+    return respond(event, deps, remaining=remaining)
 
 
-def respond(event: Event, tools: Means, *, remaining: float) -> dict[str, Any]:
+def respond(event: Event, deps: Dependencies, *, remaining: float) -> dict[str, Any]:
     """`remaining`: seconds until Lambda ends this invocation."""
-    until = tools.clock.now() + remaining - RESERVE
+    until = deps.clock.now() + remaining - RESERVE
     with _reported():
         if READY_UNTIL in event:
-            return _is_complete(event, tools, until)
+            return _is_complete(event, deps, until)
         if event["RequestType"] == "Delete":
-            return _delete(event, tools, until)
-        return _create_or_update(event, tools, until)
+            return _delete(event, deps, until)
+        return _create_or_update(event, deps, until)
 
 
 @contextmanager
 def _reported() -> Iterator[None]:
-    """Every error as an AgentResourceError, without its cause.
+    """Raise every error as an AgentResourceError, without its cause.
 
-    The cause may quote a server at length, or hold a secret: Lambda would log it.
+    Lambda logs the cause, which may quote a server at length or hold a secret.
     """
     try:
         yield
@@ -148,59 +148,59 @@ def _reported() -> Iterator[None]:
 
 
 def _failure(error: CastaiError) -> AgentResourceError:
-    """Logged, and cut to what CloudFormation takes."""
+    """Log the error, and cut it to the length that CloudFormation takes."""
     reason = "\n".join([str(error), *getattr(error, "__notes__", ())])
     logger().error("The request failed", extra={"reason": reason})
     return AgentResourceError(cut_lines(reason))
 
 
-def _create_or_update(event: Event, tools: Means, until: float) -> dict[str, Any]:
-    wish = parse(event["ResourceProperties"])
-    key = _key(tools, wish)
-    cluster = _new_cluster(tools, wish.cluster_name)
+def _create_or_update(event: Event, deps: Dependencies, until: float) -> dict[str, Any]:
+    agent = parse(event["ResourceProperties"])
+    key = _key(deps, agent)
+    cluster = _new_cluster(deps, agent.cluster_name)
     place = lifecycle.place(cluster)
-    with _access(tools, cluster, ADMIN, until) as kube, _api(tools, wish, key, until) as api:
+    with _access(deps, cluster, ADMIN, until) as kube, _api(deps, agent, key, until) as api:
         done = lifecycle.connect(
             kube,
             api,
             place,
-            render(wish, place, key),
+            render(agent, place, key),
             owner=_owner(event),
             until=until,
-            clock=tools.clock,
+            clock=deps.clock,
         )
     logger().info("Applied", extra={"cluster": cluster.name, "changes": vars(done.changes)})
     return {
         "PhysicalResourceId": f"{AGENT}:{place.account}:{place.region}:{place.cluster}",
-        READY_UNTIL: int(tools.clock.now()) + wish.ready_within,
-        "Data": {"ClusterId": done.cluster_id, "Namespace": AGENT, "Image": wish.image},
+        READY_UNTIL: int(deps.clock.now()) + agent.ready_within,
+        "Data": {"ClusterId": done.cluster_id, "Namespace": AGENT, "Image": agent.image},
     }
 
 
-def _is_complete(event: Event, tools: Means, until: float) -> dict[str, Any]:
-    """One look. Our access stays from one look to the next and ends with the wait."""
+def _is_complete(event: Event, deps: Dependencies, until: float) -> dict[str, Any]:
+    """Check once. Our access stays from one check to the next and ends with the wait."""
     if event["RequestType"] == "Delete":
         return {"IsComplete": True}  # onEvent returned when everything was gone
-    wish = parse(event["ResourceProperties"])
-    over = tools.clock.now() >= float(event[READY_UNTIL])
+    agent = parse(event["ResourceProperties"])
+    over = deps.clock.now() >= float(event[READY_UNTIL])
     try:
-        found = _look(wish, event["Data"]["ClusterId"], tools, until - END_OF_WAIT)
-        logger().info("Looked", extra={"cluster": wish.cluster_name, "found": found.sentence})
+        found = _look(agent, event["Data"]["ClusterId"], deps, until - END_OF_WAIT)
+        logger().info("Looked", extra={"cluster": agent.cluster_name, "found": found.sentence})
         if found.ready:
-            _end_wait(tools, wish.cluster_name)
+            _end_wait(deps, agent.cluster_name)
     except RetryableError as error:
         found = Readiness(ready=False, sentence=str(error))
     except BaseException as error:
-        _end_wait_after(error, tools, wish.cluster_name)
+        _end_wait_after(error, deps, agent.cluster_name)
         raise
     if over and not found.ready:
-        failure = AgentResourceError(f"{found.sentence} (waited {wish.ready_within} s)")
-        _end_wait_after(failure, tools, wish.cluster_name)
+        failure = AgentResourceError(f"{found.sentence} (waited {agent.ready_within} s)")
+        _end_wait_after(failure, deps, agent.cluster_name)
         raise failure
     return {"IsComplete": found.ready}
 
 
-def _look(wish: Agent, cluster_id: str, tools: Means, until: float) -> Readiness:
+def _look(wish: Agent, cluster_id: str, tools: Dependencies, until: float) -> Readiness:
     key = _key(tools, wish)
     cluster = _cluster(tools, wish.cluster_name)
     refusals_pass_until = temporary_access.begin_wait(
@@ -213,11 +213,11 @@ def _look(wish: Agent, cluster_id: str, tools: Means, until: float) -> Readiness
         return readiness.look(kube, api, cluster_id)
 
 
-def _end_wait(tools: Means, name: str) -> None:
+def _end_wait(tools: Dependencies, name: str) -> None:
     temporary_access.end_wait(tools.eks, _cluster(tools, name), tools.own_role, clock=tools.clock)
 
 
-def _end_wait_after(error: BaseException, tools: Means, name: str) -> None:
+def _end_wait_after(error: BaseException, tools: Dependencies, name: str) -> None:
     """End it although the wait has failed; what fails as well is added to the error."""
     try:
         _end_wait(tools, name)
@@ -226,15 +226,15 @@ def _end_wait_after(error: BaseException, tools: Means, name: str) -> None:
             error.add_note(f"Remove access entry {tools.own_role} by hand as well: {second}")
 
 
-def _key(tools: Means, wish: Agent) -> str:
-    return _patiently(tools, lambda: api_key.read(tools.secrets, wish.api_key_secret))
+def _key(deps: Dependencies, agent: Agent) -> str:
+    return _patiently(deps, lambda: api_key.read(deps.secrets, agent.api_key_secret))
 
 
-def _cluster(tools: Means, name: str) -> Cluster:
+def _cluster(tools: Dependencies, name: str) -> Cluster:
     return _patiently(tools, lambda: clusters.describe(tools.eks, name, region=tools.region))
 
 
-def _new_cluster(tools: Means, name: str) -> Cluster:
+def _new_cluster(tools: Dependencies, name: str) -> Cluster:
     """The cluster, waited for while IAM has not told EKS of the policy that names it.
 
     That policy is made with the cluster's resource, a moment before the first request.
@@ -251,30 +251,30 @@ def _new_cluster(tools: Means, name: str) -> Cluster:
     return retry.call(describe, until=tools.clock.now() + RIGHTS_KNOWN_AFTER, clock=tools.clock)
 
 
-def _patiently(tools: Means, call: Callable[[], T]) -> T:
+def _patiently(deps: Dependencies, call: Callable[[], T]) -> T:
     """One call to AWS, repeated while it is throttled: the SDK does not (aws.CONFIG)."""
-    until = tools.clock.now() + temporary_access.CALL_PATIENCE
-    return retry.call(call, until=until, clock=tools.clock)
+    until = deps.clock.now() + temporary_access.CALL_PATIENCE
+    return retry.call(call, until=until, clock=deps.clock)
 
 
-def _delete(event: Event, tools: Means, until: float) -> dict[str, Any]:
-    """Remove what is ours; a cluster that is gone has taken it along."""
+def _delete(event: Event, deps: Dependencies, until: float) -> dict[str, Any]:
+    """Remove what is ours. A cluster that no longer exists holds nothing."""
     answer = {"PhysicalResourceId": event["PhysicalResourceId"], READY_UNTIL: 0}
     name = cluster_of(event["ResourceProperties"])
     try:
-        cluster = _cluster(tools, name)
+        cluster = _cluster(deps, name)
     except AwsRefusedError as error:
         if error.code == _GONE:
             return answer
         raise
-    with _access(tools, cluster, ADMIN, until) as kube:
-        changes = lifecycle.disconnect(kube, owner=_owner(event), until=until, clock=tools.clock)
+    with _access(deps, cluster, ADMIN, until) as kube:
+        changes = lifecycle.disconnect(kube, owner=_owner(event), until=until, clock=deps.clock)
     logger().info("Removed", extra={"cluster": name, "changes": vars(changes)})
     return answer
 
 
 @contextmanager
-def _access(tools: Means, cluster: Cluster, grant: Grant, until: float) -> Iterator[Kube]:
+def _access(tools: Dependencies, cluster: Cluster, grant: Grant, until: float) -> Iterator[Kube]:
     with (
         temporary_access.temporary_access(
             tools.eks, cluster, tools.own_role, grant, clock=tools.clock
@@ -284,8 +284,8 @@ def _access(tools: Means, cluster: Cluster, grant: Grant, until: float) -> Itera
         yield kube
 
 
-def _api(tools: Means, wish: Agent, key: str, until: float) -> CastaiApi:
-    return tools.open_api(key, wish.api_url, tools.clock, until)
+def _api(deps: Dependencies, agent: Agent, key: str, until: float) -> CastaiApi:
+    return deps.open_api(key, agent.api_url, deps.clock, until)
 
 
 def _owner(event: Event) -> str:

@@ -1,4 +1,4 @@
-"""Connect a cluster and disconnect it: what custom resource and command line have in common."""
+"""Connect a cluster and disconnect it, for the custom resource and the command line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class NotAManifestError(PermanentError):
 
 @dataclass(frozen=True)
 class Connected:
-    """What connecting has led to."""
+    """The result of connect."""
 
     cluster_id: str
     changes: Changes
@@ -52,7 +52,7 @@ def connect(
 ) -> Connected:
     """Make the cluster known to CAST AI and put the agent into it.
 
-    The proof comes first, the key is tried second, and only then is anything written. Raises the
+    Before the first write the objects are proved read-only and the API key is used. Raises the
     errors of `apply.apply` and of CAST AI's API.
     """
     read_only.prove(objects, namespace=AGENT)
@@ -64,34 +64,34 @@ def connect(
     def put() -> Changes:
         return apply.apply(kube, wanted, owner=owner)
 
-    # An earlier namespace may still be on its way out: that passes.
+    # The namespace of an earlier agent may still be terminating.
     return Connected(cluster_id, retry.call(put, until=until, clock=clock))
 
 
 def disconnect(kube: Kube, *, owner: str, until: float, clock: Clock = SYSTEM) -> Changes:
-    """Remove what is ours, and return when it is really gone.
+    """Remove what is ours, and return when it no longer exists.
 
-    Raises ClusterUnavailableError when something of it is still there at `until`.
+    Raises ClusterUnavailableError when an object still exists at `until`.
     """
     changes = apply.remove(kube, owner=owner)
 
     def check() -> None:
         if rest := apply.left(kube, owner=owner):
-            raise ClusterUnavailableError(f"Wait, and try again: not gone yet: {rest}")
+            raise ClusterUnavailableError(f"Wait, and try again: these objects still exist: {rest}")
 
     retry.call(check, until=until, clock=clock)
     return changes
 
 
 def objects_of(agent: Agent, where: Place, api_key: str, text: str | None = None) -> list[Object]:
-    """The agent's objects: ours, or those of a manifest (YAML) that came from elsewhere."""
+    """The agent's objects: ours, or those of another manifest (YAML)."""
     return render(agent, where, api_key) if text is None else parse(text)
 
 
 def parse(text: str) -> list[Object]:
     """Objects of a YAML text, lists taken apart. Raises NotAManifestError.
 
-    What is in the text is never quoted: a manifest may hold a key.
+    The error never quotes the text: a manifest may hold a key.
     """
     try:
         documents: list[Any] = list(yaml.safe_load_all(text))
@@ -115,7 +115,7 @@ def to_yaml(objects: Sequence[Object]) -> str:
 
 
 def without_key(objects: Sequence[Object]) -> list[Object]:
-    """The same objects with the Secret's values as a placeholder, to be shown."""
+    """The same objects, with empty values in the Secret, to print."""
     return [
         {**each, "data": dict.fromkeys(each.get("data") or {}, "")}
         if each["kind"] == "Secret"

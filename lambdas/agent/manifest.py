@@ -25,7 +25,7 @@ QUOTA: Final = "castai-agent-critical-pods"
 CERTIFICATES: Final = "castai-agent-certificates"
 PRIORITY: Final = "system-cluster-critical"
 OWNED: Final[Mapping[str, str]] = {"app.kubernetes.io/managed-by": FIELD_MANAGER}
-"""The label of every object that is ours to remove."""
+"""The label of every object that a removal deletes."""
 
 MEMORY: Final[Mapping[str, str | int]] = {
     "base": "0",
@@ -36,7 +36,7 @@ MEMORY: Final[Mapping[str, str | int]] = {
 """The agent keeps the cluster's objects in memory, so its memory follows the number of nodes."""
 
 _HEALTH_PORT: Final = 9876
-_NOBODY: Final = 65532  # the user "nonroot" of distroless images
+_NONROOT: Final = 65532  # the user "nonroot" of distroless images
 _READ: Final = ("get", "list", "watch")
 _READS: Final[Mapping[str, tuple[str, ...]]] = {
     "": (
@@ -89,14 +89,14 @@ def render(agent: Agent, place: Place, api_key: str) -> list[Object]:
 
 
 def metadata(cluster_id: str, api_url: str) -> Object:
-    """Who the cluster is at CAST AI, where later agents write it and the spot handler looks."""
+    """ConfigMap with CAST AI's cluster id. Later agents write it, the spot handler reads it."""
     return _object(
         "v1", "ConfigMap", AGENT_METADATA, data={"API_URL": api_url, AGENT_CLUSTER_ID: cluster_id}
     )
 
 
 def fingerprint(api_key: str) -> str:
-    """Enough to see whether a key has changed, too little to use it."""
+    """A fingerprint that changes with the key and does not reveal it."""
     return hashlib.sha256(api_key.encode()).hexdigest()[:12]
 
 
@@ -118,7 +118,7 @@ def _namespace() -> Object:
 
 
 def _quota() -> Object:
-    """Lets pods of the critical class exist outside kube-system, where a cluster restricts it."""
+    """Allow pods of the critical class outside kube-system, where a cluster restricts them."""
     scope = {"scopeName": "PriorityClass", "operator": "In", "values": [PRIORITY]}
     return {"scopeSelector": {"matchExpressions": [scope]}}
 
@@ -159,7 +159,7 @@ def _permissions(agent: Agent) -> Iterator[Object]:
 
 
 def _own_rules(agent: Agent) -> list[Object]:
-    """What may be written, in the agent's own namespace: its size, and who of several leads."""
+    """Writes in the agent's own namespace: its size, and the leader election."""
     rules: list[Object] = []
     if agent.autoscaler:
         rules.append(
@@ -196,9 +196,9 @@ def _deployment(agent: Agent, place: Place, api_key: str) -> Object:
         "affinity": {"nodeAffinity": _linux()},
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": _NOBODY,
-            "runAsGroup": _NOBODY,
-            "fsGroup": _NOBODY,
+            "runAsUser": _NONROOT,
+            "runAsGroup": _NONROOT,
+            "fsGroup": _NONROOT,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": containers,
@@ -257,7 +257,7 @@ def _agent_container(agent: Agent, place: Place) -> Object:
             "failureThreshold": 6,
         },
         "readinessProbe": {"httpGet": {"path": "/readyz", "port": "health"}, "periodSeconds": 10},
-        # The last lines of the log become the pod's status: that is where a 401 shows.
+        # The last lines of the log become the pod's status, which then shows a 401.
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     if agent.ca_certificates:
@@ -270,20 +270,20 @@ def _agent_container(agent: Agent, place: Place) -> Object:
 def _environment(agent: Agent, place: Place) -> Iterator[tuple[str, str]]:
     yield "API_URL", agent.api_url
     yield "PROVIDER", "eks"
-    # All three together: the agent then does not ask the instance metadata service.
+    # With all three the agent does not ask the instance metadata service.
     yield "EKS_ACCOUNT_ID", place.account
     yield "EKS_REGION", place.region
     yield "EKS_CLUSTER_NAME", place.cluster
     yield "LEADER_ELECTION_ENABLED", "true" if agent.replicas > 1 else "false"
     if agent.ca_certificates:
-        # Go reads this directory besides the system's bundle, not instead of it.
+        # Go reads this directory in addition to the system's bundle.
         yield "SSL_CERT_DIR", "/etc/castai-certificates"
     if agent.http_proxy:
         yield "HTTP_PROXY", agent.http_proxy
     if agent.https_proxy:
         yield "HTTPS_PROXY", agent.https_proxy
     if agent.http_proxy or agent.https_proxy:
-        # The kubelet fills in the address of the Kubernetes API, which no proxy leads to.
+        # The kubelet fills in the address of the Kubernetes API, which needs no proxy.
         own = "$(KUBERNETES_SERVICE_HOST),.svc,.cluster.local,localhost,127.0.0.1"
         yield "NO_PROXY", f"{own},{agent.no_proxy}" if agent.no_proxy else own
 

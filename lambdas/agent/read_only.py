@@ -1,4 +1,4 @@
-"""Proof that what is about to be applied can only read. Pure.
+"""Proof that the objects to apply can only read. Pure.
 
 It holds for our own manifest and for any other, one from CAST AI's API included. Whatever is not
 known to be harmless is refused, with the object and the rule named:
@@ -57,7 +57,7 @@ Object = Mapping[str, Any]
 
 
 class NotReadOnlyError(PermanentError):
-    """The manifest could do more than read. `violations` names each rule that says so."""
+    """The manifest could do more than read. `violations` names each reason."""
 
     def __init__(self, violations: Sequence[str]) -> None:
         super().__init__(
@@ -75,7 +75,7 @@ def prove(objects: Iterable[Object], *, namespace: str) -> None:
 
 
 def violations_of(objects: Sequence[object], *, namespace: str) -> Iterator[str]:
-    """Each thing that is not proved harmless, as a sentence that names it."""
+    """A sentence for each object, rule or subject that is not proved harmless."""
     manifest = _Manifest.of([each for each in objects if _is_object(each)], namespace)
     for each in objects:
         if isinstance(each, Mapping) and _is_object(each):
@@ -262,7 +262,7 @@ def _list(values: Iterable[object]) -> str:
 
 
 def _shown(rule: object) -> str:
-    """A rule or a subject in one line, as a person would write it in a search."""
+    """A rule or a subject in one line, for a message."""
     if not isinstance(rule, Mapping):
         return str(rule)[:80]
     parts = (

@@ -15,18 +15,18 @@ ONLINE: Final = "online"
 
 @dataclass(frozen=True)
 class Readiness:
-    """Whether all is well, and the sentence that says what is not."""
+    """Whether the agent is connected, and the sentence that says why not."""
 
     ready: bool
     sentence: str
     agent_status: str = ""
-    """What CAST AI says of the agent; empty while it was not asked."""
+    """The agent's status at CAST AI; empty before CAST AI was asked."""
 
 
 def look(kube: Kube, api: CastaiApi, cluster_id: str) -> Readiness:
-    """Look at the cluster first, then ask CAST AI.
+    """Check the cluster first, then ask CAST AI.
 
-    An API that does not answer just now is no more than "not yet". Raises the cluster's errors
+    An API that does not answer means "not ready yet". Raises the cluster's errors
     and CAST AI's permanent ones.
     """
     agent = agent_status.check(kube)

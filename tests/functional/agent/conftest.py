@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from kubesim import ServedCluster
 from kubesim.cluster import ADMIN_TOKEN
-from lambdas.agent.handler import Means
+from lambdas.agent.handler import Dependencies
 from lambdas.agent.manifest import Object, Place, render
 from lambdas.agent.properties import parse
 from lambdas.common.castai import CastaiApi
@@ -61,8 +61,8 @@ def castai_url(castai: State) -> Iterator[str]:
 
 
 def objects(key: str = KEY, **properties: Any) -> list[Object]:
-    wish = parse({"ClusterName": "prod", "ApiKeySecret": "castai/api-key", **properties})
-    return render(wish, PLACE, key)
+    agent = parse({"ClusterName": "prod", "ApiKeySecret": "castai/api-key", **properties})
+    return render(agent, PLACE, key)
 
 
 def _refusal(code: str, operation: str) -> ClientError:
@@ -159,8 +159,8 @@ def secrets() -> Secrets:
 
 
 @pytest.fixture
-def tools(eks: Any, secrets: Any) -> Means:
-    return Means(
+def deps(eks: Any, secrets: Any) -> Dependencies:
+    return Dependencies(
         eks=eks,
         secrets=secrets,
         region=REGION,

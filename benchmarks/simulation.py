@@ -29,12 +29,12 @@ from benchmarks.objects import (
     node_name,
 )
 from kubesim.authentication import User
+from kubesim.certificates import Certificates
 from kubesim.cluster import SimulatedCluster
 from kubesim.resources import NODES, PODS
 from kubesim.serve import https, kubeconfig
 from kubesim.store import Change
 from lambdas.common.names import SPOT_HANDLER_GROUP
-from sandbox.certificates import Certificates
 
 MANIFEST = Path(__file__).parents[1] / "manifests" / "spot-handler-rbac.yaml"
 SLICE = 500  # objects made before the loop may do something else

@@ -19,9 +19,9 @@ from pathlib import Path
 import yaml
 
 from kubesim.authentication import Authenticator, EksTokenReview
+from kubesim.certificates import Certificates
 from kubesim.cluster import SimulatedCluster
 from kubesim.serve import https, kubeconfig
-from sandbox.certificates import Certificates
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ async def _serve(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     token = secrets.token_urlsafe(32)
-    with tempfile.TemporaryDirectory(prefix="sandbox-cluster-") as folder:
+    with tempfile.TemporaryDirectory(prefix="kubesim-") as folder:
         certificates = Certificates.ensure(Path(folder))
         authority = certificates.ca.read_text()
         async with (

@@ -18,12 +18,12 @@ import uvicorn
 import yaml
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from kubesim.certificates import Certificates
 from kubesim.cluster import ADMIN_TOKEN, SimulatedCluster
 from kubesim.faults import Faults
 from kubesim.requestlog import RequestLog
 from kubesim.resources import Obj
 from kubesim.state import ClusterState
-from sandbox.certificates import Certificates
 
 HOST = "127.0.0.1"
 CALL_SECONDS = 60.0
@@ -305,7 +305,7 @@ class ServedCluster(ClusterState):
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        with tempfile.TemporaryDirectory(prefix="sandbox-cluster-") as folder:
+        with tempfile.TemporaryDirectory(prefix="kubesim-") as folder:
             certificates = Certificates.ensure(Path(folder))
             self.ca_pem = certificates.ca.read_text()
             async with (

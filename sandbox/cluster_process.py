@@ -4,8 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+from kubesim.certificates import Certificates
 from sandbox import processes
-from sandbox.certificates import Certificates
 from sandbox.state import Kubernetes
 
 ROOT = Path(__file__).parents[1]

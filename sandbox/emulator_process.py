@@ -6,8 +6,8 @@ import secrets
 import sys
 from pathlib import Path
 
+from kubesim.certificates import Certificates
 from sandbox import processes
-from sandbox.certificates import Certificates
 from sandbox.errors import SandboxError
 from sandbox.state import Emulator
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import msgspec
 from lightkube import Client
 
+from kubesim.certificates import Certificates
 from sandbox import account, castai_process, cluster_process, emulator_process, kubernetes, wait
 from sandbox.account import Machine
 from sandbox.aws import Aws
-from sandbox.certificates import Certificates
 from sandbox.errors import SandboxError
 from sandbox.state import API_KEY_SECRET, CLUSTER, Kubernetes, State
 

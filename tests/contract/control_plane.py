@@ -16,8 +16,8 @@ import httpx2
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from kubesim.certificates import Certificates
 from kubesim.serve import kubeconfig
-from sandbox.certificates import Certificates
 
 HOST = "127.0.0.1"
 START_SECONDS = 60.0

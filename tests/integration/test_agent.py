@@ -14,12 +14,12 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Namespace
 from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding
 
+from kubesim.certificates import Certificates
 from sandbox import account as accounts
 from sandbox import cluster_process, kubernetes
 from sandbox.aws import Aws
 from sandbox.castai_api.reporter import reporting
 from sandbox.cdk import Cdk
-from sandbox.certificates import Certificates
 from sandbox.demo import inventory
 from sandbox.errors import SandboxError
 from sandbox.state import API_KEY_SECRET, CastAi, Node, State

@@ -1,4 +1,4 @@
-"""A certificate authority for one sandbox: everything in it talks TLS, on loopback only."""
+"""A certificate authority for servers on the loopback interface."""
 
 import dataclasses
 import ipaddress

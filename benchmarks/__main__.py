@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks import big_cluster, cold_start, full_node, machine, report, storm
 from benchmarks.report import Figures
 from benchmarks.rig import ROOT, BenchmarkError, Rig, Simulation
-from benchmarks.stage import RealStage, SimulatedStage
+from benchmarks.target import RealTarget, SimulatedTarget
 from stacks.settings import SPOT_MEMORY_MB
 
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
@@ -112,15 +112,15 @@ def _simulated(rig: Rig, scale: Scale) -> Figures:
         _say("cold start")
         figures.cold = cold_start.measure(rig, aws, samples=scale.samples)
         with Simulation(rig.folder) as simulation:
-            stage = SimulatedStage(simulation)
-            aws.describe(simulation.endpoint, stage.access.ca_pem, {stage.instance: stage.node})
+            target = SimulatedTarget(simulation)
+            aws.describe(simulation.endpoint, target.access.ca_pem, {target.instance: target.node})
             _say("one full node")
             figures.full_node = full_node.measure(
-                rig, aws, stage, pods=scale.pods, rounds=scale.rounds, kubectl=scale.kubectl
+                rig, aws, target, pods=scale.pods, rounds=scale.rounds, kubectl=scale.kubectl
             )
             _say("memory")
             figures.crowded = full_node.measure(
-                rig, aws, stage, pods=scale.crowd, rounds=1, kubectl=False
+                rig, aws, target, pods=scale.crowd, rounds=1, kubectl=False
             )
         _say("clusters of different size")
         figures.big = [
@@ -139,8 +139,8 @@ def _simulated(rig: Rig, scale: Scale) -> Figures:
 
 
 def _real(rig: Rig, scale: Scale, options: argparse.Namespace) -> Figures:
-    stages = [RealStage(options.kubeconfig, node) for node in options.node]
-    pods = min(scale.pods, *(stage.room for stage in stages), scale.pods)
+    targets = [RealTarget(options.kubeconfig, node) for node in options.node]
+    pods = min(scale.pods, *(target.room for target in targets), scale.pods)
     if not options.yes:
         print(
             f"This cordons and drains {', '.join(options.node)} again and again, and runs up to "
@@ -148,27 +148,27 @@ def _real(rig: Rig, scale: Scale, options: argparse.Namespace) -> Figures:
         )
         if input("Go on? [y/N] ").strip().lower() != "y":
             raise BenchmarkError("Nothing was touched.")
-    figures = _figures(f"the cluster at {stages[0].access.server}")
+    figures = _figures(f"the cluster at {targets[0].access.server}")
     figures.notes.append("cold start, memory and cost: they do not depend on the cluster")
     env = {"BENCHMARK_KUBECONFIG": str(options.kubeconfig.resolve())}
     with ExitStack() as stack:
-        for stage in stages:
-            stack.enter_context(stage.opened())
+        for target in targets:
+            stack.enter_context(target.opened())
         aws = stack.enter_context(rig.aws())
-        access = stages[0].access
-        instances = {stage.instance: stage.node for stage in stages}
+        access = targets[0].access
+        instances = {target.instance: target.node for target in targets}
         aws.describe(access.server, access.ca_pem, instances)
         _say("one full node")
         figures.full_node = full_node.measure(
-            rig, aws, stages[0], pods=pods, rounds=scale.rounds, kubectl=scale.kubectl, **env
+            rig, aws, targets[0], pods=pods, rounds=scale.rounds, kubectl=scale.kubectl, **env
         )
         _say("the cluster's own size")
-        nodes, everywhere = stages[0].size()
+        nodes, everywhere = targets[0].size()
         figures.big = [
             big_cluster.drained(
                 rig,
                 aws,
-                stages[0],
+                targets[0],
                 nodes=nodes,
                 pods=everywhere,
                 on_node=min(pods, scale.big_on_node),
@@ -176,10 +176,10 @@ def _real(rig: Rig, scale: Scale, options: argparse.Namespace) -> Figures:
                 **env,
             )
         ]
-        if len(stages) > 1:
+        if len(targets) > 1:
             _say("storm")
             each = min(pods, scale.storm[1])
-            figures.storm = storm.measure_real(rig, aws, stages, pods=each, **env)
+            figures.storm = storm.measure_real(rig, aws, targets, pods=each, **env)
         else:
             figures.notes.append("storm: name several nodes (--node again)")
     return figures

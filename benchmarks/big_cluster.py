@@ -7,7 +7,7 @@ from statistics import median
 
 from benchmarks.full_node import Run
 from benchmarks.rig import AwsEndpoint, Rig, Simulation
-from benchmarks.stage import SimulatedStage, Stage
+from benchmarks.target import SimulatedTarget, Target
 
 POD_NODES = 2000  # the other nodes are numbered from here
 READS = ("get nodes", "list nodes", "list pods", "get pods", "get configmaps")
@@ -31,17 +31,17 @@ def measure(
 ) -> Drain:
     """Drain a node with `on_node` pods in a cluster of so many nodes and pods in all."""
     with Simulation(rig.folder) as simulation:
-        stage = SimulatedStage(simulation)
+        target = SimulatedTarget(simulation)
         others = nodes - 1
         simulation.do("build", first=POD_NODES, nodes=others, pods=max(0, pods - on_node) // others)
-        aws.describe(simulation.endpoint, stage.access.ca_pem, {stage.instance: stage.node})
-        return drained(rig, aws, stage, nodes=nodes, pods=pods, on_node=on_node, rounds=rounds)
+        aws.describe(simulation.endpoint, target.access.ca_pem, {target.instance: target.node})
+        return drained(rig, aws, target, nodes=nodes, pods=pods, on_node=on_node, rounds=rounds)
 
 
 def drained(
     rig: Rig,
     aws: AwsEndpoint,
-    stage: Stage,
+    target: Target,
     *,
     nodes: int,
     pods: int,
@@ -53,10 +53,10 @@ def drained(
     runs, seen = [], []
     with rig.container(aws, **env) as container:
         for again in range(rounds + 1):
-            stage.prepare(on_node)
-            begun = container.notice(stage.instance)
+            target.prepare(on_node)
+            begun = container.notice(target.instance)
             container.result()
-            found = stage.until_empty(on_node)
+            found = target.until_empty(on_node)
             if again:  # the first one warms the container
                 runs.append(Run.of(begun, found))
                 seen.append(found)

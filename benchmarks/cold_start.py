@@ -21,6 +21,8 @@ MODULES = 15  # shown
 IMPORTS = "import lambdas.spot_handler.handler, httpcore2, anyio._backends._asyncio"
 _IMPORT_TIME = re.compile(r"import time:\s+(\d+) \|\s+(\d+) \|\s+(\S+)")
 
+PHASES = ROOT / "benchmarks" / "cold_start_phases.py"
+
 
 @dataclass(frozen=True)
 class ColdStart:
@@ -101,7 +103,13 @@ def _stages(rig: Rig, aws: AwsEndpoint, instance: str, samples: int) -> dict[str
     found: list[dict[str, float]] = []
     for _ in range(samples):
         done = subprocess.run(
-            [sys.executable, "-S", "-P", str(ROOT / "benchmarks" / "stages.py"), instance],
+            [
+                sys.executable,
+                "-S",
+                "-P",
+                PHASES,
+                instance,
+            ],
             check=True,
             capture_output=True,
             text=True,

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.rig import ROOT, AwsEndpoint, Container, Rig
-from benchmarks.stage import Observed, Stage
+from benchmarks.target import Observed, Target
 
 HANDLER_COLD = "handler, cold"
 HANDLER_WARM = "handler, warm"
@@ -61,50 +61,50 @@ class FullNode:
 
 
 def measure(
-    rig: Rig, aws: AwsEndpoint, stage: Stage, *, pods: int, rounds: int, kubectl: bool, **env: str
+    rig: Rig, aws: AwsEndpoint, target: Target, *, pods: int, rounds: int, kubectl: bool, **env: str
 ) -> FullNode:
     """Each peer in turn on the same node in the same state, `rounds` times."""
-    path = access_file(rig.folder, stage)
+    path = access_file(rig.folder, target)
     tool = shutil.which("kubectl") if kubectl else None
     peers: dict[str, Callable[[], float]] = {
-        LOOP: lambda: _process([sys.executable, "-m", "benchmarks.bare_loop", path, stage.node]),
+        LOOP: lambda: _process([sys.executable, "-m", "benchmarks.bare_loop", path, target.node]),
     }
     missing = {}
     if tool:
-        command: list[str | Path] = [tool, "drain", stage.node, "--ignore-daemonsets"]
-        command += ["--delete-emptydir-data", "--force", "--kubeconfig", stage.kubeconfig]
+        command: list[str | Path] = [tool, "drain", target.node, "--ignore-daemonsets"]
+        command += ["--delete-emptydir-data", "--force", "--kubeconfig", target.kubeconfig]
         peers[KUBECTL] = lambda: _process(command)
     else:
         missing[KUBECTL] = "no kubectl on PATH" if kubectl else "left out by --quick"
 
     runs: dict[str, list[Run]] = {peer: [] for peer in (HANDLER_COLD, HANDLER_WARM, *peers)}
     for _ in range(rounds):
-        stage.prepare(pods)
+        target.prepare(pods)
         with rig.container(aws, **env) as container:
-            runs[HANDLER_COLD].append(_drain(container, stage, pods, cold=True))
-            runs[HANDLER_WARM].append(_drain(container, stage, pods, cold=False))
+            runs[HANDLER_COLD].append(_drain(container, target, pods, cold=True))
+            runs[HANDLER_WARM].append(_drain(container, target, pods, cold=False))
         for peer, drain in peers.items():
-            stage.prepare(pods)
+            target.prepare(pods)
             begun = drain()
-            runs[peer].append(Run.of(begun, stage.until_empty(pods)))
+            runs[peer].append(Run.of(begun, target.until_empty(pods)))
     return FullNode(pods, runs, missing)
 
 
-def _drain(container: Container, stage: Stage, pods: int, *, cold: bool) -> Run:
+def _drain(container: Container, target: Target, pods: int, *, cold: bool) -> Run:
     """One notice; cold: since the container was started, which has just been."""
     if not cold:
-        stage.prepare(pods)
-    noticed = container.notice(stage.instance)
+        target.prepare(pods)
+    noticed = container.notice(target.instance)
     answer = container.result()
-    run = Run.of(container.started if cold else noticed, stage.until_empty(pods))
+    run = Run.of(container.started if cold else noticed, target.until_empty(pods))
     run.peak_mb, run.seconds = answer["peak_mb"], answer["seconds"]
     run.processor_seconds = answer["processor_seconds"]
     return run
 
 
-def access_file(folder: Path, stage: Stage) -> Path:
+def access_file(folder: Path, target: Target) -> Path:
     """What the bare loop is told of the cluster."""
-    access = stage.access
+    access = target.access
     pair = folder / "client.pem"
     if access.certificate:
         pair.touch(mode=0o600)

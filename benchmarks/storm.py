@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.kubeconfig import Access
 from benchmarks.objects import instance_id, node_name
 from benchmarks.rig import AwsEndpoint, Container, Rig, Simulation
-from benchmarks.stage import RealStage
+from benchmarks.target import RealTarget
 
 FIRST = 1000  # the storm's nodes are numbered from here
 SPARE = 5000  # and those that take the pods that come back from here
@@ -84,28 +84,28 @@ def measure(
 
 
 def measure_real(
-    rig: Rig, aws: AwsEndpoint, stages: Sequence[RealStage], *, pods: int, **env: str
+    rig: Rig, aws: AwsEndpoint, targets: Sequence[RealTarget], *, pods: int, **env: str
 ) -> Storm:
     """The same on the nodes of a cluster that exists, a container for each.
 
     The pods are bare: nobody makes them anew, so none can be lost.
     """
-    for stage in stages:
-        stage.prepare(pods)
+    for target in targets:
+        target.prepare(pods)
     with ExitStack() as stack:
-        containers = [stack.enter_context(rig.container(aws, **env)) for _ in stages]
+        containers = [stack.enter_context(rig.container(aws, **env)) for _ in targets]
         for container in containers:
             container.tell(None)  # warms what no cluster is needed for
             container.hear()
         begun = time.monotonic()
-        results = _handle(containers, [stage.instance for stage in stages])
-        seen = [stage.until_empty(pods) for stage in stages]
+        results = _handle(containers, [target.instance for target in targets])
+        seen = [target.until_empty(pods) for target in targets]
     cordoned = sorted(at - begun for found in seen for at in found.cordoned.values())
     drained = max(max(found.gone.values()) for found in seen) - begun
     return Storm(
-        nodes=len(stages),
-        pods=pods * len(stages),
-        containers=len(stages),
+        nodes=len(targets),
+        pods=pods * len(targets),
+        containers=len(targets),
         cordoned_half=cordoned[len(cordoned) // 2],
         cordoned_all=cordoned[-1],
         drained_all=drained,

@@ -18,7 +18,7 @@ from sandbox.castai_api.reporter import reporting
 from sandbox.cdk import Cdk
 from sandbox.demo.chapters import play, selected
 from sandbox.demo.console import View
-from sandbox.demo.session import Stage
+from sandbox.demo.session import DemoSession
 from sandbox.errors import SandboxError
 from sandbox.state import API_KEY_SECRET, CLUSTER, FOLDER, State
 
@@ -166,7 +166,7 @@ def demo(
     """Connect, onboard, a spot notice, a drained node, offboard: status 0 if all went well."""
     with translated_errors():
         chapters = selected(chapter)
-        stage = Stage(folder.absolute(), View(plain=plain), _settings(context))
+        stage = DemoSession(folder.absolute(), View(plain=plain), _settings(context))
         lifecycle.down(stage.folder)  # what an interrupted demo left
         signal.signal(signal.SIGTERM, _interrupt)
         kept = False
@@ -233,7 +233,7 @@ def _settings(context: list[str] | None) -> dict[str, str]:
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """An error of ours is a sentence, not a traceback; nobody else's AWS account is in reach."""
+    """Print an error of the sandbox without a traceback; isolate from other AWS accounts."""
     aws.isolate()
     try:
         yield

@@ -1,4 +1,4 @@
-"""The sandbox's AWS account: sessions, environment, and the door that AWS itself does not have."""
+"""The sandbox's AWS account: sessions, environment, and the emulator's control API."""
 
 from __future__ import annotations
 
@@ -141,32 +141,34 @@ class Aws:
             "config": Config(retries={"total_max_attempts": 3, "mode": "standard"}),
         }
 
-    # The door: sandbox/emulator/control_api.py
+    # The control API: sandbox/emulator/control_api.py
 
     def publish(self, event: dict[str, Any]) -> str:
         """Put an event of an AWS service on the default bus; the event's id."""
-        return str(self._door("POST", "events", event)["id"])
+        return str(self._control("POST", "events", event)["id"])
 
     def token_review_url(self, cluster: str) -> str:
         """Where an API server asks who the bearer of an EKS token is."""
-        return str(self._door("GET", f"clusters/{cluster}")["token_review_url"])
+        return str(self._control("GET", f"clusters/{cluster}")["token_review_url"])
 
     def place_cluster(self, cluster: str, endpoint: str, certificate_authority: str) -> None:
         """Let DescribeCluster answer with this server and its CA (PEM)."""
         place = {"endpoint": endpoint, "certificate_authority": certificate_authority}
-        self._door("PUT", f"clusters/{cluster}", place)
+        self._control("PUT", f"clusters/{cluster}", place)
 
     def deliveries(self, event: str = "") -> list[dict[str, Any]]:
         """Asynchronous invocations of functions, oldest first; of one event if given."""
-        found: list[dict[str, Any]] = self._door("GET", "deliveries")["deliveries"]
+        found: list[dict[str, Any]] = self._control("GET", "deliveries")["deliveries"]
         return [delivery for delivery in found if event in ("", delivery["event"])]
 
     def workers(self) -> list[dict[str, Any]]:
         """Processes that run functions: function, pid, busy."""
-        found: list[dict[str, Any]] = self._door("GET", "workers")["workers"]
+        found: list[dict[str, Any]] = self._control("GET", "workers")["workers"]
         return found
 
-    def _door(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _control(
+        self, method: str, path: str, body: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         request = urllib.request.Request(  # noqa: S310 - our own https endpoint
             f"{self._emulator.endpoint}/_sandbox/{path}",
             method=method,

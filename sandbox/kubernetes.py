@@ -84,24 +84,24 @@ def ready(pod: Pod) -> bool:
     return any(c.type == "Ready" and c.status == "True" for c in conditions)
 
 
-class Right(NamedTuple):
-    """Something that RBAC allows or not, everywhere in the cluster."""
+class Permission(NamedTuple):
+    """A verb on a resource in all namespaces."""
 
     verb: str
     resource: str  # with its subresource: pods/eviction
     group: str = ""
 
 
-class Somebody(NamedTuple):
-    """A user whom the API server has to judge."""
+class Subject(NamedTuple):
+    """A user and a group, whose permissions the API server states."""
 
     title: str
     user: str
     group: str = ""
 
 
-def rights(state: State, who: Somebody, asked: Mapping[str, Right]) -> dict[str, bool]:
-    """What the API server lets somebody do, asked in their name (SelfSubjectAccessReview)."""
+def rights(state: State, who: Subject, asked: Mapping[str, Permission]) -> dict[str, bool]:
+    """What the API server allows the subject to do (SelfSubjectAccessReview)."""
     if state.kubernetes is None:
         raise SandboxError("Start the sandbox first: python -m sandbox up")
     context = _context(Path(state.kubernetes.kubeconfig))
@@ -117,7 +117,7 @@ def rights(state: State, who: Somebody, asked: Mapping[str, Right]) -> dict[str,
         return {name: _allowed(client, right) for name, right in asked.items()}
 
 
-def _allowed(client: httpx2.Client, right: Right) -> bool:
+def _allowed(client: httpx2.Client, right: Permission) -> bool:
     resource, _, subresource = right.resource.partition("/")
     attributes = {"verb": right.verb, "group": right.group, "resource": resource}
     review = {

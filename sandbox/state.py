@@ -20,7 +20,7 @@ class Emulator(msgspec.Struct, frozen=True):
 
     process: Process
     endpoint: str
-    token: str  # of the sandbox's own door
+    token: str  # of the emulator's control API
     root_secret: str  # of the account's root user
 
 

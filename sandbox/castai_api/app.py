@@ -1,4 +1,4 @@
-"""The simulated API's door: HTTP in, a transition of the state, HTTP out.
+"""The routes of the simulated CAST AI API: a request changes the state, the state gives the answer.
 
 Under `/v1` it answers as CAST AI does. Under `/_sandbox` it is the test bench: what was received,
 and switches for what a test wants to happen. `/` shows the same to people.

@@ -1,24 +1,24 @@
-"""The demo: the whole story of a cluster and CAST AI, in chapters, each with its clock."""
+"""The demo: a cluster from its creation to offboarding, in chapters."""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sandbox.demo import steps
-from sandbox.demo.session import Stage
+from sandbox.demo.session import DemoSession
 from sandbox.errors import SandboxError
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """One part of the story; `act` raises SandboxError when it does not end well."""
+    """One part of the demo; `act` raises SandboxError when a check fails."""
 
     name: str
     title: str
     sentence: str
-    act: Callable[[Stage], None]
+    act: Callable[[DemoSession], None]
     needs: str = ""
-    """The chapter that it stands on."""
+    """The chapter that has to run before."""
 
 
 CHAPTERS = (
@@ -78,19 +78,19 @@ CHAPTERS = (
 )
 
 
-def play(stage: Stage, chapters: Sequence[Chapter]) -> None:
-    """Every chapter in order, each with its clock."""
+def play(session: DemoSession, chapters: Sequence[Chapter]) -> None:
+    """Run the chapters in order and print the duration of each."""
     began = time.monotonic()
     for number, chapter in enumerate(chapters, 1):
         started = time.monotonic()
-        stage.view.chapter(number, chapter.title, chapter.sentence)
-        chapter.act(stage)
-        stage.view.done(time.monotonic() - started)
-    stage.view.end(time.monotonic() - began)
+        session.view.chapter(number, chapter.title, chapter.sentence)
+        chapter.act(session)
+        session.view.done(time.monotonic() - started)
+    session.view.end(time.monotonic() - began)
 
 
 def selected(name: str | None) -> list[Chapter]:
-    """All chapters, or one with those that it stands on. Raises SandboxError for unknown names."""
+    """All chapters, or one and those that it needs. Raises SandboxError for an unknown one."""
     if name is None:
         return list(CHAPTERS)
     by_name = {chapter.name: chapter for chapter in CHAPTERS}

@@ -1,36 +1,36 @@
-"""What must hold for the demo to have gone well. Pure; each raises DemoError where it does not."""
+"""The checks of the demo. Pure; each raises DemoError when it fails."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from sandbox.demo.inventory import Thing, named
-from sandbox.demo.timeline import Story
+from sandbox.demo.timeline import Timeline
 from sandbox.errors import SandboxError
 
 
 class DemoError(SandboxError):
-    """The demo ran and showed something that must not be."""
+    """A check of the demo failed."""
 
 
-def drained(result: Mapping[str, Any], story: Story) -> None:
-    """The handler's account against what the cluster showed."""
+def drained(result: Mapping[str, Any], timeline: Timeline) -> None:
+    """Compare the handler's result with what the cluster showed."""
     counted = tuple(result["pods"][word] for word in ("evicted", "forced", "left"))
     faults = []
     if result["outcome"] != "drained":
         faults.append(f"the outcome is {result['outcome']}: {result['left']}")
-    if counted != story.count():
+    if counted != timeline.count():
         faults.append(
             f"evicted, forced, left: the handler counted {counted}, the cluster shows "
-            f"{story.count()}"
+            f"{timeline.count()}"
         )
-    if story.lost():
-        faults.append(f"pods that did not come back: {', '.join(story.lost())}")
+    if timeline.lost():
+        faults.append(f"pods that did not come back: {', '.join(timeline.lost())}")
     if faults:
         raise DemoError("The demo went wrong: " + "; ".join(faults))
 
 
 def rights(who: str, answers: Mapping[str, bool], *, allowed: Collection[str]) -> None:
-    """What Kubernetes lets someone do against what they should be able to do."""
+    """Compare a subject's permissions with those that it should have."""
     wrong = [
         f"may {'' if may else 'not '}{act}"
         for act, may in answers.items()
@@ -41,7 +41,7 @@ def rights(who: str, answers: Mapping[str, bool], *, allowed: Collection[str]) -
 
 
 def same(before: Collection[Thing], after: Collection[Thing]) -> None:
-    """The account and the cluster are as they were."""
+    """Check that the account and the cluster are as before the demo."""
     left, missing = set(after) - set(before), set(before) - set(after)
     if left:
         raise DemoError(f"cdk destroy left behind: {named(left)}")
@@ -50,7 +50,7 @@ def same(before: Collection[Thing], after: Collection[Thing]) -> None:
 
 
 def secret_unseen(secret: str, texts: Iterable[tuple[str, bytes]]) -> int:
-    """In how many texts the secret was looked for; none of them may have it."""
+    """The number of texts searched. Raises DemoError when one has the secret."""
     looked, seen = 0, []
     for place, text in texts:
         looked += 1
@@ -62,6 +62,6 @@ def secret_unseen(secret: str, texts: Iterable[tuple[str, bytes]]) -> int:
 
 
 def disconnected(cluster: Mapping[str, Any]) -> None:
-    """CAST AI has no way into the account any more."""
+    """Check that CAST AI has no access to the account."""
     if cluster["credentials"] or cluster["principal"] or cluster["status"] != "deleting":
         raise DemoError(f"CAST AI is still connected: {cluster['status']}")

@@ -12,15 +12,20 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sandbox.demo.timeline import PodStory, Story, Way, since
-from sandbox.demo.watcher import Following
+from sandbox.demo.timeline import PodProgress, PodState, Timeline, since
+from sandbox.demo.watcher import Watcher
 
 REFRESH = 8  # pictures a second
 WIDTH = 88  # characters of running text
 INDENT = "   "
-NAME = 38  # characters of a pod's name: two of them, its way and its node fit into 120
+NAME = 38  # characters of a pod's name: two of them, its state and its node fit into 120
 BAR = 60  # characters
-COLOURS = {Way.RUNNING: "white", Way.EVICTED: "yellow", Way.FORCED: "red", Way.GONE: "green"}
+COLOURS = {
+    PodState.RUNNING: "white",
+    PodState.EVICTED: "yellow",
+    PodState.FORCED: "red",
+    PodState.GONE: "green",
+}
 
 
 class View:
@@ -76,9 +81,9 @@ class View:
         sys.stdout.flush()
 
     @contextmanager
-    def drain(self, following: Following, given: float, deadline: float) -> Iterator["Drawing"]:
-        """Show the story while the block polls `Drawing.look`."""
-        drawing = Drawing(self, following, given, deadline)
+    def drain(self, watcher: Watcher, given: float, deadline: float) -> Iterator["Drawing"]:
+        """Show the timeline while the block polls `Drawing.look`."""
+        drawing = Drawing(self, watcher, given, deadline)
         if self.plain:
             yield drawing
             drawing.look()
@@ -95,11 +100,11 @@ class View:
 
 
 class Drawing:
-    """A story on the screen."""
+    """The timeline of a drain on the screen."""
 
-    def __init__(self, view: View, following: Following, given: float, deadline: float) -> None:
+    def __init__(self, view: View, watcher: Watcher, given: float, deadline: float) -> None:
         self._view = view
-        self._following = following
+        self._watcher = watcher
         self._given = given
         self._deadline = deadline
         self._printed = 0
@@ -113,56 +118,60 @@ class Drawing:
             self._printed += 1
 
     def timeline(self, first: int = 0) -> list[str]:
-        """The story's lines from the given one on, with seconds since the notice."""
-        return self._following.sees(lambda story: list(since(story.lines[first:], self._given)))
+        """The timeline's lines from the given one on, with seconds since the notice."""
+        return self._watcher.read(lambda timeline: list(since(timeline.lines[first:], self._given)))
 
     def picture(self) -> RenderableType:
         """Clock, pods and budgets as they are now."""
-        return self._following.sees(
-            lambda story: Group(self._clock(story), _pods(story), _budgets(story))
+        return self._watcher.read(
+            lambda timeline: Group(self._clock(timeline), _pods(timeline), _budgets(timeline))
         )
 
-    def _clock(self, story: Story) -> RenderableType:
+    def _clock(self, timeline: Timeline) -> RenderableType:
         total = self._deadline - self._given
         passed = min(time.time() - self._given, total)
         table = Table.grid(padding=(0, 2))
         table.add_row(
             Text(f"{passed:5.1f} s of {total:.0f} s", style="bold"),
             ProgressBar(total=total, completed=passed, width=BAR),
-            Text("cordoned" if story.cordoned_at else "", style="yellow"),
+            Text("cordoned" if timeline.cordoned_at else "", style="yellow"),
         )
         return table
 
 
-def _pods(story: Story) -> Table:
+def _pods(timeline: Timeline) -> Table:
     table = Table(box=None, padding=(0, 1), title_justify="left")
-    for heading, widest in (("pod", NAME), ("way", None), ("comes back as", NAME), ("on", None)):
+    for heading, widest in (("pod", NAME), ("state", None), ("comes back as", NAME), ("on", None)):
         table.add_column(heading, header_style="dim", no_wrap=True, max_width=widest)
-    for pod in story.leaving:
-        table.add_row(Text(pod.name), Text(_way(pod), style=COLOURS[pod.way]), *_replacement(pod))
-    for pod in story.staying:
+    for pod in timeline.leaving:
+        table.add_row(
+            Text(pod.name), Text(_state(pod), style=COLOURS[pod.state]), *_replacement(pod)
+        )
+    for pod in timeline.staying:
         table.add_row(Text(pod.name, style="dim"), Text(f"stays: {pod.stays}", style="dim"), "", "")
     return table
 
 
-def _way(pod: PodStory) -> str:
-    if pod.way is Way.RUNNING:
+def _state(pod: PodProgress) -> str:
+    if pod.state is PodState.RUNNING:
         return "running"
-    return ("forced" if pod.forced else "evicted") + (", gone" if pod.way is Way.GONE else " …")
+    return ("forced" if pod.forced else "evicted") + (
+        ", gone" if pod.state is PodState.GONE else " …"
+    )
 
 
-def _replacement(pod: PodStory) -> tuple[str, str]:
-    if pod.way is not Way.RUNNING and not pod.owner:
-        return "(nobody re-creates it)", ""
+def _replacement(pod: PodProgress) -> tuple[str, str]:
+    if pod.state is not PodState.RUNNING and not pod.owner:
+        return "(no controller re-creates it)", ""
     where = pod.replacement_node.partition(".")[0]
     return pod.replacement, f"✓ {where}" if pod.replacement_ready else where
 
 
-def _budgets(story: Story) -> Table:
+def _budgets(timeline: Timeline) -> Table:
     table = Table(box=None, padding=(0, 2))
     for heading in ("budget", "ready", "required", "may go"):
         table.add_column(heading, header_style="dim")
-    for budget in story.budgets.values():
+    for budget in timeline.budgets.values():
         table.add_row(
             budget.name,
             str(budget.healthy),

@@ -88,7 +88,7 @@ def cluster(client: Client) -> set[Thing]:
     return found
 
 
-def told(things: Iterable[Thing]) -> str:
+def counted(things: Iterable[Thing]) -> str:
     """How many of each kind: `2 functions, 1 rule`."""
     kinds = Counter(kind for kind, _name in things)
     return ", ".join(f"{n} {kind if n == 1 else _plural(kind)}" for kind, n in kinds.items())

@@ -1,4 +1,4 @@
-"""What the chapters of the demo share: one sandbox, one CDK app, one view."""
+"""What the chapters of the demo share: one sandbox, one CDK app, one console."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -24,13 +24,13 @@ KEEPS_THE_KEY = "castai.json"  # the simulated CAST AI's own file; only its owne
 
 
 @dataclass
-class Stage:
-    """A context manager; on exit the connections are closed, the sandbox is left to its owner."""
+class DemoSession:
+    """A context manager; on exit the connections are closed; the sandbox keeps running."""
 
     folder: Path
     view: View
     chosen: dict[str, str] = field(default_factory=dict)
-    """Settings beside those of the story, or in their place."""
+    """Settings that add to those of the demo, or replace them."""
     before: frozenset[Thing] = frozenset()
     """What was there when the account was ready, before anything of ours."""
     result: dict[str, Any] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Stage:
     _state: State | None = None
     _open: ExitStack = field(default_factory=ExitStack)
 
-    def __enter__(self) -> "Stage":
+    def __enter__(self) -> "DemoSession":
         return self
 
     def __exit__(

@@ -1,7 +1,7 @@
-"""What happens to a node's pods between a notice and the empty node, told from watch events.
+"""The timeline of a drain: what happens to a node's pods, from watch events.
 
-Pure: objects and times come in, facts come out. The demo shows them live, the tests check the
-handler's own account against them.
+Pure: objects and times come in, facts come out. The demo shows the timeline, the tests compare the
+handler's result with it.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ from sandbox.kubernetes import ready
 EVICTED_REASON = "EvictionByEvictionAPI"  # of the DisruptionTarget condition
 
 
-class Way(StrEnum):
-    """Where a pod is on its way."""
+class PodState(StrEnum):
+    """The state of a pod during a drain."""
 
     RUNNING = "running"
     EVICTED = "evicted"  # terminating by an eviction
@@ -27,14 +27,14 @@ class Way(StrEnum):
 
 
 @dataclasses.dataclass
-class PodStory:
-    """A pod that was on the node when the story began, or landed there later."""
+class PodProgress:
+    """A pod that was on the node when the progress began, or was bound to it later."""
 
     name: str  # namespace/name
     uid: str
     owner: str  # uid of its controller, "" for a bare pod
     stays: str  # why it may stay on the node, "" if it has to go
-    way: Way = Way.RUNNING
+    state: PodState = PodState.RUNNING
     forced: bool = False
     left_at: float | None = None  # epoch seconds of its deletion being ordered
     gone_at: float | None = None
@@ -62,21 +62,21 @@ class Budget:
     allowed: int = 0
 
 
-class Story:
+class Timeline:
     """Follows one node."""
 
     def __init__(self, node: str) -> None:
         self.node = node
-        self.pods: dict[str, PodStory] = {}
+        self.pods: dict[str, PodProgress] = {}
         self.budgets: dict[str, Budget] = {}
         self.lines: list[Line] = []
         self.cordoned_at: float | None = None
         self.began = False
-        self._unclaimed: dict[str, list[PodStory]] = {}
+        self._unclaimed: dict[str, list[PodProgress]] = {}
         self._elsewhere: set[str] = set()  # uids of pods that never were on the node
 
     def begin(self) -> None:
-        """From here on changes are news; what came before was the state of things."""
+        """Record changes from now on; what came before is the initial state."""
         self.began = True
 
     def node_changed(self, node: Node, now: float) -> None:
@@ -85,7 +85,7 @@ class Story:
             return
         if node.spec.unschedulable and self.cordoned_at is None:
             self.cordoned_at = now
-            self._tell(now, "node cordoned and tainted")
+            self._add_line(now, "node cordoned and tainted")
 
     def budget_changed(self, budget: PodDisruptionBudget, now: float) -> None:
         """An event of the budgets' watch."""
@@ -105,9 +105,9 @@ class Story:
             return
         if found.allowed:
             state = f"{found.healthy} ready, {found.desired} required"
-            self._tell(now, f"budget {name} lets {found.allowed} go ({state})")
+            self._add_line(now, f"budget {name} lets {found.allowed} go ({state})")
         else:
-            self._tell(now, f"budget {name} lets no more go ({found.desired} must stay ready)")
+            self._add_line(now, f"budget {name} lets no more go ({found.desired} must stay ready)")
 
     def pod_changed(self, pod: Pod, now: float, *, deleted: bool = False) -> None:
         """An event of the pods' watch."""
@@ -125,12 +125,12 @@ class Story:
                 self._came_back(pod, now, may_claim=first_sight)
 
     @property
-    def leaving(self) -> list[PodStory]:
+    def leaving(self) -> list[PodProgress]:
         """Pods that have to go or went, in the order of their names."""
         return sorted((pod for pod in self.pods.values() if not pod.stays), key=_by_name)
 
     @property
-    def staying(self) -> list[PodStory]:
+    def staying(self) -> list[PodProgress]:
         """Pods that may stay."""
         return sorted((pod for pod in self.pods.values() if pod.stays), key=_by_name)
 
@@ -138,12 +138,12 @@ class Story:
         """Evicted, forced, left: what the cluster shows."""
         leaving = self.leaving
         forced = sum(pod.forced for pod in leaving)
-        left = sum(pod.way is Way.RUNNING for pod in leaving)
+        left = sum(pod.state is PodState.RUNNING for pod in leaving)
         return len(leaving) - forced - left, forced, left
 
     def empty(self) -> bool:
         """Whether every pod that has to go is gone."""
-        return all(pod.way is Way.GONE for pod in self.leaving)
+        return all(pod.state is PodState.GONE for pod in self.leaving)
 
     def settled(self) -> bool:
         """Whether everything that a controller owns is back and ready."""
@@ -153,32 +153,36 @@ class Story:
         """Pods of a controller that did not come back."""
         return [pod.name for pod in self.leaving if pod.owner and not pod.replacement_ready]
 
-    def _arrived(self, pod: Pod, now: float) -> PodStory:
+    def _arrived(self, pod: Pod, now: float) -> PodProgress:
         name, uid = _name(pod), pod.metadata.uid or ""  # type: ignore[union-attr] # checked by the caller
         controller = _controller(pod)
-        story = PodStory(name, uid, controller.uid if controller else "", _stays(pod, controller))
-        self.pods[uid] = story
+        progress = PodProgress(
+            name, uid, controller.uid if controller else "", _stays(pod, controller)
+        )
+        self.pods[uid] = progress
         if self.began:
-            self._tell(now, f"{name} landed on the node")
-        return story
+            self._add_line(now, f"{name} landed on the node")
+        return progress
 
-    def _moved(self, story: PodStory, pod: Pod, now: float, *, deleted: bool) -> None:
+    def _moved(self, progress: PodProgress, pod: Pod, now: float, *, deleted: bool) -> None:
         terminating = pod.metadata is not None and pod.metadata.deletionTimestamp is not None
-        if terminating and story.way is Way.RUNNING:
+        if terminating and progress.state is PodState.RUNNING:
             evicted = any(
                 condition.type == "DisruptionTarget" and condition.reason == EVICTED_REASON
                 for condition in (pod.status and pod.status.conditions) or ()
             )
-            story.way = Way.EVICTED if evicted else Way.FORCED
-            story.forced = not evicted
-            story.left_at = now
-            if story.owner:
-                self._unclaimed.setdefault(story.owner, []).append(story)
-            self._tell(now, f"{story.name} {'evicted' if evicted else 'deleted past its budget'}")
-        if deleted and story.way is not Way.GONE:
-            story.way = Way.GONE
-            story.gone_at = now
-            self._tell(now, f"{story.name} gone")
+            progress.state = PodState.EVICTED if evicted else PodState.FORCED
+            progress.forced = not evicted
+            progress.left_at = now
+            if progress.owner:
+                self._unclaimed.setdefault(progress.owner, []).append(progress)
+            self._add_line(
+                now, f"{progress.name} {'evicted' if evicted else 'deleted past its budget'}"
+            )
+        if deleted and progress.state is not PodState.GONE:
+            progress.state = PodState.GONE
+            progress.gone_at = now
+            self._add_line(now, f"{progress.name} gone")
 
     def _came_back(self, pod: Pod, now: float, *, may_claim: bool) -> None:
         """A pod elsewhere: the replacement of the first one of its controller that needs one."""
@@ -186,17 +190,17 @@ class Story:
         uid = pod.metadata.uid if pod.metadata else None
         if controller is None or uid is None:
             return
-        waiting = [story for story in self.pods.values() if story.replacement_uid == uid]
+        waiting = [progress for progress in self.pods.values() if progress.replacement_uid == uid]
         if not waiting and may_claim and self._unclaimed.get(controller.uid):
             waiting = [self._unclaimed[controller.uid].pop(0)]
-        for story in waiting:
-            story.replacement, story.replacement_uid = _name(pod), uid
-            story.replacement_node = (pod.spec and pod.spec.nodeName) or ""
-            if ready(pod) and not story.replacement_ready:
-                story.replacement_ready = True
-                self._tell(now, f"{story.replacement} ready on {story.replacement_node}")
+        for progress in waiting:
+            progress.replacement, progress.replacement_uid = _name(pod), uid
+            progress.replacement_node = (pod.spec and pod.spec.nodeName) or ""
+            if ready(pod) and not progress.replacement_ready:
+                progress.replacement_ready = True
+                self._add_line(now, f"{progress.replacement} ready on {progress.replacement_node}")
 
-    def _tell(self, now: float, text: str) -> None:
+    def _add_line(self, now: float, text: str) -> None:
         if self.began:
             self.lines.append(Line(now, text))
 
@@ -211,8 +215,8 @@ def _name(pod: Pod) -> str:
     return f"{pod.metadata.namespace}/{pod.metadata.name}" if pod.metadata else ""
 
 
-def _by_name(story: PodStory) -> str:
-    return story.name
+def _by_name(progress: PodProgress) -> str:
+    return progress.name
 
 
 def _controller(pod: Pod) -> OwnerReference | None:

@@ -1,4 +1,4 @@
-"""Keeps a story up to date from the cluster's watches, in a thread of its own."""
+"""Keeps a timeline up to date from the cluster's watches, in its own thread."""
 
 import asyncio
 import threading
@@ -15,34 +15,34 @@ from lightkube.config.kubeconfig import SingleConfig
 from lightkube.resources.core_v1 import Node, Pod
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
-from sandbox.demo.timeline import Story
+from sandbox.demo.timeline import Timeline
 
 Answer = TypeVar("Answer")
 
 PAUSE = 0.2  # s before a broken watch is opened again
 
 
-class Following:
-    """A context manager: on entry the story knows the node's state, then its changes.
+class Watcher:
+    """A context manager: on entry the timeline has the node's state, then its changes.
 
     The watches are ended by the loop that reads them: whoever closes a connection under a reader
     lets it read from whatever gets the file descriptor next.
     """
 
     def __init__(self, connect: Callable[[], Client], node: str) -> None:
-        self.story = Story(node)
+        self.timeline = Timeline(node)
         self.lock = threading.Lock()
         self._connect = connect
         self._end: Callable[[], None] = lambda: None
         self._begun = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def sees(self, question: Callable[[Story], Answer]) -> Answer:
-        """The story's answer while it stands still."""
+    def read(self, question: Callable[[Timeline], Answer]) -> Answer:
+        """Call a function with the timeline while no event changes it."""
         with self.lock:
-            return question(self.story)
+            return question(self.timeline)
 
-    def __enter__(self) -> "Following":
+    def __enter__(self) -> "Watcher":
         with self._connect() as client:
             config = client.config
             pods = client.list(Pod, namespace="*")
@@ -50,17 +50,17 @@ class Following:
             nodes = client.list(Node)
             now = time.time()
             for pod in pods:
-                self.story.pod_changed(pod, now)
+                self.timeline.pod_changed(pod, now)
             for budget in budgets:
-                self.story.budget_changed(budget, now)
+                self.timeline.budget_changed(budget, now)
             for node in nodes:
-                self.story.node_changed(node, now)
-        self.story.begin()
+                self.timeline.node_changed(node, now)
+        self.timeline.begin()
         versions = [each.resourceVersion for each in (pods, budgets, nodes)]
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._follow(config, versions)),
             daemon=True,
-            name="following",
+            name="watcher",
         )
         self._thread.start()
         self._begun.wait()
@@ -102,19 +102,19 @@ class Following:
     async def _pods(self, client: AsyncClient, version: str) -> None:
         async for kind, pod in client.watch(Pod, namespace="*", resource_version=version):
             with self.lock:
-                self.story.pod_changed(pod, time.time(), deleted=kind == "DELETED")
+                self.timeline.pod_changed(pod, time.time(), deleted=kind == "DELETED")
 
     async def _budgets(self, client: AsyncClient, version: str) -> None:
         async for _kind, budget in client.watch(
             PodDisruptionBudget, namespace="*", resource_version=version
         ):
             with self.lock:
-                self.story.budget_changed(budget, time.time())
+                self.timeline.budget_changed(budget, time.time())
 
     async def _nodes(self, client: AsyncClient, version: str) -> None:
         async for _kind, node in client.watch(Node, resource_version=version):
             with self.lock:
-                self.story.node_changed(node, time.time())
+                self.timeline.node_changed(node, time.time())
 
 
 async def _again(watch: Callable[[], Awaitable[None]]) -> None:

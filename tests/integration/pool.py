@@ -21,7 +21,7 @@ from sandbox import account as accounts
 from sandbox import kubernetes, wait
 from sandbox.account import Machine
 from sandbox.aws import Aws, spot_notice
-from sandbox.demo.watcher import Following
+from sandbox.demo.watcher import Watcher
 from sandbox.state import Node, State
 
 FUNCTION = "castai-spot-handler"
@@ -161,9 +161,9 @@ class Pool:
             if pod.metadata is not None and pod.metadata.name is not None
         )
 
-    def following(self, node: Node) -> Following:
+    def watcher(self, node: Node) -> Watcher:
         """What happens to the node's pods."""
-        return Following(partial(kubernetes.administrator, self.state), node.name)
+        return Watcher(partial(kubernetes.administrator, self.state), node.name)
 
     def notice(self, node: Node, **changes: Any) -> str:
         """A spot notice for the node's instance; the event's id."""

@@ -14,7 +14,7 @@ from lightkube.resources.core_v1 import Node as NodeResource
 from sandbox import wait
 from sandbox.aws import Aws
 from sandbox.demo import checks
-from sandbox.demo.timeline import Story, Way
+from sandbox.demo.timeline import PodState, Timeline
 from sandbox.state import Node, State
 from tests.integration.conftest import assert_no_secret_is_logged
 from tests.integration.pool import FUNCTION, SOON, Pool
@@ -25,9 +25,9 @@ def cordoned(admin: Client, node: Node) -> bool:
     return spec is not None and bool(spec.unschedulable)
 
 
-def begun(story: Story) -> bool:
-    """Whether a first pod is on its way out."""
-    return any(pod.way is not Way.RUNNING for pod in story.leaving)
+def begun(timeline: Timeline) -> bool:
+    """Whether a pod has begun to leave the node."""
+    return any(pod.state is not PodState.RUNNING for pod in timeline.leaving)
 
 
 def test_no_key_token_or_signature_is_logged_at_debug(pool: Pool, account: Aws) -> None:
@@ -45,15 +45,15 @@ def test_a_notice_drains_the_node_within_the_budget_and_no_pod_is_lost(
     pool.deployment("checkout", replicas=3, min_available=2, ready=0.5)
     pool.pod(node)
     pool.node()  # where the replacements go
-    with pool.following(node) as following:
+    with pool.watcher(node) as watcher:
         delivery = pool.drained(node)
-        wait.until(lambda: following.sees(Story.settled), "every pod being back", timeout=SOON)
+        wait.until(lambda: watcher.read(Timeline.settled), "every pod being back", timeout=SOON)
     assert delivery.state == "succeeded", delivery.error
-    checks.drained(delivery.result, following.story)
+    checks.drained(delivery.result, watcher.timeline)
     assert cordoned(admin, node)
-    assert following.story.count() == (4, 0, 0)
+    assert watcher.timeline.count() == (4, 0, 0)
     # Evicting two at once would have left one ready of the two that the budget requires.
-    assert min(budget for budget in _healthy(following.story.lines)) >= 2
+    assert min(budget for budget in _healthy(watcher.timeline.lines)) >= 2
 
 
 def _healthy(lines: list[Any]) -> list[int]:
@@ -65,9 +65,9 @@ def _healthy(lines: list[Any]) -> list[int]:
 
 def test_who_follows_a_node_leaves_no_watch_behind(pool: Pool) -> None:
     """A reader of a closed connection reads what another one gets on the same descriptor."""
-    with pool.following(pool.node()) as following:
-        assert following.sees(Story.empty)
-    assert "following" not in {thread.name for thread in threading.enumerate()}
+    with pool.watcher(pool.node()) as watcher:
+        assert watcher.read(Timeline.empty)
+    assert "watcher" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_the_outcome_is_logged_with_the_events_id(pool: Pool) -> None:
@@ -89,21 +89,21 @@ def test_a_pod_whose_budget_never_allows_it_is_forced_in_time(pool: Pool) -> Non
     # Its grace leaves so little of the two minutes that it must be forced at once.
     pool.deployment("ledger", replicas=1, min_available=1, grace=115)
     pool.node()
-    with pool.following(node) as following:
+    with pool.watcher(node) as watcher:
         delivery = pool.drained(node)
-        wait.until(lambda: following.sees(Story.settled), "the pod being back", timeout=SOON)
+        wait.until(lambda: watcher.read(Timeline.settled), "the pod being back", timeout=SOON)
     assert delivery.result["pods"]["forced"] == 1, delivery.result
-    checks.drained(delivery.result, following.story)
+    checks.drained(delivery.result, watcher.timeline)
 
 
 def test_a_function_killed_midway_is_run_again_and_ends_the_same(pool: Pool, account: Aws) -> None:
     node = pool.node()
     pool.deployment("checkout", replicas=3, min_available=2, ready=1)
     pool.node()
-    with pool.following(node) as following:
+    with pool.watcher(node) as watcher:
         event = pool.notice(node)
         wait.until(
-            lambda: following.sees(begun),
+            lambda: watcher.read(begun),
             "a first eviction",
             timeout=SOON,
         )
@@ -112,11 +112,11 @@ def test_a_function_killed_midway_is_run_again_and_ends_the_same(pool: Pool, acc
         for worker in workers:
             os.kill(worker["pid"], signal.SIGKILL)
         delivery = pool.outcome(event)
-        wait.until(lambda: following.sees(Story.settled), "every pod being back", timeout=SOON)
+        wait.until(lambda: watcher.read(Timeline.settled), "every pod being back", timeout=SOON)
     assert delivery.state == "succeeded", delivery.error
     assert delivery.attempts == 2
     assert delivery.result["outcome"] == "drained"
-    assert following.story.count() == (3, 0, 0)
+    assert watcher.timeline.count() == (3, 0, 0)
     assert pool.pods(node) == []
 
 
@@ -126,11 +126,11 @@ def test_the_same_event_again_changes_nothing(pool: Pool) -> None:
     pool.node()
     first = pool.drained(node)
     pool.settled()
-    with pool.following(node) as following:
+    with pool.watcher(node) as watcher:
         again = pool.drained(node, id=f"again-{first.event}")
     assert again.result["outcome"] == "drained"
     assert again.result["pods"]["evicted"] == 0
-    assert following.story.lines == []
+    assert watcher.timeline.lines == []
 
 
 def test_two_notices_at_once_drain_each_node_once(pool: Pool) -> None:
@@ -179,7 +179,7 @@ def test_a_malformed_event_is_rejected_and_not_tried_again(pool: Pool) -> None:
 
 
 def test_nobody_else_may_publish_a_notice(account: Aws, state: State) -> None:
-    """The sandbox's own door is needed because the bus refuses aws.* sources, as AWS does."""
+    """The control API is needed because the bus refuses aws.* sources, as AWS does."""
     entry = {
         "Source": "aws.ec2",
         "DetailType": "EC2 Spot Instance Interruption Warning",

@@ -1,4 +1,4 @@
-"""The demo's verdict."""
+"""The checks of the demo."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typer.testing import CliRunner
 
 from sandbox import __main__ as command
 from sandbox.demo import chapters, checks, inventory, steps
-from sandbox.demo.timeline import Story
+from sandbox.demo.timeline import Timeline
 from sandbox.errors import SandboxError
 from tests.unit.sandbox.objects import NODE, OTHER, pod
 
 
 @pytest.fixture
-def story() -> Story:
+def timeline() -> Timeline:
     """One pod evicted, back elsewhere."""
-    story = Story(NODE)
-    story.pod_changed(pod("web-1", owner="web"), 0)
-    story.begin()
-    story.pod_changed(pod("web-1", owner="web", evicted=True), 1, deleted=True)
-    story.pod_changed(pod("web-2", owner="web", node=OTHER), 2)
-    return story
+    timeline = Timeline(NODE)
+    timeline.pod_changed(pod("web-1", owner="web"), 0)
+    timeline.begin()
+    timeline.pod_changed(pod("web-1", owner="web", evicted=True), 1, deleted=True)
+    timeline.pod_changed(pod("web-2", owner="web", node=OTHER), 2)
+    return timeline
 
 
 def result(**changes: Any) -> dict[str, Any]:
@@ -38,8 +38,8 @@ def result(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_an_account_that_agrees_with_the_cluster_passes(story: Story) -> None:
-    checks.drained(result(), story)
+def test_an_account_that_agrees_with_the_cluster_passes(timeline: Timeline) -> None:
+    checks.drained(result(), timeline)
 
 
 @pytest.mark.parametrize(
@@ -52,16 +52,16 @@ def test_an_account_that_agrees_with_the_cluster_passes(story: Story) -> None:
     ],
 )
 def test_an_account_that_differs_from_the_cluster_fails(
-    story: Story, wrong: dict[str, Any]
+    timeline: Timeline, wrong: dict[str, Any]
 ) -> None:
     with pytest.raises(checks.DemoError):
-        checks.drained(result(**wrong), story)
+        checks.drained(result(**wrong), timeline)
 
 
-def test_a_pod_that_did_not_come_back_fails(story: Story) -> None:
-    story.pods["uid-web-1"].replacement_ready = False
+def test_a_pod_that_did_not_come_back_fails(timeline: Timeline) -> None:
+    timeline.pods["uid-web-1"].replacement_ready = False
     with pytest.raises(checks.DemoError, match="shop/web-1"):
-        checks.drained(result(), story)
+        checks.drained(result(), timeline)
 
 
 def test_the_conclusion_is_one_line_of_the_handlers_numbers() -> None:
@@ -145,7 +145,7 @@ def test_a_cluster_that_castai_still_holds_fails(still: dict[str, Any]) -> None:
 
 def test_things_are_counted_by_kind() -> None:
     policies = [("IAM policy", "a"), ("IAM policy", "b")]
-    assert inventory.told([*policies, ROLE]) == "2 IAM policies, 1 IAM role"
+    assert inventory.counted([*policies, ROLE]) == "2 IAM policies, 1 IAM role"
 
 
 @pytest.mark.parametrize("error", [checks.DemoError("it went wrong"), None])

@@ -10,30 +10,30 @@ import pytest
 from rich.console import Console
 
 from sandbox.demo.console import Drawing, View
-from sandbox.demo.timeline import Story
-from sandbox.demo.watcher import Following
+from sandbox.demo.timeline import Timeline
+from sandbox.demo.watcher import Watcher
 from tests.unit.sandbox.objects import NODE, OTHER, budget, node, pod
 
 GIVEN = 1000.0
 
 
 @pytest.fixture
-def story() -> Story:
-    story = Story(NODE)
-    story.pod_changed(pod("web-1", owner="web"), GIVEN)
-    story.pod_changed(pod("shell"), GIVEN)
-    story.pod_changed(pod("db-0", owner="db", owner_kind="StatefulSet"), GIVEN)
-    story.pod_changed(pod("agent", owner="agent", owner_kind="DaemonSet"), GIVEN)
-    story.budget_changed(budget("db", healthy=1, desired=1, allowed=0), GIVEN)
-    story.begin()
-    story.node_changed(node(cordoned=True), GIVEN + 0.5)
-    story.pod_changed(pod("web-1", owner="web", evicted=True), GIVEN + 1, deleted=True)
-    story.pod_changed(pod("web-2", owner="web", node=OTHER), GIVEN + 2)
-    story.pod_changed(pod("shell", evicted=True), GIVEN + 2)
-    story.pod_changed(
+def timeline() -> Timeline:
+    timeline = Timeline(NODE)
+    timeline.pod_changed(pod("web-1", owner="web"), GIVEN)
+    timeline.pod_changed(pod("shell"), GIVEN)
+    timeline.pod_changed(pod("db-0", owner="db", owner_kind="StatefulSet"), GIVEN)
+    timeline.pod_changed(pod("agent", owner="agent", owner_kind="DaemonSet"), GIVEN)
+    timeline.budget_changed(budget("db", healthy=1, desired=1, allowed=0), GIVEN)
+    timeline.begin()
+    timeline.node_changed(node(cordoned=True), GIVEN + 0.5)
+    timeline.pod_changed(pod("web-1", owner="web", evicted=True), GIVEN + 1, deleted=True)
+    timeline.pod_changed(pod("web-2", owner="web", node=OTHER), GIVEN + 2)
+    timeline.pod_changed(pod("shell", evicted=True), GIVEN + 2)
+    timeline.pod_changed(
         pod("db-0", owner="db", owner_kind="StatefulSet", terminating=True), GIVEN + 12.5
     )
-    return story
+    return timeline
 
 
 def view_on(screen: io.StringIO, *, plain: bool) -> View:
@@ -42,30 +42,30 @@ def view_on(screen: io.StringIO, *, plain: bool) -> View:
     return view
 
 
-def drawing_on(view: View, story: Story) -> Drawing:
-    following = cast("Any", SimpleNamespace(sees=lambda question: question(story)))
-    return Drawing(view, cast("Following", following), GIVEN, GIVEN + 120)
+def drawing_on(view: View, timeline: Timeline) -> Drawing:
+    watcher = cast("Any", SimpleNamespace(read=lambda question: question(timeline)))
+    return Drawing(view, cast("Watcher", watcher), GIVEN, GIVEN + 120)
 
 
-def test_the_picture_shows_each_pods_way_and_the_budgets(story: Story) -> None:
+def test_the_picture_shows_each_pods_way_and_the_budgets(timeline: Timeline) -> None:
     screen = io.StringIO()
     view = view_on(screen, plain=False)
-    view.console.print(drawing_on(view, story).picture())
+    view.console.print(drawing_on(view, timeline).picture())
     lines = {line.split()[0]: line for line in screen.getvalue().splitlines() if line.strip()}
     assert "evicted, gone" in lines["shop/web-1"]
     assert "shop/web-2" in lines["shop/web-1"]
     assert "✓ ip-10-0-3-4" in lines["shop/web-1"]
     assert "evicted …" in lines["shop/shell"]
-    assert "nobody re-creates it" in lines["shop/shell"]
+    assert "no controller re-creates it" in lines["shop/shell"]
     assert "forced …" in lines["shop/db-0"]
     assert "stays: DaemonSet" in lines["shop/agent"]
     assert lines["shop/db"].split()[1:] == ["1", "1", "0"]
     assert "of 120 s" in screen.getvalue()
 
 
-def test_a_pipe_gets_each_line_once_with_its_second(story: Story) -> None:
+def test_a_pipe_gets_each_line_once_with_its_second(timeline: Timeline) -> None:
     screen = io.StringIO()
-    drawing = drawing_on(view_on(screen, plain=True), story)
+    drawing = drawing_on(view_on(screen, plain=True), timeline)
     drawing.look()
     drawing.look()
     assert [line.strip() for line in screen.getvalue().splitlines()] == [

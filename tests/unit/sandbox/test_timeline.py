@@ -1,141 +1,143 @@
-"""The story that the demo tells, and by which the tests judge a drain."""
+"""The timeline of a drain, which the demo shows and the tests compare with."""
 
 from __future__ import annotations
 
 import pytest
 
-from sandbox.demo.timeline import Story, Way
+from sandbox.demo.timeline import PodState, Timeline
 from tests.unit.sandbox.objects import NODE, OTHER, budget, node, pod
 
 
 @pytest.fixture
-def story() -> Story:
+def timeline() -> Timeline:
     """A node with a pod of a ReplicaSet, a bare pod, a DaemonSet's and a static one."""
-    story = Story(NODE)
-    story.pod_changed(pod("web-1", owner="web"), 0)
-    story.pod_changed(pod("shell"), 0)
-    story.pod_changed(pod("agent", owner="agent", owner_kind="DaemonSet"), 0)
-    story.pod_changed(pod("proxy", annotations={"kubernetes.io/config.mirror": "x"}), 0)
-    story.pod_changed(pod("done", phase="Succeeded"), 0)
-    story.pod_changed(pod("web-2", owner="web", node=OTHER), 0)
-    story.begin()
-    return story
+    timeline = Timeline(NODE)
+    timeline.pod_changed(pod("web-1", owner="web"), 0)
+    timeline.pod_changed(pod("shell"), 0)
+    timeline.pod_changed(pod("agent", owner="agent", owner_kind="DaemonSet"), 0)
+    timeline.pod_changed(pod("proxy", annotations={"kubernetes.io/config.mirror": "x"}), 0)
+    timeline.pod_changed(pod("done", phase="Succeeded"), 0)
+    timeline.pod_changed(pod("web-2", owner="web", node=OTHER), 0)
+    timeline.begin()
+    return timeline
 
 
-def texts(story: Story) -> list[str]:
-    return [line.text for line in story.lines]
+def texts(timeline: Timeline) -> list[str]:
+    return [line.text for line in timeline.lines]
 
 
-def test_what_was_there_is_no_news(story: Story) -> None:
-    assert texts(story) == []
+def test_what_was_there_is_no_news(timeline: Timeline) -> None:
+    assert texts(timeline) == []
 
 
-def test_only_pods_that_a_drain_must_move_are_leaving(story: Story) -> None:
-    assert [p.name for p in story.leaving] == ["shop/shell", "shop/web-1"]
-    assert {p.name: p.stays for p in story.staying} == {
+def test_only_pods_that_a_drain_must_move_are_leaving(timeline: Timeline) -> None:
+    assert [p.name for p in timeline.leaving] == ["shop/shell", "shop/web-1"]
+    assert {p.name: p.stays for p in timeline.staying} == {
         "shop/agent": "DaemonSet",
         "shop/proxy": "static pod",
         "shop/done": "finished",
     }
 
 
-def test_an_evicted_pod_is_told_from_one_deleted_past_its_budget(story: Story) -> None:
-    story.pod_changed(pod("web-1", owner="web", evicted=True), 1)
-    story.pod_changed(pod("shell", terminating=True), 2)
-    assert story.count() == (1, 1, 0)
-    assert texts(story) == ["shop/web-1 evicted", "shop/shell deleted past its budget"]
+def test_an_evicted_pod_is_told_from_one_deleted_past_its_budget(timeline: Timeline) -> None:
+    timeline.pod_changed(pod("web-1", owner="web", evicted=True), 1)
+    timeline.pod_changed(pod("shell", terminating=True), 2)
+    assert timeline.count() == (1, 1, 0)
+    assert texts(timeline) == ["shop/web-1 evicted", "shop/shell deleted past its budget"]
 
 
-def test_a_pod_that_still_runs_is_left(story: Story) -> None:
-    story.pod_changed(pod("web-1", owner="web", evicted=True), 1)
-    assert story.count() == (1, 0, 1)
-    assert not story.empty()
+def test_a_pod_that_still_runs_is_left(timeline: Timeline) -> None:
+    timeline.pod_changed(pod("web-1", owner="web", evicted=True), 1)
+    assert timeline.count() == (1, 0, 1)
+    assert not timeline.empty()
 
 
-def test_a_deletion_repeated_by_the_watch_is_told_once(story: Story) -> None:
+def test_a_deletion_repeated_by_the_watch_is_told_once(timeline: Timeline) -> None:
     for _ in range(2):
-        story.pod_changed(pod("web-1", owner="web", evicted=True), 1)
-        story.pod_changed(pod("web-1", owner="web", evicted=True), 3, deleted=True)
-    assert texts(story) == ["shop/web-1 evicted", "shop/web-1 gone"]
+        timeline.pod_changed(pod("web-1", owner="web", evicted=True), 1)
+        timeline.pod_changed(pod("web-1", owner="web", evicted=True), 3, deleted=True)
+    assert texts(timeline) == ["shop/web-1 evicted", "shop/web-1 gone"]
 
 
-def test_the_node_is_empty_when_the_last_leaving_pod_is_gone(story: Story) -> None:
-    story.pod_changed(pod("web-1", owner="web", evicted=True), 1, deleted=True)
-    story.pod_changed(pod("shell", evicted=True), 1)
-    assert not story.empty()
-    story.pod_changed(pod("shell", evicted=True), 2, deleted=True)
-    assert story.empty()
+def test_the_node_is_empty_when_the_last_leaving_pod_is_gone(timeline: Timeline) -> None:
+    timeline.pod_changed(pod("web-1", owner="web", evicted=True), 1, deleted=True)
+    timeline.pod_changed(pod("shell", evicted=True), 1)
+    assert not timeline.empty()
+    timeline.pod_changed(pod("shell", evicted=True), 2, deleted=True)
+    assert timeline.empty()
 
 
-def test_a_replacement_is_the_new_pod_of_the_same_controller(story: Story) -> None:
-    story.pod_changed(pod("web-1", owner="web", evicted=True), 1)
-    story.pod_changed(pod("web-2", owner="other", node=OTHER), 1)  # of another controller
-    story.pod_changed(pod("web-3", owner="web", node=OTHER, ready=False), 2)
-    web = story.pods["uid-web-1"]
+def test_a_replacement_is_the_new_pod_of_the_same_controller(timeline: Timeline) -> None:
+    timeline.pod_changed(pod("web-1", owner="web", evicted=True), 1)
+    timeline.pod_changed(pod("web-2", owner="other", node=OTHER), 1)  # of another controller
+    timeline.pod_changed(pod("web-3", owner="web", node=OTHER, ready=False), 2)
+    web = timeline.pods["uid-web-1"]
     assert (web.replacement, web.replacement_ready) == ("shop/web-3", False)
-    story.pod_changed(pod("web-3", owner="web", node=OTHER), 3)
+    timeline.pod_changed(pod("web-3", owner="web", node=OTHER), 3)
     assert web.replacement_ready
     assert web.replacement_node == OTHER
-    assert f"shop/web-3 ready on {OTHER}" in texts(story)
+    assert f"shop/web-3 ready on {OTHER}" in texts(timeline)
 
 
-def test_one_replacement_serves_one_pod(story: Story) -> None:
-    story.pod_changed(pod("web-9", owner="web"), 1)
+def test_one_replacement_serves_one_pod(timeline: Timeline) -> None:
+    timeline.pod_changed(pod("web-9", owner="web"), 1)
     for name in ("web-1", "web-9"):
-        story.pod_changed(pod(name, owner="web", evicted=True), 1)
-    story.pod_changed(pod("web-3", owner="web", node=OTHER), 2)
-    assert len(story.lost()) == 1
-    story.pod_changed(pod("web-4", owner="web", node=OTHER), 2)
-    assert story.lost() == []
+        timeline.pod_changed(pod(name, owner="web", evicted=True), 1)
+    timeline.pod_changed(pod("web-3", owner="web", node=OTHER), 2)
+    assert len(timeline.lost()) == 1
+    timeline.pod_changed(pod("web-4", owner="web", node=OTHER), 2)
+    assert timeline.lost() == []
 
 
 def test_a_replacement_seen_before_the_eviction_is_not_claimed_by_a_pod_that_was_there(
-    story: Story,
+    timeline: Timeline,
 ) -> None:
     """A change of a pod that ran elsewhere before is no replacement."""
-    story.pod_changed(pod("web-1", owner="web", evicted=True), 1)
-    story.pod_changed(pod("web-2", owner="web", node=OTHER), 2)
-    assert story.lost() == ["shop/web-1"]
+    timeline.pod_changed(pod("web-1", owner="web", evicted=True), 1)
+    timeline.pod_changed(pod("web-2", owner="web", node=OTHER), 2)
+    assert timeline.lost() == ["shop/web-1"]
 
 
-def test_a_bare_pod_is_not_awaited(story: Story) -> None:
-    story.pod_changed(pod("shell", evicted=True), 1, deleted=True)
-    story.pod_changed(pod("web-1", owner="web", evicted=True), 1, deleted=True)
-    assert not story.settled()
-    story.pod_changed(pod("web-3", owner="web", node=OTHER), 2)
-    assert story.settled()
+def test_a_bare_pod_is_not_awaited(timeline: Timeline) -> None:
+    timeline.pod_changed(pod("shell", evicted=True), 1, deleted=True)
+    timeline.pod_changed(pod("web-1", owner="web", evicted=True), 1, deleted=True)
+    assert not timeline.settled()
+    timeline.pod_changed(pod("web-3", owner="web", node=OTHER), 2)
+    assert timeline.settled()
 
 
-def test_a_pod_that_lands_late_has_to_go_too(story: Story) -> None:
-    story.pod_changed(pod("late", owner="web"), 1)
-    assert story.pods["uid-late"].way is Way.RUNNING
-    assert "shop/late landed on the node" in texts(story)
+def test_a_pod_that_lands_late_has_to_go_too(timeline: Timeline) -> None:
+    timeline.pod_changed(pod("late", owner="web"), 1)
+    assert timeline.pods["uid-late"].state is PodState.RUNNING
+    assert "shop/late landed on the node" in texts(timeline)
 
 
-def test_a_stateful_pod_under_its_old_name_is_another_pod(story: Story) -> None:
-    story.pod_changed(pod("db-0", uid="old", owner="db", owner_kind="StatefulSet"), 1)
-    story.pod_changed(
+def test_a_stateful_pod_under_its_old_name_is_another_pod(timeline: Timeline) -> None:
+    timeline.pod_changed(pod("db-0", uid="old", owner="db", owner_kind="StatefulSet"), 1)
+    timeline.pod_changed(
         pod("db-0", uid="old", owner="db", owner_kind="StatefulSet", evicted=True), 1, deleted=True
     )
-    story.pod_changed(pod("db-0", uid="new", owner="db", owner_kind="StatefulSet", node=OTHER), 2)
-    assert story.pods["old"].replacement_uid == "new"
+    timeline.pod_changed(
+        pod("db-0", uid="new", owner="db", owner_kind="StatefulSet", node=OTHER), 2
+    )
+    assert timeline.pods["old"].replacement_uid == "new"
 
 
-def test_the_cordon_is_told_once_and_only_of_this_node(story: Story) -> None:
-    story.node_changed(node(OTHER, cordoned=True), 1)
-    story.node_changed(node(), 1)
-    story.node_changed(node(cordoned=True), 2)
-    story.node_changed(node(cordoned=True), 3)
-    assert texts(story) == ["node cordoned and tainted"]
-    assert story.cordoned_at == 2
+def test_the_cordon_is_told_once_and_only_of_this_node(timeline: Timeline) -> None:
+    timeline.node_changed(node(OTHER, cordoned=True), 1)
+    timeline.node_changed(node(), 1)
+    timeline.node_changed(node(cordoned=True), 2)
+    timeline.node_changed(node(cordoned=True), 3)
+    assert texts(timeline) == ["node cordoned and tainted"]
+    assert timeline.cordoned_at == 2
 
 
-def test_a_budget_is_told_when_it_opens_or_closes(story: Story) -> None:
-    story.budget_changed(budget("web", healthy=3, desired=2, allowed=1), 0)
-    story.budget_changed(budget("web", healthy=2, desired=2, allowed=0), 1)
-    story.budget_changed(budget("web", healthy=2, desired=2, allowed=0), 2)
-    story.budget_changed(budget("web", healthy=3, desired=2, allowed=1), 3)
-    assert texts(story) == [
+def test_a_budget_is_told_when_it_opens_or_closes(timeline: Timeline) -> None:
+    timeline.budget_changed(budget("web", healthy=3, desired=2, allowed=1), 0)
+    timeline.budget_changed(budget("web", healthy=2, desired=2, allowed=0), 1)
+    timeline.budget_changed(budget("web", healthy=2, desired=2, allowed=0), 2)
+    timeline.budget_changed(budget("web", healthy=3, desired=2, allowed=1), 3)
+    assert texts(timeline) == [
         "budget shop/web lets no more go (2 must stay ready)",
         "budget shop/web lets 1 go (3 ready, 2 required)",
     ]

@@ -38,7 +38,7 @@ class Observed:
     read_bytes: int = 0
 
 
-class Stage(ABC):
+class Target(ABC):
     """One node of it at a time is filled, drained and made as it was."""
 
     kubeconfig: Path
@@ -69,7 +69,7 @@ class Stage(ABC):
         raise BenchmarkError(f"The node {self.node} is not empty after {PATIENCE:.0f} s")
 
 
-class SimulatedStage(Stage):
+class SimulatedTarget(Target):
     """A node of the simulated cluster."""
 
     counts_calls = True
@@ -89,7 +89,7 @@ class SimulatedStage(Stage):
         return Observed(**self._simulation.do("observed"))
 
 
-class RealStage(Stage):
+class RealTarget(Target):
     """A node of a cluster that exists, with pause pods in a namespace of their own."""
 
     def __init__(self, kubeconfig: Path, node: str) -> None:
@@ -134,7 +134,7 @@ class RealStage(Stage):
         return int(node["status"]["allocatable"]["pods"]) - staying
 
     @contextmanager
-    def opened(self) -> Iterator[RealStage]:
+    def opened(self) -> Iterator[RealTarget]:
         """With the namespace and the observer; both, and every trace on the node, go at the end."""
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
         created = self._http.post("/api/v1/namespaces", json=namespace)
@@ -149,7 +149,7 @@ class RealStage(Stage):
             for pod in self._own():
                 path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}"
                 self._http.delete(path)
-            # The last of several stages takes the namespace with it; for the others it is gone.
+            # The last of several targets takes the namespace with it; for the others it is gone.
             self._http.delete(f"/api/v1/namespaces/{NAMESPACE}")
 
     def prepare(self, pods: int) -> None:

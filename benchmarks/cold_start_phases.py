@@ -1,6 +1,6 @@
 """Where a cold start's time goes: the handler's own path, stopped at each stage.
 
-    python -S -P benchmarks/stages.py INSTANCE      (as benchmarks/container.py)
+    python -S -P benchmarks/cold_start_phases.py INSTANCE      (as benchmarks/container.py)
 
 Prints a JSON object: stage → seconds. Its order is that of a cold start; what a stage imports, a
 later one has for nothing.

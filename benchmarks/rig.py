@@ -81,7 +81,7 @@ class Talker:
         return self._process.stdout
 
     def kill(self) -> None:
-        """At once: nobody waits for its answer."""
+        """Kill the process at once; its answer is not needed."""
         self._process.kill()
 
     def hear(self) -> str:

@@ -88,7 +88,7 @@ def measure_real(
 ) -> Storm:
     """The same on the nodes of a cluster that exists, a container for each.
 
-    The pods are bare: nobody makes them anew, so none can be lost.
+    The pods are bare: no controller re-creates them, so none can be lost.
     """
     for target in targets:
         target.prepare(pods)

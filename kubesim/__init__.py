@@ -1,8 +1,8 @@
-"""A Kubernetes API server of our own, for the sandbox and the tests: state in memory, answers like
-kube-apiserver 1.36, a kubelet and just enough controllers that evicted pods come back.
+"""A simulated Kubernetes API server for the sandbox and the tests. Its state is in memory, its
+answers are those of kube-apiserver 1.36. A kubelet and controllers re-create evicted pods.
 
-`SimulatedCluster` is the machine (in one event loop, real or virtual time), `ServedCluster` the
-same machine behind HTTPS, `python -m kubesim` the same as a process.
+`SimulatedCluster` runs in an event loop, in real or virtual time. `ServedCluster` serves it over
+HTTPS from a thread, `python -m kubesim` from a process. README.md has examples.
 """
 
 from kubesim.authentication import EksTokenReview, StaticTokens

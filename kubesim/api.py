@@ -201,7 +201,7 @@ class Api:
             watch.break_now(how)
 
     async def authenticate(self, authorization: str) -> User:
-        """Raises ApiError 401 for a token that nobody knows."""
+        """Raises ApiError 401 for an unknown token."""
         scheme, _, token = authorization.partition(" ")
         if not authorization:
             return ANONYMOUS

@@ -51,7 +51,7 @@ class StaticTokens:
 class EksTokenReview:
     """Asks a webhook about the token, as an EKS control plane asks AWS: POST TokenReview.
 
-    An answer is kept for a few seconds; a webhook that cannot be reached authenticates nobody.
+    An answer is kept for a few seconds; a webhook that cannot be reached authenticates no user.
     """
 
     def __init__(self, url: str, *, verify: ssl.SSLContext | bool = True) -> None:

@@ -297,7 +297,7 @@ def _to_fields_v1(paths: Paths) -> dict[str, Any]:
 
 def updated(old: Obj | None, new: Obj, who: Manager) -> Obj:
     """`new` with the managedFields that follow from a plain write by `who` (its paths aside): what
-    changed is now theirs, and nobody else's."""
+    changed is now owned by this manager alone."""
     before = fields_of(old) if old is not None else frozenset()
     after = fields_of(new)
     changed = frozenset(
@@ -320,10 +320,10 @@ def updated(old: Obj | None, new: Obj, who: Manager) -> Obj:
 def apply(live: Obj | None, applied: Obj, who: Manager, *, force: bool) -> Obj:
     """The object after `who` (its paths aside) applied `applied`.
 
-    Fields that the manager applied before and no longer does, and that nobody else owns, go.
+    Fields that the manager applied before and no longer does, and that no other manager owns, are removed.
 
     Raises:
-        ApiError: 409, somebody else owns a field that would change, and `force` is not set.
+        ApiError: 409, another manager owns a field that would change, and `force` is not set.
     """
     wanted = fields_of(applied)
     mine = replace(who, paths=wanted)

@@ -48,7 +48,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         if timeout is None:
             ready = super().select(STUCK_SECONDS)
             if not ready:
-                message = "Nothing will ever happen again in this virtual loop: who is awaited?"
+                message = "The virtual loop is stuck: no timer is set and no thread works"
                 raise StuckError(message)
             return ready
         self.loop.jump(timeout)

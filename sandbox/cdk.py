@@ -76,7 +76,7 @@ class Cdk:
 
 
 def environment_from(aws: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """This shell's, for package index and proxy, but the sandbox's AWS and nobody else's."""
+    """The shell's environment for package index and proxy, with the sandbox's AWS only."""
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
         # The Node of the project's environment.

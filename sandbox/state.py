@@ -50,7 +50,7 @@ class Kubernetes(msgspec.Struct, frozen=True):
 
     kubeconfig: str  # of an administrator
     token_review_url: str
-    process: Process | None = None  # None: somebody else's cluster
+    process: Process | None = None  # None: a cluster of the user
 
 
 class CastAi(msgspec.Struct, frozen=True):

@@ -145,7 +145,7 @@ class Kubelets(Controller):
     def _make_ready(self, pod: Obj) -> None:
         uid = pod["metadata"]["uid"]
         if uid not in self._running_since:
-            return  # it was made running by somebody else
+            return  # another client has set it to running
         wait = _seconds(pod, READY_SECONDS, DEFAULT_READY_SECONDS)
         left = self._running_since[uid] + wait - asyncio.get_running_loop().time()
         if left > 0:

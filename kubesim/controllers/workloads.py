@@ -291,7 +291,7 @@ class StatefulSetController(_PodOwner):
 
     def _create(self, obj: Obj, name: str) -> None:
         if self.store.get(PODS, obj["metadata"]["namespace"], name) is not None:
-            return  # somebody else's pod has the name
+            return  # a pod of another owner has the name
 
         def edit(pod: Obj) -> None:
             labels = {"statefulset.kubernetes.io/pod-name": name}

@@ -60,7 +60,7 @@ def _options() -> argparse.Namespace:
 
 
 def _write(file: Path, text: str) -> None:
-    """Write as one step, for the owner's eyes: nobody reads half a file, or somebody's key."""
+    """Write as one step, readable by the owner only: the file has the keys."""
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f"{file.name}.{os.getpid()}")
     draft.touch(mode=0o600)

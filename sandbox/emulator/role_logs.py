@@ -7,7 +7,7 @@ from permissions import Permissions
 
 
 def install(permissions: Permissions) -> None:
-    """Stand before the emulator's log writer, which asks nobody."""
+    """Wrap the emulator's log writer, which checks no permission."""
     functions = guard.module("ministack.services.lambda_svc")
     write = guard.function(
         functions, "_emit_lambda_logs", "func", "request_id", "log_text", "error", "duration_ms"

@@ -320,7 +320,8 @@ def updated(old: Obj | None, new: Obj, who: Manager) -> Obj:
 def apply(live: Obj | None, applied: Obj, who: Manager, *, force: bool) -> Obj:
     """The object after `who` (its paths aside) applied `applied`.
 
-    Fields that the manager applied before and no longer does, and that no other manager owns, are removed.
+    Fields that the manager applied before and applies no longer are removed if no other manager
+    owns them.
 
     Raises:
         ApiError: 409, another manager owns a field that would change, and `force` is not set.

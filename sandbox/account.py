@@ -25,7 +25,7 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 def create_administrator(aws: Aws) -> Administrator:
-    """The IAM user who deploys. It is not root, because root is exempt from IAM."""
+    """The IAM user who deploys. It is not root, which is exempt from IAM."""
     iam = aws.iam_as_root()
     iam.create_user(UserName="administrator")
     iam.attach_user_policy(

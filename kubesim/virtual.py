@@ -48,7 +48,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         if timeout is None:
             ready = super().select(STUCK_SECONDS)
             if not ready:
-                message = "The virtual loop is stuck: no timer is set and no thread works"
+                message = "Nothing will ever happen again in this virtual loop: who is awaited?"
                 raise StuckError(message)
             return ready
         self.loop.jump(timeout)

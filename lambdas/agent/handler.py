@@ -34,8 +34,8 @@ from lambdas.common.errors import (
 )
 from lambdas.common.kubernetes_objects import Kube
 from lambdas.common.logs import quiet_libraries
-from lambdas.common.names import AGENT, OWN_ROLE_VARIABLE
-from lambdas.common.temporary_access import CLUSTER_ADMIN, VIEW, Grant
+from lambdas.common.names import AGENT, CLUSTER_ADMIN, OWN_ROLE_VARIABLE, VIEW
+from lambdas.common.temporary_access import Grant
 from lambdas.common.text import cut_lines
 
 if TYPE_CHECKING:

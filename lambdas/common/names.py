@@ -44,6 +44,11 @@ MARKS_ANNOTATION: Final = "castai-eks/marks"
 """On the node of an instance that may return: what the cordon added, so that only that is
 removed."""
 
+CLUSTER_ADMIN: Final = "AmazonEKSClusterAdminPolicy"
+"""EKS access policy for writing RBAC objects, which takes every right that they grant."""
+VIEW: Final = "AmazonEKSViewPolicy"
+"""EKS access policy for reading Deployments, ReplicaSets and pods of a namespace; no Secret."""
+
 METRICS_NAMESPACE: Final = "CastAI/SpotHandler"
 METRICS_SERVICE: Final = "spot-handler"
 """Value of the metrics' dimension `service`."""

@@ -18,15 +18,11 @@ from lambdas.common import aws, retry
 from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.eks import Cluster
 from lambdas.common.errors import AwsRefusedError, CastaiError, RetryableError
-from lambdas.common.names import TEMPORARY_TAG
+from lambdas.common.names import CLUSTER_ADMIN, TEMPORARY_TAG
 
 if TYPE_CHECKING:
     from mypy_boto3_eks import EKSClient
 
-CLUSTER_ADMIN: Final = "AmazonEKSClusterAdminPolicy"
-"""To make RBAC objects one must hold what they grant, so nothing less does for writing."""
-VIEW: Final = "AmazonEKSViewPolicy"
-"""Deployments, ReplicaSets and pods of a namespace; no Secret."""
 
 CALL_PATIENCE: Final = 30.0  # s for one call to EKS with its retries
 KNOWN_AFTER: Final = 60.0  # s until all of a cluster's API servers know a new entry; usually a few

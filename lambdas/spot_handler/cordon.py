@@ -13,8 +13,9 @@ from lambdas.common import retry
 from lambdas.common.clock import Clock
 from lambdas.common.errors import CastaiError, ClusterRefusedError, ClusterUnavailableError
 from lambdas.common.names import MARKS_ANNOTATION
-from lambdas.spot_handler.node_api import Node, NodeApi
+from lambdas.spot_handler.node_api import NodeApi
 from lambdas.spot_handler.notices import Notice
+from lambdas.spot_handler.objects import Node
 from lambdas.spot_handler.taint import DRAIN_LABEL, DRAIN_TAINT, NO_BALANCER_LABEL, same
 
 CONFLICT = 409

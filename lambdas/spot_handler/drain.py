@@ -23,7 +23,8 @@ from lambdas.common.errors import ClusterForbiddenError, ClusterUnavailableError
 from lambdas.common.names import SPOT_HANDLER_GROUP
 from lambdas.spot_handler import evictions, pods
 from lambdas.spot_handler.evictions import EvictionAnswer, Verdict
-from lambdas.spot_handler.node_api import NodeApi, Pod, PodList
+from lambdas.spot_handler.node_api import NodeApi, PodList
+from lambdas.spot_handler.objects import Pod
 from lambdas.spot_handler.pods import Wave
 from lambdas.spot_handler.result import PodCounts, RemainingPod
 

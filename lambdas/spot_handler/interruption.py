@@ -19,9 +19,10 @@ from lambdas.common.errors import ClusterUnavailableError, bug
 from lambdas.spot_handler import cordon, instances, nodes, pods, report
 from lambdas.spot_handler.drain import Drain, Window, is_cordoned
 from lambdas.spot_handler.instances import Instance
-from lambdas.spot_handler.node_api import Node, NodeApi, Pod
+from lambdas.spot_handler.node_api import NodeApi
 from lambdas.spot_handler.nodes import Clusters
 from lambdas.spot_handler.notices import Kind, Notice
+from lambdas.spot_handler.objects import Node, Pod
 from lambdas.spot_handler.report import NodeEvents
 from lambdas.spot_handler.result import CastaiReport, Outcome, Result
 from lambdas.spot_handler.settings import Mode, OnDeadline, Settings

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import re
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -33,8 +32,9 @@ from lambdas.common.kubernetes_answers import (
     retry_after,
     status_of,
 )
-from lambdas.common.names import INSTANCE_ID_PATTERN, SPOT_HANDLER_GROUP
+from lambdas.common.names import SPOT_HANDLER_GROUP
 from lambdas.common.text import cut
+from lambdas.spot_handler.objects import Node, Pod
 
 T = TypeVar("T")
 
@@ -45,85 +45,6 @@ UNAUTHORIZED_LIMIT = 15.0  # s from the first 401 on, until it counts as missing
 SPARE_CONNECTIONS = 4  # beside the evictions: the watch, a list, an event, the event before it
 # s, s, times: idle, interval, count. A quiet watch is usual, so the kernel asks if the peer lives.
 _KEEPALIVE = (10, 3, 3)
-
-
-class OwnerReference(msgspec.Struct, frozen=True, gc=False):
-    kind: str
-    name: str = ""
-    controller: bool | None = None
-
-
-class Metadata(msgspec.Struct, frozen=True, rename="camel"):
-    name: str
-    uid: str = ""
-    namespace: str = ""
-    resource_version: str = ""
-    labels: dict[str, str] | None = None
-    annotations: dict[str, str] | None = None
-    owner_references: tuple[OwnerReference, ...] | None = None
-    deletion_timestamp: str | None = None
-
-
-class Taint(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
-    key: str
-    effect: str
-    value: str = ""
-    time_added: str | None = None
-
-
-class NodeSpec(msgspec.Struct, frozen=True, rename={"provider_id": "providerID"}):
-    provider_id: str = ""
-    unschedulable: bool = False
-    taints: tuple[Taint, ...] | None = None
-
-
-class Node(msgspec.Struct, frozen=True):
-    metadata: Metadata
-    spec: NodeSpec = NodeSpec()
-
-    @property
-    def instance(self) -> str:
-        """The EC2 instance that this node is, in lower case; empty where it is none.
-
-        The AWS cloud provider writes aws:///<availability zone>/<instance id>; all else, such as
-        Fargate's or a fake's, is no instance.
-        """
-        scheme, _, rest = self.spec.provider_id.lower().partition(":///")
-        zone, _, instance = rest.partition("/")
-        if scheme != "aws" or "/" in zone or not re.fullmatch(INSTANCE_ID_PATTERN, instance):
-            return ""
-        return instance
-
-
-class Toleration(msgspec.Struct, frozen=True, gc=False):
-    key: str = ""
-    operator: str = "Equal"
-    value: str = ""
-    effect: str = ""
-
-
-class PodSpec(msgspec.Struct, frozen=True, rename="camel"):
-    priority_class_name: str = ""
-    termination_grace_period_seconds: int | None = None
-    tolerations: tuple[Toleration, ...] | None = None
-
-
-class PodStatus(msgspec.Struct, frozen=True):
-    phase: str = ""
-
-
-class Pod(msgspec.Struct, frozen=True):
-    metadata: Metadata
-    spec: PodSpec = PodSpec()
-    status: PodStatus = PodStatus()
-
-    @property
-    def uid(self) -> str:
-        return self.metadata.uid
-
-    @property
-    def name(self) -> str:
-        return f"{self.metadata.namespace}/{self.metadata.name}"
 
 
 class _ListMetadata(msgspec.Struct, frozen=True, rename={"resource_version": "resourceVersion"}):

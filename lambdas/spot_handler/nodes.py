@@ -14,7 +14,8 @@ from lambdas.common.clock import Clock
 from lambdas.common.eks import Cluster, Token, describe, token_for
 from lambdas.common.errors import AwsRefusedError, ClusterUnavailableError
 from lambdas.spot_handler.instances import Instance
-from lambdas.spot_handler.node_api import Node, NodeApi
+from lambdas.spot_handler.node_api import NodeApi
+from lambdas.spot_handler.objects import Node
 
 if TYPE_CHECKING:
     import botocore.session

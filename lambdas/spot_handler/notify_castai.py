@@ -14,7 +14,8 @@ from lambdas.common.clock import Clock
 from lambdas.common.errors import CastaiError, ClusterForbiddenError
 from lambdas.common.names import AGENT, AGENT_CLUSTER_ID, AGENT_METADATA, CLUSTER_ID_TAG
 from lambdas.spot_handler.instances import Instance
-from lambdas.spot_handler.node_api import Node, NodeApi
+from lambdas.spot_handler.node_api import NodeApi
+from lambdas.spot_handler.objects import Node
 from lambdas.spot_handler.result import CastaiReport, CastaiState
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import math
 from datetime import datetime
 from enum import IntEnum, StrEnum
 
-from lambdas.spot_handler.node_api import Pod, Taint, Toleration
+from lambdas.spot_handler.objects import Pod, Taint, Toleration
 from lambdas.spot_handler.taint import DRAIN_TAINT
 
 GRACE_FLOOR = 1  # s: 0 would drop the object while the container still runs

@@ -14,8 +14,9 @@ from lambdas.common.clock import Clock
 from lambdas.common.errors import CastaiError
 from lambdas.common.names import METRICS_NAMESPACE, METRICS_SERVICE
 from lambdas.common.text import cut
-from lambdas.spot_handler.node_api import Node, NodeApi
+from lambdas.spot_handler.node_api import NodeApi
 from lambdas.spot_handler.notices import Kind, Notice
+from lambdas.spot_handler.objects import Node
 from lambdas.spot_handler.result import Outcome, Result
 
 NO_CLUSTER = "none"  # a CloudWatch dimension must not be empty

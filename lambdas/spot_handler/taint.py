@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lambdas.spot_handler.node_api import Taint
+from lambdas.spot_handler.objects import Taint
 
 DRAIN_TAINT = Taint(key="autoscaling.cast.ai/draining", value="true", effect="NoSchedule")
 DRAIN_LABEL = "autoscaling.cast.ai/draining"

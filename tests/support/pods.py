@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from lambdas.spot_handler.node_api import Node, Pod
+from lambdas.spot_handler.objects import Node, Pod
 
 NODE = "ip-10-0-0-10.eu-central-1.compute.internal"
 

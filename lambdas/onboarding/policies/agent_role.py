@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Final
 
-from lambdas.common.temporary_access import CLUSTER_ADMIN, VIEW
+from lambdas.common.names import CLUSTER_ADMIN, VIEW
 from lambdas.onboarding.policies.document import (
     ROLE_INLINE_LIMIT,
     Document,

@@ -6,8 +6,7 @@ import hashlib
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from lambdas.common.names import CLUSTER_ID_TAG
-from lambdas.common.temporary_access import CLUSTER_ADMIN
+from lambdas.common.names import CLUSTER_ADMIN, CLUSTER_ID_TAG
 from lambdas.onboarding import names
 from lambdas.onboarding.policies.aws import ec2_services
 from lambdas.onboarding.policies.castai_identity import identity_managed_policies

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lambdas.common.errors import PermanentError
-from lambdas.common.temporary_access import CLUSTER_ADMIN, VIEW
+from lambdas.common.names import CLUSTER_ADMIN, VIEW
 from lambdas.onboarding import policies
 from lambdas.onboarding.names import NameRefusedError
 from lambdas.onboarding.policies import (

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambdas.spot_handler.cordon import MARKS_ANNOTATION, cordon_patch, uncordon_patch
-from lambdas.spot_handler.node_api import Node
 from lambdas.spot_handler.notices import Kind, Notice
+from lambdas.spot_handler.objects import Node
 from tests.support.events import INSTANCE
 from tests.support.pods import node
 

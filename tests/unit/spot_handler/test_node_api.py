@@ -19,7 +19,8 @@ from lambdas.common.errors import (
     ClusterUnavailableError,
 )
 from lambdas.common.text import LIMIT
-from lambdas.spot_handler.node_api import Metadata, NodeApi, Pod, WatchEndedError
+from lambdas.spot_handler.node_api import NodeApi, WatchEndedError
+from lambdas.spot_handler.objects import Metadata, Pod
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "kubernetes-1.36"
 LONG = "because " * 1500

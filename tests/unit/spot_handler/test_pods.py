@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambdas.spot_handler import pods
-from lambdas.spot_handler.node_api import Pod
+from lambdas.spot_handler.objects import Pod
 from lambdas.spot_handler.pods import Skip, Wave
 from tests.support.pods import owned_by, pod
 

@@ -27,12 +27,12 @@ def build(app: App, env: Environment | None = None) -> None:
             stack(app, settings, env=env)
     for key, value in settings.app.tags.items():
         Tags.of(app).add(key, value)
-    # A finding that nobody has acknowledged with a reason stops the synth.
+    # A finding without an acknowledged reason stops the synth.
     Validations.of(app).add_plugins(AwsSolutionsChecks(app))
 
 
 def main() -> None:
-    """Synthesise. Exits with 1 and all that is wrong where the settings are."""
+    """Synthesise. Exits with 1 and every fault of the settings."""
     app = App(analytics_reporting=False)  # templates hold what is deployed and nothing else
     try:
         build(app)

@@ -20,7 +20,8 @@ from stacks.settings import Settings
 RESOURCE_TYPE = "Custom::CastEksAgent"
 SERVICE = "castai-agent"
 
-# A removal returns when the namespace is gone: the agent's pods have 30 s to end, finalizers more.
+# A removal returns when the namespace is deleted. The agent's pods have 30 s to end, finalizers
+# need more.
 TIMEOUT = Duration.minutes(5)
 
 _WILDCARDS = {

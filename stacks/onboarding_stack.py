@@ -40,7 +40,7 @@ class OnboardingStack(CastaiStack):
             )
             self._outputs(cluster, properties, onboarding.resource)
             if shares_policy(properties):
-                # Two that write the one policy at the same time would undo each other's work.
+                # Two resources that write the policy at the same time overwrite each other.
                 if sharing:
                     onboarding.resource.node.add_dependency(sharing)
                 sharing = onboarding.resource
@@ -51,11 +51,11 @@ class OnboardingStack(CastaiStack):
         return bool(settings.onboarding.onboard_clusters)
 
     def _after(self, scope: Construct) -> None:
-        """The agent has to run before, and the spot handler's role to exist, where we make them."""
+        """Deploy after the stacks of the agent and of the spot handler's role, where they exist."""
         for stack in (AgentStack, SpotHandlerStack):
             made = scope.node.try_find_child(f"{self.settings.app.name_prefix}-{stack.PART}")
             if isinstance(made, Stack):
-                self.add_stack_dependency(made, reason="the onboarding stands on it")
+                self.add_stack_dependency(made, reason="the onboarding needs it")
 
     def _spot_handler(self, cluster: str) -> dict[str, str]:
         if not self.settings.onboarding.onboard_spot_handler:
@@ -78,10 +78,10 @@ class OnboardingStack(CastaiStack):
 
 
 def _described(properties: dict[str, str]) -> Iterator[Output]:
-    """The attributes that say something, as the properties are."""
+    """The attributes that the resource has with these properties."""
     yield "ClusterId", "CAST AI's id of cluster"
     if properties["Mode"] == "user":
-        yield "UserArn", "The IAM user that CAST AI is for cluster"
+        yield "UserArn", "The IAM user that CAST AI uses for cluster"
         yield "CredentialsSecretArn", "The secret that holds the user's access key for cluster"
     else:
         yield "RoleArn", "The IAM role that CAST AI assumes for cluster"
@@ -90,4 +90,4 @@ def _described(properties: dict[str, str]) -> Iterator[Output]:
     yield "InstanceProfileArn", "The instance profile of the nodes that CAST AI adds to cluster"
     yield "SecurityGroupId", "The security group of the nodes that CAST AI adds to cluster"
     if "ApiKeySecret" not in properties:
-        yield "NextStep", "What is left to do by hand for cluster"
+        yield "NextStep", "What to do by hand for cluster"

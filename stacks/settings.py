@@ -47,7 +47,7 @@ RoleName = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9_+=,.@-]{1,64}$", title="an IAM role name (up to 64 characters)")
 ]
 ClusterName = Annotated[str, Meta(pattern=CLUSTER_NAME_PATTERN, title="an EKS cluster name")]
-# A source that begins with "aws." cannot be published by anyone but AWS: it would be no drill.
+# Only AWS can publish events of a source that begins with "aws.": it would be no drill.
 DrillSource = Annotated[
     str,
     Meta(pattern=r"^(?!aws\.)[A-Za-z0-9_./-]{1,256}$", title='an event source that is not "aws.…"'),
@@ -132,8 +132,8 @@ class AppSettings(Group, frozen=True, kw_only=True):
     bundling: Annotated[
         Literal["lambda", "local"],
         Meta(
-            description="What the functions' zips are built for: AWS Lambda (arm64), or this "
-            "machine's own processor and Python, for the sandbox."
+            description="Target of the functions' zips: AWS Lambda (arm64), or the processor and "
+            "Python of this machine, for the sandbox."
         ),
     ] = "lambda"
 
@@ -144,8 +144,8 @@ class FunctionSettings(Group, frozen=True, kw_only=True):
     python: Annotated[
         Literal["3.14", "3.13", "3.12", "3.11"],
         Meta(
-            description="Python of the functions' runtime. The zips hold its bytecode where this "
-            "machine has that Python, or uv can fetch it."
+            description="Python of the functions' runtime. The zips hold bytecode where this "
+            "machine has that Python or uv can fetch it."
         ),
     ] = LAMBDA_PYTHON
     log_level: spot.LogLevelSetting = default(spot.Settings, "log_level")
@@ -156,7 +156,7 @@ class FunctionSettings(Group, frozen=True, kw_only=True):
         tuple[SubnetId, ...],
         Meta(
             description="Private subnets of the functions, for clusters whose endpoint is private; "
-            "docs/operations.md lists what they have to reach. Empty: no VPC."
+            "docs/operations.md lists the endpoints that they need. Empty: no VPC."
         ),
     ] = ()
     security_group_ids: Annotated[
@@ -168,7 +168,7 @@ class FunctionSettings(Group, frozen=True, kw_only=True):
         if bool(self.subnet_ids) != bool(self.security_group_ids):
             yield (
                 ("subnetIds", "securityGroupIds"),
-                "a function in a VPC needs both, one outside neither",
+                "give both for functions in a VPC, or neither",
             )
 
 
@@ -179,7 +179,7 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
         tuple[ClusterName, ...],
         Meta(
             description="EKS clusters whose nodes are drained. Empty: every cluster of the account "
-            "and region that lets the role in."
+            "and region that gives the role access."
         ),
     ] = ()
     cluster_access: Annotated[
@@ -189,8 +189,8 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
             "cluster. Needs the cluster's authentication mode `API` or `API_AND_CONFIG_MAP`. "
             "For a cluster with `CONFIG_MAP` alone set `castai:onboardByCluster` to "
             '`{"old": {"ClusterAccess": "aws-auth"}}` where it is onboarded, else this to false '
-            "for all clusters. With false the onboarding lets the role in, or you map it to the "
-            f"group `{SPOT_HANDLER_GROUP}`."
+            "for all clusters. With false the onboarding gives the role access, or you map it to "
+            f"the group `{SPOT_HANDLER_GROUP}`."
         ),
     ] = True
     mode: spot.ModeSetting = default(spot.Settings, "mode")
@@ -224,16 +224,16 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
     drill_sources: Annotated[
         tuple[DrillSource, ...],
         Meta(
-            description="Event sources of your own whose events are handled like those of AWS: "
-            "nobody may publish as `aws.ec2`, so a drill needs one."
+            description="Your own event sources, whose events are handled like those of EC2. A "
+            "drill needs one, because only AWS can publish as `aws.ec2`."
         ),
     ] = ()
     uncordon_returned: Annotated[
         bool,
         Meta(
-            description="Take the marks off the node of a spot instance that EC2 stopped or "
-            "hibernated and starts again. The function is then called for every instance that "
-            "starts in the region."
+            description="Uncordon the node of a spot instance that EC2 stopped or hibernated and "
+            "starts again. The function is then called for every instance that starts in the "
+            "region."
         ),
     ] = False
     memory_mb: Annotated[
@@ -242,31 +242,35 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
     snap_start: Annotated[
         bool,
         Meta(
-            description="Start from a snapshot (SnapStart): shorter cold starts. It has a price, "
-            "and some regions lack it."
+            description="Start from a snapshot (SnapStart), which shortens cold starts. AWS "
+            "charges for it, and some regions do not have it."
         ),
     ] = False
     tracing: Annotated[bool, Meta(description="Trace invocations with X-Ray.")] = False
     reserved_concurrency: Annotated[
         AtLeastOne | None,
         Meta(
-            description="Executions kept for, and at most given to, the function. A notice is one."
+            description="Concurrent executions that are reserved for the function, and its limit. "
+            "A notice is one execution."
         ),
     ] = None
     alarm_topic_arn: Annotated[
-        TopicArn | None, Meta(description="SNS topic that is told of alarms.")
+        TopicArn | None, Meta(description="SNS topic that gets the alarms.")
     ] = None
     alarm_email: Annotated[
-        Email | None, Meta(description="Or: an address; a topic is created for it.")
+        Email | None, Meta(description="E-mail address that gets the alarms by a new topic.")
     ] = None
 
     def contradictions(self) -> Iterator[Contradiction]:
         if self.alarm_topic_arn and self.alarm_email:
-            yield ("alarmTopicArn", "alarmEmail"), "give one: the topic may have the subscription"
+            yield (
+                ("alarmTopicArn", "alarmEmail"),
+                "give one of them: the address can subscribe to the topic",
+            )
         if self.spot_role == "import" and self.spot_role_regions:
             yield (
                 ("spotRole", "spotRoleRegions"),
-                "regions belong to the stack that creates the role, not to one that imports it",
+                "give regions to the stack that creates the role: an imported role is not changed",
             )
 
 
@@ -276,13 +280,13 @@ class CastaiSettings(Group, frozen=True, kw_only=True):
     api_key_secret: Annotated[
         SecretId | None,
         Meta(
-            description="Secrets Manager secret that holds CAST AI's API key. The key itself is in "
-            "no setting, template or log."
+            description="Secrets Manager secret with CAST AI's API key. No setting, template or "
+            "log holds the key itself."
         ),
     ] = None
     api_key_kms_key: Annotated[
         KmsKeyArn | None,
-        Meta(description="The KMS key of that secret, unless it is AWS's own."),
+        Meta(description="KMS key of that secret. Empty: AWS's own."),
     ] = None
     api_url: Annotated[
         str,
@@ -505,9 +509,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     def entry_clusters(self) -> tuple[str, ...]:
         """Clusters whose access entry for the spot handler's role its own stack makes.
 
-        The listed and the onboarded ones alike: an entry that changed its owner with a list would
-        be made twice, or be missed until the next deployment. Where the onboarding goes by
-        `aws-auth`, it maps the role there: the cluster may have no access entries.
+        It makes those of listed and of onboarded clusters: an entry whose owner changes with a list
+        would be made twice, or be missing until the next deployment. Where the onboarding uses
+        `aws-auth`, it maps the role there, because the cluster may have no access entries.
         """
         if not self.spot_handler.cluster_access:
             return ()
@@ -525,7 +529,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         )
 
     def contradictions(self) -> Iterator[Contradiction]:
-        """Those of each group, and those that only two groups together show."""
+        """Faults of each group, and those that only two groups together show."""
         for name in groups():
             yield from getattr(self, name).contradictions()
         if self.agent.agent_clusters and not self.castai.api_key_secret:
@@ -553,7 +557,7 @@ class Settings(Struct, frozen=True, kw_only=True):
                 )
 
     def _clusters_of_one_id(self) -> Iterator[Contradiction]:
-        """CloudFormation's ids have letters and digits only, and no hash here: they must stay."""
+        """CloudFormation's ids have letters and digits only, and these ids have no hash."""
         for keys, clusters in (
             (("agentClusters",), self.agent.agent_clusters),
             (("onboardClusters",), self.onboarding.onboard_clusters),
@@ -651,7 +655,7 @@ class Settings(Struct, frozen=True, kw_only=True):
                     )
 
     def _spot_lambda_contradictions(self, cluster: str) -> Iterator[Contradiction]:
-        """What of ours CAST AI could change, where it manages a spot function of its own."""
+        """Names of this app that CAST AI could change, where it manages its own spot function."""
         if fault := onboarding.fault_of_spot_role(self.spot_handler.spot_role_name):
             yield ("spotRoleName", "onboardProperties"), f"{cluster}: {fault}"
         if self.app.name_prefix.startswith("cast-"):

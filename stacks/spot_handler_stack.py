@@ -20,8 +20,7 @@ from stacks.constructs.spot_role import SpotRole
 from stacks.constructs.spot_rules import SpotRules
 from stacks.settings import Settings
 
-# From the notice to the interruption. Nothing older is worth running: the handler would only find
-# that the instance is gone.
+# From the notice to the interruption. The handler cannot do anything for an older notice.
 NOTICE = Duration.seconds(120)
 
 # The handler stops at the notice's deadline by itself; the rest covers its start and its report.
@@ -117,7 +116,7 @@ class SpotHandlerStack(CastaiStack):
         )
 
     def _warn_of_sources(self) -> None:
-        """Here alone: the other functions' cold starts delay a deployment, and no drain."""
+        """Warn in this stack only: cold starts of the other functions delay no drain."""
         target = self.settings.target
         if target.compiler is None:
             Annotations.of(self).add_warning_v2(
@@ -128,7 +127,7 @@ class SpotHandlerStack(CastaiStack):
             )
 
     def _castai(self) -> dict[str, str]:
-        """Where and with which key CAST AI is told of interruptions; nothing without a key."""
+        """URL and API key secret for reports to CAST AI; nothing without a secret."""
         castai = self.settings.castai
         if castai.api_key_secret is None:
             return {}
@@ -144,7 +143,7 @@ class SpotHandlerStack(CastaiStack):
         return lambda_.Alias(self, "Live", alias_name="live", version=function.current_version)
 
     def _cluster_access(self, role: iam.IRole) -> None:
-        """Let the role into the clusters, as a member of the group and no more."""
+        """Give the role access to the clusters, as a member of the group only."""
         for cluster in self.settings.entry_clusters:
             eks.CfnAccessEntry(
                 self,
@@ -165,6 +164,10 @@ class SpotHandlerStack(CastaiStack):
                 f"Its role; clusters that are not listed map it to the group {group}",
             ),
             ("LogGroupName", function.own_log_group.log_group_name, "Its log"),
-            ("FailureQueueUrl", failures.queue_url, "Notices that were given up, with the reason"),
+            (
+                "FailureQueueUrl",
+                failures.queue_url,
+                "Notices that were not handled, and why",
+            ),
         ):
             CfnOutput(self, name, value=value, description=description)

@@ -128,7 +128,7 @@ def _code(bundle: Bundle) -> lambda_.Code:
 
 @jsii.implements(ILocalBundling)
 class _LocalBundling:
-    """CDK's door to bundling on this machine. An error ends the synth: there is no other way."""
+    """Bundling on this machine, for CDK. An error ends the synth."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle

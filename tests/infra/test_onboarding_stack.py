@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 from cfnlint.api import ManualArgs, lint
+from msgspec import structs, to_builtins
 
 from lambdas.common.names import OWN_ROLE_VARIABLE
 from lambdas.common.own_stack import STACK_ID
+from lambdas.common.properties import default, names
 from lambdas.onboarding import steps
 from lambdas.onboarding.context import Context
 from lambdas.onboarding.properties import Onboarding, faults_of
 from stacks.constructs.bundling import LAMBDA, Bundle
 from stacks.constructs.cluster_onboarding import RESOURCE_TYPE
-from stacks.settings import Settings, SettingsError
+from stacks.settings import ONBOARD_PROPERTIES, Settings, SettingsError, groups
 from tests.infra.conftest import ROOT, Assembly, Stack, Synthesise
 from tests.infra.test_agent_stack import text
 from tests.infra.test_checks import ACCEPTED, REGIONS
@@ -122,15 +124,17 @@ class TestResource:
         assert found == {"blue": tags | {"stage": "prod"}, "green": tags}
 
     def test_every_property_can_be_set(self) -> None:
-        """A property that no setting reaches would be for nobody."""
-        settings = Settings.from_context(PLAIN).onboarding
-        reached = {name.removeprefix("onboard") for name in settings.__struct_encode_fields__}
-        known = set(Onboarding.__struct_encode_fields__)
-        by_other_ways = {
-            "ClusterName", "ApiUrl", "ApiKeySecret", "SpotHandlerRoleArn", "SpotHandlerEntry",
-            "ClusterId", "PrincipalArn", "SecurityGroup", "Tags",
-        }  # fmt: skip
-        assert known - by_other_ways <= reached
+        """In the JSON, or by a setting that exists."""
+        fields = structs.fields(Onboarding)
+        in_json = {
+            each.encode_name: to_builtins(default(Onboarding, each.name))
+            for each in fields
+            if each.encode_name not in ONBOARD_PROPERTIES.elsewhere
+        } | {"SecurityGroup": "create"}
+        settings = Settings.from_context(PLAIN | {"castai:onboardProperties": in_json})
+        assert in_json.items() <= settings.onboarding_properties("blue").items()
+        known = {name for group in groups().values() for name in names(group)}
+        assert set(ONBOARD_PROPERTIES.elsewhere.values()) <= known
 
     def test_a_releases_code_sends_an_update(self, plain: Stack, synthesise: Synthesise) -> None:
         """Not its target: who deploys from another machine sends none."""
@@ -184,10 +188,10 @@ class TestResource:
 
 
 def _any_context() -> Context:
-    wish = Onboarding(cluster_name="blue", cluster_id="12345678-1234-1234-1234-123456789012")
+    onboarding = Onboarding(cluster_name="blue", cluster_id="12345678-1234-1234-1234-123456789012")
     nothing: Any = None
     return Context(
-        onboarding=wish, place=nothing, resource="", clients=nothing, api=None, door=nothing,
+        onboarding=onboarding, place=nothing, resource="", clients=nothing, api=None, door=nothing,
         deadline=0, agent_problem=lambda _: "",
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lambdas.agent import handler as connect
+from lambdas.agent import handler as agent
 from lambdas.common.errors import CastaiError
 from lambdas.common.own_stack import STACK_ID
 from lambdas.onboarding import handler as onboarding
@@ -22,11 +22,12 @@ class LambdaContext:
         return 600_000
 
 
-@pytest.fixture(params=[connect, onboarding], ids=["connect", "onboarding"])
+@pytest.fixture(params=[agent, onboarding], ids=["agent", "onboarding"])
 def handler(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """A handler that is not to get as far as its clients."""
     module: ModuleType = request.param
-    monkeypatch.setattr(module, "means", lambda: pytest.fail("it went on"))
+    name = "dependencies" if module is agent else "means"
+    monkeypatch.setattr(module, name, lambda: pytest.fail("it went on"))
     monkeypatch.setenv(STACK_ID, OWN)
     return module
 

@@ -108,7 +108,10 @@ def test_all_faults_are_named_at_once_with_what_is_allowed() -> None:
         'castai:mode: give drain, cordon or dry-run, not "drian"; did you mean drain?',
         'castai:spotRoleRegions: give a list; each entry an AWS region, not ["europe"] (at `$[0]`)',
         'castai:memoryMb: give a whole number from 128 to 10240, not "lots"',
-        "castai:alarmTopicArn and castai:alarmEmail: give one: the topic may have the subscription",
+        (
+            "castai:alarmTopicArn and castai:alarmEmail: give one of them: the address can "
+            "subscribe to the topic"
+        ),
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -12,13 +12,11 @@ import typer
 from msgspec import structs
 
 from cli import session, show
-from lambdas.common import api_key
 from lambdas.common.errors import CastaiError, PermanentError
 from lambdas.common.names import AGENT, AGENT_CLUSTER_ID, AGENT_METADATA
 from lambdas.onboarding import preflight, steps
+from lambdas.onboarding import session as onboarding_session
 from lambdas.onboarding.context import Context, Facts
-from lambdas.onboarding.handler import context_of
-from lambdas.onboarding.kubernetes_session import Door
 from lambdas.onboarding.ledger import Action, Ledger, Row, first_line
 from lambdas.onboarding.policies import Mode, Permissions
 from lambdas.onboarding.properties import Kind, Onboarding, Request, parse
@@ -65,7 +63,7 @@ def plan(
     region: session.Region = None,
 ) -> None:
     """What onboard would change. Writes nothing; exit status 2 if something is in the way."""
-    wish = _wish(
+    wanted = _wanted(
         cluster,
         mode=mode,
         cluster_id=cluster_id,
@@ -74,7 +72,7 @@ def plan(
         adopt=adopt,
         properties=properties,
     )
-    with _context(wish, region) as ctx:
+    with _context(wanted, region) as ctx:
         rows = steps.plan(replace(ctx, plan_only=True))
     show.rows(rows)
     if any(row.action is Action.CONFLICT for row in rows):
@@ -93,7 +91,7 @@ def onboard(
     region: session.Region = None,
 ) -> None:
     """Give CAST AI access to the cluster. Again is the same as once."""
-    wish = _wish(
+    wanted = _wanted(
         cluster,
         mode=mode,
         cluster_id=cluster_id,
@@ -102,7 +100,7 @@ def onboard(
         adopt=adopt,
         properties=properties,
     )
-    with _context(wish, region) as ctx:
+    with _context(wanted, region) as ctx:
         show.rows(steps.onboard(ctx))
         show.facts(steps.attributes(ctx))
 
@@ -120,8 +118,8 @@ def offboard(
 ) -> None:
     """Take CAST AI's access away, and all that onboard made. Things of others stay."""
     given = _properties(cluster, cluster_id, api_key_secret, properties)
-    wish = parse(given, complete=False)
-    with _context(wish, region, Kind.DELETE, resource) as ctx:
+    wanted = parse(given, complete=False)
+    with _context(wanted, region, Kind.DELETE, resource) as ctx:
         rows = steps.plan_offboard(replace(ctx, discover=True))
     planned = [row for row in rows if row.action is Action.DELETE]
     if not planned:
@@ -133,7 +131,7 @@ def offboard(
         return
     if not yes:
         typer.confirm(f"Remove CAST AI's access to {cluster}, made by {resource}?", abort=True)
-    with _context(wish, region, Kind.DELETE, resource) as ctx:
+    with _context(wanted, region, Kind.DELETE, resource) as ctx:
         done = steps.offboard(replace(ctx, discover=True))
     shown = [] if yes else rows  # what was shown before the question is not shown again
     if others := [row for row in done if row not in shown]:
@@ -160,13 +158,13 @@ def status(
     """
     chosen = {"Permissions": permissions.value} | ({"Mode": mode.value} if mode else {})
     chosen |= _properties(cluster, cluster_id, api_key_secret, properties)
-    wish = parse(chosen, complete=False)
-    with _context(wish, region) as ctx:
+    wanted = parse(chosen, complete=False)
+    with _context(wanted, region) as ctx:
         look = replace(ctx, plan_only=True, discover=True)
         preflight.look_back(look)
         look.facts.cluster_id = look.facts.cluster_id or _agents_id(look)
-        modes = (wish.mode,) if "Mode" in chosen else preflight.own_modes(look)
-        may_compare = look.facts.cluster and (wish.cluster_id or ctx.api) and len(modes) == 1
+        modes = (wanted.mode,) if "Mode" in chosen else preflight.own_modes(look)
+        may_compare = look.facts.cluster and (wanted.cluster_id or ctx.api) and len(modes) == 1
         onboarding, rows = _compared(look, modes[0]) if may_compare else _listed(look)
         found = {
             "Cluster": _state(look),
@@ -182,7 +180,7 @@ def status(
 
 def _compared(look: Context, mode: Mode) -> tuple[str, list[Row]]:
     """What differs from what onboard would make in this mode."""
-    wish = structs.replace(
+    wanted = structs.replace(
         look.onboarding,
         mode=mode,
         cluster_id=look.facts.cluster_id or None,
@@ -190,7 +188,7 @@ def _compared(look: Context, mode: Mode) -> tuple[str, list[Row]]:
     )
     try:
         rows = steps.plan(
-            replace(look, onboarding=wish, discover=False, ledger=Ledger(), facts=Facts())
+            replace(look, onboarding=wanted, discover=False, ledger=Ledger(), facts=Facts())
         )
     except CastaiError as error:
         return first_line(error), []
@@ -246,7 +244,7 @@ def _seen(look: Context) -> str:
     return f"cluster {seen.status}, agent {seen.agent_status}"
 
 
-def _wish(
+def _wanted(
     cluster: str,
     *,
     mode: Mode,
@@ -296,19 +294,16 @@ def parsed(properties: list[str] | None) -> dict[str, Any]:
 
 @contextmanager
 def _context(
-    wish: Onboarding,
+    wanted: Onboarding,
     region: str | None,
     kind: Kind = Kind.UPDATE,
     resource: str = session.RESOURCE,
 ) -> Iterator[Context]:
-    """A run as the user, who has access to the cluster already; both doors close after it."""
-    tools = session.means(region)
-    until = tools.clock.now() + session.RUN_TIME
-    request = Request(kind=kind, onboarding=wish, resource=resource)
-    with ExitStack() as ways_out:
-        api = None
-        if wish.api_key_secret:
-            key = api_key.read(tools.clients.secrets, wish.api_key_secret)
-            api = ways_out.enter_context(tools.open_api(key, wish.api_url, tools.clock, until))
-        door = ways_out.enter_context(Door(tools.own_role, until=until, token=tools.token))
-        yield context_of(request, tools, api, door, until=until)
+    """The context of a run with the user's own identity and access."""
+    deps = session.dependencies(region)
+    until = deps.clock.now() + session.RUN_TIME
+    request = Request(kind=kind, onboarding=wanted, resource=resource)
+    secret = wanted.api_key_secret
+    key = onboarding_session.read_key(deps, secret, until=until) if secret else None
+    with onboarding_session.opened(request, deps, key=key, until=until) as ctx:
+        yield ctx

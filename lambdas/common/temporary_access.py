@@ -1,16 +1,16 @@
-"""This process's own access to a cluster's Kubernetes API, for as long as it works and no longer.
+"""This process's own access to a cluster's Kubernetes API: an access entry that does not stay.
 
-Where the cluster has access entries, one is made for our own principal and removed on every way
-out. A process that was killed leaves its entry behind: it is known by its tag, and replaced and
-removed by the next run. An entry that somebody else made is used as it is and stays.
+Where the cluster has access entries, one is created for this process's principal and deleted on
+every way out. A process that was killed leaves its entry behind. The next run finds it by its tag,
+replaces it and deletes it. An entry that another tool created is used as it is and stays.
 
-Clusters with `aws-auth` only need a mapping made by hand: docs/manual-onboarding.md.
+Clusters that read only `aws-auth` need a mapping that is added by hand: docs/manual-onboarding.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -39,10 +39,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Grant:
-    """What we give ourselves: a policy of EKS, for the cluster or for some namespaces."""
+    """What the entry allows: an access policy of EKS, for the cluster or for some namespaces."""
 
     policy: str = CLUSTER_ADMIN
     namespaces: Sequence[str] = ()
+    """None: the whole cluster."""
 
 
 @contextmanager
@@ -54,15 +55,15 @@ def temporary_access(
     *,
     clock: Clock = SYSTEM,
 ) -> Iterator[float]:
-    """Have access to the cluster inside the `with`; `principal_arn` is our own role or user.
+    """Give `principal_arn`, this process's own identity, access to the cluster inside the `with`.
 
-    Yields until when (epoch seconds) the cluster may still refuse us: `refusals_pass_until` of
-    `Kube`.
-    Raises AwsRefusedError or AwsUnavailableError. An error while the entry is removed is raised
-    too, unless there is one already: then it is added to that as a note.
+    Yields until when (epoch seconds) the cluster may still refuse the new entry:
+    `refusals_pass_until` of `Kube`.
+    Raises AwsRefusedError or AwsUnavailableError. When the body fails and the entry cannot be
+    deleted, the error of the body is raised with a note about the entry.
     """
     entry = _Entry(eks, cluster, principal_arn, clock)
-    if "API" not in cluster.authentication_mode or entry.is_somebody_elses():
+    if "API" not in cluster.authentication_mode or entry.is_foreign():
         yield 0.0
         return
     try:
@@ -71,20 +72,28 @@ def temporary_access(
         yield clock.now() + KNOWN_AFTER
     except BaseException as error:
         try:
-            entry.delete()
+            entry.delete_surely()
         except CastaiError as second:
             error.add_note(f"Remove access entry {principal_arn} by hand as well: {second}")
         raise
     else:
-        entry.delete()
+        entry.delete_surely()
+
+
+def access_for(
+    eks: EKSClient, principal_arn: str, grant: Grant | None = None, *, clock: Clock = SYSTEM
+) -> Callable[[Cluster], AbstractContextManager[float]]:
+    """`temporary_access` for the cluster that is still to be given: for a `KubernetesSession`."""
+    return lambda cluster: temporary_access(eks, cluster, principal_arn, grant, clock=clock)
 
 
 def begin_wait(
     eks: EKSClient, cluster: Cluster, principal_arn: str, grant: Grant, *, clock: Clock = SYSTEM
 ) -> float:
-    """Have access to the cluster until `end_wait`, over several invocations; again is no write.
+    """Have access to the cluster until `end_wait`, over several invocations.
 
-    Returns until when (epoch seconds) the cluster may still refuse us.
+    A second call writes nothing.
+    Returns until when (epoch seconds) the cluster may still refuse the new entry.
     Raises AwsRefusedError or AwsUnavailableError.
     """
     if "API" not in cluster.authentication_mode:
@@ -102,7 +111,7 @@ def begin_wait(
 def end_wait(
     eks: EKSClient, cluster: Cluster, principal_arn: str, *, clock: Clock = SYSTEM
 ) -> None:
-    """Remove the entry of `begin_wait`, if there is one.
+    """Delete the entry of `begin_wait`, if there is one.
 
     Raises AwsRefusedError or AwsUnavailableError.
     """
@@ -112,7 +121,7 @@ def end_wait(
 
 
 class _NotYetError(RetryableError):
-    """EKS has not heard of the entry that was made a moment ago."""
+    """EKS does not know the new entry yet."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +133,8 @@ class _Entry:
     principal: str
     clock: Clock
 
-    def is_somebody_elses(self) -> bool:
-        """Whether there is an entry that a person, or another tool, made."""
+    def is_foreign(self) -> bool:
+        """Whether the entry exists and a person or another tool created it."""
         tags = self.tags()
         return tags is not None and TEMPORARY_TAG not in tags
 
@@ -145,10 +154,10 @@ class _Entry:
         return answer["accessEntry"].get("tags", {})
 
     def create(self, purpose: str = "true") -> None:
-        """Make the entry, in the place of one that a killed run left behind.
+        """Create the entry. It replaces one that a killed run left behind.
 
-        EKS binds an entry to the principal's unique id: it does nothing for a principal of the same
-        ARN that was made since (EKS API reference, AccessEntry, principalArn).
+        EKS binds an entry to the principal's unique id. An old entry does nothing for a principal
+        of the same ARN that was created later (EKS API reference, AccessEntry, principalArn).
         """
         try:
             self._create(purpose)
@@ -188,8 +197,15 @@ class _Entry:
             again_on=_MISSING,
         )
 
+    def delete_surely(self) -> None:
+        """Delete the entry; a refused call is made a second time."""
+        try:
+            self.delete()
+        except AwsRefusedError:
+            self.delete()
+
     def delete(self) -> None:
-        """Remove the entry; gone is fine, and so is a cluster that is gone."""
+        """Delete the entry. It is no error when the entry or the cluster does not exist."""
         try:
             self._call(
                 "eks:DeleteAccessEntry",

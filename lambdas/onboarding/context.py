@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from lambdas.common import aws, retry
 from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.eks import Cluster
 from lambdas.common.errors import AwsRefusedError, PermanentError, RetryableError
+from lambdas.common.kubernetes_objects import Kube
+from lambdas.common.kubernetes_session import KubernetesSession
 from lambdas.common.names import CLUSTER_ID_TAG
 from lambdas.onboarding import ownership
 from lambdas.onboarding.ledger import Ledger
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from mypy_boto3_iam import IAMClient
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_secretsmanager import SecretsManagerClient
-
-    from lambdas.common.kubernetes_objects import Kube
 
 T = TypeVar("T")
 
@@ -61,16 +61,6 @@ class Key:
 
     id: str
     secret: str = field(repr=False)
-
-
-class ClusterDoor(Protocol):
-    """The way to a cluster's Kubernetes API for as long as a run works."""
-
-    def kube(self, ctx: Context) -> Kube:
-        """A client; opening the door the first time may mean to grant ourselves access."""
-
-    def close(self) -> None:
-        """Take our own access back. Raises CastaiError where that cannot be done."""
 
 
 @dataclass
@@ -110,7 +100,7 @@ class Context:
     resource: str
     clients: Clients
     api: CastaiApi | None
-    door: ClusterDoor
+    kubernetes: KubernetesSession
     deadline: float
     """Epoch seconds at which the run stops waiting; the time to undo comes after it."""
     agent_problem: Callable[[Kube], str]
@@ -170,7 +160,7 @@ class Context:
 
     def kube(self) -> Kube:
         """A client for the cluster's Kubernetes API."""
-        return self.door.kube(self)
+        return self.kubernetes.kube(self.cluster)
 
     def ask(self, what: str, call: Callable[[], T], *, again_on: Collection[str] = ()) -> T:
         """One AWS call; `what` is its name in IAM. Error codes in `again_on` pass with time.

@@ -146,7 +146,7 @@ def onboard(ctx: Context) -> list[Row]:
             step.apply(ctx)
         retired = _retire(ctx)
         ctx.ledger.step = "leave the cluster"
-        ctx.door.close()
+        ctx.kubernetes.close()
     except CastaiError as error:
         raise _undone(ctx, _explained(ctx, error)) from error
     except Exception as error:

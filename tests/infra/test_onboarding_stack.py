@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from cfnlint.api import ManualArgs, lint
 
+from lambdas.common.names import OWN_ROLE_VARIABLE
 from lambdas.common.own_stack import STACK_ID
 from lambdas.onboarding import steps
 from lambdas.onboarding.context import Context
-from lambdas.onboarding.handler import OWN_ROLE
 from lambdas.onboarding.properties import Onboarding, faults_of
 from stacks.constructs.bundling import LAMBDA, Bundle
 from stacks.constructs.cluster_onboarding import RESOURCE_TYPE
@@ -185,7 +185,7 @@ def _any_context() -> Context:
     wish = Onboarding(cluster_name="blue", cluster_id="12345678-1234-1234-1234-123456789012")
     nothing: Any = None
     return Context(
-        onboarding=wish, place=nothing, resource="", clients=nothing, api=None, door=nothing,
+        onboarding=wish, place=nothing, resource="", clients=nothing, api=None, kubernetes=nothing,
         deadline=0, agent_problem=lambda _: "",
     )  # fmt: skip
 
@@ -207,7 +207,7 @@ class TestFunction:
         for function in own_functions(plain):
             variables = function["Environment"]["Variables"]
             powertools = {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_LOG_LEVEL"}
-            assert set(variables) == {OWN_ROLE, STACK_ID} | powertools
+            assert set(variables) == {OWN_ROLE_VARIABLE, STACK_ID} | powertools
             assert variables[STACK_ID] == {"Ref": "AWS::StackId"}
 
     def test_the_framework_logs_no_request(self, plain: Stack) -> None:

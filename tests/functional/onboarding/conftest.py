@@ -27,12 +27,13 @@ from kubesim.authentication import User
 from lambdas.common import aws
 from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import Clock
-from lambdas.common.eks import Token
+from lambdas.common.eks import Cluster, Token
+from lambdas.common.kubernetes_objects import Kube, connect
 from lambdas.common.names import CLUSTER_TAG
 from lambdas.onboarding import handler, policies
 from lambdas.onboarding.context import Clients, Place
-from lambdas.onboarding.handler import Means
 from lambdas.onboarding.policies import Document, Scope
+from lambdas.onboarding.session import Dependencies
 from sandbox.castai_api.server import running
 from sandbox.castai_api.state import State
 from tests.functional.onboarding.eks import ACCOUNT, FakeEks, FakeLambda, refusal
@@ -275,13 +276,13 @@ class Scene:
         (instance,) = ec2_backends[ACCOUNT][REGION].get_multi_instances_by_id([node])
         instance._state.name = state
 
-    def means(self) -> Means:
+    def dependencies(self) -> Dependencies:
         rights = Rights(self.ec2, self.eks, self.eks.region, self.documents)
 
         def client(of: Any, service: str) -> Any:
             return Watched(of, service, self.writes, rights)
 
-        return Means(
+        return Dependencies(
             clients=Clients(
                 iam=client(self.iam, "iam"),
                 ec2=client(self.ec2, "ec2"),
@@ -295,7 +296,7 @@ class Scene:
                 key, url, clock=clock, deadline=until
             ),
             agent_problem=lambda _kube: self.agent,
-            token=lambda _cluster: Token(lambda: "k8s-aws-v1.test"),
+            open_kube=_open_kube,
             clock=self.time.clock,
         )
 
@@ -341,7 +342,7 @@ class Scene:
                 api_key_secret=given.get("ApiKeySecret"),
             ).values()
         ]
-        return handler.respond(event, self.means(), remaining=REMAINING)
+        return handler.respond(event, self.dependencies(), remaining=REMAINING)
 
     def create(self, *, resource: str = "Prod", **changes: Any) -> dict[str, Any]:
         """The attributes."""
@@ -459,6 +460,16 @@ class Scene:
                 for r in iam.list_roles()["Roles"]
             },
         }
+
+
+def _open_kube(cluster: Cluster, clock: Clock, until: float, refusals_pass_until: float) -> Kube:
+    return connect(
+        cluster,
+        Token(lambda: "k8s-aws-v1.test"),
+        clock=clock,
+        until=until,
+        refusals_pass_until=refusals_pass_until,
+    )
 
 
 def _tags(thing: Any) -> dict[str, str]:

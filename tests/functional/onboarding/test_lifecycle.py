@@ -15,7 +15,7 @@ from lambdas.common import aws, retry, temporary_access
 from lambdas.common.errors import CastaiError
 from lambdas.common.names import FORMER_IDS_TAG
 from lambdas.common.temporary_access import TEMPORARY_TAG
-from lambdas.onboarding import handler
+from lambdas.onboarding import handler, session
 from lambdas.onboarding.in_use import InUseError
 from lambdas.onboarding.steps import UNDO_TIME, InTheWayError, OffboardError, StepFailedError
 from tests.functional.onboarding.conftest import (
@@ -784,16 +784,16 @@ class TestThrottling:
                 raise error
             return scene.secrets.get_secret_value(**arguments)
 
-        means = scene.means()
-        secrets: Any = _Proxy(means.clients.secrets, get_secret_value=read)
-        tools = replace(means, clients=replace(means.clients, secrets=secrets))
+        deps = scene.dependencies()
+        secrets: Any = _Proxy(deps.clients.secrets, get_secret_value=read)
+        deps = replace(deps, clients=replace(deps.clients, secrets=secrets))
         event = scene.event("Create", scene.properties())
-        assert handler.respond(event, tools, remaining=REMAINING)["Data"]["Mode"] == "user"
+        assert handler.respond(event, deps, remaining=REMAINING)["Data"]["Mode"] == "user"
         assert scene.time.slept > 0
 
     @pytest.mark.usefixtures("scene")
     def test_of_the_question_who_we_are(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(handler, "SYSTEM", Time().clock)
+        monkeypatch.setattr(session, "SYSTEM", Time().clock)
         throttled = [AWSResponse("https://sts.invalid", 400, {}, None)] * 3
         for each in throttled:
             each._content = b"<ErrorResponse><Error><Code>Throttling</Code></Error></ErrorResponse>"
@@ -803,7 +803,7 @@ class TestThrottling:
 
         emitter = aws.session().events
         emitter.register_first("before-send.sts.GetCallerIdentity", answer)  # type: ignore[attr-defined]
-        assert handler.means_of(OWN_ROLE).place.account == ACCOUNT
+        assert session.dependencies_of(OWN_ROLE).place.account == ACCOUNT
         assert throttled == []
 
 
@@ -957,7 +957,7 @@ class TestNeighbours:
         scene.update(wish, **other)  # one of them changes it for all
         document, tags = scene.snapshot()["policies"][SHARED]
         assert "CreateNodeRole" not in json.dumps(document)
-        with pytest.raises(CastaiError, match=r"Permissions=current.*the same for every cluster"):
+        with pytest.raises(CastaiError, match=r"Permissions=standard.*the same for every cluster"):
             stage.update(wish, resource="Stage", **wish, RotationId="2")
         stage.update(wish, resource="Stage", **other)
         assert scene.snapshot()["policies"][SHARED] == (document, tags)
@@ -1190,7 +1190,7 @@ def test_the_functions_role_covers_every_call(scene: Scene) -> None:
     scene.documents = [{"Version": "2012-10-17", "Statement": []}]
     with pytest.raises(CastaiError, match="Allow secretsmanager:GetSecretValue"):
         handler.respond(
-            scene.event("Create", scene.properties()), scene.means(), remaining=REMAINING
+            scene.event("Create", scene.properties()), scene.dependencies(), remaining=REMAINING
         )
 
 

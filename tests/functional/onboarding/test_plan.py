@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from lambdas.common.castai import CastaiApi
+from lambdas.common.kubernetes_session import KubernetesSession, existing_access
 from lambdas.onboarding import steps
 from lambdas.onboarding.context import Context
-from lambdas.onboarding.handler import context_of
 from lambdas.onboarding.in_use import InUseError
-from lambdas.onboarding.kubernetes_session import Door
 from lambdas.onboarding.ledger import Action, Row
 from lambdas.onboarding.properties import parse_request
+from lambdas.onboarding.session import context_of
 from tests.functional.onboarding.conftest import API_KEY, Scene
 
 SPOT = {"SpotHandlerRoleArn": "arn:aws:iam::123456789012:role/CastLambdaRoleForSpot"}
@@ -23,12 +23,14 @@ MODES = pytest.mark.parametrize("mode", ["user", "cross-account-role"])
 
 
 def context(scene: Scene, ways_out: ExitStack, kind: str = "Create", **changes: Any) -> Context:
-    tools = scene.means()
+    deps = scene.dependencies()
     until = scene.time.now + 600
     api = ways_out.enter_context(CastaiApi(API_KEY, scene.castai_url))
-    door = ways_out.enter_context(Door(None, until=until, token=tools.token))
+    kubernetes = ways_out.enter_context(
+        KubernetesSession(existing_access, until=until, open_kube=deps.open_kube)
+    )
     request = parse_request(scene.event(kind, scene.properties(**changes)))
-    return context_of(request, tools, api, door, until=until)
+    return context_of(request, deps, api, kubernetes, until=until)
 
 
 def plan(scene: Scene, **changes: Any) -> list[Row]:

@@ -26,7 +26,8 @@ class LambdaContext:
 def handler(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """A handler that is not to get as far as its clients."""
     module: ModuleType = request.param
-    monkeypatch.setattr(module, "means", lambda: pytest.fail("it went on"))
+    clients = "means" if module is connect else "dependencies"
+    monkeypatch.setattr(module, clients, lambda: pytest.fail("it went on"))
     monkeypatch.setenv(STACK_ID, OWN)
     return module
 

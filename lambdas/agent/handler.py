@@ -21,6 +21,7 @@ from lambdas.agent.properties import Agent, cluster_of, parse
 from lambdas.agent.readiness import Readiness
 from lambdas.common import api_key, aws, own_stack, retry, temporary_access
 from lambdas.common import eks as clusters
+from lambdas.common.aws_calls import AwsCalls
 from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.eks import Cluster
@@ -64,10 +65,6 @@ OpenApi = Callable[[str, str, Clock, float], CastaiApi]
 
 class AgentResourceError(CastaiError):
     """The reason that CloudFormation shows: what failed, and what could not be undone."""
-
-
-class _NotYetAllowedError(RetryableError):
-    """EKS does not know our right yet, or there is none."""
 
 
 @dataclass(frozen=True)
@@ -233,16 +230,9 @@ def _new_cluster(tools: Means, name: str) -> Cluster:
 
     That policy is made with the cluster's resource, a moment before the first request.
     """
-
-    def describe() -> Cluster:
-        try:
-            return _cluster(tools, name)
-        except AwsRefusedError as error:
-            if error.code == _DENIED:
-                raise _NotYetAllowedError(str(error)) from error
-            raise
-
-    return retry.call(describe, until=tools.clock.now() + RIGHTS_KNOWN_AFTER, clock=tools.clock)
+    until = tools.clock.now() + RIGHTS_KNOWN_AFTER
+    calls = AwsCalls(tools.clock, until=lambda: until)
+    return calls.retrying({_DENIED}).run(lambda: _cluster(tools, name))
 
 
 def _patiently(tools: Means, call: Callable[[], T]) -> T:

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
-from lambdas.common import aws, retry
+from lambdas.common.aws_calls import MISSING, AwsCalls
 from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.eks import Cluster
-from lambdas.common.errors import AwsRefusedError, CastaiError, RetryableError
+from lambdas.common.errors import AwsRefusedError, CastaiError
 from lambdas.common.names import TEMPORARY_TAG
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ KNOWN_AFTER: Final = 60.0  # s until all of a cluster's API servers know a new e
 
 _WAITING: Final = "waiting"  # value of the tag: the entry has its policy
 _EXISTS: Final = "ResourceInUseException"
-_MISSING: Final = "ResourceNotFoundException"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -120,10 +118,6 @@ def end_wait(
         entry.delete()
 
 
-class _NotYetError(RetryableError):
-    """EKS does not know the new entry yet."""
-
-
 @dataclass(frozen=True)
 class _Entry:
     """The calls to EKS about one entry."""
@@ -138,20 +132,18 @@ class _Entry:
         tags = self.tags()
         return tags is not None and TEMPORARY_TAG not in tags
 
+    @property
+    def _calls(self) -> AwsCalls:
+        return AwsCalls(self.clock, until=lambda: self.clock.now() + CALL_PATIENCE)
+
     def tags(self) -> Mapping[str, str] | None:
-        """The entry's tags; None where there is no entry."""
-        try:
-            answer = self._call(
-                "eks:DescribeAccessEntry",
-                lambda: self.eks.describe_access_entry(
-                    clusterName=self.cluster.name, principalArn=self.principal
-                ),
-            )
-        except AwsRefusedError as error:
-            if error.code == _MISSING:
-                return None
-            raise
-        return answer["accessEntry"].get("tags", {})
+        """The entry's tags; None where the entry does not exist."""
+        answer = self._calls.find(
+            self.eks.describe_access_entry,
+            clusterName=self.cluster.name,
+            principalArn=self.principal,
+        )
+        return answer["accessEntry"].get("tags", {}) if answer else None
 
     def create(self, purpose: str = "true") -> None:
         """Create the entry. It replaces one that a killed run left behind.
@@ -160,41 +152,35 @@ class _Entry:
         of the same ARN that was created later (EKS API reference, AccessEntry, principalArn).
         """
         try:
-            self._create(purpose)
+            self._create(self._calls, purpose)
         except AwsRefusedError as error:
             if error.code != _EXISTS:
                 raise
             self.delete()
-            self._create(purpose, again_on=_EXISTS)
+            self._create(self._calls.retrying({_EXISTS}), purpose)
 
-    def _create(self, purpose: str, *, again_on: str = "") -> None:
-        self._call(
-            "eks:CreateAccessEntry",
-            lambda: self.eks.create_access_entry(
-                clusterName=self.cluster.name,
-                principalArn=self.principal,
-                type="STANDARD",
-                tags={TEMPORARY_TAG: purpose},
-            ),
-            again_on=again_on,
+    def _create(self, calls: AwsCalls, purpose: str) -> None:
+        calls.call(
+            self.eks.create_access_entry,
+            clusterName=self.cluster.name,
+            principalArn=self.principal,
+            type="STANDARD",
+            tags={TEMPORARY_TAG: purpose},
         )
 
     def associate(self, grant: Grant) -> None:
         """Give the entry its policy."""
         partition = self.cluster.arn.split(":")[1]
-        self._call(
-            "eks:AssociateAccessPolicy",
-            lambda: self.eks.associate_access_policy(
-                clusterName=self.cluster.name,
-                principalArn=self.principal,
-                policyArn=f"arn:{partition}:eks::aws:cluster-access-policy/{grant.policy}",
-                accessScope=(
-                    {"type": "namespace", "namespaces": list(grant.namespaces)}
-                    if grant.namespaces
-                    else {"type": "cluster"}
-                ),
+        self._calls.retrying(MISSING).call(
+            self.eks.associate_access_policy,
+            clusterName=self.cluster.name,
+            principalArn=self.principal,
+            policyArn=f"arn:{partition}:eks::aws:cluster-access-policy/{grant.policy}",
+            accessScope=(
+                {"type": "namespace", "namespaces": list(grant.namespaces)}
+                if grant.namespaces
+                else {"type": "cluster"}
             ),
-            again_on=_MISSING,
         )
 
     def delete_surely(self) -> None:
@@ -206,25 +192,8 @@ class _Entry:
 
     def delete(self) -> None:
         """Delete the entry. It is no error when the entry or the cluster does not exist."""
-        try:
-            self._call(
-                "eks:DeleteAccessEntry",
-                lambda: self.eks.delete_access_entry(
-                    clusterName=self.cluster.name, principalArn=self.principal
-                ),
-            )
-        except AwsRefusedError as error:
-            if error.code != _MISSING:
-                raise
-
-    def _call(self, what: str, call: Callable[[], T], *, again_on: str = "") -> T:
-        def once() -> T:
-            try:
-                with aws.explained(what):
-                    return call()
-            except AwsRefusedError as error:
-                if error.code == again_on:
-                    raise _NotYetError(str(error)) from error
-                raise
-
-        return retry.call(once, until=self.clock.now() + CALL_PATIENCE, clock=self.clock)
+        self._calls.find(
+            self.eks.delete_access_entry,
+            clusterName=self.cluster.name,
+            principalArn=self.principal,
+        )

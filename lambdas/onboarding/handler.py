@@ -78,13 +78,14 @@ def respond(event: Mapping[str, Any], deps: Dependencies, *, remaining: float) -
         if request.kind is Kind.DELETE:
             _log(properties, steps.offboard(ctx))
             return {"PhysicalResourceId": request.physical_id}
-        _log(properties, steps.onboard(ctx))
+        done = steps.onboard(ctx)
+        _log(properties, done.rows)
         place = deps.place
         return {
             "PhysicalResourceId": names.physical_id(
                 place.account, place.region, properties.cluster_name
             ),
-            "Data": steps.attributes(ctx),
+            "Data": done.attributes,
         }
 
 

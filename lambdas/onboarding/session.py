@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 from lambdas.common import agent_status, api_key, aws, retry, temporary_access
+from lambdas.common.aws_calls import AwsCalls
 from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.kubernetes_objects import Kube
@@ -54,12 +55,8 @@ def dependencies_of(own_role: str | None) -> Dependencies:
     session = aws.session()
     region = aws.region(session)
     sts = session.client("sts", config=aws.CONFIG)
-
-    def ask() -> Mapping[str, str]:
-        with aws.explained("sts:GetCallerIdentity"):
-            return sts.get_caller_identity()  # type: ignore[return-value]
-
-    caller = retry.call(ask, until=SYSTEM.now() + CALL_PATIENCE, clock=SYSTEM)
+    calls = AwsCalls(SYSTEM, until=lambda: SYSTEM.now() + CALL_PATIENCE)
+    caller = calls.call(sts.get_caller_identity)
     return Dependencies(
         clients=Clients(
             iam=session.client("iam", config=aws.CONFIG),

@@ -150,7 +150,7 @@ class TestResource:
     def test_outputs_are_described_and_name_attributes_that_exist(
         self, plain: Stack, full: Stack
     ) -> None:
-        attributes = set(steps.attributes(_any_context()))
+        attributes = set(steps.attributes(_any_context(), steps.Results()))
         for stack in (plain, full):
             for output in stack.template["Outputs"].values():
                 assert len(output["Description"]) > 10

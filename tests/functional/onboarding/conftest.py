@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import boto3
@@ -41,7 +41,7 @@ from tests.functional.onboarding.rights import Rights
 
 REGION = "eu-central-1"
 OWN_ROLE = f"arn:aws:iam::{ACCOUNT}:role/castai-onboarding"
-API_KEY = "castai-api-key-that-nobody-may-see"
+API_KEY = "castai-api-key-of-the-tests"
 API_KEY_SECRET = "castai/api-key"
 REMAINING = 600.0  # s: the function's time-out
 STACK = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/castai-onboarding/1b2c"
@@ -65,7 +65,7 @@ class Users:
     def __init__(self) -> None:
         self.admits: Callable[[], bool] = lambda: False
         self.refusals = 0
-        """So many times more, an API server has not heard of the entry yet."""
+        """How many more times an API server does not know the entry yet."""
 
     async def authenticate(self, token: str) -> User | None:
         if token != "k8s-aws-v1.test" or not self.admits():
@@ -98,14 +98,21 @@ class Writes:
     deleted: list[dict[str, str]] = field(default_factory=list)
     """Users and roles that IAM names once more among those that have a policy."""
     just_before: dict[str, Callable[[], object]] = field(default_factory=dict)
-    """By write: what another run does between our look and this write. It happens once."""
+    """By write: what another run does between our read and this write. It happens once."""
+
+
+@cache
+def client_meta(service: str) -> Any:
+    """The names of a client's methods in the service's API; the fakes have none."""
+    return boto3.client(service, region_name=REGION).meta  # type: ignore[call-overload]
 
 
 class Watched:
-    """A client that asks IAM first, whose writes are counted, and fail where told."""
+    """A client that checks the rights first, counts its writes, and fails where a fault says so."""
 
     def __init__(self, client: Any, service: str, writes: Writes, rights: Rights) -> None:
         self._client, self._service = client, service
+        self.meta = client_meta(service)
         self._writes, self._rights = writes, rights
 
     def __getattr__(self, name: str) -> Any:
@@ -122,6 +129,8 @@ class Watched:
             self._rights.check(self._service, name, arguments)
             return method(**arguments) if reads else self._write(name, method, arguments)
 
+        call.__name__ = name
+        call.__self__ = self  # type: ignore[attr-defined]
         return call
 
     def _write(self, name: str, method: Any, arguments: dict[str, Any]) -> Any:
@@ -147,7 +156,7 @@ class Watched:
         return answer
 
     def _late(self, listing: Any) -> Any:
-        """IAM hears late of a deletion: its lists still name what is gone."""
+        """IAM's lists name a deleted user or role for a while."""
 
         def listed(**arguments: Any) -> Any:
             answer = listing(**arguments)
@@ -199,7 +208,7 @@ class Time:
 
 @dataclass
 class Scene:
-    """Everything that the handler works with, and a look at all of it."""
+    """Everything that the handler works with, and the state of all of it."""
 
     iam: Any
     ec2: Any

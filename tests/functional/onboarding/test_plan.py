@@ -1,4 +1,4 @@
-"""A plan writes nothing, anywhere, and says what the run then does."""
+"""A plan writes nothing and shows what the run then does."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def plan(scene: Scene, **changes: Any) -> list[Row]:
 
 
 def changes_of(rows: list[Row]) -> list[tuple[str, Action]]:
-    """What changes, without ids that are made up on the way."""
+    """What changes, without ids that a plan does not know."""
     return [
         (row.thing, row.action)
         for row in rows
@@ -53,16 +53,16 @@ def test_a_plan_says_what_the_run_then_does(scene: Scene, mode: str) -> None:
     scene.castai.register(
         {"eks": {"accountId": "123456789012", "region": "eu-central-1", "clusterName": "prod"}}
     )
-    wish = {"Mode": mode, "ClusterId": scene.cluster_id, **SPOT}
+    wanted = {"Mode": mode, "ClusterId": scene.cluster_id, **SPOT}
     before, calls = scene.snapshot(), len(scene.castai.log)
-    planned = plan(scene, **wish)
+    planned = plan(scene, **wanted)
     assert scene.writes.done == []
     assert scene.snapshot() == before
     assert {entry.method for entry in scene.castai.log[calls:]} <= {"GET"}
     with ExitStack() as ways_out:
-        done = steps.onboard(context(scene, ways_out, **wish))
+        done = steps.onboard(context(scene, ways_out, **wanted)).rows
     assert changes_of(done) == changes_of(planned)
-    assert changes_of(plan(scene, **wish)) == []
+    assert changes_of(plan(scene, **wanted)) == []
 
 
 def test_a_plan_for_a_cluster_that_castai_does_not_know_registers_nothing(scene: Scene) -> None:

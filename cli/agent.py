@@ -35,16 +35,16 @@ ApiKeySecret = Annotated[
 ]
 Manifest = Annotated[
     Path | None,
-    typer.Option(exists=True, dir_okay=False, help="Use this manifest; it has to be read-only."),
+    typer.Option(exists=True, dir_okay=False, help="Use this manifest; it must be read-only."),
 ]
 FromCastai = Annotated[
-    bool, typer.Option("--from-castai", help="Use CAST AI's own manifest; read-only too.")
+    bool, typer.Option("--from-castai", help="Use CAST AI's own manifest; it must be read-only.")
 ]
 
 
 @agent_app.callback()
 def _group() -> None:
-    """Keep `render` a command of its own: typer would merge a single one into the group."""
+    """Keeps `render` a subcommand: typer would merge a single command into the group."""
 
 
 def connect(
@@ -56,7 +56,7 @@ def connect(
     properties: Properties = None,
     region: session.Region = None,
 ) -> None:
-    """Put the agent into the cluster and wait until CAST AI sees it."""
+    """Install the agent in the cluster and wait until CAST AI sees it."""
     wanted = _properties(cluster, api_key_secret, properties)
     with _session(wanted, region) as at:
         text = _text(at.api, manifest, from_castai=from_castai)
@@ -95,7 +95,7 @@ def render(
     manifest: Manifest = None,
     properties: Properties = None,
 ) -> None:
-    """Print the agent's objects for kubectl, without the key, and prove that they only read."""
+    """Print the agent's objects for kubectl, without the key, and check that they only read."""
     wanted = _properties(cluster, "not-read", properties)
     text = manifest.read_text(encoding="utf-8") if manifest else None
     objects = lifecycle.objects_of(wanted, Place(account_id, region, cluster), "", text)

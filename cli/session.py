@@ -12,7 +12,7 @@ from lambdas.onboarding.session import Dependencies, dependencies_of
 RESOURCE: Final = "castai-eks"
 """Owner of what the CLI creates, as a stack's resource is the owner of what it creates."""
 
-RUN_TIME: Final = 900.0  # s; what the custom resource's function has at most
+RUN_TIME: Final = 900.0  # s, as Lambda gives the custom resource's function
 
 Cluster = Annotated[str, typer.Argument(help="Name of the EKS cluster.")]
 Region = Annotated[

@@ -16,34 +16,35 @@ from lambdas.agent import lifecycle, read_only, readiness
 from lambdas.agent.apply import Changes
 from lambdas.agent.manifest import Place
 from lambdas.agent.properties import Agent, parse
-from lambdas.common import api_key, kubernetes_objects
+from lambdas.common import api_key
 from lambdas.common import eks as clusters
 from lambdas.common.castai import CastaiApi
 from lambdas.common.eks import Cluster
 from lambdas.common.errors import PermanentError
 from lambdas.common.kubernetes_objects import Kube
+from lambdas.common.kubernetes_session import KubernetesSession, existing_access
 from lambdas.common.names import AGENT
-from lambdas.onboarding.handler import Means
+from lambdas.onboarding.session import Dependencies
 
 agent_app = typer.Typer(help="The agent's manifest.", no_args_is_help=True)
 
-PAUSE: Final = 5.0  # s between two looks at the agent
+PAUSE: Final = 5.0  # s between two checks of the agent
 
 ApiKeySecret = Annotated[
     str, typer.Option(help="Secrets Manager secret (name or ARN) with CAST AI's API key.")
 ]
 Manifest = Annotated[
     Path | None,
-    typer.Option(exists=True, dir_okay=False, help="Use this manifest; it has to be read-only."),
+    typer.Option(exists=True, dir_okay=False, help="Use this manifest; it must be read-only."),
 ]
 FromCastai = Annotated[
-    bool, typer.Option("--from-castai", help="Use CAST AI's own manifest; read-only too.")
+    bool, typer.Option("--from-castai", help="Use CAST AI's own manifest; it must be read-only.")
 ]
 
 
 @agent_app.callback()
 def _group() -> None:
-    """Keep `render` a command of its own: typer would merge a single one into the group."""
+    """Keeps `render` a subcommand: typer would merge a single command into the group."""
 
 
 def connect(
@@ -55,21 +56,21 @@ def connect(
     properties: Properties = None,
     region: session.Region = None,
 ) -> None:
-    """Put the agent into the cluster and wait until CAST AI sees it."""
-    agent = _agent(cluster, api_key_secret, properties)
-    with _session(agent, region) as at:
+    """Install the agent in the cluster and wait until CAST AI sees it."""
+    wanted = _properties(cluster, api_key_secret, properties)
+    with _session(wanted, region) as at:
         text = _text(at.api, manifest, from_castai=from_castai)
         done = lifecycle.connect(
             at.kube,
             at.api,
             lifecycle.place(at.cluster),
-            lifecycle.objects_of(agent, lifecycle.place(at.cluster), at.key, text),
+            lifecycle.objects_of(wanted, lifecycle.place(at.cluster), at.key, text),
             owner=session.RESOURCE,
             until=at.until,
         )
         _print(done.changes)
         typer.echo(f"CAST AI's id of the cluster: {done.cluster_id}")
-        _wait(at, done.cluster_id, agent.ready_within)
+        _wait(at, done.cluster_id, wanted.ready_within)
 
 
 def disconnect(
@@ -80,11 +81,10 @@ def disconnect(
     """Remove the agent that connect installed, its namespace last."""
     if not yes:
         typer.confirm(f"Remove the castai-agent from {cluster}?", abort=True)
-    tools = session.means(region)
-    until = tools.clock.now() + session.RUN_TIME
-    found = clusters.describe(tools.clients.eks, cluster, region=tools.place.region)
-    with kubernetes_objects.connect(found, tools.token(found), until=until) as client:
-        _print(lifecycle.disconnect(client, owner=session.RESOURCE, until=until))
+    deps = session.dependencies(region)
+    until = deps.clock.now() + session.RUN_TIME
+    with _kube(deps, _described(deps, cluster), until) as kube:
+        _print(lifecycle.disconnect(kube, owner=session.RESOURCE, until=until))
 
 
 @agent_app.command()
@@ -95,19 +95,19 @@ def render(
     manifest: Manifest = None,
     properties: Properties = None,
 ) -> None:
-    """Print the agent's objects for kubectl, without the key, and prove that they only read."""
-    agent = _agent(cluster, "not-read", properties)
+    """Print the agent's objects for kubectl, without the key, and check that they only read."""
+    wanted = _properties(cluster, "not-read", properties)
     text = manifest.read_text(encoding="utf-8") if manifest else None
-    objects = lifecycle.objects_of(agent, Place(account_id, region, cluster), "", text)
+    objects = lifecycle.objects_of(wanted, Place(account_id, region, cluster), "", text)
     read_only.prove(objects, namespace=AGENT)
     typer.echo(lifecycle.to_yaml(lifecycle.without_key(objects)), nl=False)
 
 
 @dataclass(frozen=True)
 class _At:
-    """A cluster and CAST AI, both open."""
+    """A cluster and CAST AI's API, both open."""
 
-    tools: Means
+    deps: Dependencies
     cluster: Cluster
     kube: Kube
     api: CastaiApi
@@ -116,21 +116,34 @@ class _At:
 
 
 @contextmanager
-def _session(wish: Agent, region: str | None) -> Iterator[_At]:
-    tools = session.means(region)
-    until = tools.clock.now() + session.RUN_TIME
-    key = api_key.read(tools.clients.secrets, wish.api_key_secret)
-    cluster = clusters.describe(tools.clients.eks, wish.cluster_name, region=tools.place.region)
+def _session(properties: Agent, region: str | None) -> Iterator[_At]:
+    deps = session.dependencies(region)
+    until = deps.clock.now() + session.RUN_TIME
+    key = api_key.read(deps.clients.secrets, properties.api_key_secret)
+    cluster = _described(deps, properties.cluster_name)
     with (
-        kubernetes_objects.connect(cluster, tools.token(cluster), until=until) as client,
-        tools.open_api(key, wish.api_url, tools.clock, until) as api,
+        _kube(deps, cluster, until) as kube,
+        deps.open_api(key, properties.api_url, deps.clock, until) as api,
     ):
-        yield _At(tools, cluster, client, api, key, until)
+        yield _At(deps, cluster, kube, api, key, until)
+
+
+def _described(deps: Dependencies, cluster: str) -> Cluster:
+    return clusters.describe(deps.clients.eks, cluster, region=deps.place.region)
+
+
+@contextmanager
+def _kube(deps: Dependencies, cluster: Cluster, until: float) -> Iterator[Kube]:
+    """The cluster's API with the user's own access: no command grants access."""
+    with KubernetesSession(
+        existing_access, until=until, open_kube=deps.open_kube, clock=deps.clock
+    ) as opened:
+        yield opened.kube(cluster)
 
 
 def _wait(at: _At, cluster_id: str, seconds: float) -> None:
-    """Look until the agent is there. Raises PermanentError with what is wrong after `seconds`."""
-    clock = at.tools.clock
+    """Wait until the agent is ready. Raises PermanentError with what is wrong after `seconds`."""
+    clock = at.deps.clock
     end = min(clock.now() + seconds, at.until)
     while not (found := readiness.look(at.kube, at.api, cluster_id)).ready:
         if clock.now() >= end:
@@ -139,7 +152,7 @@ def _wait(at: _At, cluster_id: str, seconds: float) -> None:
     typer.echo(found.sentence)
 
 
-def _agent(cluster: str, api_key_secret: str, properties: list[str] | None) -> Agent:
+def _properties(cluster: str, api_key_secret: str, properties: list[str] | None) -> Agent:
     given: Mapping[str, Any] = parsed(properties)
     return parse({"ClusterName": cluster, "ApiKeySecret": api_key_secret, **given})
 

@@ -28,7 +28,7 @@ def show(
     name = names.credentials_secret_name(cluster)
     if not yes:
         typer.confirm(f"Print the secret key of {cluster} to this terminal?", abort=True, err=True)
-    secrets = session.means(region).clients.secrets
+    secrets = session.dependencies(region).clients.secrets
     with aws.translated_errors("secretsmanager:GetSecretValue"):
         answer = secrets.get_secret_value(SecretId=name)
     typer.echo(answer["SecretString"])

@@ -1,10 +1,10 @@
-"""`castai-eks onboard | offboard | plan | status`: the custom resource's steps from a terminal."""
+"""`castai-eks onboard | offboard | plan | status`: the steps of the custom resource."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -12,13 +12,11 @@ import typer
 from msgspec import structs
 
 from cli import session, show
-from lambdas.common import api_key
 from lambdas.common.errors import CastaiError, PermanentError
 from lambdas.common.names import AGENT, AGENT_CLUSTER_ID, AGENT_METADATA
 from lambdas.onboarding import preflight, steps
+from lambdas.onboarding import session as onboarding_session
 from lambdas.onboarding.context import Context, Facts
-from lambdas.onboarding.handler import context_of
-from lambdas.onboarding.kubernetes_session import Door
 from lambdas.onboarding.ledger import Action, Ledger, Row, first_line
 from lambdas.onboarding.policies.scope import Mode, Permissions
 from lambdas.onboarding.properties import Kind, Onboarding, Request, parse
@@ -31,7 +29,7 @@ ApiKeySecret = Annotated[
     str | None, typer.Option(help="Secrets Manager secret (name or ARN) with CAST AI's API key.")
 ]
 PermissionsOption = Annotated[Permissions, typer.Option(help="How much CAST AI may do.")]
-Adopt = Annotated[bool, typer.Option(help="Take over what another tool made.")]
+Adopt = Annotated[bool, typer.Option(help="Take over what another tool created.")]
 Properties = Annotated[
     list[str] | None,
     typer.Option(
@@ -39,15 +37,15 @@ Properties = Annotated[
         "-p",
         metavar="NAME=VALUE",
         help="Any other property of the custom resource, such as Path=/castai/ or "
-        "RequireAgent=false; lists and maps as JSON. Repeatable.",
+        "RequireAgent=false; lists and maps as JSON. May be given several times.",
     ),
 ]
 ResourceOption = Annotated[
     str,
     typer.Option(
         metavar="STACK/LOGICAL-ID",
-        help="Remove what this resource of a stack made, as the rows name it. For a resource that "
-        "CloudFormation has forgotten; one that is still in its stack is removed by the stack.",
+        help="Remove what this resource of a stack created, as the rows name it. Use it for a "
+        "resource that CloudFormation has forgotten; a stack removes its own resources.",
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -65,7 +63,7 @@ def plan(
     region: session.Region = None,
 ) -> None:
     """What onboard would change. Writes nothing; exit status 2 if something is in the way."""
-    wish = _wish(
+    wanted = _wanted(
         cluster,
         mode=mode,
         cluster_id=cluster_id,
@@ -74,7 +72,7 @@ def plan(
         adopt=adopt,
         properties=properties,
     )
-    with _context(wish, region) as ctx:
+    with _context(wanted, region) as ctx:
         rows = steps.plan(replace(ctx, plan_only=True))
     show.rows(rows)
     if any(row.action is Action.CONFLICT for row in rows):
@@ -92,8 +90,8 @@ def onboard(
     properties: Properties = None,
     region: session.Region = None,
 ) -> None:
-    """Give CAST AI access to the cluster. Again is the same as once."""
-    wish = _wish(
+    """Give CAST AI access to the cluster. A second run changes nothing."""
+    wanted = _wanted(
         cluster,
         mode=mode,
         cluster_id=cluster_id,
@@ -102,9 +100,10 @@ def onboard(
         adopt=adopt,
         properties=properties,
     )
-    with _context(wish, region) as ctx:
-        show.rows(steps.onboard(ctx))
-        show.facts(steps.attributes(ctx))
+    with _context(wanted, region) as ctx:
+        done = steps.onboard(ctx)
+        show.rows(done.rows)
+        show.facts(done.attributes)
 
 
 def offboard(
@@ -118,10 +117,10 @@ def offboard(
     yes: Yes = False,
     region: session.Region = None,
 ) -> None:
-    """Take CAST AI's access away, and all that onboard made. Things of others stay."""
+    """Remove CAST AI's access and all that onboard created. Things of others stay."""
     given = _properties(cluster, cluster_id, api_key_secret, properties)
-    wish = parse(given, complete=False)
-    with _context(wish, region, Kind.DELETE, resource) as ctx:
+    wanted = parse(given, complete=False)
+    with _context(wanted, region, Kind.DELETE, resource) as ctx:
         rows = steps.plan_offboard(replace(ctx, discover=True))
     planned = [row for row in rows if row.action is Action.DELETE]
     if not planned:
@@ -133,9 +132,9 @@ def offboard(
         return
     if not yes:
         typer.confirm(f"Remove CAST AI's access to {cluster}, made by {resource}?", abort=True)
-    with _context(wish, region, Kind.DELETE, resource) as ctx:
+    with _context(wanted, region, Kind.DELETE, resource) as ctx:
         done = steps.offboard(replace(ctx, discover=True))
-    shown = [] if yes else rows  # what was shown before the question is not shown again
+    shown = [] if yes else rows  # shown before the question
     if others := [row for row in done if row not in shown]:
         show.rows(others)
     typer.echo(f"Things removed: {sum(row.action is Action.DELETE for row in done)}")
@@ -145,7 +144,7 @@ def status(
     cluster: session.Cluster,
     *,
     mode: Annotated[
-        Mode | None, typer.Option(help="What CAST AI acts as; by default what is there.")
+        Mode | None, typer.Option(help="What CAST AI acts as; by default the identity that exists.")
     ] = None,
     cluster_id: ClusterId = None,
     api_key_secret: ApiKeySecret = None,
@@ -153,20 +152,21 @@ def status(
     properties: Properties = None,
     region: session.Region = None,
 ) -> None:
-    """The cluster, the agent, CAST AI's view of both, and how far the onboarding is.
+    """Show the cluster, the agent, their status at CAST AI, and how far the onboarding is.
 
-    No option is needed. With --cluster-id or --api-key-secret the onboarding is compared with what
-    onboard would make by these options; without them, what castai-eks made is listed.
+    No option is needed. With --cluster-id or --api-key-secret the account is compared with what
+    onboard would create with these options; without them, what castai-eks created is listed.
     """
     chosen = {"Permissions": permissions.value} | ({"Mode": mode.value} if mode else {})
     chosen |= _properties(cluster, cluster_id, api_key_secret, properties)
-    wish = parse(chosen, complete=False)
-    with _context(wish, region) as ctx:
+    wanted = parse(chosen, complete=False)
+    with _context(wanted, region) as ctx:
         look = replace(ctx, plan_only=True, discover=True)
-        preflight.look_back(look)
-        look.facts.cluster_id = look.facts.cluster_id or _agents_id(look)
-        modes = (wish.mode,) if "Mode" in chosen else preflight.own_modes(look)
-        may_compare = look.facts.cluster and (wish.cluster_id or ctx.api) and len(modes) == 1
+        preflight.before_removal(look)
+        if not look.facts.cluster_id:
+            preflight.use_cluster_id(look, _agents_id(look))
+        modes = (wanted.mode,) if "Mode" in chosen else preflight.own_modes(look)
+        may_compare = look.facts.cluster and (wanted.cluster_id or ctx.api) and len(modes) == 1
         onboarding, rows = _compared(look, modes[0]) if may_compare else _listed(look)
         found = {
             "Cluster": _state(look),
@@ -181,8 +181,8 @@ def status(
 
 
 def _compared(look: Context, mode: Mode) -> tuple[str, list[Row]]:
-    """What differs from what onboard would make in this mode."""
-    wish = structs.replace(
+    """What differs from what onboard would create in this mode."""
+    wanted = structs.replace(
         look.onboarding,
         mode=mode,
         cluster_id=look.facts.cluster_id or None,
@@ -190,7 +190,7 @@ def _compared(look: Context, mode: Mode) -> tuple[str, list[Row]]:
     )
     try:
         rows = steps.plan(
-            replace(look, onboarding=wish, discover=False, ledger=Ledger(), facts=Facts())
+            replace(look, onboarding=wanted, discover=False, ledger=Ledger(), facts=Facts())
         )
     except CastaiError as error:
         return first_line(error), []
@@ -199,10 +199,10 @@ def _compared(look: Context, mode: Mode) -> tuple[str, list[Row]]:
 
 
 def _listed(look: Context) -> tuple[str, list[Row]]:
-    """What castai-eks made, with what is not its own or could not be read."""
+    """What castai-eks created, and what is not its own or could not be read."""
     rows = [
         replace(row, action=Action.KEEP, detail="") if row.action is Action.DELETE else row
-        for row in [*look.ledger.rows, *steps.found(replace(look, ledger=Ledger()))]
+        for row in [*look.ledger.rows, *steps.existing(replace(look, ledger=Ledger()))]
     ]
     made = sum(row.action is Action.KEEP for row in rows)
     things = f"{made} things here were" if made else "nothing here was"
@@ -219,7 +219,7 @@ def _state(look: Context) -> str:
 
 
 def _agents_id(look: Context) -> str:
-    """The id that the agent works under; empty without an agent, or without a way to look."""
+    """The id that the agent uses; empty without an agent, and where the cluster refuses to tell."""
     try:
         found = look.kube().get("v1", "ConfigMap", AGENT_METADATA, AGENT)
     except CastaiError:
@@ -246,7 +246,7 @@ def _seen(look: Context) -> str:
     return f"cluster {seen.status}, agent {seen.agent_status}"
 
 
-def _wish(
+def _wanted(
     cluster: str,
     *,
     mode: Mode,
@@ -279,8 +279,7 @@ def _properties(
 def parsed(properties: list[str] | None) -> dict[str, Any]:
     """NAME=VALUE pairs; a value that begins as a list or a map is JSON.
 
-    Raises:
-        PermanentError: no pair, or not JSON.
+    Raises PermanentError where one is no pair, or not JSON.
     """
     found: dict[str, Any] = {}
     for each in properties or ():
@@ -296,19 +295,16 @@ def parsed(properties: list[str] | None) -> dict[str, Any]:
 
 @contextmanager
 def _context(
-    wish: Onboarding,
+    wanted: Onboarding,
     region: str | None,
     kind: Kind = Kind.UPDATE,
     resource: str = session.RESOURCE,
 ) -> Iterator[Context]:
-    """A run as the user, who has access to the cluster already; both doors close after it."""
-    tools = session.means(region)
-    until = tools.clock.now() + session.RUN_TIME
-    request = Request(kind=kind, onboarding=wish, resource=resource)
-    with ExitStack() as ways_out:
-        api = None
-        if wish.api_key_secret:
-            key = api_key.read(tools.clients.secrets, wish.api_key_secret)
-            api = ways_out.enter_context(tools.open_api(key, wish.api_url, tools.clock, until))
-        door = ways_out.enter_context(Door(tools.own_role, until=until, token=tools.token))
-        yield context_of(request, tools, api, door, until=until)
+    """The context of a run with the user's own identity and access."""
+    deps = session.dependencies(region)
+    until = deps.clock.now() + session.RUN_TIME
+    request = Request(kind=kind, onboarding=wanted, resource=resource)
+    secret = wanted.api_key_secret
+    key = onboarding_session.read_key(deps, secret, until=until) if secret else None
+    with onboarding_session.opened(request, deps, key=key, until=until) as ctx:
+        yield ctx

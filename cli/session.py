@@ -1,4 +1,4 @@
-"""The user's AWS account and region, as the functions' own boundaries describe theirs."""
+"""What every command needs: the user's AWS account and region, and the shared arguments."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Annotated, Final
 
 import typer
 
-from lambdas.onboarding import handler
-from lambdas.onboarding.handler import Means
+from lambdas.onboarding.session import Dependencies, dependencies_of
 
 RESOURCE: Final = "castai-eks"
-"""Who owns what is made from a terminal, as a stack's resource owns what it makes."""
+"""Owner of what the CLI creates, as a stack's resource is the owner of what it creates."""
 
-RUN_TIME: Final = 900.0  # s; what the custom resource's function has at most
+RUN_TIME: Final = 900.0  # s, as Lambda gives the custom resource's function
 
 Cluster = Annotated[str, typer.Argument(help="Name of the EKS cluster.")]
 Region = Annotated[
@@ -21,11 +20,11 @@ Region = Annotated[
 ]
 
 
-def means(region: str | None) -> Means:
-    """Clients in the region, as the user's own identity, which has its access already.
+def dependencies(region: str | None) -> Dependencies:
+    """Clients in the region, with the user's own identity, which has access to the cluster already.
 
     Raises AwsRefusedError where credentials or region are missing.
     """
     if region:
         os.environ["AWS_REGION"] = region
-    return handler.means_of(None)
+    return dependencies_of(None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -21,7 +21,7 @@ from lambdas.agent.properties import Agent, cluster_of, parse
 from lambdas.agent.readiness import Readiness
 from lambdas.common import api_key, aws, own_stack, retry, temporary_access
 from lambdas.common import eks as clusters
-from lambdas.common import kubernetes_objects as kubes
+from lambdas.common.aws_calls import AwsCalls
 from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.eks import Cluster
@@ -33,6 +33,7 @@ from lambdas.common.errors import (
     bug,
 )
 from lambdas.common.kubernetes_objects import Kube
+from lambdas.common.kubernetes_session import Access, KubernetesSession, OpenKube, open_kube
 from lambdas.common.logs import quiet_libraries
 from lambdas.common.names import AGENT, CLUSTER_ADMIN, OWN_ROLE_VARIABLE, VIEW
 from lambdas.common.temporary_access import Grant
@@ -59,16 +60,11 @@ quiet_libraries()
 
 Event = Mapping[str, Any]
 T = TypeVar("T")
-OpenKube = Callable[[Cluster, Clock, float, float], Kube]
 OpenApi = Callable[[str, str, Clock, float], CastaiApi]
 
 
 class AgentResourceError(CastaiError):
     """The error that CloudFormation shows: what failed, and what could not be undone."""
-
-
-class _NotYetAllowedError(RetryableError):
-    """EKS does not know our right yet, or there is none."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +92,7 @@ def dependencies() -> Dependencies:
         secrets=session.client("secretsmanager", config=aws.CONFIG),
         region=aws.region(session),
         own_role=own_role,
-        open_kube=lambda cluster, clock, until, refusals_pass_until: kubes.connect(
-            cluster,
-            clusters.token_for(cluster),
-            clock=clock,
-            until=until,
-            refusals_pass_until=refusals_pass_until,
-        ),
+        open_kube=open_kube,
         open_api=lambda key, url, clock, until: CastaiApi(key, url, clock=clock, deadline=until),
     )
 
@@ -203,14 +193,15 @@ def _is_complete(event: Event, deps: Dependencies, until: float) -> dict[str, An
 def _look(wish: Agent, cluster_id: str, tools: Dependencies, until: float) -> Readiness:
     key = _key(tools, wish)
     cluster = _cluster(tools, wish.cluster_name)
-    refusals_pass_until = temporary_access.begin_wait(
-        tools.eks, cluster, tools.own_role, VIEWER, clock=tools.clock
-    )
-    with (
-        tools.open_kube(cluster, tools.clock, until, refusals_pass_until) as kube,
-        _api(tools, wish, key, until) as api,
-    ):
-        return readiness.look(kube, api, cluster_id)
+
+    def access(to: Cluster) -> AbstractContextManager[float]:
+        """The access stays from one look to the next, until `_end_wait`."""
+        return nullcontext(
+            temporary_access.begin_wait(tools.eks, to, tools.own_role, VIEWER, clock=tools.clock)
+        )
+
+    with _session(tools, access, until) as session, _api(tools, wish, key, until) as api:
+        return readiness.look(session.kube(cluster), api, cluster_id)
 
 
 def _end_wait(tools: Dependencies, name: str) -> None:
@@ -239,16 +230,9 @@ def _new_cluster(tools: Dependencies, name: str) -> Cluster:
 
     That policy is made with the cluster's resource, a moment before the first request.
     """
-
-    def describe() -> Cluster:
-        try:
-            return _cluster(tools, name)
-        except AwsRefusedError as error:
-            if error.code == _DENIED:
-                raise _NotYetAllowedError(str(error)) from error
-            raise
-
-    return retry.call(describe, until=tools.clock.now() + RIGHTS_KNOWN_AFTER, clock=tools.clock)
+    until = tools.clock.now() + RIGHTS_KNOWN_AFTER
+    calls = AwsCalls(tools.clock, until=lambda: until)
+    return calls.retrying({_DENIED}).run(lambda: _cluster(tools, name))
 
 
 def _patiently(deps: Dependencies, call: Callable[[], T]) -> T:
@@ -275,13 +259,13 @@ def _delete(event: Event, deps: Dependencies, until: float) -> dict[str, Any]:
 
 @contextmanager
 def _access(tools: Dependencies, cluster: Cluster, grant: Grant, until: float) -> Iterator[Kube]:
-    with (
-        temporary_access.temporary_access(
-            tools.eks, cluster, tools.own_role, grant, clock=tools.clock
-        ) as refusals_pass_until,
-        tools.open_kube(cluster, tools.clock, until, refusals_pass_until) as kube,
-    ):
-        yield kube
+    access = temporary_access.access_for(tools.eks, tools.own_role, grant, clock=tools.clock)
+    with _session(tools, access, until) as session:
+        yield session.kube(cluster)
+
+
+def _session(tools: Dependencies, access: Access, until: float) -> KubernetesSession:
+    return KubernetesSession(access, until=until, open_kube=tools.open_kube, clock=tools.clock)
 
 
 def _api(deps: Dependencies, agent: Agent, key: str, until: float) -> CastaiApi:

@@ -1,23 +1,23 @@
-"""This process's own access to a cluster's Kubernetes API, for as long as it works and no longer.
+"""This process's own access to a cluster's Kubernetes API: an access entry that does not stay.
 
-Where the cluster has access entries, one is made for our own principal and removed on every way
-out. A process that was killed leaves its entry behind: it is known by its tag, and replaced and
-removed by the next run. An entry that somebody else made is used as it is and stays.
+Where the cluster has access entries, one is created for this process's principal and deleted on
+every way out. A process that was killed leaves its entry behind. The next run finds it by its tag,
+replaces it and deletes it. An entry that another tool created is used as it is and stays.
 
-Clusters with `aws-auth` only need a mapping made by hand: docs/manual-onboarding.md.
+Clusters that read only `aws-auth` need a mapping that is added by hand: docs/manual-onboarding.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
-from lambdas.common import aws, retry
+from lambdas.common.aws_calls import MISSING, AwsCalls
 from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.eks import Cluster
-from lambdas.common.errors import AwsRefusedError, CastaiError, RetryableError
+from lambdas.common.errors import AwsRefusedError, CastaiError
 from lambdas.common.names import CLUSTER_ADMIN, TEMPORARY_TAG
 
 if TYPE_CHECKING:
@@ -29,16 +29,15 @@ KNOWN_AFTER: Final = 60.0  # s until all of a cluster's API servers know a new e
 
 _WAITING: Final = "waiting"  # value of the tag: the entry has its policy
 _EXISTS: Final = "ResourceInUseException"
-_MISSING: Final = "ResourceNotFoundException"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Grant:
-    """What we give ourselves: a policy of EKS, for the cluster or for some namespaces."""
+    """What the entry allows: an access policy of EKS, for the cluster or for some namespaces."""
 
     policy: str = CLUSTER_ADMIN
     namespaces: Sequence[str] = ()
+    """None: the whole cluster."""
 
 
 @contextmanager
@@ -50,15 +49,15 @@ def temporary_access(
     *,
     clock: Clock = SYSTEM,
 ) -> Iterator[float]:
-    """Have access to the cluster inside the `with`; `principal_arn` is our own role or user.
+    """Give `principal_arn`, this process's own identity, access to the cluster inside the `with`.
 
-    Yields until when (epoch seconds) the cluster may still refuse us: `refusals_pass_until` of
-    `Kube`.
-    Raises AwsRefusedError or AwsUnavailableError. An error while the entry is removed is raised
-    too, unless there is one already: then it is added to that as a note.
+    Yields until when (epoch seconds) the cluster may still refuse the new entry:
+    `refusals_pass_until` of `Kube`.
+    Raises AwsRefusedError or AwsUnavailableError. When the body fails and the entry cannot be
+    deleted, the error of the body is raised with a note about the entry.
     """
     entry = _Entry(eks, cluster, principal_arn, clock)
-    if "API" not in cluster.authentication_mode or entry.is_somebody_elses():
+    if "API" not in cluster.authentication_mode or entry.is_foreign():
         yield 0.0
         return
     try:
@@ -67,20 +66,28 @@ def temporary_access(
         yield clock.now() + KNOWN_AFTER
     except BaseException as error:
         try:
-            entry.delete()
+            entry.delete_surely()
         except CastaiError as second:
             error.add_note(f"Remove access entry {principal_arn} by hand as well: {second}")
         raise
     else:
-        entry.delete()
+        entry.delete_surely()
+
+
+def access_for(
+    eks: EKSClient, principal_arn: str, grant: Grant | None = None, *, clock: Clock = SYSTEM
+) -> Callable[[Cluster], AbstractContextManager[float]]:
+    """`temporary_access` for the cluster that is still to be given: for a `KubernetesSession`."""
+    return lambda cluster: temporary_access(eks, cluster, principal_arn, grant, clock=clock)
 
 
 def begin_wait(
     eks: EKSClient, cluster: Cluster, principal_arn: str, grant: Grant, *, clock: Clock = SYSTEM
 ) -> float:
-    """Have access to the cluster until `end_wait`, over several invocations; again is no write.
+    """Have access to the cluster until `end_wait`, over several invocations.
 
-    Returns until when (epoch seconds) the cluster may still refuse us.
+    A second call writes nothing.
+    Returns until when (epoch seconds) the cluster may still refuse the new entry.
     Raises AwsRefusedError or AwsUnavailableError.
     """
     if "API" not in cluster.authentication_mode:
@@ -98,17 +105,13 @@ def begin_wait(
 def end_wait(
     eks: EKSClient, cluster: Cluster, principal_arn: str, *, clock: Clock = SYSTEM
 ) -> None:
-    """Remove the entry of `begin_wait`, if there is one.
+    """Delete the entry of `begin_wait`, if there is one.
 
     Raises AwsRefusedError or AwsUnavailableError.
     """
     entry = _Entry(eks, cluster, principal_arn, clock)
     if "API" in cluster.authentication_mode and TEMPORARY_TAG in (entry.tags() or {}):
         entry.delete()
-
-
-class _NotYetError(RetryableError):
-    """EKS has not heard of the entry that was made a moment ago."""
 
 
 @dataclass(frozen=True)
@@ -120,91 +123,73 @@ class _Entry:
     principal: str
     clock: Clock
 
-    def is_somebody_elses(self) -> bool:
-        """Whether there is an entry that a person, or another tool, made."""
+    def is_foreign(self) -> bool:
+        """Whether the entry exists and a person or another tool created it."""
         tags = self.tags()
         return tags is not None and TEMPORARY_TAG not in tags
 
+    @property
+    def _calls(self) -> AwsCalls:
+        return AwsCalls(self.clock, until=lambda: self.clock.now() + CALL_PATIENCE)
+
     def tags(self) -> Mapping[str, str] | None:
-        """The entry's tags; None where there is no entry."""
-        try:
-            answer = self._call(
-                "eks:DescribeAccessEntry",
-                lambda: self.eks.describe_access_entry(
-                    clusterName=self.cluster.name, principalArn=self.principal
-                ),
-            )
-        except AwsRefusedError as error:
-            if error.code == _MISSING:
-                return None
-            raise
-        return answer["accessEntry"].get("tags", {})
+        """The entry's tags; None where the entry does not exist."""
+        answer = self._calls.find(
+            self.eks.describe_access_entry,
+            clusterName=self.cluster.name,
+            principalArn=self.principal,
+        )
+        return answer["accessEntry"].get("tags", {}) if answer else None
 
     def create(self, purpose: str = "true") -> None:
-        """Make the entry, in the place of one that a killed run left behind.
+        """Create the entry. It replaces one that a killed run left behind.
 
-        EKS binds an entry to the principal's unique id: it does nothing for a principal of the same
-        ARN that was made since (EKS API reference, AccessEntry, principalArn).
+        EKS binds an entry to the principal's unique id. An old entry does nothing for a principal
+        of the same ARN that was created later (EKS API reference, AccessEntry, principalArn).
         """
         try:
-            self._create(purpose)
+            self._create(self._calls, purpose)
         except AwsRefusedError as error:
             if error.code != _EXISTS:
                 raise
             self.delete()
-            self._create(purpose, again_on=_EXISTS)
+            self._create(self._calls.retrying({_EXISTS}), purpose)
 
-    def _create(self, purpose: str, *, again_on: str = "") -> None:
-        self._call(
-            "eks:CreateAccessEntry",
-            lambda: self.eks.create_access_entry(
-                clusterName=self.cluster.name,
-                principalArn=self.principal,
-                type="STANDARD",
-                tags={TEMPORARY_TAG: purpose},
-            ),
-            again_on=again_on,
+    def _create(self, calls: AwsCalls, purpose: str) -> None:
+        calls.call(
+            self.eks.create_access_entry,
+            clusterName=self.cluster.name,
+            principalArn=self.principal,
+            type="STANDARD",
+            tags={TEMPORARY_TAG: purpose},
         )
 
     def associate(self, grant: Grant) -> None:
         """Give the entry its policy."""
         partition = self.cluster.arn.split(":")[1]
-        self._call(
-            "eks:AssociateAccessPolicy",
-            lambda: self.eks.associate_access_policy(
-                clusterName=self.cluster.name,
-                principalArn=self.principal,
-                policyArn=f"arn:{partition}:eks::aws:cluster-access-policy/{grant.policy}",
-                accessScope=(
-                    {"type": "namespace", "namespaces": list(grant.namespaces)}
-                    if grant.namespaces
-                    else {"type": "cluster"}
-                ),
+        self._calls.retrying(MISSING).call(
+            self.eks.associate_access_policy,
+            clusterName=self.cluster.name,
+            principalArn=self.principal,
+            policyArn=f"arn:{partition}:eks::aws:cluster-access-policy/{grant.policy}",
+            accessScope=(
+                {"type": "namespace", "namespaces": list(grant.namespaces)}
+                if grant.namespaces
+                else {"type": "cluster"}
             ),
-            again_on=_MISSING,
         )
 
-    def delete(self) -> None:
-        """Remove the entry; gone is fine, and so is a cluster that is gone."""
+    def delete_surely(self) -> None:
+        """Delete the entry; a refused call is made a second time."""
         try:
-            self._call(
-                "eks:DeleteAccessEntry",
-                lambda: self.eks.delete_access_entry(
-                    clusterName=self.cluster.name, principalArn=self.principal
-                ),
-            )
-        except AwsRefusedError as error:
-            if error.code != _MISSING:
-                raise
+            self.delete()
+        except AwsRefusedError:
+            self.delete()
 
-    def _call(self, what: str, call: Callable[[], T], *, again_on: str = "") -> T:
-        def once() -> T:
-            try:
-                with aws.translated_errors(what):
-                    return call()
-            except AwsRefusedError as error:
-                if error.code == again_on:
-                    raise _NotYetError(str(error)) from error
-                raise
-
-        return retry.call(once, until=self.clock.now() + CALL_PATIENCE, clock=self.clock)
+    def delete(self) -> None:
+        """Delete the entry. It is no error when the entry or the cluster does not exist."""
+        self._calls.find(
+            self.eks.delete_access_entry,
+            clusterName=self.cluster.name,
+            principalArn=self.principal,
+        )

@@ -1,9 +1,9 @@
-"""Entries of the ConfigMap kube-system/aws-auth, put in and taken out without touching the rest.
+"""Adds and removes entries of the ConfigMap kube-system/aws-auth without touching the rest.
 
 Each key of the ConfigMap holds a text that people and tools write by hand: block YAML, flow YAML
-or JSON, with comments, anchors and whatever line ends. So the text is edited where the entry goes
-and is never written anew. Every edit is read again afterwards: this one entry has come or gone and
-all else means what it meant, or the edit is refused with the entry to change by hand.
+or JSON, with comments, anchors and different line ends. So the text is edited at one place and is
+never written as a whole. Every edit is read again: only this entry may differ. Otherwise the edit
+is refused, and the error shows the entry to change by hand.
 
 Pure: the caller reads and writes the ConfigMap.
 """
@@ -42,7 +42,7 @@ _ARN_KEY: Final = {Kind.ROLES: "rolearn", Kind.USERS: "userarn"}
 
 
 class AwsAuthError(PermanentError):
-    """The ConfigMap was left as it is. The message ends with the entry to change by hand."""
+    """The ConfigMap was not changed. The message ends with the entry to change by hand."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def node_entry(role_arn: str) -> Entry:
 
 
 def user_entry(user_arn: str) -> Entry:
-    """CAST AI in user mode. In role mode nothing is mapped for it."""
+    """CAST AI in user mode. Role mode needs no entry."""
     return Entry(Kind.USERS, user_arn, user_arn.rpartition("/")[2], ADMIN_GROUPS)
 
 
@@ -79,18 +79,17 @@ def spot_handler_entry(role_arn: str) -> Entry:
 
 
 def without_path(role_arn: str) -> str:
-    """A role's ARN as the cluster sees it: STS leaves the IAM path out of who a role is."""
+    """A role's ARN as the cluster sees it: STS leaves out the IAM path."""
     kind, slash, name = role_arn.partition("/")
     return f"{kind}{slash}{name.rpartition('/')[2]}"
 
 
 def ensure(data: Mapping[str, str] | None, entries: Sequence[Entry]) -> Mapping[str, str] | None:
-    """The ConfigMap's data with all entries in it; the very same object if they are there.
+    """The ConfigMap's data with all entries; the same object if it has them already.
 
-    An entry is there if the ARN is mapped to its user name and at least its groups.
+    It has an entry if the ARN is mapped to the entry's user name and at least to its groups.
 
-    Raises:
-        AwsAuthError: the text cannot be read, or maps the ARN to something else.
+    Raises AwsAuthError where the text cannot be read, or maps the ARN to something else.
     """
     for entry in entries:
         text = (data or {}).get(entry.kind)
@@ -105,12 +104,12 @@ def ensure(data: Mapping[str, str] | None, entries: Sequence[Entry]) -> Mapping[
 
 
 def remove(data: Mapping[str, str] | None, entries: Sequence[Entry]) -> Mapping[str, str] | None:
-    """The ConfigMap's data without the entries; the very same object if none is in it.
+    """The ConfigMap's data without the entries; the same object if it has none of them.
 
-    Only an entry that is exactly ours goes. One that maps the ARN otherwise is someone else's.
+    Only an entry that is exactly ours is removed. An entry that maps the ARN in another way stays.
 
-    Raises:
-        AwsAuthError: the text cannot be read, or another entry needs this one (a YAML anchor).
+    Raises AwsAuthError where the text cannot be read, or another entry needs this one (a YAML
+    anchor).
     """
     for entry in entries:
         text = (data or {}).get(entry.kind)
@@ -122,7 +121,7 @@ def remove(data: Mapping[str, str] | None, entries: Sequence[Entry]) -> Mapping[
         if not ours:
             continue
         edited = text
-        for position in reversed(ours):  # from the end, so that positions stay true
+        for position in reversed(ours):  # from the end: earlier positions stay valid
             edited = _without(edited, position)
         rest = [item for position, item in enumerate(before) if position not in ours]
         _verify(edited, rest, refuse)
@@ -131,10 +130,9 @@ def remove(data: Mapping[str, str] | None, entries: Sequence[Entry]) -> Mapping[
 
 
 def spot_handler_entries(data: Mapping[str, str] | None) -> list[Entry]:
-    """The entries that map a role to the spot handler's group as we do it.
+    """The entries of the form of `spot_handler_entry`, for any role.
 
-    Raises:
-        AwsAuthError: the text cannot be read.
+    Raises AwsAuthError where the text cannot be read.
     """
     text = (data or {}).get(Kind.ROLES)
     if text is None:
@@ -166,7 +164,7 @@ def _refusal(verb: str, entry: Entry) -> Refuse:
 
 
 class _Loader(yaml.SafeLoader):
-    """Every plain scalar a string, as the authenticator reads it; a key given twice is an error."""
+    """Reads plain scalars as strings, as the authenticator does; refuses a duplicate key."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's way of configuration
         first: [(tag, form) for tag, form in resolvers if tag.endswith((":null", ":merge"))]
@@ -181,10 +179,9 @@ class _Loader(yaml.SafeLoader):
 
 
 def _read(text: str | None, refuse: Refuse) -> list[dict[str, Any]]:
-    """The text's entries; none at all for an empty one.
+    """The text's entries; none for an empty text.
 
-    Raises:
-        AwsAuthError: not a list of maps.
+    Raises AwsAuthError where the text is not a list of maps.
     """
     try:
         loaded = _loaded(text or "")
@@ -198,8 +195,8 @@ def _read(text: str | None, refuse: Refuse) -> list[dict[str, Any]]:
     return loaded
 
 
-@lru_cache(maxsize=8)  # a text that was read to verify one edit is the start of the next
-def _loaded(text: str) -> Any:  # noqa: ANN401 - whatever YAML says; read only
+@lru_cache(maxsize=8)  # the text that verifies one edit is the start of the next
+def _loaded(text: str) -> Any:  # noqa: ANN401 - any YAML; read only
     return yaml.load(_without_tabs(text), Loader=_Loader)  # noqa: S506 - a safe loader's subclass
 
 
@@ -207,9 +204,10 @@ _TAB_BETWEEN = re.compile(r"(?<=\S)[ \t]+|^[ \t]+$", re.MULTILINE)
 
 
 def _without_tabs(text: str) -> str:
-    """The same length with spaces for the tabs that YAML allows and PyYAML refuses.
+    """The text with a space for each tab that YAML allows and PyYAML refuses.
 
-    In JSON that is every tab, because a string cannot hold one; in YAML not those that indent.
+    In JSON that is every tab, because a string cannot hold one. In YAML it is every tab that does
+    not indent.
     """
     if "\t" not in text:
         return text
@@ -261,7 +259,7 @@ def _verify(edited: str, expected: list[dict[str, Any]], refuse: Refuse) -> None
 
 @dataclass(frozen=True)
 class _Span:
-    """From the first character of a thing to behind its last."""
+    """A range of the text: `end` is behind the last character."""
 
     start: int
     end: int
@@ -269,7 +267,7 @@ class _Span:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the list stands in the text."""
+    """The positions of a list in the text."""
 
     flow: bool
     items: tuple[_Span, ...]
@@ -300,7 +298,7 @@ _BEFORE_THE_ROOT = (
 
 
 def _layout(tokens: list[_Token]) -> _Layout:
-    """The list whose tokens these are, the opening one first."""
+    """The layout of the list with these tokens; the first token opens it."""
     opening = tokens[0]
     flow = isinstance(opening, yaml.FlowSequenceStartToken)
     items: list[list[_Token]] = []
@@ -330,13 +328,13 @@ def _layout(tokens: list[_Token]) -> _Layout:
 
 
 def _span(tokens: list[_Token]) -> _Span:
-    # The tokens that only say how blocks nest stand where the next thing begins.
+    # Tokens that only mark how blocks nest have the position of the next token.
     solid = [token for token in tokens if not isinstance(token, _SHAPELESS)]
     return _Span(solid[0].start_mark.index, solid[-1].end_mark.index)
 
 
 def _root(text: str) -> list[_Token]:
-    """The document's tokens from its first one that has content."""
+    """The document's tokens, from the first one with content."""
     tokens = list(yaml.scan(_without_tabs(text)))
     return [*dropwhile(lambda token: isinstance(token, _BEFORE_THE_ROOT), tokens)]
 
@@ -358,7 +356,7 @@ def _appended(text: str, entry: Entry) -> str:
     before = text[:end]
     joint = "" if not before or before[-1] in "\r\n" else newline
     block = _block(entry, indent, newline)
-    if joint and end == len(text):  # the last line had no end; it has none now
+    if joint and end == len(text):  # the last line has no line end, before and after
         block = block.removesuffix(newline)
     return f"{before}{joint}{block}{text[end:]}"
 
@@ -372,7 +370,7 @@ def _appended_to_flow(text: str, layout: _Layout, entry: Entry) -> str:
     if "\n" not in between:
         position = layout.trailing_comma or last.end
         return _replaced(text, position, position, f"{comma} {_flow(entry)}")
-    # A line of its own, behind the comment that may follow the last item.
+    # The entry gets its own line, behind the comment that may follow the last item.
     line = text[_line_start(text, last.start) : last.start]
     indent = line[: len(line) - len(line.lstrip())]
     kept = between.rstrip()
@@ -387,7 +385,7 @@ def _without(text: str, position: int) -> str:
     if not layout.flow:
         start, end = _line_start(text, item.start), _line_end(text, item.end)
         rest = text[:start] + text[end:]
-        if len(items) == 1 and _document_end(rest) < len(rest):  # "..." has to end something
+        if len(items) == 1 and _document_end(rest) < len(rest):  # "..." needs a document before it
             return f"{text[:start]}[]{_newline(text)}{text[end:]}"
         if end == len(text) and text[-1] not in "\r\n":
             rest = rest.removesuffix("\n").removesuffix("\r")
@@ -417,7 +415,7 @@ _SAFE_PLAIN = re.compile(r"[A-Za-z][\w:/{}.@+=,-]*[\w}]")
 
 
 def _plain(value: str) -> str:
-    """The value unquoted where every YAML reader takes it for this string."""
+    """The value, without quotes where every YAML reader reads it as this string."""
     safe = _SAFE_PLAIN.fullmatch(value) and yaml.safe_load(value) == value
     return value if safe else json.dumps(value)
 
@@ -443,7 +441,7 @@ def _line_start(text: str, index: int) -> int:
 
 
 def _line_end(text: str, index: int) -> int:
-    """Behind the line that the character before `index` is on."""
+    """The end of the line with the character before `index`."""
     if text[index - 1] == "\n":  # a block scalar ends with its line
         return index
     return text.find("\n", index) + 1 or len(text)

@@ -1,10 +1,12 @@
-"""Telling CAST AI who it is in this account, and taking leave of it."""
+"""Hands the identity over to CAST AI; a removal disconnects the cluster there."""
 
 from __future__ import annotations
 
 from lambdas.common.castai import UnknownClusterError
 from lambdas.onboarding import identity
 from lambdas.onboarding.context import Context
+from lambdas.onboarding.credentials import Credentials
+from lambdas.onboarding.iam_principals import Ensured
 from lambdas.onboarding.policies.scope import Mode
 from lambdas.onboarding.preflight import UNREGISTERED
 
@@ -12,48 +14,48 @@ READY = "ready"
 _WITH_CREDENTIALS = (READY, "warning", "failed")
 
 
-def principal_thing(ctx: Context) -> str:
-    """The thing that CAST AI's principal for the role is."""
+def principal_label(ctx: Context) -> str:
+    """CAST AI's principal for the role in rows and messages."""
     return f"CAST AI's principal for cluster {ctx.facts.cluster_id}"
 
 
-def thing(ctx: Context) -> str:
-    """The thing that the cluster is at CAST AI."""
+def label(ctx: Context) -> str:
+    """The cluster at CAST AI in rows and messages."""
     return f"cluster {ctx.facts.cluster_id} at CAST AI"
 
 
-def ensure(ctx: Context) -> None:
-    """Hand the identity over unless CAST AI has it already.
+def ensure(ctx: Context, principal: Ensured, credentials: Credentials) -> str:
+    """Hand the identity over unless CAST AI has it already; returns what is left to do by hand.
 
-    CAST AI answers 400 until IAM has propagated; its client waits for that, within the time left.
+    CAST AI answers 400 until IAM has propagated. Its client retries within the time that is left.
     """
-    api, facts = ctx.api, ctx.facts
-    user = ctx.onboarding.mode is Mode.USER
-    if ctx.onboarding.mode is Mode.ROLE:
-        ctx.ledger.keep(principal_thing(ctx))
+    api, cluster_id = ctx.api, ctx.facts.cluster_id
+    is_user = ctx.onboarding.mode is Mode.USER
+    if not is_user:
+        ctx.ledger.keep(principal_label(ctx))
     if api is None:
-        ctx.ledger.keep(thing(ctx), "no ApiKeySecret: hand over by hand")
-        facts.next_step = _by_hand(ctx)
-        return
-    is_new = facts.identity_is_new or facts.identity_is_adopted or facts.key_is_new
-    if not is_new and not _switched(ctx) and _is_ready(ctx):
-        ctx.ledger.keep(thing(ctx))
-        return
+        ctx.ledger.keep(label(ctx), "no ApiKeySecret: hand over by hand")
+        return _by_hand(ctx)
+    is_new = principal.is_new or principal.is_adopted or credentials.is_new
+    if not is_new and not _has_switched(ctx) and _is_ready(ctx):
+        ctx.ledger.keep(label(ctx))
+        return ""
 
     def hand_over() -> None:
-        if user:
-            if facts.key is None:
-                raise AssertionError("the step before has made or read the key")
-            api.hand_over_key(facts.cluster_id, facts.key.id, facts.key.secret)
-        else:
-            api.hand_over_role(facts.cluster_id, facts.identity_arn)
+        if not is_user:
+            api.hand_over_role(cluster_id, principal.arn)
+            return
+        if credentials.key is None:
+            raise AssertionError("outside of a plan user mode has a key")
+        api.hand_over_key(cluster_id, credentials.key.id, credentials.key.secret)
 
     ctx.ledger.update(
-        thing(ctx), hand_over, detail="hand over " + ("access key" if user else "role")
+        label(ctx), hand_over, detail="hand over " + ("access key" if is_user else "role")
     )
+    return ""
 
 
-def _switched(ctx: Context) -> bool:
+def _has_switched(ctx: Context) -> bool:
     return ctx.previous is not None and ctx.previous.mode is not ctx.onboarding.mode
 
 
@@ -64,7 +66,7 @@ def _is_ready(ctx: Context) -> bool:
 
 
 def _has_credentials(ctx: Context) -> bool:
-    """Whether CAST AI goes on with an identity that is gone: its API failed at the last removal."""
+    """Whether CAST AI still has credentials: its API may have failed at an earlier removal."""
     if ctx.api is None:
         return False
     try:
@@ -83,26 +85,24 @@ def _by_hand(ctx: Context) -> str:
 
 
 def remove(ctx: Context) -> None:
-    """Let CAST AI go: disconnect, and drop its principal where the role was its way in.
+    """Disconnect the cluster at CAST AI, and delete CAST AI's principal where it used the role.
 
-    Nodes stay, and so does what runs in Kubernetes. Without the API key this is left to people. A
-    cluster that CAST AI reaches through someone else's identity is not ours to disconnect.
+    Nodes and Kubernetes objects stay. Without the API key a person has to disconnect. A cluster
+    that CAST AI reaches through an identity of others stays connected.
     """
-    api, facts = ctx.api, ctx.facts
-    if not facts.cluster_id:
+    api, cluster_id = ctx.api, ctx.facts.cluster_id
+    if not cluster_id:
         return
     if api is None:
-        if thing(ctx) not in ctx.ledger.protected:
-            ctx.ledger.leave(thing(ctx), "no ApiKeySecret: disconnect in CAST AI's console")
+        if label(ctx) not in ctx.ledger.protected:
+            ctx.ledger.leave(label(ctx), "no ApiKeySecret: disconnect in CAST AI's console")
         return
-    stranger = identity.stranger(ctx)
-    if stranger:
-        ctx.ledger.leave(thing(ctx), stranger)
+    foreign = identity.foreign_owner(ctx)
+    if foreign:
+        ctx.ledger.leave(label(ctx), foreign)
         return
     if ctx.discover and not identity.own_modes(ctx) and not _has_credentials(ctx):
         return
-    ctx.ledger.delete(thing(ctx), lambda: api.disconnect(facts.cluster_id), "disconnect")
-    if ctx.discover or any(
-        wish and wish.mode is Mode.ROLE for wish in (ctx.onboarding, ctx.previous)
-    ):
-        ctx.ledger.delete(principal_thing(ctx), lambda: api.delete_principal(facts.cluster_id))
+    ctx.ledger.delete(label(ctx), lambda: api.disconnect(cluster_id), "disconnect")
+    if ctx.discover or any(each.mode is Mode.ROLE for each in ctx.every_properties):
+        ctx.ledger.delete(principal_label(ctx), lambda: api.delete_principal(cluster_id))

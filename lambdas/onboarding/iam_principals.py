@@ -1,27 +1,27 @@
-"""IAM users and roles behind one face, so that both are ensured and removed by the same code."""
+"""IAM users and roles behind one interface: the same code creates, corrects and removes both."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import msgspec
-from botocore import xform_name
 
-from lambdas.common.errors import AwsRefusedError, PermanentError
+from lambdas.common.errors import PermanentError
 from lambdas.onboarding import ownership
-from lambdas.onboarding.context import Context, tag_list, tag_map
+from lambdas.onboarding.context import Context
 from lambdas.onboarding.policies import equality
 from lambdas.onboarding.policies.document import Document
+from lambdas.onboarding.tags import correct_tags, tag_list, tag_map
 
-GONE: Final = ("NoSuchEntity",)
-# IAM may not have heard yet that what was attached or inside is gone.
 CONFLICT: Final = ("DeleteConflict",)
-# IAM answers from many places: what was made a second ago is not known everywhere yet.
+"""IAM may not know yet that what was attached or inside is removed."""
 SETTLING: Final = ("NoSuchEntity", "EntityTemporarilyUnmodifiable", "ConcurrentModification")
+"""IAM answers from many places: not all of them know yet what was created a second ago."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Wanted:
     inline: Mapping[str, Document]
     boundary: str | None
     trust: Document | None = None
-    """Who may assume the role; None for a user, and where it is not known while planning."""
+    """Who may assume the role; None for a user, and where a plan does not know it."""
 
 
 @dataclass(frozen=True)
@@ -52,45 +52,58 @@ class Found:
     trust: Document | None
 
 
+@dataclass(frozen=True)
+class Ensured:
+    """A user or role after `ensure`."""
+
+    arn: str = ""
+    """A plan knows it too."""
+    is_new: bool = False
+    is_adopted: bool = False
+
+
 def compact(document: Document) -> str:
     """A document as IAM takes it."""
     return msgspec.json.encode(document).decode()
 
 
 class Principal(ABC):
-    """One IAM user or role by name. Methods are IAM's calls, with IAM's errors explained."""
+    """One IAM user or role by name."""
 
     KIND: str
 
     def __init__(self, ctx: Context, name: str) -> None:
         self.ctx = ctx
         self.name = name
-        self.thing = f"IAM {self.KIND.lower()} {name}"
+        self.label = f"IAM {self.KIND.lower()} {name}"
 
-    def _ask(self, action: str, *, again_on: Collection[str] = (), **more: Any) -> Any:  # noqa: ANN401
-        """One IAM action, `CreateRole` for instance, on this name."""
-        method = getattr(self.ctx.clients.iam, xform_name(action))
-        arguments = {f"{self.KIND}Name": self.name, **more}
-        return self.ctx.ask(f"iam:{action}", lambda: method(**arguments), again_on=again_on)
+    def _method(self, name: str) -> Any:  # noqa: ANN401 - chosen by the kind
+        """The client's method; `{kind}` in its name stands for user or role."""
+        return getattr(self.ctx.clients.iam, name.format(kind=self.KIND.lower()))
 
-    def _find(self, action: str, *, again_on: Collection[str] = (), **more: Any) -> Any:  # noqa: ANN401 - IAM's own types
-        """As `_ask`, and None for what is not there (any more)."""
-        try:
-            return self._ask(action, again_on=again_on, **more)
-        except AwsRefusedError as error:
-            if error.code in GONE:
-                return None
-            raise
+    @property
+    def _name(self) -> dict[str, str]:
+        return {f"{self.KIND}Name": self.name}
 
-    def _all(self, action: str, key: str) -> list[Any]:
-        """Every item of a listing, over all pages."""
-        method = getattr(self.ctx.clients.iam, xform_name(action))
-        pages = self.ctx.pages(f"iam:{action}", method, **{f"{self.KIND}Name": self.name})
-        return [item for page in pages for item in page[key]]
+    def _call(self, name: str, *, retrying: Collection[str] = (), **more: Any) -> Any:  # noqa: ANN401 - IAM's own types
+        """One call about this user or role."""
+        return self.ctx.retrying(retrying).call(self._method(name), **self._name, **more)
+
+    def _find(self, name: str, *, retrying: Collection[str] = (), **more: Any) -> Any:  # noqa: ANN401 - IAM's own types
+        """As `_call`; None where it does not exist."""
+        return self.ctx.retrying(retrying).find(self._method(name), **self._name, **more)
 
     def found(self) -> Found | None:
-        """How it is; None where there is none."""
-        answer = self._find(f"Get{self.KIND}")
+        """The user or role as it is; None where it does not exist."""
+        if not self.ctx.plan_only:
+            return self._read()
+        if self.label not in self.ctx.reads:
+            self.ctx.reads[self.label] = self._read()
+        known: Found | None = self.ctx.reads[self.label]
+        return known
+
+    def _read(self) -> Found | None:
+        answer = self._find("get_{kind}")
         if answer is None:
             return None
         it = answer[self.KIND]
@@ -104,63 +117,66 @@ class Principal(ABC):
         )
 
     def create(self, wanted: Wanted) -> str:
-        """Make it, with its tags and boundary from the first moment on; its ARN."""
+        """Create it with its tags and boundary; returns its ARN."""
         more: dict[str, Any] = {"Path": wanted.path, "Tags": tag_list(wanted.tags)}
         if wanted.boundary:
             more["PermissionsBoundary"] = wanted.boundary
-        answer = self._ask(
-            f"Create{self.KIND}", again_on=self.again_on, **more, **self._made(wanted)
+        answer = self._call(
+            "create_{kind}", retrying=self.SETTLING_TRUST, **more, **self._created_with(wanted)
         )
         return str(answer[self.KIND]["Arn"])
 
-    again_on: Collection[str] = ()
+    SETTLING_TRUST: Collection[str] = ()
+    """Refusals of a trust policy that pass with time."""
 
     @abstractmethod
-    def _made(self, wanted: Wanted) -> dict[str, Any]:
-        """What creating this kind needs besides."""
+    def _created_with(self, wanted: Wanted) -> dict[str, Any]:
+        """The arguments that creating this kind needs besides."""
 
     def delete(self) -> None:
-        self._find(f"Delete{self.KIND}", again_on=CONFLICT)
+        self._find("delete_{kind}", retrying=CONFLICT)
 
-    def retag(self, tags: Mapping[str, str], dropped: Collection[str]) -> None:
-        """Set `tags`, remove the keys in `dropped`."""
-        if tags:
-            self._ask(f"Tag{self.KIND}", again_on=SETTLING, Tags=tag_list(tags))
-        if dropped:
-            self._ask(f"Untag{self.KIND}", TagKeys=sorted(dropped))
+    def tag(self, tags: Mapping[str, str]) -> None:
+        self._call("tag_{kind}", retrying=SETTLING, Tags=tag_list(tags))
+
+    def untag(self, keys: Collection[str]) -> None:
+        self._call("untag_{kind}", TagKeys=sorted(keys))
 
     def put_boundary(self, arn: str) -> None:
-        self._ask(f"Put{self.KIND}PermissionsBoundary", PermissionsBoundary=arn)
+        self._call("put_{kind}_permissions_boundary", PermissionsBoundary=arn)
 
     def attached(self) -> list[str]:
         """ARNs of the attached policies."""
-        found = self._all(f"ListAttached{self.KIND}Policies", "AttachedPolicies")
+        method = self._method("list_attached_{kind}_policies")
+        found = self.ctx.items(method, "AttachedPolicies", **self._name)
         return [str(policy["PolicyArn"]) for policy in found]
 
     def attach(self, arn: str) -> None:
-        self._ask(f"Attach{self.KIND}Policy", again_on=SETTLING, PolicyArn=arn)
+        self._call("attach_{kind}_policy", retrying=SETTLING, PolicyArn=arn)
 
     def detach(self, arn: str) -> None:
-        self._find(f"Detach{self.KIND}Policy", PolicyArn=arn)
+        self._find("detach_{kind}_policy", PolicyArn=arn)
 
     def inline_names(self) -> list[str]:
-        return [str(name) for name in self._all(f"List{self.KIND}Policies", "PolicyNames")]
+        """Names of the inline policies."""
+        method = self._method("list_{kind}_policies")
+        return [str(name) for name in self.ctx.items(method, "PolicyNames", **self._name)]
 
     def inline(self, name: str) -> Document | None:
-        """The inline policy of this name; None where there is none."""
-        answer = self._find(f"Get{self.KIND}Policy", PolicyName=name)
+        """The inline policy of this name; None where it does not exist."""
+        answer = self._find("get_{kind}_policy", PolicyName=name)
         return answer["PolicyDocument"] if answer else None
 
     def put_inline(self, name: str, document: Document) -> None:
-        self._ask(
-            f"Put{self.KIND}Policy",
-            again_on=SETTLING,
+        self._call(
+            "put_{kind}_policy",
+            retrying=SETTLING,
             PolicyName=name,
             PolicyDocument=compact(document),
         )
 
     def delete_inline(self, name: str) -> None:
-        self._find(f"Delete{self.KIND}Policy", PolicyName=name)
+        self._find("delete_{kind}_policy", PolicyName=name)
 
 
 class User(Principal):
@@ -168,7 +184,7 @@ class User(Principal):
 
     KIND = "User"
 
-    def _made(self, wanted: Wanted) -> dict[str, Any]:  # noqa: ARG002 - a user needs nothing more
+    def _created_with(self, wanted: Wanted) -> dict[str, Any]:  # noqa: ARG002 - a user needs nothing more
         return {}
 
 
@@ -176,17 +192,17 @@ class Role(Principal):
     """An IAM role."""
 
     KIND = "Role"
-    # The principal of the trust policy was made a moment ago, in CAST AI's account.
-    again_on = ("MalformedPolicyDocument",)
+    # IAM may not know the principal of the trust policy yet: CAST AI created it a moment ago.
+    SETTLING_TRUST = ("MalformedPolicyDocument",)
 
-    def _made(self, wanted: Wanted) -> dict[str, Any]:
+    def _created_with(self, wanted: Wanted) -> dict[str, Any]:
         return {"AssumeRolePolicyDocument": compact(wanted.trust or {})}
 
     def trust(self, document: Document) -> None:
         """Replace who may assume the role."""
-        self._ask(
-            "UpdateAssumeRolePolicy",
-            again_on=(*self.again_on, *SETTLING),
+        self._call(
+            "update_assume_role_policy",
+            retrying=(*self.SETTLING_TRUST, *SETTLING),
             PolicyDocument=compact(document),
         )
 
@@ -194,130 +210,114 @@ class Role(Principal):
 # Ensure -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Ensured:
-    """What ensuring has led to. The ARN is known also while planning."""
-
-    arn: str
-    is_new: bool = False
-    is_adopted: bool = False
-
-
 def ensure(ctx: Context, principal: Principal, wanted: Wanted) -> Ensured:
-    """Make or correct the user or role. Policies that someone else attached stay."""
-    ledger, thing = ctx.ledger, principal.thing
+    """Create or correct the user or role. Policies that others attached stay."""
     found = principal.found()
     if found is None:
-        arn = ledger.create(
-            thing,
+        arn = ctx.ledger.create(
+            principal.label,
             lambda: principal.create(wanted),
-            undo=lambda: _take_back(ctx, principal),
+            undo=lambda: _undo_create(ctx, principal),
         )
-    elif not ctx.may_take(thing, found.tags):
+    elif not ctx.may_take(principal.label, found.tags):
         return Ensured(found.arn)
     else:
         arn = found.arn
         _correct(ctx, principal, wanted, found)
-    _attach(ctx, principal, wanted, fresh=found is None)
-    _put_inline(ctx, principal, wanted, fresh=found is None)
-    kind = principal.KIND.lower()
-    arn = arn or ctx.scope.iam(f"{kind}{wanted.path}{principal.name}")
+    _attach(ctx, principal, wanted, is_new=found is None)
+    _put_inline(ctx, principal, wanted, is_new=found is None)
     return Ensured(
-        arn=arn,
+        arn=arn or ctx.scope.iam(f"{principal.KIND.lower()}{wanted.path}{principal.name}"),
         is_new=found is None,
         is_adopted=found is not None and not ctx.owner.owns(found.tags),
     )
 
 
-def _take_back(ctx: Context, principal: Principal) -> None:
+def _undo_create(ctx: Context, principal: Principal) -> None:
     found = principal.found()
     if found and ctx.owner.owns(found.tags):
         principal.delete()
 
 
 def _correct(ctx: Context, principal: Principal, wanted: Wanted, found: Found) -> None:
-    ledger, thing = ctx.ledger, principal.thing
+    label = principal.label
     if found.path != wanted.path:
-        ledger.conflict(
-            thing, f"has path {found.path}: IAM cannot move it to {wanted.path}; remove it first"
+        ctx.ledger.conflict(
+            label, f"has path {found.path}: IAM cannot move it to {wanted.path}; remove it first"
         )
         return
-    changed = False
-    for detail, write, undo in _corrections(ctx, principal, wanted, found):
-        ledger.update(thing, write, undo=undo, detail=detail)
-        changed = True
-    if not changed:
-        ledger.keep(thing)
+    corrected = [
+        correct_tags(ctx, label, found.tags, wanted.tags, put=principal.tag, drop=principal.untag),
+        _correct_boundary(ctx, principal, wanted.boundary, found.boundary),
+        isinstance(principal, Role) and _correct_trust(ctx, principal, wanted.trust, found.trust),
+    ]
+    if not any(corrected):
+        ctx.ledger.keep(label)
 
 
-def _corrections(
-    ctx: Context, principal: Principal, wanted: Wanted, found: Found
-) -> Iterator[tuple[str, Any, Any]]:
-    """What differs: a word for it, the write, and its inverse."""
-    missing, dropped = ctx.tag_changes(found.tags, wanted.tags)
-    if missing or dropped:
-        before = {k: v for k, v in found.tags.items() if k in {*missing, *dropped}}
-        added = [key for key in missing if key not in found.tags]
-        yield (
-            "tags",
-            lambda: principal.retag(missing, dropped),
-            lambda: principal.retag(before, added),
-        )
-    if wanted.boundary and wanted.boundary != found.boundary:
-        boundary, former = wanted.boundary, found.boundary
-        yield (
-            "permissions boundary",
-            lambda: principal.put_boundary(boundary),
-            # A boundary where there was none does no harm, and nobody may take one away.
-            (lambda: principal.put_boundary(former)) if former else None,
-        )
-    if isinstance(principal, Role) and wanted.trust and found.trust:
-        role, now, old = principal, wanted.trust, found.trust
-        if not equality.same(now, old):
-            yield "trust policy", lambda: role.trust(now), lambda: role.trust(old)
+def _correct_boundary(
+    ctx: Context, principal: Principal, wanted: str | None, found: str | None
+) -> bool:
+    if not wanted or wanted == found:
+        return False
+    ctx.ledger.update(
+        principal.label,
+        partial(principal.put_boundary, wanted),
+        # A new boundary is not undone: it does no harm, and no policy here allows to remove one.
+        undo=partial(principal.put_boundary, found) if found else None,
+        detail="permissions boundary",
+    )
+    return True
 
 
-def _attach(ctx: Context, principal: Principal, wanted: Wanted, *, fresh: bool) -> None:
-    attached = [] if fresh else principal.attached()
+def _correct_trust(
+    ctx: Context, role: Role, wanted: Document | None, found: Document | None
+) -> bool:
+    if not wanted or not found or equality.same(wanted, found):
+        return False
+    ctx.ledger.update(
+        role.label,
+        partial(role.trust, wanted),
+        undo=partial(role.trust, found),
+        detail="trust policy",
+    )
+    return True
+
+
+def _attach(ctx: Context, principal: Principal, wanted: Wanted, *, is_new: bool) -> None:
+    attached = [] if is_new else principal.attached()
     for arn in wanted.managed:
-        thing = attachment(principal, arn)
+        label = attachment_label(principal, arn)
         if arn in attached:
-            ctx.ledger.keep(thing)
+            ctx.ledger.keep(label)
         else:
             ctx.ledger.create(
-                thing,
-                lambda arn=arn: principal.attach(arn),  # type: ignore[misc]
-                undo=lambda arn=arn: principal.detach(arn),  # type: ignore[misc]
+                label, partial(principal.attach, arn), undo=partial(principal.detach, arn)
             )
 
 
-def _put_inline(ctx: Context, principal: Principal, wanted: Wanted, *, fresh: bool) -> None:
+def _put_inline(ctx: Context, principal: Principal, wanted: Wanted, *, is_new: bool) -> None:
     for name, document in wanted.inline.items():
-        thing = _inline_thing(principal, name)
-        found = None if fresh else principal.inline(name)
+        label = _inline_label(principal, name)
+        put = partial(principal.put_inline, name)
+        found = None if is_new else principal.inline(name)
         if found is None:
             ctx.ledger.create(
-                thing,
-                lambda n=name, d=document: principal.put_inline(n, d),  # type: ignore[misc]
-                undo=lambda n=name: principal.delete_inline(n),  # type: ignore[misc]
+                label, partial(put, document), undo=partial(principal.delete_inline, name)
             )
         elif equality.same(found, document):
-            ctx.ledger.keep(thing)
+            ctx.ledger.keep(label)
         else:
-            ctx.ledger.update(
-                thing,
-                lambda n=name, d=document: principal.put_inline(n, d),  # type: ignore[misc]
-                undo=lambda n=name, d=found: principal.put_inline(n, d),  # type: ignore[misc]
-            )
+            ctx.ledger.update(label, partial(put, document), undo=partial(put, found))
 
 
-def attachment(principal: Principal, arn: str) -> str:
-    """The thing that an attached policy is."""
-    return f"policy {arn} on {principal.thing}"
+def attachment_label(principal: Principal, arn: str) -> str:
+    """An attached policy in rows and messages."""
+    return f"policy {arn} on {principal.label}"
 
 
-def _inline_thing(principal: Principal, name: str) -> str:
-    return f"inline policy {name} on {principal.thing}"
+def _inline_label(principal: Principal, name: str) -> str:
+    return f"inline policy {name} on {principal.label}"
 
 
 # Remove -------------------------------------------------------------------------------------------
@@ -328,38 +328,34 @@ def remove(
 ) -> None:
     """Remove the user or role if it is ours, with what belongs to it.
 
-    `attachable` and `inline` are the policies that we may have put there. Others were put there
-    by someone else: they go only if told so, and else keep the user or role where it is.
+    `attachable` and `inline` are the policies that we may have put there. Policies of others are
+    detached only with DetachForeignPolicies; else the user or role stays.
 
-    Raises:
-        PermanentError: other policies keep it.
+    Raises PermanentError where policies of others keep it.
     """
+    label = principal.label
     found = principal.found()
     if found is None:
         return
     if not ctx.owner.owns(found.tags):
-        if principal.thing not in ctx.ledger.protected:
-            ctx.ledger.leave(principal.thing, ownership.described(found.tags))
+        if label not in ctx.ledger.protected:
+            ctx.ledger.leave(label, ownership.described(found.tags))
         return
     attached, inlined = principal.attached(), principal.inline_names()
     foreign = [a for a in attached if a not in attachable] + [n for n in inlined if n not in inline]
-    leaving = principal.thing not in ctx.ledger.protected
-    told = ctx.onboarding.detach_foreign_policies
+    is_leaving = label not in ctx.ledger.protected
+    detach_foreign = ctx.onboarding.detach_foreign_policies
     for arn in attached:
-        if arn in attachable or (leaving and told):
-            ctx.ledger.delete(
-                attachment(principal, arn),
-                lambda arn=arn: principal.detach(arn),  # type: ignore[misc]
-            )
+        if arn in attachable or (is_leaving and detach_foreign):
+            ctx.ledger.delete(attachment_label(principal, arn), partial(principal.detach, arn))
     for name in inlined:
-        if name in inline or (leaving and told):
+        if name in inline or (is_leaving and detach_foreign):
             ctx.ledger.delete(
-                _inline_thing(principal, name),
-                lambda n=name: principal.delete_inline(n),  # type: ignore[misc]
+                _inline_label(principal, name), partial(principal.delete_inline, name)
             )
-    if leaving and foreign and not told:
+    if is_leaving and foreign and not detach_foreign:
         raise PermanentError(
-            f"Detach {', '.join(foreign)} from {principal.thing}, or set DetachForeignPolicies: "
+            f"Detach {', '.join(foreign)} from {label}, or set DetachForeignPolicies: "
             "someone else put it there"
         )
-    ctx.ledger.delete(principal.thing, principal.delete)
+    ctx.ledger.delete(label, principal.delete)

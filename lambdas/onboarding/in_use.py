@@ -1,4 +1,4 @@
-"""What uses the node role, the instance profile or the security group of the nodes.
+"""Refuses a removal while nodes use the node role, the instance profile or the security group.
 
 EC2 refuses to delete a security group that is in use, or that a rule of another group of its VPC
 names (EC2 API reference, DeleteSecurityGroup). IAM deletes a role and a profile that running
@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from lambdas.common.errors import PermanentError
-from lambdas.onboarding import names, security_group
-from lambdas.onboarding.context import Context, tag_map
-from lambdas.onboarding.iam_principals import GONE
+from lambdas.onboarding import names, node_role, security_group
+from lambdas.onboarding.context import Context
+from lambdas.onboarding.iam_principals import Role
+from lambdas.onboarding.tags import tag_map
 
 _ALIVE: Final = ("pending", "running", "stopping", "stopped")
 SHOWN: Final = 10  # ids that an error names
@@ -24,21 +25,21 @@ class InUseError(PermanentError):
 
 
 def refuse(ctx: Context, cluster_ids: Iterable[str], *, groups: bool) -> None:
-    """Look for users of what we made under `cluster_ids` (CAST AI's), and with `groups` of our
-    security groups.
+    """Refuse while something uses what carries one of `cluster_ids` (CAST AI's).
 
-    Raises:
-        InUseError: names the instances, network interfaces of no such instance, and other
-            security groups whose rules name ours.
+    `groups`: look at the users of our security groups too.
+
+    Raises InUseError with the ids of instances, of network interfaces without an instance, and of
+    other security groups whose rules name ours.
     """
     instances = {each for cluster_id in cluster_ids for each in _instances(ctx, cluster_id)}
     interfaces: set[str] = set()
     naming: set[str] = set()
     for group in security_group.owned(ctx) if groups else ():
         for interface in _interfaces(ctx, group["GroupId"]):
-            holder = interface.get("Attachment", {}).get("InstanceId")
-            if holder:
-                instances.add(holder)
+            instance = interface.get("Attachment", {}).get("InstanceId")
+            if instance:
+                instances.add(instance)
             else:
                 interfaces.add(interface["NetworkInterfaceId"])
         naming |= _naming(ctx, group)
@@ -47,7 +48,7 @@ def refuse(ctx: Context, cluster_ids: Iterable[str], *, groups: bool) -> None:
 
 
 def refusal(instances: list[str], interfaces: list[str], naming: list[str]) -> str:
-    """What to do about the users, by their ids: of each kind as many as there are, or none."""
+    """The message: what to do, how many users of each kind there are, and their ids."""
     advice = []
     if instances or interfaces:
         advice.append(
@@ -74,29 +75,23 @@ def refusal(instances: list[str], interfaces: list[str], naming: list[str]) -> s
 
 
 def _instances(ctx: Context, cluster_id: str) -> list[str]:
-    """Instances that hold the node role, by whichever instance profile."""
+    """Ids of the instances with the node role, through any instance profile."""
     name = names.node_role_name(ctx.onboarding.cluster_name, cluster_id)
     iam, ec2 = ctx.clients.iam, ctx.clients.ec2
-    profiles: dict[str, Any] = {}
-    own: Any = ctx.find(
-        "iam:GetInstanceProfile",
-        lambda: iam.get_instance_profile(InstanceProfileName=name),
-        missing=GONE,
-    )
-    if own and ctx.owner.owns(tag_map(own["InstanceProfile"].get("Tags"))):
-        profiles[own["InstanceProfile"]["Arn"]] = None
-    role: Any = ctx.find("iam:GetRole", lambda: iam.get_role(RoleName=name), missing=GONE)
-    if role and ctx.owner.owns(tag_map(role["Role"].get("Tags"))):
+    profiles: dict[str, None] = {}
+    own = node_role.profile(ctx, name)
+    if own and ctx.owner.owns(tag_map(own.get("Tags"))):
+        profiles[own["Arn"]] = None
+    role = Role(ctx, name).found()
+    if role and ctx.owner.owns(role.tags):
         listing = iam.list_instance_profiles_for_role
-        for page in ctx.pages(
-            "iam:ListInstanceProfilesForRole", listing, missing=GONE, RoleName=name
-        ):
-            profiles |= {profile["Arn"]: None for profile in page["InstanceProfiles"]}
+        for profile in ctx.find_items(listing, "InstanceProfiles", RoleName=name):
+            profiles[profile["Arn"]] = None
     if not profiles:
         return []
-    pages = ctx.pages(
-        "ec2:DescribeInstances",
+    reservations = ctx.items(
         ec2.describe_instances,
+        "Reservations",
         Filters=[
             {"Name": "iam-instance-profile.arn", "Values": list(profiles)},
             {"Name": "instance-state-name", "Values": list(_ALIVE)},
@@ -104,29 +99,27 @@ def _instances(ctx: Context, cluster_id: str) -> list[str]:
     )
     return [
         instance["InstanceId"]
-        for page in pages
-        for reservation in page["Reservations"]
+        for reservation in reservations
         for instance in reservation["Instances"]
     ]
 
 
 def _interfaces(ctx: Context, group: str) -> list[Any]:
-    pages = ctx.pages(
-        "ec2:DescribeNetworkInterfaces",
+    return ctx.items(
         ctx.clients.ec2.describe_network_interfaces,
+        "NetworkInterfaces",
         Filters=[{"Name": "group-id", "Values": [group]}],
     )
-    return [interface for page in pages for interface in page["NetworkInterfaces"]]
 
 
 def _naming(ctx: Context, group: Mapping[str, Any]) -> set[str]:
-    """Ids of the other security groups of its VPC that have a rule about the group."""
-    ways = ("ip-permission.group-id", "egress.ip-permission.group-id")
+    """Ids of the other security groups of the VPC with a rule that names the group."""
+    filters = ("ip-permission.group-id", "egress.ip-permission.group-id")
     found = [
         each["GroupId"]
-        for way in ways
+        for name in filters
         for each in security_group.filtered(
-            ctx, **{way: group["GroupId"], "vpc-id": group["VpcId"]}
+            ctx, **{name: group["GroupId"], "vpc-id": group["VpcId"]}
         )
     ]
     return set(found) - {group["GroupId"]}

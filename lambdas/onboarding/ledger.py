@@ -1,8 +1,7 @@
-"""The one door through which the steps write, and the memory of what they wrote.
+"""Records every write with its inverse, so that a run can be planned, applied and undone.
 
-Every step reads freely and writes only through a Ledger. So the same code plans (`dry`: the rows
-are kept, nothing is written), applies, and takes back: each write comes with its inverse, and a
-run that fails is undone in reverse order, write by write.
+The steps write only through a Ledger. With `dry` it keeps the rows and writes nothing. A run that
+fails is undone in reverse order, write by write.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from lambdas.common.errors import AwsRefusedError, CastaiError, PermanentError
 
 T = TypeVar("T")
 
-# Refused before anything was written. After any other error a write may have been done all the
-# same: the answer was lost, and the next try found its own work.
+# Refusals before anything is written. After any other error the write may have been done: the
+# answer may be lost, and a retry may have found the result of the first try.
 _NOT_WRITTEN: Final = frozenset(
     {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "ValidationError"}
 )
@@ -30,8 +29,8 @@ class Action(StrEnum):
     UPDATE = "update"
     KEEP = "keep"
     DELETE = "delete"
-    LEAVE = "leave"  # it stays although we are leaving: not ours, or still in use
-    CONFLICT = "conflict"  # it is in the way, and someone else's
+    LEAVE = "leave"  # a removal leaves it: not ours, or still in use
+    CONFLICT = "conflict"  # it has a name that we need and is not ours
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,11 @@ class Row:
 
 @dataclass
 class Ledger:
-    """What one run did, may still take back, and must not touch."""
+    """What one run did, how to undo it, and what it must not remove."""
 
     dry: bool = False
     protected: frozenset[str] = frozenset()
-    """Things that a removal passes over: those that the run before it has claimed."""
+    """Things that a removal does not touch: what the run before it has claimed."""
     step: str = ""
     """The step that is running; set by the runner, written into each row."""
     rows: list[Row] = field(default_factory=list)
@@ -65,10 +64,9 @@ class Ledger:
         self._add(thing, Action.LEAVE, detail)
 
     def conflict(self, thing: str, detail: str) -> None:
-        """The thing is in the way. A plan goes on and collects; a run stops here.
+        """The thing has a name that we need and is not ours. A plan goes on.
 
-        Raises:
-            PermanentError: not planning.
+        Raises PermanentError unless planning.
         """
         self._add(thing, Action.CONFLICT, detail)
         if not self.dry:
@@ -82,10 +80,9 @@ class Ledger:
         undo: Callable[[], object],
         detail: str = "",
     ) -> T | None:
-        """Make the thing; None when planning.
+        """Create the thing; None when planning.
 
-        `undo` must bear that there is nothing to undo: it also runs where the answer to the write
-        was lost.
+        `undo` also runs where the answer to the write was lost: there may be nothing to undo.
         """
         self._add(thing, Action.CREATE, detail)
         return self._write(thing, write, undo)
@@ -98,12 +95,12 @@ class Ledger:
         undo: Callable[[], object] | None = None,
         detail: str = "",
     ) -> T | None:
-        """Change the thing; None when planning. `undo` restores how it was."""
+        """Change the thing; None when planning. `undo` restores the former state."""
         self._add(thing, Action.UPDATE, detail)
         return self._write(thing, write, undo)
 
     def delete(self, thing: str, write: Callable[[], object], detail: str = "") -> bool:
-        """Remove the thing unless it is protected; whether it is (or would be) removed."""
+        """Remove the thing unless it is protected; returns whether it is (or would be) removed."""
         if thing in self.protected:
             return False
         self._add(thing, Action.DELETE, detail)
@@ -117,11 +114,11 @@ class Ledger:
 
     @property
     def claimed(self) -> frozenset[str]:
-        """Everything that this run made, changed or found right: what it stands for."""
+        """Everything that this run created, changed or found correct."""
         return frozenset(r.thing for r in self.of(Action.CREATE, Action.UPDATE, Action.KEEP))
 
     def undo_all(self) -> list[str]:
-        """Take every write back, the last one first; what could not be taken back, with why."""
+        """Undo every write, the last first; returns what could not be undone, with the reason."""
         left = []
         for thing, undo in reversed(self._undo):
             try:
@@ -142,7 +139,7 @@ class Ledger:
         try:
             result = write()
         except Exception as error:
-            if undo and not _surely_not_written(error):
+            if undo and not _was_refused(error):
                 self._undo.append((thing, undo))
             raise
         if undo:
@@ -150,15 +147,15 @@ class Ledger:
         return result
 
 
-def _surely_not_written(error: Exception) -> bool:
+def _was_refused(error: Exception) -> bool:
     return isinstance(error, AwsRefusedError) and error.code in _NOT_WRITTEN
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message: the one that says what to do."""
+    """The first line of an error's message, which says what to do."""
     return str(error).partition("\n")[0]
 
 
 def listed(rows: Iterable[Row]) -> str:
-    """Rows for an error, one a line."""
+    """The rows as lines of an error."""
     return "\n".join(f"- {row.thing}: {row.detail}" for row in rows)

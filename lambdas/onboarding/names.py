@@ -1,8 +1,8 @@
-"""Every name that CAST AI expects, and who owns what we made.
+"""The names of what the onboarding creates: those that CAST AI expects.
 
 CAST AI's backend finds users, roles and instance profiles by these names, so a name is cut only
-where CAST AI itself cuts it ([:30], [:40]). One that is still longer than AWS allows is refused
-before anything is made.
+where CAST AI itself cuts it ([:30], [:40]). A name that is still longer than AWS allows is refused
+before anything is created.
 """
 
 from __future__ import annotations
@@ -49,15 +49,11 @@ resource each `?` matches exactly one character."""
 
 
 class NameRefusedError(PermanentError):
-    """A name that AWS would refuse, found before anything was made."""
+    """AWS would refuse this name. Nothing was created."""
 
 
 def checked_cluster(cluster: str) -> str:
-    """The cluster's name as it came.
-
-    Raises:
-        NameRefusedError: EKS would not take it as the name of a cluster.
-    """
+    """The cluster's name, unchanged. Raises NameRefusedError where EKS would refuse it."""
     if not re.fullmatch(CLUSTER_NAME_PATTERN, cluster):
         raise NameRefusedError(
             f"Give the name of an EKS cluster, not {cluster!r}: 1 to 100 letters, digits, "
@@ -67,11 +63,7 @@ def checked_cluster(cluster: str) -> str:
 
 
 def checked_path(path: str) -> str:
-    """The IAM path as it came.
-
-    Raises:
-        NameRefusedError: IAM would not take it.
-    """
+    """The IAM path, unchanged. Raises NameRefusedError where IAM would refuse it."""
     if len(path) > _PATH_CHARACTERS or not _PATH.fullmatch(path):
         raise NameRefusedError(
             f"Give an IAM path that begins and ends with a slash, such as /castai/, not {path!r}."
@@ -85,8 +77,7 @@ def short_id(cluster_id: str) -> str:
     An empty id (a cluster that is not registered yet) gives `UNKNOWN_ID`, a pattern for IAM
     policies and never a name.
 
-    Raises:
-        NameRefusedError: not a UUID.
+    Raises NameRefusedError where it is not a UUID.
     """
     if not cluster_id:
         return UNKNOWN_ID
@@ -101,8 +92,7 @@ def short_id(cluster_id: str) -> str:
 def user_name(cluster: str) -> str:
     """The IAM user of user mode. CAST AI does not cut it: 55 characters of cluster name fit.
 
-    Raises:
-        NameRefusedError: the cluster's name is too long for user mode, or not one.
+    Raises NameRefusedError where the cluster's name is too long for user mode, or not valid.
     """
     return _within(USER_LIMIT, f"cast-eks-{checked_cluster(cluster)}", _USER_ADVICE)
 
@@ -120,13 +110,13 @@ def node_role_name(cluster: str, cluster_id: str) -> str:
 
 
 def lambda_role_name(cluster: str, cluster_id: str) -> str:
-    """The role of the spot function that CAST AI may make; no function of ours has it."""
+    """The role of the spot function that CAST AI may create; no function of ours has it."""
     cluster = checked_cluster(cluster)
     return _within(ROLE_LIMIT, f"cast-{cluster[:40]}-lambda-{short_id(cluster_id)}")
 
 
 ANY_LAMBDA_ROLE: Final = f"cast-*-lambda-{UNKNOWN_ID}"
-"""Matches the `lambda_role_name` of every cluster, as a pattern of IAM."""
+"""IAM pattern that matches the `lambda_role_name` of every cluster."""
 
 
 def policy_name(cluster: str, *, account_wide: bool) -> str:
@@ -144,22 +134,22 @@ def security_group_name(cluster: str) -> str:
 
 
 def credentials_secret_name(cluster: str) -> str:
-    """The secret that holds the user's access key. Ours alone: CAST AI never reads it."""
+    """The secret that holds the user's access key. CAST AI never reads it."""
     return _within(SECRET_LIMIT, f"castai-eks/{checked_cluster(cluster)}/credentials")
 
 
 def physical_id(account: str, region: str, cluster: str) -> str:
-    """CloudFormation's id of the onboarding: the same cluster gives the same id, always."""
+    """CloudFormation's id of the onboarding: the same cluster always has the same id."""
     return f"castai-eks/{account}/{region}/{checked_cluster(cluster)}"
 
 
 def cluster_tags(cluster_arn: str) -> dict[str, str]:
-    """The tags that say whose a thing is: made by this project for this cluster."""
+    """The tag of a thing that this project created for this cluster."""
     return {CLUSTER_TAG: cluster_arn}
 
 
 def security_group_tags(cluster: str, cluster_id: str) -> dict[str, str]:
-    """The tags by which CAST AI knows its security group."""
+    """The tags by which CAST AI finds its security group."""
     return {"Name": security_group_name(cluster), CLUSTER_ID_TAG: cluster_id}
 
 

@@ -1,8 +1,8 @@
-"""Whose a thing is: by two tags, and only by them. Pure.
+"""The owner of a thing, which two tags name. Pure.
 
-The first tag says for which cluster this project made it, the second which resource of which stack
-did. So two stacks that onboard the same cluster, or two regions with clusters of one name, do not
-take each other's things away.
+One tag has the cluster that this project created the thing for. The other has the stack and its
+resource that created it. So two stacks that onboard the same cluster, or two regions with clusters
+of one name, do not remove each other's things.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Owner:
     resource: str
 
     def tags(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-        """What to put on a thing that we make; `extra` are the user's own tags."""
+        """The tags of a thing that we create; `extra` are the user's own tags."""
         return {
             **(extra or {}),
             **names.cluster_tags(self.cluster_arn),
@@ -47,12 +47,12 @@ def shared_tags(extra: Mapping[str, str], shared_as: str = "") -> dict[str, str]
 
 
 def is_shared(tags: Mapping[str, str]) -> bool:
-    """Whether this project made the thing for all clusters of the account."""
+    """Whether this project created the thing for all clusters of the account."""
     return tags.get(CLUSTER_TAG) == ACCOUNT_WIDE
 
 
 def described(tags: Mapping[str, str]) -> str:
-    """Who owns a thing that is not ours, in words for an error."""
+    """The owner of a thing that is not ours, for a message."""
     cluster = tags.get(CLUSTER_TAG)
     if not cluster:
         return "made by someone else"

@@ -1,152 +1,176 @@
-"""The look around before anything is made: the cluster, CAST AI's id of it, its agent."""
+"""Preflight checks: the cluster, CAST AI's id of it, its agent. Writes nothing in AWS.
+
+They set `ctx.facts`, which the steps only read.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-from msgspec.structs import replace
+from msgspec import structs
 
 from lambdas.common import eks as clusters
+from lambdas.common.aws_calls import MISSING
 from lambdas.common.errors import AwsRefusedError, CastaiError, PermanentError
 from lambdas.common.names import CLUSTER_ID_TAG, FORMER_IDS_TAG
-from lambdas.onboarding import cluster_access, identity, names, security_group
-from lambdas.onboarding.context import Context, tag_map
-from lambdas.onboarding.iam_principals import GONE, Principal, Role, User
+from lambdas.onboarding import access_entries, identity, names, policy, security_group
+from lambdas.onboarding.context import Context, Facts
+from lambdas.onboarding.iam_principals import Principal, Role
 from lambdas.onboarding.ledger import first_line
-from lambdas.onboarding.policies.scope import USER_CLUSTER_CHARACTERS, Mode
+from lambdas.onboarding.policies.scope import Mode
+from lambdas.onboarding.tags import tag_map
 
 ACTIVE: Final = ("ACTIVE", "UPDATING")
 UNREGISTERED: Final = "00000000-0000-0000-0000-000000000000"
 """Stands for CAST AI's id in the plan for a cluster that is not registered yet."""
 CLUSTER: Final = "cluster"
-"""The thing that a row about the cluster itself names."""
+"""Label of the cluster itself in a row."""
 T = TypeVar("T")
 _UNUSED: Final = ("connecting", "waiting-connection")
+"""Status of cluster and agent at CAST AI while no agent has reported."""
 
 
-def inspect(ctx: Context) -> None:
-    """Find out what the steps need to know, and refuse what cannot end well.
+def before_onboarding(ctx: Context) -> None:
+    """Find out what the steps need to know, and refuse what cannot succeed.
 
-    Raises:
-        CastaiError: no such cluster, not active, no agent, or names that AWS would refuse.
+    Raises CastaiError: the cluster does not exist or is not active, its agent is not available, or
+    AWS would refuse a name.
     """
-    wish, facts = ctx.onboarding, ctx.facts
-    facts.cluster = _cluster(ctx)
+    properties = ctx.onboarding
+    ctx.facts = Facts(cluster=_cluster(ctx))
     if ctx.cluster.status not in ACTIVE:
         raise PermanentError(
-            f"Wait until cluster {wish.cluster_name} is active: it is {ctx.cluster.status} now"
+            f"Wait until cluster {properties.cluster_name} is active: it is {ctx.cluster.status} "
+            "now"
         )
-    facts.cluster_id = wish.cluster_id or ""
-    facts.former_ids = _former_ids(ctx)
-    if not facts.cluster_id and ctx.api is not None and not ctx.plan_only:
-        facts.cluster_id = _register(ctx)
-    elif not facts.cluster_id and facts.former_ids:
-        facts.cluster_id = facts.former_ids[0]
-    elif not facts.cluster_id:
-        facts.cluster_id = UNREGISTERED
+    _set(ctx, cluster_id=properties.cluster_id or "")
+    _set(ctx, former_ids=_former_ids(ctx))
+    if not ctx.facts.cluster_id and ctx.api is not None and not ctx.plan_only:
+        _set(ctx, cluster_id=_register(ctx))
+    elif not ctx.facts.cluster_id and ctx.facts.former_ids:
+        _set(ctx, cluster_id=ctx.facts.former_ids[0])
+    elif not ctx.facts.cluster_id:
+        _set(ctx, cluster_id=UNREGISTERED)
         ctx.ledger.create("registration at CAST AI", lambda: None, undo=lambda: None)
-    facts.former_ids = _with_remembered(ctx)
-    if wish.mode is Mode.ROLE:
-        facts.principal = wish.principal_arn or _principal(ctx)
-    if wish.require_agent:
+    _set(ctx, former_ids=_with_remembered(ctx))
+    if properties.mode is Mode.ROLE:
+        _set(ctx, principal=properties.principal_arn or _principal(ctx))
+    if properties.require_agent:
         _check_agent(ctx)
 
 
-def look_back(ctx: Context) -> None:
-    """What a removal, or a look at what is there, needs to know. Nothing missing stops one with
-    properties.
+def before_removal(ctx: Context) -> None:
+    """Find out what a removal, or a report of what exists, needs to know.
 
-    Raises:
-        PermanentError: a removal goes by what is found, finds no id of CAST AI's, and may not list
-            the roles that carry one in their names.
+    With properties nothing that is missing stops a removal. A removal by what exists may change
+    the path in `ctx.onboarding` to the one that is found.
+
+    Raises PermanentError where a removal by what exists finds no id of CAST AI's and may not list
+    the roles, whose names carry one.
     """
-    wish, facts = ctx.onboarding, ctx.facts
-    facts.cluster = _seen(ctx, CLUSTER, _cluster, None)
+    properties = ctx.onboarding
+    ctx.facts = Facts(cluster=_reported(ctx, CLUSTER, _cluster, None))
     no_ids: set[str] = set()
-    found: set[str] | None = no_ids
+    in_names: set[str] | None = no_ids
     if ctx.discover:
-        found = _seen(ctx, "roles", _ids_in_role_names, found)
-        entries = _seen(ctx, "access entries", cluster_access.remembered_ids, no_ids)
-        others = {*(found or ()), *entries}
-        path = _seen(ctx, "IAM path", partial(_own_path, found_ids=others), "")
-        ctx.onboarding = replace(wish, path=path or wish.path)
-        former: tuple[str, ...] = _seen(ctx, "CAST AI's id of the cluster", _former_ids, ())
-        facts.former_ids = tuple(dict.fromkeys([*former, *sorted(others)]))
+        in_names = _reported(ctx, "roles", _ids_in_role_names, in_names)
+        in_entries = _reported(ctx, "access entries", access_entries.remembered_ids, no_ids)
+        others = {*(in_names or ()), *in_entries}
+        path = _reported(ctx, "IAM path", partial(_own_path, found_ids=others), "")
+        ctx.onboarding = structs.replace(properties, path=path or properties.path)
+        former: tuple[str, ...] = _reported(ctx, "CAST AI's id of the cluster", _former_ids, ())
+        _set(ctx, former_ids=tuple(dict.fromkeys([*former, *sorted(others)])))
     else:
-        facts.former_ids = _former_ids(ctx)
-    facts.cluster_id = wish.cluster_id or next(iter(facts.former_ids), "")
-    if not facts.cluster_id and ctx.api is not None and not ctx.discover:
+        _set(ctx, former_ids=_former_ids(ctx))
+    _set(ctx, cluster_id=properties.cluster_id or next(iter(ctx.facts.former_ids), ""))
+    if not ctx.facts.cluster_id and ctx.api is not None and not ctx.discover:
         try:
-            facts.cluster_id = _registered(ctx)
+            _set(ctx, cluster_id=_registered(ctx))
         except CastaiError as error:
             ctx.ledger.leave("CAST AI's id of the cluster", str(error))
-    facts.former_ids = _seen(ctx, "former ids", _with_remembered, facts.former_ids)
-    if found is None and ctx.plan_only:
+    remembered = _reported(ctx, "former ids", _with_remembered, ctx.facts.former_ids)
+    _set(ctx, former_ids=remembered)
+    if in_names is None and ctx.plan_only:
         ctx.ledger.leave("roles", "not looked for: allow iam:ListRoles")
-    elif found is None and not facts.cluster_id:
+    elif in_names is None and not ctx.facts.cluster_id:
         raise PermanentError(
             "Give --cluster-id, or allow iam:ListRoles: nothing else here carries CAST AI's id of "
             "the cluster, and the roles are named by it. Nothing was changed."
         )
 
 
+def use_cluster_id(ctx: Context, cluster_id: str) -> None:
+    """Take the id that another source knows, where these checks found none."""
+    _set(ctx, cluster_id=ctx.facts.cluster_id or cluster_id)
+
+
 def own_modes(ctx: Context) -> tuple[Mode, ...]:
-    """The modes of which an identity of ours is there, as far as it can be read."""
-    return _seen(ctx, "user and role", identity.own_modes, ())
+    """The modes of the identities that exist and are ours, as far as they can be read."""
+    return _reported(ctx, "user and role", identity.own_modes, ())
 
 
-def _seen(ctx: Context, what: str, look: Callable[[Context], T], default: T) -> T:
-    """What a look gives. A mere look at what is there goes on where one source cannot be read."""
+def _set(
+    ctx: Context,
+    *,
+    cluster_id: str | None = None,
+    former_ids: tuple[str, ...] | None = None,
+    principal: str | None = None,
+) -> None:
+    """Set the facts that are given."""
+    now = ctx.facts
+    ctx.facts = replace(
+        now,
+        cluster_id=now.cluster_id if cluster_id is None else cluster_id,
+        former_ids=now.former_ids if former_ids is None else former_ids,
+        principal=now.principal if principal is None else principal,
+    )
+
+
+def _reported(ctx: Context, label: str, read: Callable[[Context], T], default: T) -> T:
+    """What `read` returns. A report goes on without a source that cannot be read."""
     try:
-        return look(ctx)
+        return read(ctx)
     except CastaiError as error:
         if not (ctx.plan_only and ctx.discover):
             raise
-        ctx.ledger.leave(what, f"could not be read: {first_line(error)}")
+        ctx.ledger.leave(label, f"could not be read: {first_line(error)}")
         return default
 
 
 def _cluster(ctx: Context) -> clusters.Cluster | None:
     name, region = ctx.onboarding.cluster_name, ctx.place.region
     try:
-        return ctx.ask(
-            "eks:DescribeCluster",
-            lambda: clusters.describe(ctx.clients.eks, name, region=region),
-        )
+        return ctx.aws.run(lambda: clusters.describe(ctx.clients.eks, name, region=region))
     except AwsRefusedError as error:
-        if error.code == "ResourceNotFoundException":
+        if error.code in MISSING:
             return None
         raise
 
 
 def _former_ids(ctx: Context) -> tuple[str, ...]:
-    """The ids that our own things remember, and the one of the properties before."""
+    """The ids in the tags of our things, and the id in the properties before an Update."""
     remembered: list[str | None] = [ctx.previous.cluster_id if ctx.previous else None]
-    iam = ctx.clients.iam
-    arn = ctx.scope.policy_arn(account_wide=False)
-    found: Any = ctx.find("iam:GetPolicy", lambda: iam.get_policy(PolicyArn=arn), missing=GONE)
+    found = policy.find(ctx, ctx.scope.policy_arn(account_wide=False))
     if found:
-        remembered.append(_own_id(ctx, tag_map(found["Policy"].get("Tags"))))
-    if len(ctx.onboarding.cluster_name) <= USER_CLUSTER_CHARACTERS:
-        user = User(ctx, names.user_name(ctx.onboarding.cluster_name)).found()
-        remembered.append(_own_id(ctx, user.tags) if user else None)
+        remembered.append(_own_id(ctx, tag_map(found.get("Tags"))))
+    user = identity.user(ctx)
+    found_user = user.found() if user else None
+    if found_user:
+        remembered.append(_own_id(ctx, found_user.tags))
     remembered += [_own_id(ctx, tag_map(group.get("Tags"))) for group in security_group.owned(ctx)]
     return tuple(dict.fromkeys(each for each in remembered if each))
 
 
 def _ids_in_role_names(ctx: Context) -> set[str] | None:
-    """The ids on roles of ours that are named for this cluster; None where none may be listed."""
-    cluster, iam = ctx.onboarding.cluster_name, ctx.clients.iam
+    """The ids on roles of ours that are named for this cluster; None without iam:ListRoles."""
+    cluster = ctx.onboarding.cluster_name
     patterns = [name(cluster, "") for name in (names.node_role_name, names.role_name)]
     try:
-        roles = [
-            role["RoleName"]
-            for page in ctx.pages("iam:ListRoles", iam.list_roles)
-            for role in page["Roles"]
-        ]
+        roles = [role["RoleName"] for role in ctx.items(ctx.clients.iam.list_roles, "Roles")]
     except AwsRefusedError as error:
         if error.code != "AccessDenied":
             raise
@@ -156,8 +180,9 @@ def _ids_in_role_names(ctx: Context) -> set[str] | None:
 
 
 def _id_of_role(ctx: Context, name: str) -> str | None:
-    """The id on a role; None where it is not ours, or not ours to read: under another path, or of
-    a cluster of this name in another region.
+    """The id on a role; None where the role is not ours or may not be read.
+
+    It may not be read under another path, or as a role of a cluster of this name in another region.
     """
     try:
         role = Role(ctx, name).found()
@@ -169,7 +194,7 @@ def _id_of_role(ctx: Context, name: str) -> str | None:
 
 
 def _with_remembered(ctx: Context) -> tuple[str, ...]:
-    """The former ids, and those that node roles remember because their things could not go yet."""
+    """The former ids, and those that the node roles remember because they are still in use."""
     remembered: list[str] = []
     for each in ctx.known_ids:
         role = Role(ctx, names.node_role_name(ctx.onboarding.cluster_name, each)).found()
@@ -179,7 +204,7 @@ def _with_remembered(ctx: Context) -> tuple[str, ...]:
 
 
 def _own_path(ctx: Context, found_ids: Collection[str]) -> str:
-    """The IAM path of what we made; empty where nothing tells."""
+    """The IAM path of our identities and node roles; empty where none is found."""
     cluster = ctx.onboarding.cluster_name
     groups = (tag_map(group.get("Tags")) for group in security_group.owned(ctx))
     ids = {ctx.onboarding.cluster_id, *found_ids, *(_own_id(ctx, tags) for tags in groups)}
@@ -188,8 +213,8 @@ def _own_path(ctx: Context, found_ids: Collection[str]) -> str:
         for each in sorted(filter(None, ids))
         for name in (names.node_role_name, names.role_name)
     ]
-    if len(cluster) <= USER_CLUSTER_CHARACTERS:
-        principals.append(User(ctx, names.user_name(cluster)))
+    if user := identity.user(ctx):
+        principals.append(user)
     for principal in principals:
         found = principal.found()
         if found and ctx.owner.owns(found.tags):
@@ -202,7 +227,7 @@ def _own_id(ctx: Context, tags: Mapping[str, str]) -> str | None:
 
 
 def _registered(ctx: Context) -> str:
-    """CAST AI's id; asking for one that is registered gives the same again."""
+    """CAST AI's id; a cluster that is registered already keeps its id."""
     if ctx.api is None:
         return ""
     place = ctx.place
@@ -210,7 +235,7 @@ def _registered(ctx: Context) -> str:
 
 
 def _register(ctx: Context) -> str:
-    """Register, and take that back on failure where nobody has used the registration yet."""
+    """Register the cluster; the registration is undone only where it is new and unused."""
     cluster_id = _registered(ctx)
     api = ctx.api
     if api is None or ctx.facts.former_ids:
@@ -222,9 +247,9 @@ def _register(ctx: Context) -> str:
             api.disconnect(cluster_id)
             api.delete(cluster_id)
 
-        # The writing is done: only the answer to it tells that nobody else has use for it.
-        thing = f"registration {cluster_id} at CAST AI"
-        ctx.ledger.create(thing, lambda: None, undo=forget)
+        # It is registered already: only the answer tells whether the registration is unused.
+        label = f"registration {cluster_id} at CAST AI"
+        ctx.ledger.create(label, lambda: None, undo=forget)
     return cluster_id
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 from lambdas.common.names import AGENT_METADATA, OWNER_ANNOTATION, SPOT_HANDLER, SPOT_HANDLER_GROUP
@@ -25,7 +26,7 @@ RULES: Final[tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = (
     ("events", ("create",), ()),
     ("configmaps", ("get",), (AGENT_METADATA,)),
 )
-"""Resource, verbs, and the names of the only objects where not all are meant."""
+"""Resource, verbs, and the names of the objects; no name: all objects."""
 
 Object = dict[str, Any]
 
@@ -54,13 +55,13 @@ def _head(kind: str) -> Object:
     return {"apiVersion": VERSION, "kind": kind, "metadata": metadata}
 
 
-def thing(kind: str) -> str:
-    """The thing that one of the two is."""
+def label(kind: str) -> str:
+    """One of the two objects in rows and messages."""
     return f"{kind} {SPOT_HANDLER}"
 
 
 def ensure(ctx: Context) -> None:
-    """Put both in place, where the spot handler's role is known."""
+    """Create or correct both objects, where the properties name the spot handler's role."""
     if ctx.onboarding.spot_handler_role_arn is None:
         return
     for wanted in (role(), binding()):
@@ -69,40 +70,44 @@ def ensure(ctx: Context) -> None:
         found = ctx.kube().get(VERSION, kind, SPOT_HANDLER)
         if found is None:
             ctx.ledger.create(
-                thing(kind),
-                lambda wanted=wanted: ctx.kube().apply(wanted),  # type: ignore[misc]
-                undo=lambda kind=kind: ctx.kube().delete(VERSION, kind, SPOT_HANDLER),  # type: ignore[misc]
+                label(kind), partial(ctx.kube().apply, wanted), undo=partial(_delete, ctx, kind)
             )
         elif _meaning(found) == _meaning(wanted):
-            ctx.ledger.keep(thing(kind))
+            ctx.ledger.keep(label(kind))
         elif _is_ours(ctx, found) or ctx.onboarding.adopt:
             ctx.ledger.update(
-                thing(kind),
-                lambda found=found, wanted=wanted: _put(ctx, found, wanted),  # type: ignore[misc]
-                undo=lambda found=found, kind=kind: _put(ctx, _now(ctx, kind), found),  # type: ignore[misc]
+                label(kind),
+                partial(_put, ctx, found, wanted),
+                undo=partial(_put_back, ctx, found),
                 detail="rules",
             )
         else:
-            ctx.ledger.conflict(thing(kind), "made by someone else, and with other rules")
+            ctx.ledger.conflict(label(kind), "made by someone else, and with other rules")
 
 
-def _now(ctx: Context, kind: str) -> Object:
-    return ctx.kube().get(VERSION, kind, SPOT_HANDLER) or _head(kind)
+def _put_back(ctx: Context, former: Object) -> None:
+    kind = former["kind"]
+    _put(ctx, ctx.kube().get(VERSION, kind, SPOT_HANDLER) or _head(kind), former)
+
+
+def _delete(ctx: Context, kind: str) -> None:
+    ctx.kube().delete(VERSION, kind, SPOT_HANDLER)
 
 
 def _put(ctx: Context, over: Object, wanted: Object) -> None:
-    """Write `wanted` over what is there, whoever owns its fields: this was decided before."""
+    """Replace the object `over` by `wanted`, whichever field manager owns its fields."""
     version = over["metadata"].get("resourceVersion")
     ctx.kube().replace({**wanted, "metadata": {**wanted["metadata"], "resourceVersion": version}})
 
 
 def _is_ours(ctx: Context, found: Object) -> bool:
-    marks = found["metadata"].get("annotations") or {}
-    return bool(marks.get(OWNER_ANNOTATION) == ctx.resource)
+    annotations = found["metadata"].get("annotations") or {}
+    return bool(annotations.get(OWNER_ANNOTATION) == ctx.resource)
 
 
-def _meaning(thing: Mapping[str, Any]) -> object:
-    if thing["kind"] == "ClusterRole":
+def _meaning(found: Mapping[str, Any]) -> object:
+    """What the object grants, without the order of its lists."""
+    if found["kind"] == "ClusterRole":
         return sorted(
             (
                 sorted(rule.get("apiGroups") or ()),
@@ -111,39 +116,35 @@ def _meaning(thing: Mapping[str, Any]) -> object:
                 sorted(rule.get("nonResourceURLs") or ()),
                 sorted(rule["verbs"]),
             )
-            for rule in thing.get("rules") or ()
+            for rule in found.get("rules") or ()
         )
     return (
-        (thing["roleRef"]["kind"], thing["roleRef"]["name"]),
-        sorted((each["kind"], each["name"]) for each in thing.get("subjects") or ()),
+        (found["roleRef"]["kind"], found["roleRef"]["name"]),
+        sorted((each["kind"], each["name"]) for each in found.get("subjects") or ()),
     )
 
 
 def remove(ctx: Context) -> None:
-    """Remove what we put in place, the binding first."""
+    """Delete the objects that are ours, the binding first."""
     if ctx.facts.cluster is None or not _was_wanted(ctx):
         return
     for kind in ("ClusterRoleBinding", "ClusterRole"):
-        if thing(kind) in ctx.ledger.protected:
+        if label(kind) in ctx.ledger.protected:
             continue
         found = ctx.kube().get(VERSION, kind, SPOT_HANDLER)
         if found is None:
             continue
         if not _is_ours(ctx, found):
-            ctx.ledger.leave(thing(kind), "not ours")
+            ctx.ledger.leave(label(kind), "not ours")
             continue
-        ctx.ledger.delete(
-            thing(kind),
-            lambda kind=kind: ctx.kube().delete(VERSION, kind, SPOT_HANDLER),  # type: ignore[misc]
-        )
+        ctx.ledger.delete(label(kind), partial(_delete, ctx, kind))
 
 
 def is_ours(ctx: Context) -> bool:
-    """Whether we put the spot handler's rights into the cluster."""
+    """Whether the binding in the cluster is ours."""
     found = ctx.kube().get(VERSION, "ClusterRoleBinding", SPOT_HANDLER)
     return found is not None and _is_ours(ctx, found)
 
 
 def _was_wanted(ctx: Context) -> bool:
-    wishes = (ctx.onboarding, ctx.previous)
-    return ctx.discover or any(wish and wish.spot_handler_role_arn for wish in wishes)
+    return ctx.discover or any(each.spot_handler_role_arn for each in ctx.every_properties)

@@ -1,18 +1,18 @@
-"""The onboarding as an ordered list of steps, and the five things that are done with it.
+"""The onboarding as an ordered list of steps, and what is done with it.
 
 plan      every step, writing nothing: what would change
-onboard   plan, refuse what cannot end well, apply, then remove what the new state replaces;
+onboard   plan, refuse what cannot succeed, apply, then remove what the new state replaces;
           a failure is undone write by write before it is raised
-offboard  refuse while nodes use what would go; else every step's removal, the security group before
-          all, then the last step first; a failure stops those that depend on it
+offboard  refuse while nodes use what would be removed; else every step's removal, the security
+          group first, the others in reverse order; a failure stops the steps that depend on it
 plan_offboard   what that would remove
-found     what a removal would come upon, nodes that use it or not; what cannot be read, and why
+existing  what a removal would find, in use or not; what cannot be read, and why
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from lambdas.common.errors import (
@@ -32,60 +32,142 @@ from lambdas.onboarding import (
     identity,
     in_use,
     lambda_role,
+    node_role,
     policy,
     preflight,
     security_group,
     spot_rbac,
 )
-from lambdas.onboarding.context import Context, Facts
+from lambdas.onboarding.context import Context
+from lambdas.onboarding.credentials import Credentials
+from lambdas.onboarding.iam_principals import Ensured
 from lambdas.onboarding.ledger import Action, Ledger, Row, first_line, listed
+from lambdas.onboarding.node_role import NodeRole
 from lambdas.onboarding.policies.scope import Mode
+from lambdas.onboarding.properties import ClusterAccess
 
-# s. What a run keeps of its time to take back what it has done.
+# s of a run's time that are kept to undo what it has done.
 UNDO_TIME: Final = 90.0
 
 
 @dataclass(frozen=True)
+class Results:
+    """What the steps have made, for later steps and for the attributes. One step sets each field.
+
+    A plan has them too, except for ids that AWS gives.
+    """
+
+    nodes: NodeRole = field(default_factory=NodeRole)
+    identity: Ensured = field(default_factory=Ensured)
+    access: ClusterAccess | None = None
+    security_groups: tuple[str, ...] = ()
+    credentials: Credentials = field(default_factory=Credentials)
+    next_step: str = ""
+    """What is left to do by hand; empty where nothing is."""
+
+
+def _never(_ctx: Context) -> bool:
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """One part of the onboarding. Both functions are idempotent and write through the ledger."""
 
     name: str
-    apply: Callable[[Context], None]
+    ensure: Callable[[Context, Results], Results]
+    """Creates or corrects; returns the results with those of this step."""
     remove: Callable[[Context], None]
+    is_removed_first: bool = False
+    """Whether it is removed before all others. Where that fails, offboard removes nothing else."""
+    stays_with: frozenset[str] = frozenset()
+    """Names of steps. Where one of them is not removed, the removal of this one is not tried."""
+    remembers_ids: Callable[[Context], bool] = _never
+    """Whether only this step's things tell CAST AI's ids. They stay while anything else is left:
+    the next removal finds the rest by the ids."""
+    is_at_castai: bool = False
+    """Whether its things are at CAST AI only."""
 
 
-HAND_OVER: Final = "hand-over"
+def _without_result(ensure: Callable[[Context], None]) -> Callable[[Context, Results], Results]:
+    """The `ensure` of a step that later steps need nothing from."""
+
+    def ensure_only(ctx: Context, made: Results) -> Results:
+        ensure(ctx)
+        return made
+
+    return ensure_only
+
+
+# What maps a principal is found by the principal alone (that of the spot handler's role by its RBAC
+# objects). A later principal of the same name would have the rights of a mapping that stays.
+_STAYS_WITH_ACCESS: Final = frozenset({"cluster access"})
+
 STEPS: Final = (
-    Step("policy", policy.ensure, policy.remove),
-    Step("node role", identity.ensure_node_role, identity.remove_node_role),
-    Step("identity", identity.ensure, identity.remove),
-    Step("spot function's role", lambda_role.ensure, lambda_role.remove),
-    Step("spot handler's rights", spot_rbac.ensure, spot_rbac.remove),
-    Step("cluster access", cluster_access.ensure, cluster_access.remove),
-    Step("security group", security_group.ensure, security_group.remove),
-    Step("credentials", credentials.ensure, credentials.remove),
-    Step(HAND_OVER, handover.ensure, handover.remove),
+    Step(
+        name="policy",
+        ensure=_without_result(policy.ensure),
+        remove=policy.remove,
+        stays_with=frozenset({"identity"}),  # IAM keeps a policy as long as an identity has it
+        remembers_ids=policy.remembers_id,
+    ),
+    Step(
+        name="node role",
+        ensure=lambda ctx, made: replace(made, nodes=node_role.ensure(ctx)),
+        remove=node_role.remove,
+        stays_with=_STAYS_WITH_ACCESS,
+        remembers_ids=node_role.remembers_ids,
+    ),
+    Step(
+        name="identity",
+        ensure=lambda ctx, made: replace(made, identity=identity.ensure(ctx)),
+        remove=identity.remove,
+        stays_with=_STAYS_WITH_ACCESS,
+    ),
+    Step(
+        name="spot function's role",
+        ensure=_without_result(lambda_role.ensure),
+        remove=lambda_role.remove,
+    ),
+    Step(
+        name="spot handler's rights",
+        ensure=_without_result(spot_rbac.ensure),
+        remove=spot_rbac.remove,
+        stays_with=_STAYS_WITH_ACCESS,
+    ),
+    Step(
+        name="cluster access",
+        ensure=lambda ctx, made: replace(made, access=cluster_access.ensure(ctx, made.nodes)),
+        remove=cluster_access.remove,
+    ),
+    Step(
+        name="security group",
+        ensure=lambda ctx, made: replace(made, security_groups=security_group.ensure(ctx)),
+        remove=security_group.remove,
+        # Only EC2 refuses to delete what is in use. While nothing else is removed, CAST AI and the
+        # nodes go on as they were.
+        is_removed_first=True,
+    ),
+    Step(
+        name="credentials",
+        ensure=lambda ctx, made: replace(made, credentials=credentials.ensure(ctx, made.identity)),
+        remove=credentials.remove,
+    ),
+    Step(
+        name="hand-over",
+        ensure=lambda ctx, made: replace(
+            made, next_step=handover.ensure(ctx, made.identity, made.credentials)
+        ),
+        remove=handover.remove,
+        is_at_castai=True,
+    ),
 )
 
 
-# The last step first, but the security group before all: only EC2 refuses to delete what is in use.
-# As long as nothing else is removed, CAST AI and the nodes go on as they were.
-_FIRST: Final = "security group"
 _REMOVALS: Final = (
-    *(step for step in STEPS if step.name == _FIRST),
-    *(step for step in reversed(STEPS) if step.name != _FIRST),
+    *(step for step in STEPS if step.is_removed_first),
+    *(step for step in reversed(STEPS) if not step.is_removed_first),
 )
-_ALL_AFTER_THE_FIRST: Final = {_FIRST: frozenset(step.name for step in _REMOVALS[1:])}
-
-# Removals that must not be tried where another failed, or was not tried for the same reason. What
-# maps a principal is found by the principal alone (that of the spot handler's role by its rights),
-# and whoever makes another principal of the name would have its rights. IAM keeps a policy as long
-# as an identity has it.
-_NOT_AFTER: Final = {
-    "cluster access": frozenset({"spot handler's rights", "node role", "identity"}),
-    "identity": frozenset({"policy"}),
-}
-
 
 _UNREADABLE: Final = (
     AwsRefusedError,
@@ -97,7 +179,7 @@ _UNREADABLE: Final = (
 
 
 class StepFailedError(PermanentError):
-    """A step failed. `left` names what could not be taken back."""
+    """A step failed. `left` names what could not be undone."""
 
     def __init__(self, step: str, cause: CastaiError, left: list[str]) -> None:
         undone = "everything that this run did was undone"
@@ -109,61 +191,64 @@ class StepFailedError(PermanentError):
 
 
 class OffboardError(PermanentError):
-    """Something of ours could not be removed; the rest is."""
+    """Something of ours could not be removed; the rest is removed."""
 
 
 class InTheWayError(PermanentError):
-    """Things that belong to someone else are in the way; nothing was changed."""
+    """Things of other owners have the names; nothing was changed."""
+
+
+@dataclass(frozen=True)
+class Onboarded:
+    """A run of `onboard`: what it did, and the attributes for CloudFormation."""
+
+    rows: list[Row]
+    attributes: dict[str, str]
 
 
 def plan(ctx: Context) -> list[Row]:
     """What `onboard` would change. Writes nothing.
 
-    Raises:
-        CastaiError: the cluster cannot be onboarded as wished.
+    Raises CastaiError where the cluster cannot be onboarded with these properties.
     """
     ctx.ledger.dry = True
-    preflight.inspect(ctx)
+    preflight.before_onboarding(ctx)
     in_use.refuse(ctx, ctx.replaced_ids, groups=False)
     return [*ctx.ledger.rows, *_preview(ctx)]
 
 
-def onboard(ctx: Context) -> list[Row]:
-    """Bring the account to the wished state; what was done, row by row.
+def onboard(ctx: Context) -> Onboarded:
+    """Bring the account to the state of the properties.
 
-    Raises:
-        InTheWayError: someone else's things have the names; nothing was changed.
-        InUseError: nodes use the role of a former cluster id; nothing was changed.
-        StepFailedError: everything that this run did is undone, or named.
+    Raises InTheWayError where things of other owners have the names, InUseError where nodes use the
+    role of a former cluster id (nothing was changed), and StepFailedError after everything that
+    this run did is undone, or named.
     """
-    ctx.ledger.step = "inspect"
+    ctx.ledger.step = "preflight"
     try:
-        preflight.inspect(ctx)
+        preflight.before_onboarding(ctx)
         in_use.refuse(ctx, ctx.replaced_ids, groups=False)
         _refuse_conflicts(_preview(ctx))
-        for step in STEPS:
-            ctx.ledger.step = step.name
-            step.apply(ctx)
-        retired = _retire(ctx)
+        made = _ensure_all(ctx)
+        removed = _remove_replaced(ctx, made.credentials.replaced_keys)
         ctx.ledger.step = "leave the cluster"
-        ctx.door.close()
+        ctx.kubernetes.close()
     except CastaiError as error:
         raise _undone(ctx, _explained(ctx, error)) from error
     except Exception as error:
         raise _undone(ctx, bug(error)) from error
-    return [*ctx.ledger.rows, *retired]
+    return Onboarded([*ctx.ledger.rows, *removed], attributes(ctx, made))
 
 
 def offboard(ctx: Context) -> list[Row]:
-    """Remove everything that is ours; what was done, row by row.
+    """Remove everything that is ours; returns what was done, row by row.
 
-    Raises:
-        InUseError: nodes or other groups use what would be removed; nothing was changed.
-        OffboardError: names each thing that stays although it is ours, and why.
+    Raises InUseError while nodes or other groups use what would be removed (nothing was changed),
+    and OffboardError with each thing that stays although it is ours, and why.
     """
-    preflight.look_back(ctx)
+    preflight.before_removal(ctx)
     in_use.refuse(ctx, ctx.known_ids, groups=True)
-    failures = _remove_all(ctx, _NOT_AFTER | _ALL_AFTER_THE_FIRST)
+    failures = _remove_all(ctx, stop_after_the_first=True)
     if failures:
         raise OffboardError(
             f"Clear what stopped the removal and delete again: {first_line(failures[0][1])}\n"
@@ -175,40 +260,46 @@ def offboard(ctx: Context) -> list[Row]:
 def plan_offboard(ctx: Context) -> list[Row]:
     """What `offboard` would remove. Writes nothing. Raises InUseError as `offboard` does."""
     ctx.ledger.dry = True
-    preflight.look_back(ctx)
+    preflight.before_removal(ctx)
     in_use.refuse(ctx, ctx.known_ids, groups=True)
-    for name, error in _remove_all(ctx, _NOT_AFTER | _ALL_AFTER_THE_FIRST):
+    for name, error in _remove_all(ctx, stop_after_the_first=True):
         ctx.ledger.step = name
         ctx.ledger.leave(name, str(error))
     return ctx.ledger.rows
 
 
-def found(ctx: Context) -> list[Row]:
-    """What is in account and cluster under our names: ours (`delete`), or not (`leave`).
+def existing(ctx: Context) -> list[Row]:
+    """What has our names in account and cluster: ours (`delete`), or not (`leave`).
 
-    `ctx` has looked back. Writes nothing and asks CAST AI nothing; a step that cannot be read is a
-    row with the reason, and the others are read all the same.
+    Call `preflight.before_removal` first. Writes nothing and does not call CAST AI. A step that
+    cannot be read is a row with the reason, and the others are read all the same.
     """
     ctx.ledger.dry = True
     for step in STEPS:
-        if step.name == HAND_OVER:
+        if step.is_at_castai:
             continue
         ctx.ledger.step = step.name
         try:
             step.remove(ctx)
         except _UNREADABLE as error:
             ctx.ledger.leave(step.name, f"could not be read: {first_line(error)}")
-        except CastaiError as error:  # it was read, and something would stop its removal
+        except CastaiError as error:  # it was read, and its removal would fail
             ctx.ledger.leave(step.name, first_line(error))
     return ctx.ledger.rows
 
 
-def _preview(ctx: Context) -> list[Row]:
-    """All steps without a write, on a copy of what is known."""
-    dry = replace(ctx, ledger=Ledger(dry=True), facts=replace(ctx.facts))
+def _ensure_all(ctx: Context) -> Results:
+    made = Results()
     for step in STEPS:
-        dry.ledger.step = step.name
-        step.apply(dry)
+        ctx.ledger.step = step.name
+        made = step.ensure(ctx, made)
+    return made
+
+
+def _preview(ctx: Context) -> list[Row]:
+    """All steps without a write."""
+    dry = replace(ctx, ledger=Ledger(dry=True))
+    _ensure_all(dry)
     return dry.ledger.rows
 
 
@@ -221,19 +312,19 @@ def _refuse_conflicts(rows: list[Row]) -> None:
 
 
 def _explained(ctx: Context, error: CastaiError) -> CastaiError:
-    """The error, or what is behind it: the function's rights are those of the new path."""
+    """The error, or its cause: the function's rights are those of the new path."""
     before, now = ctx.previous, ctx.onboarding
     denied = isinstance(error, AwsRefusedError) and error.code == "AccessDenied"
     if not denied or before is None or before.path == now.path:
         return error
     return PermanentError(
-        f"Set Path back to {before.path}: IAM cannot move what was made there to {now.path}. "
+        f"Set Path back to {before.path}: IAM cannot move what was created there to {now.path}. "
         "For another path remove the onboarding first"
     )
 
 
 def _undone(ctx: Context, cause: CastaiError) -> CastaiError:
-    """Take back what the run did; the error to raise."""
+    """Undo what the run did; returns the error to raise."""
     step = ctx.ledger.step
     ctx.deadline += UNDO_TIME
     left = ctx.ledger.undo_all()
@@ -242,38 +333,36 @@ def _undone(ctx: Context, cause: CastaiError) -> CastaiError:
     return StepFailedError(step, cause, left)
 
 
-def _retire(ctx: Context) -> list[Row]:
-    """Remove what the new state has replaced: the other mode's identity, the old key, …
+def _remove_replaced(ctx: Context, keys: tuple[str, ...]) -> list[Row]:
+    """Remove what the new state has replaced: the other mode's identity, former ids, old `keys`.
 
-    Here the new state stands and CAST AI has it, so a failure is a row and not an error: as with
-    CloudFormation's own clean-up, there is nothing to go back to. The node role remembers former
-    ids until the clean-up has no failure: the next run tries again, a removal finds what is left.
+    The new state stands and CAST AI has it, so a failure is a row and not an error, as with
+    CloudFormation's own clean-up. The node role remembers former ids until the clean-up has no
+    failure: the next run tries again, a removal finds what is left.
     """
-    leaving = replace(ctx, ledger=Ledger(protected=ctx.ledger.claimed), facts=replace(ctx.facts))
-    failures = _remove_all(leaving, _NOT_AFTER)
+    leaving = replace(ctx, ledger=Ledger(protected=ctx.ledger.claimed), replaced_keys=keys)
+    failures = _remove_all(leaving, stop_after_the_first=False)
     if not failures:
         leaving.ledger.step = "node role"
         try:
-            identity.forget_former_ids(leaving)
+            node_role.forget_former_ids(leaving)
         except CastaiError as refused:
-            failures = [("node role", refused)]
+            failures = [(leaving.ledger.step, refused)]
     for name, error in failures:
         leaving.ledger.step = name
         leaving.ledger.leave(name, f"could not be cleaned up: {first_line(error)}")
     return leaving.ledger.rows
 
 
-def _remove_all(
-    ctx: Context, not_after: Mapping[str, Collection[str]]
-) -> list[tuple[str, CastaiError]]:
-    """Every removal that `not_after` allows; what failed."""
+def _remove_all(ctx: Context, *, stop_after_the_first: bool) -> list[tuple[str, CastaiError]]:
+    """Try every removal; returns what failed.
+
+    `stop_after_the_first`: where the step that is removed first fails, the others are not tried.
+    """
     failures: list[tuple[str, CastaiError]] = []
     kept: set[str] = set()  # steps that failed or were not tried
     for step in _REMOVALS:
-        if any(step.name in not_after.get(each, ()) for each in kept):
-            kept.add(step.name)
-            continue
-        if kept and _remembers(ctx, step):
+        if kept & step.stays_with or (kept and step.remembers_ids(ctx)):
             kept.add(step.name)
             continue
         ctx.ledger.step = step.name
@@ -281,35 +370,29 @@ def _remove_all(
             step.remove(ctx)
         except CastaiError as error:
             failures.append((step.name, error))
+            if step.is_removed_first and stop_after_the_first:
+                break
             kept.add(step.name)
     return failures
-
-
-def _remembers(ctx: Context, step: Step) -> bool:
-    """Whether the step removes what tells CAST AI's ids, by which the next try finds the rest."""
-    if step.name == "policy":
-        return not ctx.onboarding.cluster_id
-    return step.name == "node role" and bool(ctx.replaced_ids) and not ctx.ledger.protected
 
 
 def _rest(error: CastaiError) -> str:
     return str(error).partition("\n")[2]
 
 
-def attributes(ctx: Context) -> dict[str, str]:
-    """What CloudFormation gets to know. No secret; every attribute is always there."""
-    facts: Facts = ctx.facts
-    user = ctx.onboarding.mode is Mode.USER
+def attributes(ctx: Context, made: Results) -> dict[str, str]:
+    """The attributes for CloudFormation: no secret, and always all of them."""
+    is_user = ctx.onboarding.mode is Mode.USER
     return {
         "Mode": ctx.onboarding.mode.value,
-        "ClusterId": facts.cluster_id,
-        "UserArn": facts.identity_arn if user else "",
-        "RoleArn": "" if user else facts.identity_arn,
-        "PolicyArn": facts.policy_arn,
-        "NodeRoleArn": facts.node_role_arn,
-        "InstanceProfileArn": facts.instance_profile_arn,
-        "SecurityGroupId": ",".join(facts.security_group_ids),
-        "CredentialsSecretArn": facts.secret_arn,
-        "AccessMethod": facts.access_method,
-        "NextStep": facts.next_step,
+        "ClusterId": ctx.facts.cluster_id,
+        "UserArn": made.identity.arn if is_user else "",
+        "RoleArn": "" if is_user else made.identity.arn,
+        "PolicyArn": ctx.policy_arn,
+        "NodeRoleArn": made.nodes.arn,
+        "InstanceProfileArn": made.nodes.profile_arn,
+        "SecurityGroupId": ",".join(made.security_groups),
+        "CredentialsSecretArn": made.credentials.secret_arn,
+        "AccessMethod": made.access.value if made.access else "",
+        "NextStep": made.next_step,
     }

@@ -156,7 +156,7 @@ class TestResource:
     def test_outputs_are_described_and_name_attributes_that_exist(
         self, plain: Stack, full: Stack
     ) -> None:
-        attributes = set(steps.attributes(_any_context()))
+        attributes = set(steps.attributes(_any_context(), steps.Results()))
         for stack in (plain, full):
             for output in stack.template["Outputs"].values():
                 assert len(output["Description"]) > 10
@@ -191,7 +191,8 @@ def _any_context() -> Context:
     onboarding = Onboarding(cluster_name="blue", cluster_id="12345678-1234-1234-1234-123456789012")
     nothing: Any = None
     return Context(
-        onboarding=onboarding, place=nothing, resource="", clients=nothing, api=None, door=nothing,
+        onboarding=onboarding, place=nothing, resource="", clients=nothing, api=None,
+        kubernetes=nothing,
         deadline=0, agent_problem=lambda _: "",
     )  # fmt: skip
 

@@ -9,11 +9,7 @@ from textwrap import dedent
 from typing import Final
 
 from lambdas.onboarding import aws_auth, names
-from lambdas.onboarding.policies import (
-    castai_identity,
-    node_role,
-    onboarder,
-)
+from lambdas.onboarding.policies import castai_identity, node_role, onboarder
 from lambdas.onboarding.policies.document import Document
 from lambdas.onboarding.policies.scope import (
     Mode,

@@ -6,8 +6,10 @@ import base64
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
 
@@ -69,6 +71,12 @@ def _refusal(code: str, operation: str) -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": "said the fake"}}, operation)
 
 
+@cache
+def _eks_meta() -> Any:
+    keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+    return boto3.client("eks", region_name=REGION, **keys).meta
+
+
 @dataclass
 class Eks:
     """DescribeCluster and access entries, by EKS's rules; moto has no access entries."""
@@ -81,10 +89,19 @@ class Eks:
     """By operation: so many calls more are answered with ThrottlingException."""
     unknown_rights: int = 0
     """So many calls more are denied: IAM has not told EKS of a new policy yet."""
+    denied: set[str] = field(default_factory=set)
+    """Operations that are not allowed."""
+
+    @property
+    def meta(self) -> Any:
+        """The names of the methods in EKS's API, by the SDK."""
+        return _eks_meta()
 
     def _limit(self, operation: str) -> None:
         if self.unknown_rights:
             self.unknown_rights -= 1
+            raise _refusal("AccessDeniedException", operation)
+        if operation in self.denied:
             raise _refusal("AccessDeniedException", operation)
         if self.throttled.get(operation, 0):
             self.throttled[operation] -= 1

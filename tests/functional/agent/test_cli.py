@@ -18,10 +18,11 @@ from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import Clock
 from lambdas.common.eks import Token
 from lambdas.common.errors import PermanentError
+from lambdas.common.kubernetes_objects import connect
 from lambdas.common.names import AGENT
 from lambdas.onboarding.context import Clients
 from lambdas.onboarding.context import Place as AwsPlace
-from lambdas.onboarding.handler import Means
+from lambdas.onboarding.session import Dependencies
 from sandbox.castai_api.state import State
 from tests.functional.agent.conftest import ACCOUNT, KEY, REGION, Eks, Secrets
 from tests.functional.agent.test_apply import is_available
@@ -57,15 +58,20 @@ def run(
 ) -> Callable[..., Result]:
     nothing: Any = None
     clients: Any = Clients(iam=nothing, ec2=nothing, eks=eks, secrets=secrets, functions=nothing)  # type: ignore[arg-type]
-    tools = Means(
+    tools = Dependencies(
         clients=clients,
         place=AwsPlace("aws", REGION, ACCOUNT),
         own_role=None,
         open_api=lambda key, url, clock, until: CastaiApi(key, url, clock=clock, deadline=until),
-        token=lambda _cluster: Token(lambda: ADMIN_TOKEN),
+        open_kube=lambda cluster, _clock, until, refusals_pass_until: connect(
+            cluster,
+            Token(lambda: ADMIN_TOKEN),
+            until=until,
+            refusals_pass_until=refusals_pass_until,
+        ),
         clock=Clock(now=lambda: waiting.now, sleep=waiting.sleep),
     )
-    monkeypatch.setattr(session, "means", lambda _region: tools)
+    monkeypatch.setattr(session, "dependencies", lambda _region: tools)
 
     def invoke(*arguments: str) -> Result:
         given = list(arguments)

@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
 from kubesim import Answer, ServedCluster
 from lambdas.agent.handler import READY_UNTIL, AgentResourceError, Dependencies, respond
@@ -465,11 +464,6 @@ class TestOwnAccess:
         self, cluster: ServedCluster, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         cluster.faults.add("PATCH", "/namespaces/castai-agent/", Answer(422))
-
-        def deny(**_: str) -> None:
-            error = {"Error": {"Code": "AccessDeniedException", "Message": "no"}}
-            raise ClientError(error, "DeleteAccessEntry")
-
-        eks.delete_access_entry = deny  # type: ignore[assignment,method-assign]
+        eks.denied.add("DeleteAccessEntry")
         with pytest.raises(AgentResourceError, match=f"Remove access entry {ROLE} by hand"):
             respond(event("Create", properties), deps, remaining=REMAINING)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import boto3
@@ -27,14 +27,15 @@ from kubesim.authentication import User
 from lambdas.common import aws
 from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import Clock
-from lambdas.common.eks import Token
+from lambdas.common.eks import Cluster, Token
+from lambdas.common.kubernetes_objects import Kube, connect
 from lambdas.common.names import CLUSTER_TAG
 from lambdas.onboarding import handler
 from lambdas.onboarding.context import Clients, Place
-from lambdas.onboarding.handler import Means
 from lambdas.onboarding.policies import onboarder
 from lambdas.onboarding.policies.document import Document
 from lambdas.onboarding.policies.scope import Scope
+from lambdas.onboarding.session import Dependencies
 from sandbox.castai_api.server import running
 from sandbox.castai_api.state import State
 from tests.functional.onboarding.eks import ACCOUNT, FakeEks, FakeLambda, refusal
@@ -42,7 +43,7 @@ from tests.functional.onboarding.rights import Rights
 
 REGION = "eu-central-1"
 OWN_ROLE = f"arn:aws:iam::{ACCOUNT}:role/castai-onboarding"
-API_KEY = "castai-api-key-that-nobody-may-see"
+API_KEY = "castai-api-key-of-the-tests"
 API_KEY_SECRET = "castai/api-key"
 REMAINING = 600.0  # s: the function's time-out
 STACK = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/castai-onboarding/1b2c"
@@ -66,7 +67,7 @@ class Users:
     def __init__(self) -> None:
         self.admits: Callable[[], bool] = lambda: False
         self.refusals = 0
-        """So many times more, an API server has not heard of the entry yet."""
+        """How many more times an API server does not know the entry yet."""
 
     async def authenticate(self, token: str) -> User | None:
         if token != "k8s-aws-v1.test" or not self.admits():
@@ -99,14 +100,21 @@ class Writes:
     deleted: list[dict[str, str]] = field(default_factory=list)
     """Users and roles that IAM names once more among those that have a policy."""
     just_before: dict[str, Callable[[], object]] = field(default_factory=dict)
-    """By write: what another run does between our look and this write. It happens once."""
+    """By write: what another run does between our read and this write. It happens once."""
+
+
+@cache
+def client_meta(service: str) -> Any:
+    """The names of a client's methods in the service's API; the fakes have none."""
+    return boto3.client(service, region_name=REGION).meta  # type: ignore[call-overload]
 
 
 class Watched:
-    """A client that asks IAM first, whose writes are counted, and fail where told."""
+    """A client that checks the rights first, counts its writes, and fails where a fault says so."""
 
     def __init__(self, client: Any, service: str, writes: Writes, rights: Rights) -> None:
         self._client, self._service = client, service
+        self.meta = client_meta(service)
         self._writes, self._rights = writes, rights
 
     def __getattr__(self, name: str) -> Any:
@@ -123,6 +131,8 @@ class Watched:
             self._rights.check(self._service, name, arguments)
             return method(**arguments) if reads else self._write(name, method, arguments)
 
+        call.__name__ = name
+        call.__self__ = self  # type: ignore[attr-defined]
         return call
 
     def _write(self, name: str, method: Any, arguments: dict[str, Any]) -> Any:
@@ -148,7 +158,7 @@ class Watched:
         return answer
 
     def _late(self, listing: Any) -> Any:
-        """IAM hears late of a deletion: its lists still name what is gone."""
+        """IAM's lists name a deleted user or role for a while."""
 
         def listed(**arguments: Any) -> Any:
             answer = listing(**arguments)
@@ -200,7 +210,7 @@ class Time:
 
 @dataclass
 class Scene:
-    """Everything that the handler works with, and a look at all of it."""
+    """Everything that the handler works with, and the state of all of it."""
 
     iam: Any
     ec2: Any
@@ -277,13 +287,13 @@ class Scene:
         (instance,) = ec2_backends[ACCOUNT][REGION].get_multi_instances_by_id([node])
         instance._state.name = state
 
-    def means(self) -> Means:
+    def dependencies(self) -> Dependencies:
         rights = Rights(self.ec2, self.eks, self.eks.region, self.documents)
 
         def client(of: Any, service: str) -> Any:
             return Watched(of, service, self.writes, rights)
 
-        return Means(
+        return Dependencies(
             clients=Clients(
                 iam=client(self.iam, "iam"),
                 ec2=client(self.ec2, "ec2"),
@@ -297,7 +307,7 @@ class Scene:
                 key, url, clock=clock, deadline=until
             ),
             agent_problem=lambda _kube: self.agent,
-            token=lambda _cluster: Token(lambda: "k8s-aws-v1.test"),
+            open_kube=_open_kube,
             clock=self.time.clock,
         )
 
@@ -343,7 +353,7 @@ class Scene:
                 api_key_secret=given.get("ApiKeySecret"),
             ).values()
         ]
-        return handler.respond(event, self.means(), remaining=REMAINING)
+        return handler.respond(event, self.dependencies(), remaining=REMAINING)
 
     def create(self, *, resource: str = "Prod", **changes: Any) -> dict[str, Any]:
         """The attributes."""
@@ -461,6 +471,16 @@ class Scene:
                 for r in iam.list_roles()["Roles"]
             },
         }
+
+
+def _open_kube(cluster: Cluster, clock: Clock, until: float, refusals_pass_until: float) -> Kube:
+    return connect(
+        cluster,
+        Token(lambda: "k8s-aws-v1.test"),
+        clock=clock,
+        until=until,
+        refusals_pass_until=refusals_pass_until,
+    )
 
 
 def _tags(thing: Any) -> dict[str, str]:

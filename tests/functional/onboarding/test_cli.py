@@ -35,7 +35,8 @@ def run(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Run:
     The user has access to the cluster, which no command grants.
     """
     scene.users.admits = lambda: True
-    monkeypatch.setattr(session, "means", lambda _region: replace(scene.means(), own_role=None))
+    deps = scene.dependencies
+    monkeypatch.setattr(session, "dependencies", lambda _region: replace(deps(), own_role=None))
 
     paths = ["/"]
 

@@ -91,23 +91,23 @@ def test_a_create_that_fails_leaves_the_account_as_it_was(
 ) -> None:
     furnish(scene)
     before = scene.snapshot()
-    wish = {**mode, "ClusterAccess": access}
-    scene.create(**wish)
+    wanted = {**mode, "ClusterAccess": access}
+    scene.create(**wanted)
     total = writes_of(scene)
-    scene.delete(**wish)
+    scene.delete(**wanted)
     assert scene.snapshot() == before
     failed = 0
     for at in range(total):
         hit(scene, at, kind)
         try:
-            scene.create(**wish)
+            scene.create(**wanted)
         except CastaiError:
             failed += 1
             heal(scene)
             assert scene.snapshot() == before, f"write {at}"
         else:  # it was tried again, or it was the cleaning up
             heal(scene)
-            scene.delete(**wish)
+            scene.delete(**wanted)
             assert scene.snapshot() == before, f"write {at}"
     assert failed
 

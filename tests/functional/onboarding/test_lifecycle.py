@@ -15,7 +15,7 @@ from lambdas.common import aws, retry, temporary_access
 from lambdas.common.errors import CastaiError
 from lambdas.common.names import FORMER_IDS_TAG
 from lambdas.common.temporary_access import TEMPORARY_TAG
-from lambdas.onboarding import handler
+from lambdas.onboarding import handler, session
 from lambdas.onboarding.in_use import InUseError
 from lambdas.onboarding.steps import UNDO_TIME, InTheWayError, OffboardError, StepFailedError
 from tests.functional.onboarding.conftest import (
@@ -142,13 +142,13 @@ class TestCreate:
         assert scene.snapshot() == before
 
     def test_without_the_api_key_the_outputs_say_what_to_paste(self, scene: Scene) -> None:
-        wish = {"ApiKeySecret": None, "ClusterId": ID}
-        data = scene.create(**wish)
+        wanted = {"ApiKeySecret": None, "ClusterId": ID}
+        data = scene.create(**wanted)
         assert "Paste accessKeyId and secretAccessKey" in data["NextStep"]
         assert scene.castai.log == []
-        scene.delete(**wish)
+        scene.delete(**wanted)
         with pytest.raises(CastaiError, match="PrincipalArn"):
-            scene.create(**wish, **ROLE)
+            scene.create(**wanted, **ROLE)
 
     def test_existing_security_groups_are_used_and_not_touched(self, scene: Scene) -> None:
         group = scene.ec2.create_security_group(GroupName="mine", Description="-")["GroupId"]
@@ -160,7 +160,7 @@ class TestCreate:
             scene.create(SecurityGroup=["sg-12345678"])
 
     def test_iam_that_has_not_heard_yet_is_waited_for(self, scene: Scene) -> None:
-        """CAST AI answers 400 and API servers 401 for a while; nobody sees it but the clock."""
+        """CAST AI answers 400 and API servers 401 for a while. The run waits."""
         scene.castai.propagation = 5
         scene.users.refusals = 3
         scene.create(SpotHandlerRoleArn=SPOT_ROLE)
@@ -232,14 +232,14 @@ class TestCreate:
     def test_paths_tags_and_boundary(self, scene: Scene) -> None:
         boundary = scene.iam.create_policy(PolicyName="Boundary", PolicyDocument=POLICY)["Policy"]
         before = scene.snapshot()
-        wish = {
+        wanted = {
             "Path": "/castai/",
             "Tags": {"team": "platform"},
             "PermissionsBoundary": boundary["Arn"],
             "SsmOnNodes": "true",
             "EbsCsiOnNodes": "true",
         }
-        data = scene.create(**ROLE, **wish)
+        data = scene.create(**ROLE, **wanted)
         assert ":role/castai/cast-eks-prod" in data["RoleArn"]
         role = scene.iam.get_role(RoleName=data["NodeRoleArn"].rpartition("/")[2])["Role"]
         assert role["PermissionsBoundary"]["PermissionsBoundaryArn"] == boundary["Arn"]
@@ -247,8 +247,8 @@ class TestCreate:
         attached = scene.snapshot()["roles"][role["RoleName"]][1]
         assert "arn:aws:iam::aws:policy/service-role/AmazonEBSCSIDriverPolicy" in attached
         with pytest.raises(StepFailedError, match=r"^Set Path back to /castai/: IAM cannot move"):
-            scene.update({**ROLE, **wish}, **{**ROLE, **wish, "Path": "/other/"})
-        scene.delete(**ROLE, **wish)
+            scene.update({**ROLE, **wanted}, **{**ROLE, **wanted, "Path": "/other/"})
+        scene.delete(**ROLE, **wanted)
         assert scene.snapshot() == before
 
 
@@ -293,12 +293,12 @@ class TestUpdate:
         assert len(groups["SecurityGroups"]) == 1
 
     def test_without_the_api_the_old_key_works_until_the_rotation_after(self, scene: Scene) -> None:
-        wish = {"ApiKeySecret": None, "ClusterId": ID}
-        scene.create(**wish)
+        wanted = {"ApiKeySecret": None, "ClusterId": ID}
+        scene.create(**wanted)
         (first,) = scene.keys("cast-eks-prod")
-        scene.update(wish, **wish, RotationId="2")
+        scene.update(wanted, **wanted, RotationId="2")
         assert first in scene.keys("cast-eks-prod")
-        scene.update({**wish, "RotationId": "2"}, **wish, RotationId="3")
+        scene.update({**wanted, "RotationId": "2"}, **wanted, RotationId="3")
         assert first not in scene.keys("cast-eks-prod")
         assert len(scene.keys("cast-eks-prod")) == 2
 
@@ -430,12 +430,12 @@ class TestDelete:
     @MODES
     def test_the_account_is_as_it_was(self, scene: Scene, mode: dict[str, Any]) -> None:
         before = scene.snapshot()
-        wish = {**mode, "SpotHandlerRoleArn": SPOT_ROLE, "ManageSpotLambda": "true"}
-        scene.create(**wish)
-        scene.delete(**wish)
+        wanted = {**mode, "SpotHandlerRoleArn": SPOT_ROLE, "ManageSpotLambda": "true"}
+        scene.create(**wanted)
+        scene.delete(**wanted)
         assert scene.snapshot() == before
         assert scene.known.credentials == {}
-        scene.delete(**wish)  # again, with nothing left
+        scene.delete(**wanted)  # again, with nothing left
         assert scene.snapshot() == before
 
     def test_what_is_gone_already_is_no_error(self, scene: Scene) -> None:
@@ -456,11 +456,11 @@ class TestDelete:
         self, scene: Scene, mode: dict[str, Any]
     ) -> None:
         before = scene.snapshot()
-        wish = {**mode, "SpotHandlerRoleArn": SPOT_ROLE, "ManageSpotLambda": "true"}
-        scene.create(**wish)
+        wanted = {**mode, "SpotHandlerRoleArn": SPOT_ROLE, "ManageSpotLambda": "true"}
+        scene.create(**wanted)
         scene.eks.exists = False
         scene.eks.entries.clear()
-        scene.delete(**wish)
+        scene.delete(**wanted)
         found = scene.snapshot()
         assert {**found, "rbac": before["rbac"]} == before
 
@@ -638,22 +638,22 @@ class TestPrincipalsOfTheSameName:
     def test_so_does_the_spot_handlers_role_unless_others_made_its_entry(
         self, scene: Scene, made: str
     ) -> None:
-        wish = {"SpotHandlerRoleArn": SPOT_ROLE}
+        wanted = {"SpotHandlerRoleArn": SPOT_ROLE}
         scene.iam.create_role(RoleName="CastLambdaRoleForSpot", AssumeRolePolicyDocument=TRUST)
         if made == "by others":
             groups = ["castai:spot-handler"]
             scene.eks.create_access_entry(
                 clusterName="prod", principalArn=SPOT_ROLE, kubernetesGroups=groups
             )
-        scene.create(**wish)
+        scene.create(**wanted)
         scene.iam.delete_role(RoleName="CastLambdaRoleForSpot")
         scene.time.sleep(HOUR)
         scene.iam.create_role(RoleName="CastLambdaRoleForSpot", AssumeRolePolicyDocument=TRUST)
         if made == "by others":
             with pytest.raises(InTheWayError, match="of a former principal"):
-                scene.update(wish, **wish, RotationId="2")
+                scene.update(wanted, **wanted, RotationId="2")
             return
-        scene.update(wish, **wish, RotationId="2")
+        scene.update(wanted, **wanted, RotationId="2")
         assert scene.eks.knows(SPOT_ROLE)
 
     def test_a_run_that_was_killed_before_the_entry_is_finished_by_the_next(
@@ -784,16 +784,16 @@ class TestThrottling:
                 raise error
             return scene.secrets.get_secret_value(**arguments)
 
-        means = scene.means()
-        secrets: Any = _Proxy(means.clients.secrets, get_secret_value=read)
-        tools = replace(means, clients=replace(means.clients, secrets=secrets))
+        deps = scene.dependencies()
+        secrets: Any = _Proxy(deps.clients.secrets, get_secret_value=read)
+        deps = replace(deps, clients=replace(deps.clients, secrets=secrets))
         event = scene.event("Create", scene.properties())
-        assert handler.respond(event, tools, remaining=REMAINING)["Data"]["Mode"] == "user"
+        assert handler.respond(event, deps, remaining=REMAINING)["Data"]["Mode"] == "user"
         assert scene.time.slept > 0
 
     @pytest.mark.usefixtures("scene")
     def test_of_the_question_who_we_are(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(handler, "SYSTEM", Time().clock)
+        monkeypatch.setattr(session, "SYSTEM", Time().clock)
         throttled = [AWSResponse("https://sts.invalid", 400, {}, None)] * 3
         for each in throttled:
             each._content = b"<ErrorResponse><Error><Code>Throttling</Code></Error></ErrorResponse>"
@@ -803,7 +803,7 @@ class TestThrottling:
 
         emitter = aws.session().events
         emitter.register_first("before-send.sts.GetCallerIdentity", answer)  # type: ignore[attr-defined]
-        assert handler.means_of(OWN_ROLE).place.account == ACCOUNT
+        assert session.dependencies_of(OWN_ROLE).place.account == ACCOUNT
         assert throttled == []
 
 
@@ -840,10 +840,10 @@ class TestNeighbours:
     def test_a_twin_that_was_refused_leaves_the_shared_policy_to_the_user_of_its_name(
         self, scene: Scene
     ) -> None:
-        wish = {"AccountWidePolicy": "true"}
-        scene.create(**wish)
+        wanted = {"AccountWidePolicy": "true"}
+        scene.create(**wanted)
         before = scene.snapshot()
-        scene.beside("prod", region="eu-west-1").delete(resource="Twin", **wish)
+        scene.beside("prod", region="eu-west-1").delete(resource="Twin", **wanted)
         assert scene.snapshot() == before
 
     def test_the_same_cluster_twice_is_refused_and_the_refused_takes_nothing(
@@ -872,15 +872,15 @@ class TestNeighbours:
     def test_the_account_wide_policy_stays_while_another_cluster_uses_it(
         self, scene: Scene
     ) -> None:
-        wish = {"AccountWidePolicy": "true"}
+        wanted = {"AccountWidePolicy": "true"}
         empty = scene.snapshot()
         stage = scene.beside("stage")
-        scene.create(**wish)
-        stage.create(resource="Stage", **wish)
-        scene.delete(**wish)
+        scene.create(**wanted)
+        stage.create(resource="Stage", **wanted)
+        scene.delete(**wanted)
         arn = f"arn:aws:iam::{ACCOUNT}:policy/CastEKSPolicy"
         assert arn in scene.snapshot()["policies"]
-        stage.delete(resource="Stage", **wish)
+        stage.delete(resource="Stage", **wanted)
         assert scene.snapshot() == empty
 
     @MODES
@@ -919,47 +919,47 @@ class TestNeighbours:
         assert SHARED in scene.snapshot()["policies"]
 
     def test_a_shared_policy_that_another_run_makes_first_is_used(self, scene: Scene) -> None:
-        wish = {"AccountWidePolicy": "true"}
+        wanted = {"AccountWidePolicy": "true"}
         stage = scene.beside("stage")
-        scene.writes.just_before["iam:create_policy"] = lambda: stage.create(resource="S", **wish)
-        scene.create(**wish)
-        scene.delete(**wish)
+        scene.writes.just_before["iam:create_policy"] = lambda: stage.create(resource="S", **wanted)
+        scene.create(**wanted)
+        scene.delete(**wanted)
         assert SHARED in scene.snapshot()["policies"]
-        stage.delete(resource="S", **wish)
+        stage.delete(resource="S", **wanted)
         assert SHARED not in scene.snapshot()["policies"]
 
     @pytest.mark.parametrize("write", ["iam:create_policy", "iam:create_user"])
     def test_an_undone_run_leaves_the_shared_policy_to_whoever_uses_it_by_then(
         self, scene: Scene, write: str
     ) -> None:
-        wish = {"AccountWidePolicy": "true"}
+        wanted = {"AccountWidePolicy": "true"}
         stage = scene.beside("stage")
 
         def meanwhile() -> None:
-            stage.create(resource="S", **wish)
+            stage.create(resource="S", **wanted)
             scene.castai.propagation = 10_000  # our own hand-over fails
 
         scene.writes.just_before[write] = meanwhile
         with pytest.raises(CastaiError):
-            scene.create(**wish)
+            scene.create(**wanted)
         assert SHARED in scene.snapshot()["policies"]
 
     def test_a_cluster_joins_a_shared_policy_as_it_is_or_is_refused(self, scene: Scene) -> None:
-        wish = {"AccountWidePolicy": "true"}
-        other = {**wish, "Permissions": "standard"}
+        wanted = {"AccountWidePolicy": "true"}
+        other = {**wanted, "Permissions": "standard"}
         stage = scene.beside("stage")
-        scene.create(**wish)
+        scene.create(**wanted)
         before = scene.snapshot()
         with pytest.raises(CastaiError, match=r"Permissions=full.*the same for every cluster"):
             stage.create(resource="Stage", **other)
         assert scene.snapshot() == before
-        stage.create(resource="Stage", **wish)
-        scene.update(wish, **other)  # one of them changes it for all
+        stage.create(resource="Stage", **wanted)
+        scene.update(wanted, **other)  # one of them changes it for all
         document, tags = scene.snapshot()["policies"][SHARED]
         assert "CreateNodeRole" not in json.dumps(document)
         with pytest.raises(CastaiError, match=r"Permissions=standard.*the same for every cluster"):
-            stage.update(wish, resource="Stage", **wish, RotationId="2")
-        stage.update(wish, resource="Stage", **other)
+            stage.update(wanted, resource="Stage", **wanted, RotationId="2")
+        stage.update(wanted, resource="Stage", **other)
         assert scene.snapshot()["policies"][SHARED] == (document, tags)
 
     def test_a_script_made_account_is_adopted(self, scene: Scene) -> None:
@@ -1190,7 +1190,7 @@ def test_the_functions_role_covers_every_call(scene: Scene) -> None:
     scene.documents = [{"Version": "2012-10-17", "Statement": []}]
     with pytest.raises(CastaiError, match="Allow secretsmanager:GetSecretValue"):
         handler.respond(
-            scene.event("Create", scene.properties()), scene.means(), remaining=REMAINING
+            scene.event("Create", scene.properties()), scene.dependencies(), remaining=REMAINING
         )
 
 

@@ -1,4 +1,4 @@
-"""A plan writes nothing, anywhere, and says what the run then does."""
+"""A plan writes nothing and shows what the run then does."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from lambdas.common.castai import CastaiApi
+from lambdas.common.kubernetes_session import KubernetesSession, existing_access
 from lambdas.onboarding import steps
 from lambdas.onboarding.context import Context
-from lambdas.onboarding.handler import context_of
 from lambdas.onboarding.in_use import InUseError
-from lambdas.onboarding.kubernetes_session import Door
 from lambdas.onboarding.ledger import Action, Row
 from lambdas.onboarding.properties import parse_request
+from lambdas.onboarding.session import context_of
 from tests.functional.onboarding.conftest import API_KEY, Scene
 
 SPOT = {"SpotHandlerRoleArn": "arn:aws:iam::123456789012:role/CastLambdaRoleForSpot"}
@@ -23,12 +23,14 @@ MODES = pytest.mark.parametrize("mode", ["user", "cross-account-role"])
 
 
 def context(scene: Scene, ways_out: ExitStack, kind: str = "Create", **changes: Any) -> Context:
-    tools = scene.means()
+    deps = scene.dependencies()
     until = scene.time.now + 600
     api = ways_out.enter_context(CastaiApi(API_KEY, scene.castai_url))
-    door = ways_out.enter_context(Door(None, until=until, token=tools.token))
+    kubernetes = ways_out.enter_context(
+        KubernetesSession(existing_access, until=until, open_kube=deps.open_kube)
+    )
     request = parse_request(scene.event(kind, scene.properties(**changes)))
-    return context_of(request, tools, api, door, until=until)
+    return context_of(request, deps, api, kubernetes, until=until)
 
 
 def plan(scene: Scene, **changes: Any) -> list[Row]:
@@ -37,7 +39,7 @@ def plan(scene: Scene, **changes: Any) -> list[Row]:
 
 
 def changes_of(rows: list[Row]) -> list[tuple[str, Action]]:
-    """What changes, without ids that are made up on the way."""
+    """What changes, without ids that a plan does not know."""
     return [
         (row.thing, row.action)
         for row in rows
@@ -51,16 +53,16 @@ def test_a_plan_says_what_the_run_then_does(scene: Scene, mode: str) -> None:
     scene.castai.register(
         {"eks": {"accountId": "123456789012", "region": "eu-central-1", "clusterName": "prod"}}
     )
-    wish = {"Mode": mode, "ClusterId": scene.cluster_id, **SPOT}
+    wanted = {"Mode": mode, "ClusterId": scene.cluster_id, **SPOT}
     before, calls = scene.snapshot(), len(scene.castai.log)
-    planned = plan(scene, **wish)
+    planned = plan(scene, **wanted)
     assert scene.writes.done == []
     assert scene.snapshot() == before
     assert {entry.method for entry in scene.castai.log[calls:]} <= {"GET"}
     with ExitStack() as ways_out:
-        done = steps.onboard(context(scene, ways_out, **wish))
+        done = steps.onboard(context(scene, ways_out, **wanted)).rows
     assert changes_of(done) == changes_of(planned)
-    assert changes_of(plan(scene, **wish)) == []
+    assert changes_of(plan(scene, **wanted)) == []
 
 
 def test_a_plan_for_a_cluster_that_castai_does_not_know_registers_nothing(scene: Scene) -> None:

@@ -30,7 +30,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
         raise error
 
     monkeypatch.setattr(own_stack, "check", lambda _: None)
-    monkeypatch.setattr(handler, "means", lambda: None)
+    monkeypatch.setattr(handler, "dependencies", lambda: None)
     monkeypatch.setattr(handler, "respond", respond)
 
 
@@ -69,5 +69,5 @@ def test_a_bug_is_told_by_kind_and_place_and_not_by_what_it_says(
 def test_a_function_that_does_not_know_its_role_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_stack, "check", lambda _: None)
     monkeypatch.delenv(OWN_ROLE_VARIABLE, raising=False)
-    handler.means.cache_clear()
+    handler.dependencies.cache_clear()
     assert str(answer()).startswith("Set OWN_ROLE_ARN")

@@ -1,4 +1,4 @@
-"""The ledger: it plans without writing, takes back in reverse, passes over what is protected."""
+"""The ledger plans without writing, undoes in reverse order, and leaves what is protected."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def test_it_may_write_only_what_a_drain_writes() -> None:
 
 
 def test_a_rule_for_all_objects_is_not_the_rule_for_one() -> None:
-    """A role with wider rules is another role."""
+    """A role with more rules is another role."""
     wide = spot_rbac.role()
     for rule in wide["rules"]:
         rule.pop("resourceNames", None)

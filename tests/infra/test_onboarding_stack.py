@@ -14,7 +14,7 @@ from lambdas.common.names import OWN_ROLE_VARIABLE
 from lambdas.common.own_stack import STACK_ID
 from lambdas.common.properties import default, names
 from lambdas.onboarding import steps
-from lambdas.onboarding.context import Context
+from lambdas.onboarding.context import Context, Place
 from lambdas.onboarding.properties import Onboarding, faults_of
 from stacks.constructs.bundling import LAMBDA, Bundle
 from stacks.constructs.cluster_onboarding import RESOURCE_TYPE
@@ -191,10 +191,15 @@ def _any_context() -> Context:
     onboarding = Onboarding(cluster_name="blue", cluster_id="12345678-1234-1234-1234-123456789012")
     nothing: Any = None
     return Context(
-        onboarding=onboarding, place=nothing, resource="", clients=nothing, api=None,
+        onboarding=onboarding,
+        place=Place("aws", "eu-central-1", "123456789012"),
+        resource="",
+        clients=nothing,
+        api=None,
         kubernetes=nothing,
-        deadline=0, agent_problem=lambda _: "",
-    )  # fmt: skip
+        deadline=0,
+        agent_problem=lambda _: "",
+    )
 
 
 class TestFunction:

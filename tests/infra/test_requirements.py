@@ -20,6 +20,7 @@ def canonical(name):
 
 lock, module = sys.argv[1:]
 locked = {canonical(name) for name in re.findall(r"(?m)^([\\w.-]+)==", open(lock).read())}
+locked.add("castai-eks-cdk")  # the project itself, as `make setup` installs it
 missing = {
     package
     for package, distributions in packages_distributions().items()

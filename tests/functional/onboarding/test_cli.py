@@ -315,7 +315,7 @@ def test_the_status_names_what_holds_a_policy_of_ours(scene: Scene, run: Run) ->
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (("-p", "Pth=/x/"), "Pth: there is no such property: did you mean Path?"),
+        (("-p", "Pth=/x/"), "Pth: there is no such property; did you mean Path?"),
         (("--cluster-id", "f310167e"), "Give CAST AI's id of the cluster as a UUID"),
         (("-p", "DetachForeignPolices=true"), "did you mean DetachForeignPolicies?"),
     ],

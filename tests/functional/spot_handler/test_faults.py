@@ -586,31 +586,19 @@ async def test_a_pod_that_never_is_evicted_by_404s_is_left_and_named(scene: Scen
         assert "still listed" in result.pods.left[0].reason
 
 
+@pytest.mark.parametrize("refusals", [0, 6], ids=["evicted at once", "refused for some time"])
 @virtual
-async def test_a_list_that_the_watch_has_overtaken_ends_no_younger_pod(scene: Scene) -> None:
-    async with scene.cluster as cluster:
-        scene.build()
-        scene.pod("web", shutdown=1)
-        # The last look is sent while the node is empty, and answered 5 s later. Meanwhile a pod
-        # lands, and the watch tells of it.
-        cluster.faults.add("GET", "/pods$", LateAnswer(5), skip=2)
-        loop = asyncio.get_running_loop()
-        land = partial(scene.pod, "late", shutdown=10)
-        loop.call_later(5, land)
-        result = await scene.notice()
-        assert (result.outcome, result.pods.evicted) == (Outcome.DRAINED, 2)
-        assert scene.names() == set()
-
-
-@virtual
-async def test_a_list_that_the_watch_has_overtaken_ends_no_pod_that_is_still_refused(
-    scene: Scene,
+async def test_a_list_that_the_watch_has_overtaken_ends_no_younger_pod(
+    scene: Scene, refusals: int
 ) -> None:
     async with scene.cluster as cluster:
         scene.build()
         scene.pod("web", shutdown=1)
+        # The last list is sent while the node is empty, and answered 5 s later. Meanwhile a pod
+        # lands, and the watch reports it.
         cluster.faults.add("GET", "/pods$", LateAnswer(5), skip=2)
-        cluster.faults.add("POST", "late/eviction", Answer(503), times=6)
+        if refusals:
+            cluster.faults.add("POST", "late/eviction", Answer(503), times=refusals)
         asyncio.get_running_loop().call_later(5, partial(scene.pod, "late", shutdown=10))
         result = await scene.notice()
         assert (result.outcome, result.pods.evicted) == (Outcome.DRAINED, 2)

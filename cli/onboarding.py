@@ -61,6 +61,7 @@ def plan(
     adopt: Adopt = False,
     properties: Properties = None,
     region: session.Region = None,
+    as_json: show.AsJson = False,
 ) -> None:
     """What onboard would change. Writes nothing; exit status 2 if something is in the way."""
     wanted = _wanted(
@@ -74,7 +75,10 @@ def plan(
     )
     with _context(wanted, region) as ctx:
         rows = steps.plan(replace(ctx, plan_only=True))
-    show.rows(rows)
+    if as_json:
+        show.as_object(rows)
+    else:
+        show.rows(rows)
     if any(row.action is Action.CONFLICT for row in rows):
         raise typer.Exit(2)
 
@@ -89,6 +93,7 @@ def onboard(
     adopt: Adopt = False,
     properties: Properties = None,
     region: session.Region = None,
+    as_json: show.AsJson = False,
 ) -> None:
     """Give CAST AI access to the cluster. A second run changes nothing."""
     wanted = _wanted(
@@ -102,6 +107,9 @@ def onboard(
     )
     with _context(wanted, region) as ctx:
         done = steps.onboard(ctx)
+        if as_json:
+            show.as_object(done.rows, done.attributes)
+            return
         show.rows(done.rows)
         show.facts(done.attributes)
 
@@ -116,13 +124,22 @@ def offboard(
     dry_run: Annotated[bool, typer.Option(help="Only show what would be removed.")] = False,
     yes: Yes = False,
     region: session.Region = None,
+    as_json: show.AsJson = False,
 ) -> None:
     """Remove CAST AI's access and all that onboard created. Things of others stay."""
+    if as_json and not (yes or dry_run):
+        raise PermanentError("Give --yes or --dry-run with --json: there is no question then")
     given = _properties(cluster, cluster_id, api_key_secret, properties)
     wanted = parse(given, complete=False)
     with _context(wanted, region, Kind.DELETE, resource) as ctx:
         rows = steps.plan_offboard(replace(ctx, discover=True))
     planned = [row for row in rows if row.action is Action.DELETE]
+    if as_json:
+        if planned and not dry_run:
+            with _context(wanted, region, Kind.DELETE, resource) as ctx:
+                rows = steps.offboard(replace(ctx, discover=True))
+        show.as_object(rows)
+        return
     if not planned:
         typer.echo(f"Nothing of {resource} is left to remove for {cluster}.")
         rows = [row for row in rows if row.action is Action.LEAVE]
@@ -151,6 +168,7 @@ def status(
     permissions: PermissionsOption = Permissions.FULL,
     properties: Properties = None,
     region: session.Region = None,
+    as_json: show.AsJson = False,
 ) -> None:
     """Show the cluster, the agent, their status at CAST AI, and how far the onboarding is.
 
@@ -175,6 +193,9 @@ def status(
             "Mode": " and ".join(modes),
             "Onboarding": onboarding,
         }
+    if as_json:
+        show.as_object(rows, found)
+        return
     show.facts(found)
     if rows:
         show.rows(rows)

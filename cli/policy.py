@@ -76,7 +76,6 @@ ApiKeyKmsKey = Annotated[
 ]
 NamePrefix = Annotated[str, typer.Option(help="castai:namePrefix of the stacks.")]
 InVpc = Annotated[bool, typer.Option("--vpc", help="For a function in a VPC.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")]
 
 
 @app.command()
@@ -97,7 +96,7 @@ def admin(
     account_wide: AccountWide = False,
     api_key_secret: ApiKeySecret = None,
     cdk: Annotated[bool, typer.Option(help="For deploying with CDK instead.")] = False,
-    as_json: AsJson = False,
+    as_json: show.AsJson = False,
 ) -> None:
     """What the person needs who onboards the cluster, and nothing more."""
     if cdk:
@@ -139,7 +138,7 @@ def cluster_documents(
     ] = "PRINCIPAL",
     boundary: Boundary = None,
     account_wide: AccountWide = False,
-    as_json: AsJson = False,
+    as_json: show.AsJson = False,
 ) -> None:
     """What CAST AI's user or role carries."""
     scope = Where(partition, region, account, cluster, path).scope(cluster_id, vpc_id)
@@ -172,7 +171,7 @@ def node(
     ssm: Annotated[bool, typer.Option(help="With Session Manager.")] = False,
     ebs_csi: Annotated[bool, typer.Option(help="With the EBS CSI driver's policy.")] = False,
     ipv6: Annotated[bool, typer.Option("--ipv6", help="For an IPv6 cluster.")] = False,
-    as_json: AsJson = False,
+    as_json: show.AsJson = False,
 ) -> None:
     """What the nodes' role carries."""
     managed = node_role.node_managed_policies(partition, ssm=ssm, ebs_csi=ebs_csi)
@@ -200,7 +199,7 @@ def spot(
     ] = False,
     tracing: Annotated[bool, typer.Option("--tracing", help="With X-Ray.")] = False,
     in_vpc: InVpc = False,
-    as_json: AsJson = False,
+    as_json: show.AsJson = False,
 ) -> None:
     """What the spot handler's role carries."""
     function = f"{name_prefix}-spot-handler"
@@ -234,7 +233,7 @@ def agent(
     api_key_secret: ApiKeySecret = None,
     api_key_kms_key: ApiKeyKmsKey = None,
     in_vpc: InVpc = False,
-    as_json: AsJson = False,
+    as_json: show.AsJson = False,
 ) -> None:
     """The role of the function that connects clusters: one policy for all, one for each cluster."""
     function = f"{name_prefix}-agent"
@@ -272,7 +271,7 @@ def onboarding(
         str | None, typer.Option(help="KMS key of the secret with the user's access key.")
     ] = None,
     in_vpc: InVpc = False,
-    as_json: AsJson = False,
+    as_json: show.AsJson = False,
 ) -> None:
     """The role of the function that onboards the cluster."""
     scope = Where(partition, region, account, cluster, path).scope(spot_role=spot_role_name)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from lambdas.onboarding.ledger import Action, Row
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
 
 WIDE: Final = 400  # characters: ARNs of longest names, and a sentence
 _COLOURS: Final = {
@@ -19,6 +22,15 @@ _COLOURS: Final = {
     Action.DELETE: "red",
     Action.CONFLICT: "bold red",
 }
+
+
+def as_object(found: Iterable[Row], facts: Mapping[str, str] | None = None) -> None:
+    """Rows, and names with values, as one JSON object."""
+    listed = [
+        {"step": row.step, "action": row.action, "thing": row.thing, "detail": row.detail}
+        for row in found
+    ]
+    document({"rows": listed, **({} if facts is None else {"facts": dict(facts)})})
 
 
 def rows(found: Iterable[Row]) -> None:

@@ -92,6 +92,26 @@ def test_a_plan_says_what_onboard_then_does_and_writes_nothing(
     assert "create" not in again
 
 
+def test_programs_get_one_json_object(scene: Scene, run: Run) -> None:
+    before = scene.snapshot()
+    planned = json.loads(run("plan", "--json", *api(scene)).stdout)
+    assert "create" in {row["action"] for row in planned["rows"]}
+    done = json.loads(run("onboard", "--json", *api(scene)).stdout)
+    assert done["rows"]
+    assert done["facts"]["NodeRoleArn"].startswith("arn:aws:iam::")
+    status = json.loads(run("status", "--json", *api(scene)).stdout)
+    assert status["facts"]["Onboarding"] == "complete"
+    after = scene.snapshot()
+    with pytest.raises(PermanentError, match="Give --yes or --dry-run with --json"):
+        run("offboard", "--json", *api(scene))
+    listed = json.loads(run("offboard", "--json", "--dry-run", *api(scene)).stdout)
+    assert scene.snapshot() == after
+    removed = json.loads(run("offboard", "--json", "--yes", *api(scene)).stdout)
+    assert listed["rows"]
+    assert removed["rows"]
+    assert scene.snapshot() == before
+
+
 def test_onboard_and_offboard_leave_the_account_as_it_was(scene: Scene, run: Run) -> None:
     before = scene.snapshot()
     run("onboard", *api(scene))

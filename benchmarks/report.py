@@ -248,7 +248,7 @@ def _cold(cold: ColdStart | None) -> list[str]:
             starts of each, by turns. The handler imports its zip's folder and the
             SDK, asks EC2 and EKS over TLS with the SDK's full list of authorities,
             signs its token and connects to the cluster; the peer makes a client and
-            asks nobody.
+            no request.
             """
         ),
         "",

@@ -190,53 +190,53 @@ def _is_complete(event: Event, deps: Dependencies, until: float) -> dict[str, An
     return {"IsComplete": found.ready}
 
 
-def _look(wish: Agent, cluster_id: str, tools: Dependencies, until: float) -> Readiness:
-    key = _key(tools, wish)
-    cluster = _cluster(tools, wish.cluster_name)
+def _look(agent: Agent, cluster_id: str, deps: Dependencies, until: float) -> Readiness:
+    key = _key(deps, agent)
+    cluster = _cluster(deps, agent.cluster_name)
 
     def access(to: Cluster) -> AbstractContextManager[float]:
         """The access stays from one look to the next, until `_end_wait`."""
         return nullcontext(
-            temporary_access.begin_wait(tools.eks, to, tools.own_role, VIEWER, clock=tools.clock)
+            temporary_access.begin_wait(deps.eks, to, deps.own_role, VIEWER, clock=deps.clock)
         )
 
-    with _session(tools, access, until) as session, _api(tools, wish, key, until) as api:
+    with _session(deps, access, until) as session, _api(deps, agent, key, until) as api:
         return readiness.look(session.kube(cluster), api, cluster_id)
 
 
-def _end_wait(tools: Dependencies, name: str) -> None:
-    temporary_access.end_wait(tools.eks, _cluster(tools, name), tools.own_role, clock=tools.clock)
+def _end_wait(deps: Dependencies, name: str) -> None:
+    temporary_access.end_wait(deps.eks, _cluster(deps, name), deps.own_role, clock=deps.clock)
 
 
-def _end_wait_after(error: BaseException, tools: Dependencies, name: str) -> None:
-    """End it although the wait has failed; what fails as well is added to the error."""
+def _end_wait_after(error: BaseException, deps: Dependencies, name: str) -> None:
+    """End it after a failed wait. A second error is added to the first as a note."""
     try:
-        _end_wait(tools, name)
+        _end_wait(deps, name)
     except CastaiError as second:
         if not (isinstance(second, AwsRefusedError) and second.code == _GONE):
-            error.add_note(f"Remove access entry {tools.own_role} by hand as well: {second}")
+            error.add_note(f"Remove access entry {deps.own_role} by hand as well: {second}")
 
 
 def _key(deps: Dependencies, agent: Agent) -> str:
-    return _patiently(deps, lambda: api_key.read(deps.secrets, agent.api_key_secret))
+    return _retried(deps, lambda: api_key.read(deps.secrets, agent.api_key_secret))
 
 
-def _cluster(tools: Dependencies, name: str) -> Cluster:
-    return _patiently(tools, lambda: clusters.describe(tools.eks, name, region=tools.region))
+def _cluster(deps: Dependencies, name: str) -> Cluster:
+    return _retried(deps, lambda: clusters.describe(deps.eks, name, region=deps.region))
 
 
-def _new_cluster(tools: Dependencies, name: str) -> Cluster:
-    """The cluster, waited for while IAM has not told EKS of the policy that names it.
+def _new_cluster(deps: Dependencies, name: str) -> Cluster:
+    """The cluster; retried until EKS knows the policy that allows it.
 
     That policy is made with the cluster's resource, a moment before the first request.
     """
-    until = tools.clock.now() + RIGHTS_KNOWN_AFTER
-    calls = AwsCalls(tools.clock, until=lambda: until)
-    return calls.retrying({_DENIED}).run(lambda: _cluster(tools, name))
+    until = deps.clock.now() + RIGHTS_KNOWN_AFTER
+    calls = AwsCalls(deps.clock, until=lambda: until)
+    return calls.retrying({_DENIED}).run(lambda: _cluster(deps, name))
 
 
-def _patiently(deps: Dependencies, call: Callable[[], T]) -> T:
-    """One call to AWS, repeated while it is throttled: the SDK does not (aws.CONFIG)."""
+def _retried(deps: Dependencies, call: Callable[[], T]) -> T:
+    """One call to AWS with its retries, which the SDK leaves to us (aws.CONFIG)."""
     until = deps.clock.now() + temporary_access.CALL_PATIENCE
     return retry.call(call, until=until, clock=deps.clock)
 
@@ -258,14 +258,14 @@ def _delete(event: Event, deps: Dependencies, until: float) -> dict[str, Any]:
 
 
 @contextmanager
-def _access(tools: Dependencies, cluster: Cluster, grant: Grant, until: float) -> Iterator[Kube]:
-    access = temporary_access.access_for(tools.eks, tools.own_role, grant, clock=tools.clock)
-    with _session(tools, access, until) as session:
+def _access(deps: Dependencies, cluster: Cluster, grant: Grant, until: float) -> Iterator[Kube]:
+    access = temporary_access.access_for(deps.eks, deps.own_role, grant, clock=deps.clock)
+    with _session(deps, access, until) as session:
         yield session.kube(cluster)
 
 
-def _session(tools: Dependencies, access: Access, until: float) -> KubernetesSession:
-    return KubernetesSession(access, until=until, open_kube=tools.open_kube, clock=tools.clock)
+def _session(deps: Dependencies, access: Access, until: float) -> KubernetesSession:
+    return KubernetesSession(access, until=until, open_kube=deps.open_kube, clock=deps.clock)
 
 
 def _api(deps: Dependencies, agent: Agent, key: str, until: float) -> CastaiApi:

@@ -120,7 +120,7 @@ def _make_room(ctx: Context, user: str, keys: list[str], stored: Key | None) -> 
     if stored is None or stored.id not in keys:
         ctx.ledger.conflict(
             f"access keys of IAM user {user}",
-            f"{' and '.join(keys)} exist and IAM allows no third: delete the one that nobody uses",
+            f"{' and '.join(keys)} exist and IAM allows no third: delete the unused one",
         )
         return False
     replaced = next(key_id for key_id in keys if key_id != stored.id)

@@ -394,7 +394,7 @@ def _own_security_group_statements(scope: Scope) -> list[Document]:
 def _cluster_access_statements(
     scope: Scope, modes: Collection[Mode], *, own_role_arn: str | None
 ) -> list[Document]:
-    """Access entries for those whom the onboarding maps, for nobody else."""
+    """Access entries for the principals that the onboarding maps, and no others."""
     admins = [scope.user_arn] if Mode.USER in modes else []
     if own_role_arn:
         admins.append(own_role_arn)

@@ -307,7 +307,7 @@ class TestUpdate:
         scene.secrets.put_secret_value(SecretId="castai-eks/prod/credentials", SecretString="{}")
         scene.iam.create_access_key(UserName="cast-eks-prod")
         before = scene.snapshot()
-        with pytest.raises(InTheWayError, match="delete the one that nobody uses"):
+        with pytest.raises(InTheWayError, match="delete the unused one"):
             scene.update({})
         assert scene.snapshot() == before
 

@@ -161,6 +161,7 @@ def test_other_tools_are_used_as_they_are_known(words: list[str]) -> None:
     assert text in {
         "source .venv/bin/activate",
         "pip install --require-hashes -r requirements.txt",
+        "pip install --no-deps -e .",
         "npm ci",
         "git pull",
     }

@@ -15,6 +15,7 @@ from lambdas.common.names import SPOT_ROLE
 from lambdas.onboarding import names
 from lambdas.onboarding.policies import (
     agent_role,
+    castai_function,
     castai_identity,
     functions,
     node_role,
@@ -131,7 +132,7 @@ def cluster_documents(
         Permissions, typer.Option(help="How much CAST AI may do.")
     ] = Permissions.FULL,
     spot_lambda: Annotated[
-        bool, typer.Option(help="CAST AI manages a spot function of its own.")
+        bool, typer.Option(help="CAST AI manages a spot function of its own: its role as well.")
     ] = False,
     principal: Annotated[
         str, typer.Option(help="Who may assume the role, from CAST AI.")
@@ -140,7 +141,7 @@ def cluster_documents(
     account_wide: AccountWide = False,
     as_json: show.AsJson = False,
 ) -> None:
-    """What CAST AI's user or role carries."""
+    """What CAST AI's user or role carries, and the role of its own spot function."""
     scope = Where(partition, region, account, cluster, path).scope(cluster_id, vpc_id)
     if not (cluster_id and vpc_id):
         raise PermanentError("Give --cluster-id and --vpc-id: CAST AI's policies name both")
@@ -159,6 +160,11 @@ def cluster_documents(
     }
     if mode is Mode.ROLE:
         documents["trust"] = castai_identity.cross_account_trust(principal, cluster_id)
+    if spot_lambda:
+        documents[f"role {names.lambda_role_name(cluster, cluster_id)}"] = {
+            "trust": functions.lambda_trust(partition),
+            "inline": castai_function.lambda_role_policy(scope),
+        }
     _print(documents, as_json=as_json)
 
 

@@ -16,6 +16,7 @@ from cli.onboarding import parsed
 from lambdas.common.errors import PermanentError
 from lambdas.onboarding.policies import (
     agent_role,
+    castai_function,
     castai_identity,
     functions,
     node_role,
@@ -78,6 +79,14 @@ def test_cluster_in_role_mode_prints_the_trust_too() -> None:
     arguments = ["--mode", "cross-account-role", "--principal", principal]
     documents = run_json("policy", "cluster", *KNOWN, *arguments)
     assert documents["trust"] == castai_identity.cross_account_trust(principal, ID)
+
+
+def test_the_role_of_castais_own_function_is_printed_where_it_is_asked_for() -> None:
+    documents = run_json("policy", "cluster", *KNOWN, "--spot-lambda")
+    assert documents["role cast-prod-lambda-1a2b3c4d"] == {
+        "trust": functions.lambda_trust("aws-cn"),
+        "inline": castai_function.lambda_role_policy(SCOPE),
+    }
 
 
 def test_node_and_spot_print_trust_and_managed_policies() -> None:

@@ -1,4 +1,8 @@
-"""What an answer of the Kubernetes API means: one table for both clients of this project."""
+"""What an answer of the Kubernetes API means: one table for both clients.
+
+The clients are the drain's (spot_handler/node_api.py) and that for objects
+(common/kubernetes_objects.py).
+"""
 
 from __future__ import annotations
 

@@ -46,13 +46,15 @@ from lambdas.onboarding.node_role import NodeRole
 from lambdas.onboarding.policies.scope import Mode
 from lambdas.onboarding.properties import ClusterAccess
 
-# s of a run's time that are kept to undo what it has done.
+# s of a run's time that `session.context_of` keeps back to undo what the run has done.
 UNDO_TIME: Final = 90.0
 
 
 @dataclass(frozen=True)
 class Results:
     """What the steps have made, for later steps and for the attributes. One step sets each field.
+
+    What they need of the preflight is in `ctx.facts`; names and ARNs follow from `ctx`.
 
     A plan has them too, except for ids that AWS gives.
     """
@@ -83,8 +85,8 @@ class Step:
     stays_with: frozenset[str] = frozenset()
     """Names of steps. Where one of them is not removed, the removal of this one is not tried."""
     remembers_ids: Callable[[Context], bool] = _never
-    """Whether only this step's things tell CAST AI's ids. They stay while anything else is left:
-    the next removal finds the rest by the ids."""
+    """Whether CAST AI's ids of the cluster are stored only on this step's resources, as tags. They
+    stay while anything else is left: the next removal finds the rest by the ids."""
     is_at_castai: bool = False
     """Whether its things are at CAST AI only."""
 
@@ -99,8 +101,8 @@ def _without_result(ensure: Callable[[Context], None]) -> Callable[[Context, Res
     return ensure_only
 
 
-# What maps a principal is found by the principal alone (that of the spot handler's role by its RBAC
-# objects). A later principal of the same name would have the rights of a mapping that stays.
+# "cluster access" finds a mapping by its principal, and the spot handler's by its RBAC objects. So
+# principals stay while mappings stay: a later principal of that name would get their rights.
 _STAYS_WITH_ACCESS: Final = frozenset({"cluster access"})
 
 STEPS: Final = (
@@ -191,7 +193,7 @@ class StepFailedError(PermanentError):
 
 
 class OffboardError(PermanentError):
-    """Something of ours could not be removed; the rest is removed."""
+    """Something of ours could not be removed. What does not depend on it is removed."""
 
 
 class InTheWayError(PermanentError):
@@ -231,7 +233,7 @@ def onboard(ctx: Context) -> Onboarded:
         _refuse_conflicts(_preview(ctx))
         made = _ensure_all(ctx)
         removed = _remove_replaced(ctx, made.credentials.replaced_keys)
-        ctx.ledger.step = "leave the cluster"
+        ctx.ledger.step = "remove own access"
         ctx.kubernetes.close()
     except CastaiError as error:
         raise _undone(ctx, _explained(ctx, error)) from error
@@ -244,11 +246,11 @@ def offboard(ctx: Context) -> list[Row]:
     """Remove everything that is ours; returns what was done, row by row.
 
     Raises InUseError while nodes or other groups use what would be removed (nothing was changed),
-    and OffboardError with each thing that stays although it is ours, and why.
+    and OffboardError with each step that failed; the steps that depend on it were not tried.
     """
     preflight.before_removal(ctx)
     in_use.refuse(ctx, ctx.known_ids, groups=True)
-    failures = _remove_all(ctx, stop_after_the_first=True)
+    failures = _remove_all(ctx, stop_if_the_first_fails=True)
     if failures:
         raise OffboardError(
             f"Clear what stopped the removal and delete again: {first_line(failures[0][1])}\n"
@@ -262,7 +264,7 @@ def plan_offboard(ctx: Context) -> list[Row]:
     ctx.ledger.dry = True
     preflight.before_removal(ctx)
     in_use.refuse(ctx, ctx.known_ids, groups=True)
-    for name, error in _remove_all(ctx, stop_after_the_first=True):
+    for name, error in _remove_all(ctx, stop_if_the_first_fails=True):
         ctx.ledger.step = name
         ctx.ledger.leave(name, str(error))
     return ctx.ledger.rows
@@ -341,7 +343,7 @@ def _remove_replaced(ctx: Context, keys: tuple[str, ...]) -> list[Row]:
     failure: the next run tries again, a removal finds what is left.
     """
     leaving = replace(ctx, ledger=Ledger(protected=ctx.ledger.claimed), replaced_keys=keys)
-    failures = _remove_all(leaving, stop_after_the_first=False)
+    failures = _remove_all(leaving, stop_if_the_first_fails=False)
     if not failures:
         leaving.ledger.step = "node role"
         try:
@@ -354,10 +356,10 @@ def _remove_replaced(ctx: Context, keys: tuple[str, ...]) -> list[Row]:
     return leaving.ledger.rows
 
 
-def _remove_all(ctx: Context, *, stop_after_the_first: bool) -> list[tuple[str, CastaiError]]:
+def _remove_all(ctx: Context, *, stop_if_the_first_fails: bool) -> list[tuple[str, CastaiError]]:
     """Try every removal; returns what failed.
 
-    `stop_after_the_first`: where the step that is removed first fails, the others are not tried.
+    `stop_if_the_first_fails`: where the step that is removed first fails, the others are not tried.
     """
     failures: list[tuple[str, CastaiError]] = []
     kept: set[str] = set()  # steps that failed or were not tried
@@ -370,7 +372,7 @@ def _remove_all(ctx: Context, *, stop_after_the_first: bool) -> list[tuple[str, 
             step.remove(ctx)
         except CastaiError as error:
             failures.append((step.name, error))
-            if step.is_removed_first and stop_after_the_first:
+            if step.is_removed_first and stop_if_the_first_fails:
                 break
             kept.add(step.name)
     return failures

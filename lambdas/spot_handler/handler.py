@@ -63,7 +63,7 @@ def lambda_handler(event: object, context: LambdaContext) -> dict[str, Any]:
     Returns for everything that a retry would not change: unknown, foreign and malformed events,
     nodes that are gone, pods that are left. Raises where AWS or the cluster did not answer within
     the deadline, or where rights or settings are missing, so that Lambda tries again and then hands
-    the event to the on-failure target.
+    the event to the on-failure destination.
     """
     return respond(event, dependencies(), remaining=context.get_remaining_time_in_millis() / 1000)
 

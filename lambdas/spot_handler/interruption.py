@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from lambdas.spot_handler.notify_castai import CastAi
 
-# s. A notice may leave no time: hibernation begins at once, and a delivery may come late. One pass
-# over the pods is made all the same, because the instance may live a little longer.
-LAST_PASS = 10.0
+# s that a run has at least, also for a late notice and for hibernation, which begins at once: the
+# instance may run a little longer.
+LEAST_TIME = 10.0
 
 REGISTRATION = 30.0  # s for the node of a young instance to register
 REGISTRATION_POLL = 5.0  # s between two searches for it
@@ -87,8 +87,8 @@ class Interruption:
     def clock(self) -> Clock:
         return self.deps.clock
 
-    @property
     def window(self) -> Window:
+        """The time of a drain that begins now."""
         return Window(
             start=self.clock.now(),
             end=self.deadline - self.settings.margin,
@@ -103,7 +103,7 @@ async def handle(notice: Notice, deps: Dependencies, *, time_limit: float) -> Re
     """Do what the notice asks for. `time_limit`: epoch seconds by which the function must answer.
 
     Raises RetryableError where AWS or the cluster did not answer in time, and PermanentError where
-    rights are missing: both must reach the on-failure target.
+    rights are missing: both must reach the on-failure destination.
     """
     run = begin(notice, deps, time_limit)
     try:
@@ -137,7 +137,8 @@ def begin(notice: Notice, deps: Dependencies, time_limit: float) -> Interruption
         deadline=min(notice.deadline, time_limit),
         started=now,
     )
-    deadline = min(max(notice.deadline, now + LAST_PASS), time_limit)
+    # The result shows the instance's deadline; the run itself has LEAST_TIME at least.
+    deadline = min(max(notice.deadline, now + LEAST_TIME), time_limit)
     return Interruption(notice, deps, deadline, result)
 
 
@@ -256,7 +257,7 @@ async def plan(run: Interruption, api: NodeApi, node: Node) -> None:
     )
     run.result.plan = [
         {"node": node.metadata.name, "patch": cordon.cordon_patch(node, run.notice)},
-        *planned(page.items, now=run.clock.now(), end=run.window.end),
+        *planned(page.items, now=run.clock.now(), end=run.window().end),
     ]
     reasons = (pods.skip(pod) for pod in page.items)
     run.result.pods.skipped.update(reason.value for reason in reasons if reason)
@@ -284,7 +285,7 @@ def planned(listed: Iterable[Pod], *, now: float, end: float) -> list[dict[str, 
 
 @asynccontextmanager
 async def cordoned(run: Interruption, api: NodeApi, node: Node) -> AsyncIterator[Cordoning]:
-    """Cordon the node. Where that takes long, what is inside begins while it is retried.
+    """Cordon the node. After CORDON_WAIT the body runs while the cordon is still retried.
 
     Raises Ended with TOO_LATE where the node is gone and, at the end, the cordon's own error or
     ClusterUnavailableError where the node is still not cordoned: a person or a retry is needed.
@@ -334,7 +335,7 @@ async def announced(
         await asyncio.wait([reporting], timeout=CASTAI_WAIT)
     finally:
         reporting.cancel()  # an error of the drain does not wait for CAST AI
-        cordoning.cancel()
+        cordoning.cancel()  # there is no time left for it, and `begun` waits for it
         await asyncio.wait([begun, reporting])
         if run.deps.castai is not None:
             run.result.castai, run.result.castai_reason = castai.state.value, castai.reason
@@ -368,7 +369,7 @@ async def drain(run: Interruption, api: NodeApi, node: Node, cordoning: Cordonin
     counts = await Drain(
         api,
         node.metadata.name,
-        run.window,
+        run.window(),
         cordoning=cordoning,
         force=run.settings.on_deadline is OnDeadline.FORCE,
         concurrency=run.settings.concurrency,

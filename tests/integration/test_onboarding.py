@@ -81,14 +81,20 @@ def own(account: Aws, state: State) -> Account:
     return Account(account, state.cluster)
 
 
-def cdk_of(state: State, account: Aws, castai: CastAi, **more: Any) -> Cdk:
+def cdk_of(
+    state: State,
+    account: Aws,
+    castai: CastAi,
+    properties: dict[str, str] | None = None,
+    **more: Any,
+) -> Cdk:
     cdk = Cdk(account, Path(state.folder), name="onboarding")
     settings = {
         # The onboarding stands on the spot handler's stack, which is deployed along: as it is.
         **SPOT_SETTINGS,
         "clusters": state.cluster,
         "onboardClusters": state.cluster,
-        "onboardRequireAgent": "false",
+        "onboardProperties": json.dumps({"RequireAgent": "false", **(properties or {})}),
         "apiKeySecret": API_KEY_SECRET,
         "apiUrl": castai.url,
         **more,
@@ -105,7 +111,7 @@ def known(castai: CastAi, name: str) -> dict[str, Any]:
 @pytest.mark.usefixtures("spot_handler")
 def test_user_then_role_then_gone(state: State, account: Aws, castai: CastAi, own: Account) -> None:
     cluster, before = state.cluster, own.snapshot()
-    cdk = cdk_of(state, account, castai, onboardManageSpotLambda="true")
+    cdk = cdk_of(state, account, castai, {"ManageSpotLambda": "true"})
     part = cluster.capitalize()
     try:
         cdk.deploy("castai-onboarding")

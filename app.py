@@ -10,14 +10,14 @@ from cdk_nag import AwsSolutionsChecks
 from stacks.agent_stack import AgentStack
 from stacks.castai_stack import CastaiStack
 from stacks.onboarding_stack import OnboardingStack
-from stacks.settings import Settings, SettingsError
+from stacks.settings import ContextError, Settings
 from stacks.spot_handler_stack import SpotHandlerStack
 
 STACKS: tuple[type[CastaiStack], ...] = (AgentStack, SpotHandlerStack, OnboardingStack)
 
 
 def build(app: App, env: Environment | None = None) -> None:
-    """Add the stacks that the context asks for. Raises SettingsError where it is wrong.
+    """Add the stacks that the context asks for. Raises ContextError where it is wrong.
 
     env None: templates that fit any account, region and partition; the CLI's profile decides.
     """
@@ -36,7 +36,7 @@ def main() -> None:
     app = App(analytics_reporting=False)  # templates hold what is deployed and nothing else
     try:
         build(app)
-    except SettingsError as error:
+    except ContextError as error:
         sys.exit(str(error))
     app.synth()
 

@@ -29,8 +29,10 @@ class Scale:
     pods: int
     rounds: int
     kubectl: bool
-    storm: tuple[int, int, int]  # nodes, pods on each, containers
-    big: tuple[tuple[int, int], ...]  # nodes, pods
+    storm: tuple[int, int, int]
+    """Nodes, pods on each, containers."""
+    big: tuple[tuple[int, int], ...]
+    """Nodes, pods."""
     big_on_node: int
     samples: int
     crowd: int

@@ -48,7 +48,8 @@ class FullNode:
 
     pods: int
     runs: dict[str, list[Run]]
-    missing: dict[str, str]  # a peer that could not run, and why
+    missing: dict[str, str]
+    """A peer that could not run, and why."""
 
     def median(self, peer: str, what: str) -> float | None:
         found = [getattr(run, what) for run in self.runs.get(peer, ())]

@@ -114,8 +114,7 @@ class Call:
     def decoded(self) -> Json:
         """The body, from JSON or YAML.
 
-        Raises:
-            ApiError: 400, or 415 for what is neither.
+        Raises ApiError (400, or 415 for what is neither).
         """
         if "protobuf" in self.content_type or "cbor" in self.content_type:
             raise errors.unsupported_media_type([JSON, "application/yaml"])
@@ -215,8 +214,7 @@ class Api:
     def route(self, path: str) -> tuple[Resource, str, str, str] | None:
         """Resource, namespace, name and subresource of a path; None: about no resource.
 
-        Raises:
-            ApiError: 404, a resource that is not served.
+        Raises ApiError (404, a resource that is not served).
         """
         parts = path.strip("/").split("/")
         if parts[:2] == ["api", "v1"]:
@@ -241,8 +239,7 @@ class Api:
     def handle(self, call: Call) -> Response:
         """Answer a request that is no watch.
 
-        Raises:
-            ApiError: the refusal.
+        Raises ApiError (the refusal).
         """
         if call.subresource == "eviction":
             return self._evict(call)
@@ -320,8 +317,7 @@ class Api:
     def watch(self, call: Call, fault: BreakWatch | None) -> Watch:
         """Begin a watch.
 
-        Raises:
-            ApiError: 400 for what cannot be read, 410 for a version that is gone.
+        Raises ApiError (400 for what cannot be read, 410 for a version that is gone).
         """
         listing = self._listing(call)
         version = call.query.get("resourceVersion", "")

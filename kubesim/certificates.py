@@ -19,7 +19,8 @@ class Certificates:
     """Files in PEM form."""
 
     ca: Path
-    certificate: Path  # of the server, followed by the CA's
+    certificate: Path
+    """Of the server, followed by the CA's."""
     key: Path
 
     @classmethod

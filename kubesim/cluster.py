@@ -115,8 +115,7 @@ class SimulatedCluster(ClusterState):
     def controller(self, kind: type[C]) -> C:
         """The controller of a type.
 
-        Raises:
-            LookupError: it was left out.
+        Raises LookupError (it was left out).
         """
         for controller in self.controllers:
             if isinstance(controller, kind):

@@ -40,9 +40,8 @@ def with_condition(status: dict[str, Any], condition: dict[str, Any]) -> dict[st
 def evict(registry: Registry, namespace: str, name: str, how: Deletion) -> None:
     """Evict a pod.
 
-    Raises:
-        ApiError: 404, 409 (preconditions), 403 (namespace terminating), 429 (budget), 500 (more
-            than one budget).
+    Raises ApiError (404, 409 (preconditions), 403 (namespace terminating), 429 (budget), 500 (more
+    than one budget)).
     """
     registry.check_namespace(PODS, namespace, name)
     pod = registry.get(PODS, namespace, name)

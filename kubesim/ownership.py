@@ -323,8 +323,7 @@ def apply(live: Obj | None, applied: Obj, who: Manager, *, force: bool) -> Obj:
     Fields that the manager applied before and applies no longer are removed if no other manager
     owns them.
 
-    Raises:
-        ApiError: 409, another manager owns a field that would change, and `force` is not set.
+    Raises ApiError (409, another manager owns a field that would change, and `force` is not set).
     """
     wanted = fields_of(applied)
     mine = replace(who, paths=wanted)

@@ -45,8 +45,7 @@ def encode_token(version: int, obj: Obj) -> str:
 def decode_token(token: str) -> tuple[int, tuple[str, ...]]:
     """The version and the last object of the page before.
 
-    Raises:
-        ApiError: 400, the token is none of ours.
+    Raises ApiError (400, the token is none of ours).
     """
     try:
         raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
@@ -76,8 +75,7 @@ def _quoted(raw: bytes) -> str:
 def page(store: Store, asked: Listing) -> tuple[list[Obj], Obj]:
     """One page and the list's metadata.
 
-    Raises:
-        ApiError: 400 for a bad token, 410 for one whose version is gone.
+    Raises ApiError (400 for a bad token, 410 for one whose version is gone).
     """
     version, after = store.version, None
     if asked.token:

@@ -112,8 +112,7 @@ def _strategic_list(
 def json_patch(target: Json, operations: Json) -> Json:
     """RFC 6902.
 
-    Raises:
-        ApiError: 400 for a patch that is none, 422 for one that does not fit the object.
+    Raises ApiError (400 for a patch that is none, 422 for one that does not fit the object).
     """
     if not isinstance(operations, list):
         raise errors.bad_request("error decoding patch: a JSON patch is a list of operations")

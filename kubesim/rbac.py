@@ -79,8 +79,7 @@ class Authorizer:
     def impersonated(self, user: User, name: str, groups: list[str]) -> User:
         """The user that a caller acts as, by the Impersonate headers.
 
-        Raises:
-            ApiError: 403, the caller may not act as that user or a member of these groups.
+        Raises ApiError (403, the caller may not act as that user or a member of these groups).
         """
         self.check(user, Attributes("impersonate", "users", name=name))
         for group in groups:
@@ -91,8 +90,7 @@ class Authorizer:
         """Refuse a role with rights, or a binding to a role, that the user does not hold, unless
         they may escalate or bind.
 
-        Raises:
-            ApiError: 403 that lists the rights, 404 for a binding to a role that is missing.
+        Raises ApiError (403 that lists the rights, 404 for a binding to a role that is missing).
         """
         namespace = obj["metadata"].get("namespace", "")
         name = obj["metadata"].get("name", "")

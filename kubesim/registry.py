@@ -78,8 +78,8 @@ class Registry:
     def create(self, resource: Resource, namespace: str, body: Obj, write: Write = INTERNAL) -> Obj:
         """Create an object from a body that is the caller's to give away.
 
-        Raises:
-            ApiError: the name is taken, the namespace missing or terminating, the object invalid.
+        Raises ApiError (the name is taken, the namespace missing or terminating, the object
+        invalid).
         """
         obj = {k: v for k, v in body.items() if k not in ("kind", "apiVersion")}
         metadata = obj["metadata"] = self._new_metadata(resource, namespace, obj)
@@ -127,8 +127,7 @@ class Registry:
     def check_namespace(self, resource: Resource, namespace: str, name: str) -> None:
         """Whether something may be created in a namespace.
 
-        Raises:
-            ApiError: 404 it is missing, 403 it is terminating.
+        Raises ApiError (404 it is missing, 403 it is terminating).
         """
         space = self.get(NAMESPACES, "", namespace)
         if "deletionTimestamp" in space["metadata"]:
@@ -139,8 +138,7 @@ class Registry:
 
         Nothing is written when nothing changes.
 
-        Raises:
-            ApiError: the version or UID that the body carries is another; the body is invalid.
+        Raises ApiError (the version or UID that the body carries is another; the body is invalid).
         """
         was = old["metadata"]
         name = was["name"]
@@ -210,8 +208,7 @@ class Registry:
         Returns:
             The object, and whether it is new.
 
-        Raises:
-            ApiError: conflicts with other managers, and what `create` and `update` raise.
+        Raises ApiError (conflicts with other managers, and what `create` and `update` raise).
         """
         applied = {k: v for k, v in body.items() if k not in ("kind", "apiVersion")}
         metadata = applied["metadata"] = dict(applied.get("metadata") or {})
@@ -244,8 +241,7 @@ class Registry:
         Returns:
             The object's last state, and whether it is gone.
 
-        Raises:
-            ApiError: 404, or 409 for a precondition that does not hold.
+        Raises ApiError (404, or 409 for a precondition that does not hold).
         """
         obj = self.get(resource, namespace, name)
         metadata = obj["metadata"]

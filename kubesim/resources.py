@@ -173,8 +173,7 @@ GROUP_VERSIONS = tuple(dict.fromkeys((r.group, r.version) for r in TABLE if r.gr
 def find(kind: str) -> Resource:
     """The resource of a kind (`Pod`), plural (`pods`) or short name (`po`).
 
-    Raises:
-        LookupError: the cluster serves no such kind.
+    Raises LookupError (the cluster serves no such kind).
     """
     for resource in TABLE:
         if kind in (resource.kind, resource.plural, resource.qualified, *resource.short):
@@ -186,8 +185,7 @@ def find(kind: str) -> Resource:
 def of(obj: Obj) -> Resource:
     """The resource of an object that carries kind and apiVersion.
 
-    Raises:
-        LookupError: as in `find`.
+    Raises LookupError (as in `find`).
     """
     try:
         return BY_KIND[obj["apiVersion"], obj["kind"]]

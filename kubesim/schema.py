@@ -34,8 +34,7 @@ def check(resource: Resource, obj: Json, validation: str, warnings: list[str]) -
 
     `validation`: Strict refuses unknown fields, Ignore drops them silently, anything else warns.
 
-    Raises:
-        ApiError: 400, for unknown fields under Strict and for a value of the wrong type.
+    Raises ApiError (400, for unknown fields under Strict and for a value of the wrong type).
     """
     model = _model(resource)
     if model is None:
@@ -55,8 +54,7 @@ def check(resource: Resource, obj: Json, validation: str, warnings: list[str]) -
 def check_eviction(body: Json, validation: str, warnings: list[str]) -> None:
     """The same for the body of an eviction.
 
-    Raises:
-        ApiError: 400, it is none, or has unknown fields under Strict.
+    Raises ApiError (400, it is none, or has unknown fields under Strict).
     """
     if not isinstance(body, dict) or body.get("kind") != "Eviction":
         raise errors.bad_request("the request body is no Eviction")

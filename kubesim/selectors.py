@@ -61,8 +61,7 @@ def _requirement(key: str, operator: str, values: tuple[str, ...]) -> LabelTest:
 def label_selector(text: str) -> LabelTest:
     """A selector as in a query: `a=b,c!=d,e in (f,g),h,!i`. Empty takes all.
 
-    Raises:
-        ApiError: 400, it cannot be read.
+    Raises ApiError (400, it cannot be read).
     """
     tests = [_parse_label(part.strip(), text) for part in _COMMA.split(text) if part.strip()]
     return lambda labels: all(test(labels) for test in tests)

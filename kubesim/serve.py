@@ -103,8 +103,7 @@ async def https(
 ) -> AsyncIterator[str]:
     """Serve a cluster in the running loop; yields the endpoint.
 
-    Raises:
-        OSError: the port is taken.
+    Raises OSError (the port is taken).
     """
     config = uvicorn.Config(
         cluster.app,
@@ -222,8 +221,7 @@ class ServedCluster(ClusterState):
     ) -> None:
         """Wait until a condition on the state holds.
 
-        Raises:
-            TimeoutError: it did not within so many seconds.
+        Raises TimeoutError (it did not within so many seconds).
         """
 
         async def wait() -> None:
@@ -236,8 +234,7 @@ class ServedCluster(ClusterState):
     def wait_up(self, *, timeout: float = CALL_SECONDS) -> None:
         """Wait until a server that a fault took down listens again.
 
-        Raises:
-            TimeoutError: it did not within so many seconds.
+        Raises TimeoutError (it did not within so many seconds).
         """
 
         async def wait() -> None:

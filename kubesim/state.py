@@ -32,8 +32,7 @@ class ClusterState(ABC):
     def create(self, obj: Obj) -> Obj:
         """Create an object with kind and apiVersion. A status that it carries is set too.
 
-        Raises:
-            ApiError: as the API would refuse it.
+        Raises ApiError (as the API would refuse it).
         """
 
     @abstractmethod

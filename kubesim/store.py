@@ -95,8 +95,7 @@ class Store:
     def remove(self, resource: Resource, namespace: str, name: str) -> Obj:
         """Remove an object; returns its last state with the version of the removal.
 
-        Raises:
-            KeyError: there is none.
+        Raises KeyError (there is none).
         """
         space = self._objects[resource][namespace]
         old = space.pop(name)
@@ -110,8 +109,7 @@ class Store:
     def since(self, resource: Resource, version: int) -> list[Change]:
         """The changes after `version`.
 
-        Raises:
-            ApiError: 410, the history does not reach back that far.
+        Raises ApiError (410, the history does not reach back that far).
         """
         self._check_age(resource, version)
         found: list[Change] = []
@@ -127,8 +125,7 @@ class Store:
 
         This is what keeps the pages of one list consistent.
 
-        Raises:
-            ApiError: 410, as in `since`.
+        Raises ApiError (410, as in `since`).
         """
         changes = self.since(resource, version)
         if not changes:

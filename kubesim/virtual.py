@@ -100,8 +100,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 def run_virtual(main: Coroutine[Any, Any, T], *, epoch: float = EPOCH) -> T:
     """`asyncio.run` in virtual time.
 
-    Raises:
-        StuckError: the coroutine waits for something that cannot happen.
+    Raises StuckError (the coroutine waits for something that cannot happen).
     """
     with asyncio.Runner(loop_factory=lambda: VirtualLoop(epoch)) as runner:
         return runner.run(main)

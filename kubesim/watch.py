@@ -42,8 +42,7 @@ class Watch:
     ) -> None:
         """`since` None: begin with an ADDED event for each object that there is.
 
-        Raises:
-            ApiError: 410, the history does not reach back to `since`.
+        Raises ApiError (410, the history does not reach back to `since`).
         """
         self._store = store
         self._resource = resource
@@ -73,8 +72,7 @@ class Watch:
     async def events(self) -> AsyncIterator[Event]:
         """The events, until the time-out; bookmarks also right before it.
 
-        Raises:
-            WatchBroken: a fault asks for the connection to be cut.
+        Raises WatchBroken (a fault asks for the connection to be cut).
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + self._timeout

@@ -19,8 +19,10 @@ SUBNETS = (("a", "10.0.0.0/18"), ("b", "10.0.64.0/18"), ("c", "10.0.128.0/18"))
 class Machine(msgspec.Struct, frozen=True):
     """An instance to be launched as a node."""
 
-    kind: str  # instance type
-    zone: str  # a, b or c
+    kind: str
+    """Instance type."""
+    zone: str
+    """A, b or c."""
     spot: bool = False
 
 

@@ -88,7 +88,8 @@ class Permission(NamedTuple):
     """A verb on a resource in all namespaces."""
 
     verb: str
-    resource: str  # with its subresource: pods/eviction
+    resource: str
+    """With its subresource: pods/eviction."""
     group: str = ""
 
 

@@ -25,7 +25,8 @@ class Process(msgspec.Struct, frozen=True):
     """An id alone may name another process by now; with the start time it is unmistakable."""
 
     pid: int
-    started: float  # epoch seconds
+    started: float
+    """Epoch seconds."""
 
     @classmethod
     def of(cls, pid: int) -> "Process":

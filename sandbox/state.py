@@ -20,8 +20,10 @@ class Emulator(msgspec.Struct, frozen=True):
 
     process: Process
     endpoint: str
-    token: str  # of the emulator's control API
-    root_secret: str  # of the account's root user
+    token: str
+    """Of the emulator's control API."""
+    root_secret: str
+    """Of the account's root user."""
 
 
 class Administrator(msgspec.Struct, frozen=True):
@@ -48,9 +50,11 @@ class Node(msgspec.Struct, frozen=True):
 class Kubernetes(msgspec.Struct, frozen=True):
     """The cluster behind the EKS cluster of the emulator."""
 
-    kubeconfig: str  # of an administrator
+    kubeconfig: str
+    """Of an administrator."""
     token_review_url: str
-    process: Process | None = None  # None: a cluster of the user
+    process: Process | None = None
+    """None: a cluster of the user."""
 
 
 class CastAi(msgspec.Struct, frozen=True):

@@ -99,7 +99,7 @@ RetentionDays = Literal[
 ]  # fmt: skip
 
 
-class SettingsError(ValueError):
+class ContextError(ValueError):
     """The context is wrong. The message names every fault, what is allowed and where to look."""
 
 
@@ -148,7 +148,7 @@ class FunctionSettings(Group, frozen=True, kw_only=True):
             "machine has that Python or uv can fetch it."
         ),
     ] = LAMBDA_PYTHON
-    log_level: spot.LogLevelSetting = default(spot.Settings, "log_level")
+    log_level: spot.LogLevelSetting = default(spot.Environment, "log_level")
     log_retention_days: Annotated[
         RetentionDays, Meta(description="Days that a function's log is kept.")
     ] = 30
@@ -193,10 +193,10 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
             f"the group `{SPOT_HANDLER_GROUP}`."
         ),
     ] = True
-    mode: spot.ModeSetting = default(spot.Settings, "mode")
-    on_deadline: spot.OnDeadlineSetting = default(spot.Settings, "on_deadline")
-    concurrency: spot.Concurrency = default(spot.Settings, "concurrency")
-    margin_seconds: spot.Margin = default(spot.Settings, "margin")
+    mode: spot.ModeSetting = default(spot.Environment, "mode")
+    on_deadline: spot.OnDeadlineSetting = default(spot.Environment, "on_deadline")
+    concurrency: spot.Concurrency = default(spot.Environment, "concurrency")
+    margin_seconds: spot.Margin = default(spot.Environment, "margin")
     spot_role: Annotated[
         Literal["create", "import"],
         Meta(
@@ -475,7 +475,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     def from_context(cls, context: Mapping[str, object]) -> Settings:
         """Read every key of the CDK context that begins with `castai:`.
 
-        Raises SettingsError with all faults.
+        Raises ContextError with all faults.
         """
         given = {
             key.removeprefix(PREFIX): value
@@ -496,7 +496,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             if not wrong_keys & set(keys)
         ]
         if faults:
-            raise SettingsError(_message(faults))
+            raise ContextError(_message(faults))
         return settings
 
     @property

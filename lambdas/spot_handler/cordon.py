@@ -24,7 +24,8 @@ CONFLICT = 409
 class Marks(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a cordon of ours added to a node."""
 
-    given: float  # when the notice was given (epoch seconds)
+    given: float
+    """When the notice was given (epoch seconds)."""
     unschedulable: bool = False
     taint: bool = False
     labels: tuple[str, ...] = ()

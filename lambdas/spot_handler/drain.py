@@ -68,7 +68,8 @@ class PodDrain:
     """A pod that has to go, as it was last seen."""
 
     pod: Pod
-    late: bool = False  # it landed after the drain's first list
+    late: bool = False
+    """It landed after the drain's first list."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     evicted: bool = False
     forced: bool = False
@@ -76,9 +77,11 @@ class PodDrain:
     evicted_in_doubt: bool = False
     forced_in_doubt: bool = False
     shortened: bool = False
-    given_up: bool = False  # nothing that we could do would end it: the drain does not wait for it
+    given_up: bool = False
+    """Nothing that we could do would end it: the drain does not wait for it."""
     blocked_by: str = ""
-    blocked: bool = False  # the last answer to its eviction was a budget's refusal
+    blocked: bool = False
+    """The last answer to its eviction was a budget's refusal."""
     blocked_since: float = math.inf
 
     @property

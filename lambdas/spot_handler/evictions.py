@@ -30,7 +30,8 @@ class EvictionAnswer:
     verdict: Verdict
     reason: str
     retry_after: float | None = None
-    in_doubt: bool = False  # the request may have had its effect: its answer is lost
+    in_doubt: bool = False
+    """The request may have had its effect: its answer is lost."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reason", cut(self.reason))

@@ -17,7 +17,7 @@ from lambdas.spot_handler.interruption import Dependencies
 from lambdas.spot_handler.node_api import transport
 from lambdas.spot_handler.nodes import Clusters
 from lambdas.spot_handler.result import Outcome, Result
-from lambdas.spot_handler.settings import Settings
+from lambdas.spot_handler.settings import Environment
 
 if TYPE_CHECKING:
     import botocore.session
@@ -35,7 +35,7 @@ REPORT_RESERVE = 3.0
 @cache
 def dependencies() -> Dependencies:
     """Built once per container. Raises SettingsError."""
-    settings = Settings.from_env(os.environ)
+    settings = Environment.from_env(os.environ)
     report.logger().setLevel(settings.log_level.value)
     session = lean_sdk.session()
     return Dependencies(
@@ -48,7 +48,7 @@ def dependencies() -> Dependencies:
     )
 
 
-def _castai(settings: Settings, session: botocore.session.Session) -> CastAi | None:
+def _castai(settings: Environment, session: botocore.session.Session) -> CastAi | None:
     if not settings.api_key_secret:
         return None
     from lambdas.spot_handler import notify_castai  # noqa: PLC0415 - httpx2 and botocore only then

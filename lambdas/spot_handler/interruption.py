@@ -25,7 +25,7 @@ from lambdas.spot_handler.notices import Kind, Notice
 from lambdas.spot_handler.objects import Node, Pod
 from lambdas.spot_handler.report import NodeEvents
 from lambdas.spot_handler.result import CastaiReport, Outcome, Result
-from lambdas.spot_handler.settings import Mode, OnDeadline, Settings
+from lambdas.spot_handler.settings import Environment, Mode, OnDeadline
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -51,7 +51,7 @@ Cordoning = asyncio.Task[float | None]
 class Dependencies:
     """What an invocation works with: built once per container, or by a test."""
 
-    settings: Settings
+    settings: Environment
     ec2: EC2Client
     clusters: Clusters
     transport: TransportFactory
@@ -80,7 +80,7 @@ class Interruption:
     result: Result
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> Environment:
         return self.deps.settings
 
     @property

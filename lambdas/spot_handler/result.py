@@ -84,7 +84,8 @@ class Result:
     cordoned_at: float | None = None
     drained_at: float | None = None
     pods: PodCounts = field(default_factory=PodCounts)
-    castai: str = ""  # the state of a CastaiReport; empty: there is no API key
+    castai: str = ""
+    """The state of a CastaiReport; empty: there is no API key."""
     castai_reason: str = ""
     plan: list[dict[str, Any]] | None = None
 

@@ -72,7 +72,7 @@ LogLevelSetting = Annotated[
 ]
 
 
-class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
+class Environment(Struct, frozen=True, kw_only=True, rename="upper"):
     """What a platform team may choose. A field's encoded name is its environment variable."""
 
     mode: ModeSetting = Mode.DRAIN
@@ -91,7 +91,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     )
 
     @classmethod
-    def from_env(cls, environment: Mapping[str, str]) -> Settings:
+    def from_env(cls, environment: Mapping[str, str]) -> Environment:
         """Read the function's environment variables.
 
         An unset or empty variable means its default. Raises SettingsError with every fault.

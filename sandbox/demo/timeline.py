@@ -30,13 +30,17 @@ class PodState(StrEnum):
 class PodProgress:
     """A pod that was on the node when the progress began, or was bound to it later."""
 
-    name: str  # namespace/name
+    name: str
+    """Namespace/name."""
     uid: str
-    owner: str  # uid of its controller, "" for a bare pod
-    stays: str  # why it may stay on the node, "" if it has to go
+    owner: str
+    """Uid of its controller, "" for a bare pod."""
+    stays: str
+    """Why it may stay on the node, "" if it has to go."""
     state: PodState = PodState.RUNNING
     forced: bool = False
-    left_at: float | None = None  # epoch seconds of its deletion being ordered
+    left_at: float | None = None
+    """Epoch seconds of its deletion being ordered."""
     gone_at: float | None = None
     replacement: str = ""
     replacement_uid: str = ""
@@ -48,7 +52,8 @@ class PodProgress:
 class Line:
     """One line of the timeline."""
 
-    at: float  # epoch seconds
+    at: float
+    """Epoch seconds."""
     text: str
 
 

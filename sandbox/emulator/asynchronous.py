@@ -39,7 +39,8 @@ class Delivery:
     accepted: float
     request: str = dataclasses.field(default_factory=lambda: str(uuid.uuid4()))
     attempts: int = 0
-    state: str = "queued"  # running, succeeded, failed, expired, discarded
+    state: str = "queued"
+    """Running, succeeded, failed, expired, discarded."""
     result: Any = None
 
     def as_json(self) -> dict[str, Any]:

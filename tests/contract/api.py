@@ -74,7 +74,7 @@ class Api:
         return Api(self.client, {**self.headers, "Impersonate-User": user})
 
     def with_token(self, token: str) -> Api:
-        """Somebody with this bearer token and nothing else."""
+        """A client with this bearer token and nothing else."""
         client = httpx2.Client(
             base_url=self.client.base_url,
             transport=self.client._transport,

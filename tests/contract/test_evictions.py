@@ -98,7 +98,7 @@ def test_an_exhausted_budget_refuses_and_says_how_many_pods_it_needs(space: Spac
     assert "retry-after" not in answer.headers
 
 
-def test_a_budget_that_nobody_has_counted_yet_refuses(space: Space) -> None:
+def test_a_budget_that_is_not_counted_yet_refuses(space: Space) -> None:
     space.pod("f0", app="f")
     selector = {"matchLabels": {"app": "f"}}
     budget = {
@@ -259,7 +259,7 @@ def test_with_no_more_than_the_drainers_rights(space: Space, drainer: Api) -> No
     assert space.evict("a", api=drainer).status == 201
 
 
-def test_a_token_that_nobody_knows(space: Space) -> None:
+def test_an_unknown_token(space: Space) -> None:
     answer = space.evict("a", api=space.api.with_token("garbage"))
 
     assert (answer.status, answer.body["reason"]) == (401, "Unauthorized")

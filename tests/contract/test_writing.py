@@ -166,7 +166,7 @@ def test_apply_as_a_dry_run_writes_nothing(target: Target, role_name: str) -> No
     assert target.admin.get(path).ok()["rules"][0]["verbs"] == ["get"]
 
 
-def test_apply_removes_what_is_no_longer_applied_and_nobody_else_owns(space: Space) -> None:
+def test_apply_removes_what_is_no_longer_applied_and_has_no_other_owner(space: Space) -> None:
     path = f"{space.config_maps}/a"
     space.api.apply(path, config_map("a", mine="1", shared="1")).ok()
     space.api.apply(path, config_map("a", theirs="1", shared="1"), manager="other").ok()

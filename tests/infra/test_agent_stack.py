@@ -153,7 +153,7 @@ class TestFunction:
 
 
 class TestRole:
-    def test_it_lets_itself_in_and_nobody_else(self, plain: Stack) -> None:
+    def test_it_gives_access_to_itself_alone(self, plain: Stack) -> None:
         found = statements(plain)
         role = "castai-agent-<Region>"
         principal = found["LetItselfInOnly"]["Condition"]["ArnNotEquals"]["eks:principalArn"]

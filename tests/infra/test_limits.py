@@ -10,7 +10,7 @@ import pytest
 
 from lambdas.onboarding.policies import agent_role
 from lambdas.onboarding.policies.document import size
-from stacks.settings import MOST_ONBOARD_CLUSTERS, Settings, SettingsError
+from stacks.settings import MOST_ONBOARD_CLUSTERS, ContextError, Settings
 from tests.infra.conftest import ROOT, Stack, Synthesise
 
 KEY = {"castai:apiKeySecret": "castai/" + "s" * 80}
@@ -75,7 +75,7 @@ def test_more_agents_than_fit_stop_the_synth_with_the_reason(length: int, most: 
     names = [name[:length] for name in clusters(most + 1)]
     Settings.from_context({"castai:agentClusters": names[:-1], **KEY})
     said = rf"castai:agentClusters: one stack has room for the first {most} of these {most + 1} "
-    with pytest.raises(SettingsError, match=said):
+    with pytest.raises(ContextError, match=said):
         Settings.from_context({"castai:agentClusters": names, **KEY})
 
 
@@ -112,7 +112,7 @@ def test_more_clusters_than_fit_stop_the_synth_with_the_reason() -> None:
     names = [f"c{number}" for number in range(most + 1)]
     Settings.from_context({"castai:onboardClusters": names[:-1], **KEY})
     said = f"castai:onboardClusters: one stack has room for the first {most} of these {most + 1} "
-    with pytest.raises(SettingsError, match=said):
+    with pytest.raises(ContextError, match=said):
         Settings.from_context({"castai:onboardClusters": names, **KEY})
 
 
@@ -121,7 +121,7 @@ def test_more_clusters_than_fit_stop_the_synth_with_the_reason() -> None:
     "names", [["prod-1", "prod1"], ["eu-west", "eu_west"], ["a-bc", "ab-c"], ["Prod", "prod"]]
 )
 def test_names_of_one_id_stop_the_synth_with_the_reason(key: str, names: list[str]) -> None:
-    with pytest.raises(SettingsError, match=f"{names[0]} and {names[1]} differ in hyphens"):
+    with pytest.raises(ContextError, match=f"{names[0]} and {names[1]} differ in hyphens"):
         Settings.from_context({f"castai:{key}": names, **KEY})
 
 

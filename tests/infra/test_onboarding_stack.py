@@ -18,7 +18,7 @@ from lambdas.onboarding.context import Context, Place
 from lambdas.onboarding.properties import Onboarding, faults_of
 from stacks.constructs.bundling import LAMBDA, Bundle
 from stacks.constructs.cluster_onboarding import RESOURCE_TYPE
-from stacks.settings import ONBOARD_PROPERTIES, Settings, SettingsError, groups
+from stacks.settings import ONBOARD_PROPERTIES, ContextError, Settings, groups
 from tests.infra.conftest import ROOT, Assembly, Stack, Synthesise
 from tests.infra.test_agent_stack import text
 from tests.infra.test_checks import ACCEPTED, REGIONS
@@ -257,7 +257,7 @@ class TestRole:
             "castai:onboardProperties": {"Path": "/" + "p" * 235 + "/"},
         }
         assert synthesise(context).stack("onboarding").all("AWS::IAM::ManagedPolicy")
-        with pytest.raises(SettingsError, match=r"policy castai-eks-onboarding-iam has \d+"):
+        with pytest.raises(ContextError, match=r"policy castai-eks-onboarding-iam has \d+"):
             Settings.from_context(
                 context | {"castai:onboardProperties": {"Path": "/" + "p" * 300 + "/"}}
             )
@@ -352,5 +352,5 @@ class TestSettings:
     def test_what_the_resource_would_refuse_stops_the_synth(
         self, context: dict[str, Any], message: str
     ) -> None:
-        with pytest.raises(SettingsError, match=re.escape(message)):
+        with pytest.raises(ContextError, match=re.escape(message)):
             Settings.from_context(context)

@@ -14,7 +14,7 @@ from lambdas.common.clock import SYSTEM
 from lambdas.spot_handler import notices, report
 from lambdas.spot_handler.handler import REPORT_RESERVE
 from lambdas.spot_handler.result import Outcome, Result
-from lambdas.spot_handler.settings import Settings
+from lambdas.spot_handler.settings import Environment
 from stacks.constructs.bundling import LOCAL
 from stacks.constructs.spot_rules import EVENT_KINDS, RETURNED
 from tests.infra.conftest import ACCOUNT, VARIANTS, Assembly, Stack, Synthesise, without_assets
@@ -95,8 +95,8 @@ class TestFunction:
         self, default: Stack, everything: Stack
     ) -> None:
         environment = everything.one(FUNCTION)["Environment"]["Variables"]
-        settings = Settings.from_env(environment)
-        assert settings == Settings.from_env(
+        settings = Environment.from_env(environment)
+        assert settings == Environment.from_env(
             {
                 "MODE": "cordon",
                 "ON_DEADLINE": "leave",
@@ -108,11 +108,13 @@ class TestFunction:
                 "CASTAI_API_KEY_SECRET": "castai/api-key",
             }
         )
-        assert Settings.from_env(default.one(FUNCTION)["Environment"]["Variables"]) == Settings()
+        assert (
+            Environment.from_env(default.one(FUNCTION)["Environment"]["Variables"]) == Environment()
+        )
 
     def test_the_handler_reads_each_variable_of_its_environment(self, everything: Stack) -> None:
         assert set(everything.one(FUNCTION)["Environment"]["Variables"]) <= set(
-            Settings.__struct_encode_fields__
+            Environment.__struct_encode_fields__
         )
 
     def test_vpc_tracing_snapshots_and_concurrency_by_context_only(

@@ -51,7 +51,7 @@ def test_a_sandbox_of_which_a_part_died_is_started_anew(folder: Path) -> None:
 
 
 def test_another_cluster_takes_the_simulated_ones_place(folder: Path, state: State) -> None:
-    """The session's cluster serves as somebody else's."""
+    """The session's cluster serves as a cluster of the user."""
     assert state.kubernetes is not None
     other = Path(state.kubernetes.kubeconfig)
     placed = lifecycle.up(folder, print, kubeconfig=other)

@@ -178,7 +178,7 @@ def test_a_malformed_event_is_rejected_and_not_tried_again(pool: Pool) -> None:
     assert "'not an id' is not an instance id" in error["message"]
 
 
-def test_nobody_else_may_publish_a_notice(account: Aws, state: State) -> None:
+def test_only_aws_may_publish_a_notice(account: Aws, state: State) -> None:
     """The control API is needed because the bus refuses aws.* sources, as AWS does."""
     entry = {
         "Source": "aws.ec2",

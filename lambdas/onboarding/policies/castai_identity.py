@@ -42,9 +42,8 @@ def cast_eks_policy(
     `boundary` (an ARN) has every role that CAST AI makes carry this permissions boundary.
     `account_wide`: all clusters of the account share the document, so it names none of them.
 
-    Raises:
-        DocumentTooLargeError: IAM would not take it as a managed policy.
-        PermanentError: a shared policy cannot be bound to one cluster's tags.
+    Raises DocumentTooLargeError (IAM would not take it as a managed policy) and PermanentError (a
+    shared policy cannot be bound to one cluster's tags).
     """
     _known(scope)
     if account_wide and permissions is Permissions.STRICT:
@@ -94,8 +93,7 @@ def restricted_access(
     here for every name that user mode can have; with an account-wide managed policy it has to be
     here, and user mode then takes shorter cluster names only.
 
-    Raises:
-        DocumentTooLargeError: IAM would not take it as an inline policy.
+    Raises DocumentTooLargeError (IAM would not take it as an inline policy).
     """
     _known(scope)
     launch: Tags = {f"aws:RequestTag/{scope.cluster_tag}": "owned"}

@@ -36,8 +36,7 @@ def all_checked(documents: Mapping[str, Iterable[Document]]) -> dict[str, Docume
 def checked(document: Document, limit: int, name: str) -> Document:
     """The document as it came.
 
-    Raises:
-        DocumentTooLargeError: more than `limit` characters.
+    Raises DocumentTooLargeError (more than `limit` characters).
     """
     characters = size(document)
     if characters > limit:

@@ -37,8 +37,7 @@ class NotADocumentError(PermanentError):
 def decoded(document: str | Mapping[str, Any]) -> Mapping[str, Any]:
     """The document as a map: IAM's API gives it percent-encoded, botocore mostly decodes it.
 
-    Raises:
-        NotADocumentError: not JSON, or not a map.
+    Raises NotADocumentError (not JSON, or not a map).
     """
     if isinstance(document, str):
         text = unquote(document) if document.lstrip().startswith("%") else document
@@ -54,8 +53,7 @@ def decoded(document: str | Mapping[str, Any]) -> Mapping[str, Any]:
 def same(one: str | Mapping[str, Any], other: str | Mapping[str, Any]) -> bool:
     """Whether both allow and deny the same.
 
-    Raises:
-        NotADocumentError: one of them is no policy document.
+    Raises NotADocumentError (one of them is no policy document).
     """
     return meaning(one) == meaning(other)
 
@@ -63,8 +61,7 @@ def same(one: str | Mapping[str, Any], other: str | Mapping[str, Any]) -> bool:
 def meaning(document: str | Mapping[str, Any]) -> Meaning:
     """The document's normal form: sets for what has no order, names in one case, no Sid or Id.
 
-    Raises:
-        NotADocumentError: no policy document.
+    Raises NotADocumentError (no policy document).
     """
     document = decoded(document)
     statements = document.get("Statement")

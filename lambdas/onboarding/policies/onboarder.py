@@ -60,8 +60,7 @@ def administrator(
     the other roles, and the rest. Whoever deploys with CDK needs `cdk_deployer` instead: the
     onboarding's function does the work then.
 
-    Raises:
-        DocumentTooLargeError: IAM would not take one of them as a managed policy.
+    Raises DocumentTooLargeError (IAM would not take one of them as a managed policy).
     """
     documents = {
         "castai-eks-admin-iam": [
@@ -107,8 +106,7 @@ def onboarding_lambda(
     works. `function` is the function's name. `api_key_secret` is a name or an ARN. Not
     `measured`: with CDK's tokens in the scope, which have another length than what they stand for.
 
-    Raises:
-        DocumentTooLargeError: IAM would not take one of them as a managed policy.
+    Raises DocumentTooLargeError (IAM would not take one of them as a managed policy).
     """
     user_fits = len(scope.cluster) <= USER_CLUSTER_CHARACTERS
     modes = tuple(Mode) if user_fits else (Mode.ROLE,)

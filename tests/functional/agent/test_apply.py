@@ -1,4 +1,4 @@
-"""Applying and removing the agent on a served cluster: what is ours, what is somebody else's."""
+"""Applying and removing the agent on a served cluster: what is ours, what is another owner's."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class TestApplying:
             apply(stranger, objects(), owner=OWNER)
 
 
-class TestWhatIsSomebodyElses:
+class TestObjectsOfOthers:
     def test_an_agent_that_is_there_already_is_shown_and_not_touched(
         self, cluster: ServedCluster, kube: Kube
     ) -> None:

@@ -31,7 +31,7 @@ from lambdas.spot_handler import handler, interruption, lean_sdk, notices, repor
 from lambdas.spot_handler.interruption import Dependencies
 from lambdas.spot_handler.nodes import Clusters
 from lambdas.spot_handler.result import Result
-from lambdas.spot_handler.settings import Settings
+from lambdas.spot_handler.settings import Environment
 from tests.support.events import spot_notice
 
 REGION = "eu-central-1"
@@ -149,7 +149,7 @@ class Scene:
     account: Account
     cluster: SimulatedCluster
     users: EksUsers
-    settings: Settings = field(default_factory=Settings)
+    settings: Environment = field(default_factory=Environment)
 
     @property
     def node(self) -> str:

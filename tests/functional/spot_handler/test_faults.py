@@ -108,7 +108,7 @@ async def test_one_pods_error_never_stops_another(scene: Scene) -> None:
 
 
 @virtual
-async def test_a_slow_answer_holds_up_nobody_else(scene: Scene) -> None:
+async def test_a_slow_answer_delays_no_other_pod(scene: Scene) -> None:
     async with scene.cluster as cluster:
         scene.build()
         scene.pod("slow")
@@ -275,7 +275,7 @@ async def test_a_right_that_is_missing_fails_the_invocation_and_is_named(
         with pytest.raises(ClusterForbiddenError, match=r"manifests/spot-handler-rbac\.yaml") as e:
             await scene.notice()
         assert words in str(e.value)
-        # Missing eviction rights are final for all, at once: nobody hammers the server.
+        # Missing eviction rights are final for all, at once: the server gets no more of them.
         assert len(cluster.log.find("POST", "eviction")) < 60
 
 
@@ -295,7 +295,7 @@ async def test_no_right_to_write_events_costs_the_events_only(
 
 
 def touch(scene: Scene, taint: str) -> Hook:
-    """Somebody else taints the node just before our write arrives."""
+    """Another client taints the node just before our write arrives."""
 
     def change(_: object) -> None:
         node = scene.cluster.get("nodes", scene.node)

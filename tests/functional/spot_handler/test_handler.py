@@ -197,5 +197,5 @@ def test_with_a_secret_castai_is_told_with_the_key_in_it(monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("shared_account")
-def test_without_one_nobody_is_told() -> None:
+def test_without_one_castai_is_not_told() -> None:
     assert handler.dependencies().castai is None

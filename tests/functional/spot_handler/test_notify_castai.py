@@ -107,7 +107,7 @@ async def test_else_the_agents_config_map_names_the_cluster(scene: Scene) -> Non
 
 
 @virtual
-async def test_without_an_id_nobody_is_told_and_the_reason_is(scene: Scene) -> None:
+async def test_without_an_id_castai_is_not_told_and_the_reason_is_given(scene: Scene) -> None:
     api = Api()
     async with scene.cluster:
         scene.build()
@@ -233,7 +233,7 @@ async def test_a_secret_that_cannot_be_read_is_named(scene: Scene) -> None:
 
 
 @virtual
-async def test_an_error_nobody_thought_of_is_still_none_of_the_drains(scene: Scene) -> None:
+async def test_an_unforeseen_error_does_not_touch_the_drain(scene: Scene) -> None:
     def broken() -> str:
         raise RuntimeError("boom: the-key")
 
@@ -260,7 +260,7 @@ async def test_a_drain_that_fails_does_not_wait_for_castai(scene: Scene) -> None
 
 
 @virtual
-async def test_a_dry_run_tells_nobody(scene: Scene) -> None:
+async def test_a_dry_run_does_not_tell_castai(scene: Scene) -> None:
     api = Api()
     tell(scene, api.cluster)
     async with scene.cluster:

@@ -135,7 +135,7 @@ def applied(live: Any, who: str, data: dict[str, str], *, force: bool = True) ->
 
 
 @given(st.lists(st.tuples(st.sampled_from(["m1", "m2"]), DATA), min_size=1, max_size=6))
-def test_an_object_holds_what_somebody_still_applies(
+def test_an_object_holds_what_is_still_applied(
     history: list[tuple[str, dict[str, str]]],
 ) -> None:
     live: Any = None

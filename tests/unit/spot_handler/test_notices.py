@@ -56,7 +56,7 @@ def test_a_time_that_cannot_be_used_means_now(time: Any) -> None:
         ("acme.shop", "Order placed"),
     ],
 )
-def test_an_unknown_kind_is_nobodys_fault(source: str, detail_type: str) -> None:
+def test_an_unknown_kind_is_no_error(source: str, detail_type: str) -> None:
     event = spot_notice(source=source, detail_type=detail_type, detail="whatever")
     assert notices.parse(event, now=NOW) is None
 

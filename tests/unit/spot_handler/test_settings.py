@@ -3,16 +3,16 @@ from __future__ import annotations
 import pytest
 
 from lambdas.common.errors import SettingsError
-from lambdas.spot_handler.settings import Mode, OnDeadline, Settings
+from lambdas.spot_handler.settings import Environment, Mode, OnDeadline
 
 
 def test_nothing_set_means_the_defaults() -> None:
-    assert Settings.from_env({}) == Settings()
-    assert Settings.from_env({"MODE": " ", "CLUSTERS": ""}) == Settings()
+    assert Environment.from_env({}) == Environment()
+    assert Environment.from_env({"MODE": " ", "CLUSTERS": ""}) == Environment()
 
 
 def test_every_setting_is_read() -> None:
-    settings = Settings.from_env(
+    settings = Environment.from_env(
         {
             "MODE": "dry-run",
             "ON_DEADLINE": "leave",
@@ -32,7 +32,7 @@ def test_every_setting_is_read() -> None:
 
 def test_every_fault_is_named_at_once_with_what_is_allowed() -> None:
     with pytest.raises(SettingsError) as caught:
-        Settings.from_env(
+        Environment.from_env(
             {
                 "MODE": "evict",
                 "ON_DEADLINE": "panic",
@@ -59,4 +59,4 @@ def test_every_fault_is_named_at_once_with_what_is_allowed() -> None:
 )  # fmt: skip
 def test_a_number_beyond_its_limits_is_a_fault(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name):
-        Settings.from_env({name: value})
+        Environment.from_env({name: value})

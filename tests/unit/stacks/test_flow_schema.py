@@ -31,7 +31,7 @@ def test_it_comes_before_everyone_and_after_the_system() -> None:
     assert SYSTEMS < spec["matchingPrecedence"] < SERVICE_ACCOUNTS
 
 
-def test_its_subject_is_the_group_of_the_access_entry_and_nobody_else() -> None:
+def test_its_subject_is_the_group_of_the_access_entry_alone() -> None:
     [rule] = SCHEMA["spec"]["rules"]
     assert rule["subjects"] == [{"kind": "Group", "group": {"name": SPOT_HANDLER_GROUP}}]
 

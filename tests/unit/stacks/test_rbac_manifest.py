@@ -33,7 +33,7 @@ def test_the_cluster_role_has_these_verbs_and_no_others() -> None:
     ]
 
 
-def test_the_group_of_the_access_entry_and_nobody_else_gets_the_role() -> None:
+def test_the_group_of_the_access_entry_alone_gets_the_role() -> None:
     assert BINDING["kind"] == "ClusterRoleBinding"
     assert BINDING["metadata"]["name"] == "castai-spot-handler"
     assert BINDING["roleRef"] == {

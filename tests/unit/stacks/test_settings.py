@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from stacks import settings as module
-from stacks.settings import Settings, SettingsError, groups, table
+from stacks.settings import ContextError, Settings, groups, table
 
 ROOT = Path(__file__).parents[3]
 
@@ -29,7 +29,7 @@ def read(**context: object) -> Settings:
 
 
 def faults(**context: object) -> list[str]:
-    with pytest.raises(SettingsError) as caught:
+    with pytest.raises(ContextError) as caught:
         read(**context)
     first, *lines, last = str(caught.value).splitlines()
     assert first == "Correct these settings (context in cdk.json, or cdk -c key=value):"
@@ -281,7 +281,7 @@ KEYS = [field.encode_name for group in groups().values() for field in structs.fi
 def test_whatever_the_context_holds_it_is_settings_or_one_settings_error(
     context: dict[str, object],
 ) -> None:
-    with suppress(SettingsError):
+    with suppress(ContextError):
         read(**context)
 
 

@@ -107,7 +107,7 @@ def _figures(where: str) -> Figures:
 
 
 def _simulated(rig: Rig, scale: Scale) -> Figures:
-    figures = _figures("the simulated cluster of `sandbox/cluster`")
+    figures = _figures("the simulated cluster `kubesim`")
     _say("building the zip")
     rig.bundle()
     with rig.aws() as aws:

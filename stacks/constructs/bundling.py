@@ -35,6 +35,19 @@ LAMBDA_PYTHON: Final = "3.14"
 # Where Lambda unpacks a zip. It is read-only: what has no bytecode is compiled at each cold start.
 LAMBDA_TASK_ROOT: Final = "/var/task"
 
+# Modules of lambdas/common that only the custom resources use. The spot handler's zip has a limit
+# (docs/benchmarks.md), because a cold start reads it.
+NOT_FOR_THE_DRAIN = frozenset(
+    {
+        "agent_status.py",
+        "aws_calls.py",
+        "kubernetes_objects.py",
+        "kubernetes_session.py",
+        "own_stack.py",
+        "temporary_access.py",
+    }
+)
+
 # What wheels bring that does not run in Lambda, or says on which machine it was unpacked:
 # command-line scripts (their first line is this machine's interpreter) and the installer's notes.
 # Metadata and licences stay. Of Powertools a half goes that none of our functions imports: a zip
@@ -182,7 +195,10 @@ class Bundle:
         return digest.hexdigest()[:16]
 
     def sources(self) -> list[Path]:
-        """Our own files, sorted: lambdas/__init__.py, lambdas/common/**, lambdas/<package>/**."""
+        """Our own files, sorted: lambdas/__init__.py, lambdas/common/**, lambdas/<package>/**.
+
+        The spot handler's zip goes without NOT_FOR_THE_DRAIN.
+        """
         lambdas = ROOT / "lambdas"
         return [
             lambdas / "__init__.py",
@@ -191,6 +207,7 @@ class Bundle:
                 for folder in ("common", self.package)
                 for path in sorted((lambdas / folder).rglob("*"))
                 if path.is_file()
+                and not (self.package == "spot_handler" and path.name in NOT_FOR_THE_DRAIN)
                 and "__pycache__" not in path.parts
                 and not path.name.startswith("requirements.")
             ),

@@ -79,7 +79,7 @@ functions: $(VENV) ## The functions' tests on the Python that they run on, where
 		echo "The functions' tests on $$found:" && \
 		$(BIN)/uv venv --quiet --clear --python "$$found" .venv-functions && \
 		$(BIN)/uv pip install --quiet --python .venv-functions/bin/python --require-hashes -r requirements-dev.txt && \
-		.venv-functions/bin/python -m pytest -n auto tests/unit/common tests/unit/common \
+		.venv-functions/bin/python -m pytest -n auto tests/unit/common \
 			tests/unit/spot_handler tests/unit/onboarding tests/unit/agent tests/functional; \
 	fi
 

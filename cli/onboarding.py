@@ -136,8 +136,7 @@ def offboard(
     planned = [row for row in rows if row.action is Action.DELETE]
     if as_json:
         if planned and not dry_run:
-            with _context(wanted, region, Kind.DELETE, resource) as ctx:
-                rows = steps.offboard(replace(ctx, discover=True))
+            rows = _removed(wanted, region, resource)
         show.as_object(rows)
         return
     if not planned:
@@ -149,12 +148,17 @@ def offboard(
         return
     if not yes:
         typer.confirm(f"Remove CAST AI's access to {cluster}, made by {resource}?", abort=True)
-    with _context(wanted, region, Kind.DELETE, resource) as ctx:
-        done = steps.offboard(replace(ctx, discover=True))
+    done = _removed(wanted, region, resource)
     shown = [] if yes else rows  # shown before the question
     if others := [row for row in done if row not in shown]:
         show.rows(others)
     typer.echo(f"Things removed: {sum(row.action is Action.DELETE for row in done)}")
+
+
+def _removed(wanted: Onboarding, region: str | None, resource: str) -> list[Row]:
+    """Remove what the resource created, by what is found."""
+    with _context(wanted, region, Kind.DELETE, resource) as ctx:
+        return steps.offboard(replace(ctx, discover=True))
 
 
 def status(

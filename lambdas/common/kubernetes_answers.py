@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from httpx2 import codes
 
 from lambdas.common.errors import (
     CastaiError,
@@ -86,7 +86,7 @@ def retry_after(response: httpx2.Response, status: Status) -> float | None:
 
 def is_missing(response: httpx2.Response) -> bool:
     """Whether the API server says that there is no such object. Any other 404 is a proxy's."""
-    return response.status_code == HTTPStatus.NOT_FOUND and status_of(response).reason == "NotFound"
+    return response.status_code == codes.NOT_FOUND and status_of(response).reason == "NotFound"
 
 
 # How kube-apiserver's authorizer words a refusal (responsewriters.Forbidden). An admission plugin's
@@ -102,18 +102,12 @@ def lacks_right(message: str) -> bool:
 def error_of(what: str, response: httpx2.Response, rules: Rules) -> CastaiError:
     """The error that an answer without success stands for. `what` names the request."""
     code, status = response.status_code, status_of(response)
-    said = f"{what}: {code} {cut(status.message, rules.limit) or _phrase(code)}"
-    if code in rules.retried or code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    message = cut(status.message, rules.limit) or codes.get_reason_phrase(code) or "no message"
+    said = f"{what}: {code} {message}"
+    if code in rules.retried or code >= codes.INTERNAL_SERVER_ERROR:
         return ClusterUnavailableError(said, retry_after=retry_after(response, status))
-    if code == HTTPStatus.UNAUTHORIZED:
+    if code == codes.UNAUTHORIZED:
         return ClusterUnauthorizedError(f"{rules.unauthorized}: {said}")
-    if code == HTTPStatus.FORBIDDEN and lacks_right(status.message):
+    if code == codes.FORBIDDEN and lacks_right(status.message):
         return ClusterForbiddenError(f"{rules.forbidden}: {said}")
     return ClusterRefusedError(f"Change what refuses this request: {said}", code=code)
-
-
-def _phrase(code: int) -> str:
-    try:
-        return HTTPStatus(code).phrase
-    except ValueError:
-        return "no message"

@@ -247,7 +247,7 @@ def agent(
         "trust": functions.lambda_trust(partition),
         "managed": agent_role.agent_function(
             FunctionScope(partition, account, (region,), function),
-            own_role=f"{function}-{region}",
+            own_role=functions.role_name(function, region),
             api_key_secret=api_key_secret,
             api_key_kms_key=api_key_kms_key,
             in_vpc=in_vpc,
@@ -284,7 +284,7 @@ def onboarding(
     function = onboarder.function_name(f"{name_prefix}-onboarding", cluster)
     documents = onboarder.onboarding_lambda(
         scope,
-        own_role_arn=scope.iam(f"role/{function}-{region}"),
+        own_role_arn=scope.iam(f"role/{functions.role_name(function, region)}"),
         function=function,
         account_wide=account_wide,
         boundary=boundary,

@@ -7,12 +7,12 @@ from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from lambdas.onboarding.policies import agent_role
+from lambdas.onboarding.policies.functions import role_name
 from lambdas.onboarding.policies.scope import FunctionScope
 from stacks.castai_stack import CastaiStack
 from stacks.constructs.custom_resource import (
     CustomResourceFunction,
     RolePolicy,
-    own_role_name,
 )
 from stacks.constructs.nag import acknowledge, wildcards
 from stacks.settings import Settings
@@ -73,7 +73,7 @@ class AgentStack(CastaiStack):
         where = FunctionScope(self.partition, self.account, (self.region,), self.prefix)
         document = agent_role.agent_function(
             where,
-            own_role=own_role_name(self, self.prefix),
+            own_role=role_name(self.prefix, self.region),
             api_key_secret=self.settings.castai.api_key_secret,
             api_key_kms_key=self.settings.castai.api_key_kms_key,
             in_vpc=bool(self.settings.functions.subnet_ids),

@@ -9,11 +9,11 @@ from aws_cdk import Duration, Stack
 from constructs import Construct
 
 from lambdas.onboarding.policies import onboarder
+from lambdas.onboarding.policies.functions import role_name
 from lambdas.onboarding.policies.scope import Scope
 from stacks.constructs.custom_resource import (
     CustomResourceFunction,
     RolePolicy,
-    own_role_name,
 )
 from stacks.settings import Settings
 
@@ -93,7 +93,7 @@ class ClusterOnboarding(Construct):
         )
         documents = onboarder.onboarding_lambda(
             scope,
-            own_role_arn=scope.iam(f"role/{own_role_name(self, self._name)}"),
+            own_role_arn=scope.iam(f"role/{role_name(self._name, stack.region)}"),
             function=self._name,
             measured=False,  # the settings were, with names instead of tokens
             **self._settings.function_options(self._properties),

@@ -18,6 +18,7 @@ from constructs import Construct, IConstruct
 from lambdas.common.names import OWN_ROLE_VARIABLE
 from lambdas.common.own_stack import STACK_ID
 from lambdas.onboarding.policies.document import Document
+from lambdas.onboarding.policies.functions import role_name
 from stacks.constructs.bundling import ROOT
 from stacks.constructs.nag import acknowledge, wildcards
 from stacks.constructs.python_function import PythonFunction
@@ -137,7 +138,7 @@ class CustomResourceFunction(Construct):
         return iam.Role(
             self,
             "Role",
-            role_name=own_role_name(self, name),
+            role_name=role_name(name, Stack.of(self).region),
             description=description,
             assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
             managed_policies=policies,
@@ -196,14 +197,6 @@ class CustomResourceFunction(Construct):
                 },
             )
         return provider.service_token
-
-
-def own_role_name(scope: Construct, function: str) -> str:
-    """The name of a function's role. Roles are account-wide, functions are in a region.
-
-    The role has a name of its own, so that its policy can let the function in and no other role.
-    """
-    return f"{function}-{Stack.of(scope).region}"
 
 
 def _logical_id(function: IConstruct) -> str:

@@ -12,6 +12,7 @@ from lambdas.onboarding.policies import (
     agent_role,
     castai_function,
     castai_identity,
+    functions,
     node_role,
     onboarder,
     spot_handler_role,
@@ -230,7 +231,7 @@ def _onboarders() -> Iterator[str]:
     yield _statements(
         agent_role.agent_function(
             where,
-            own_role=f"{where.function}-REGION",
+            own_role=functions.role_name(where.function, "REGION"),
             api_key_secret=_API_KEY,
             api_key_kms_key=_KMS_KEY,
             in_vpc=True,
@@ -253,7 +254,7 @@ def _onboarders() -> Iterator[str]:
     yield from _named(
         onboarder.onboarding_lambda(
             unknown,
-            own_role_arn=unknown.iam(f"role/{own}-REGION"),
+            own_role_arn=unknown.iam(f"role/{functions.role_name(own, 'REGION')}"),
             function=own,
             api_key_secret=_API_KEY,
             api_key_kms_key=_KMS_KEY,

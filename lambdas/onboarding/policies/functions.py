@@ -19,6 +19,15 @@ INTERFACE_WRITES: Final = (
 INTERFACE_READS: Final = ("ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets")
 
 
+def role_name(function: str, region: str) -> str:
+    """The name of the role of a custom resource's function. Roles are account-wide, functions are
+    in a region.
+
+    The role has a name of its own, so that its policy can give access to it and to no other role.
+    """
+    return f"{function}-{region}"
+
+
 def own_log(where: FunctionScope) -> Document:
     return allow(
         "WriteOwnLog",

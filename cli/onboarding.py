@@ -12,6 +12,7 @@ import typer
 from msgspec import structs
 
 from cli import session, show
+from lambdas.common.custom_resource import RequestType
 from lambdas.common.errors import CastaiError, PermanentError
 from lambdas.common.names import AGENT, AGENT_CLUSTER_ID, AGENT_METADATA
 from lambdas.onboarding import preflight, steps
@@ -19,7 +20,7 @@ from lambdas.onboarding import session as onboarding_session
 from lambdas.onboarding.context import Context, Facts
 from lambdas.onboarding.ledger import Action, Ledger, Row, first_line
 from lambdas.onboarding.policies.scope import Mode, Permissions
-from lambdas.onboarding.properties import Kind, Onboarding, Request, parse
+from lambdas.onboarding.properties import Onboarding, Request, parse
 
 ModeOption = Annotated[Mode, typer.Option(help="What CAST AI acts as.")]
 ClusterId = Annotated[
@@ -131,7 +132,7 @@ def offboard(
         raise PermanentError("Give --yes or --dry-run with --json: there is no question then")
     given = _properties(cluster, cluster_id, api_key_secret, properties)
     wanted = parse(given, complete=False)
-    with _context(wanted, region, Kind.DELETE, resource) as ctx:
+    with _context(wanted, region, RequestType.DELETE, resource) as ctx:
         rows = steps.plan_offboard(replace(ctx, discover=True))
     planned = [row for row in rows if row.action is Action.DELETE]
     if as_json:
@@ -157,7 +158,7 @@ def offboard(
 
 def _removed(wanted: Onboarding, region: str | None, resource: str) -> list[Row]:
     """Remove what the resource created, by what is found."""
-    with _context(wanted, region, Kind.DELETE, resource) as ctx:
+    with _context(wanted, region, RequestType.DELETE, resource) as ctx:
         return steps.offboard(replace(ctx, discover=True))
 
 
@@ -322,13 +323,13 @@ def parsed(properties: list[str] | None) -> dict[str, Any]:
 def _context(
     wanted: Onboarding,
     region: str | None,
-    kind: Kind = Kind.UPDATE,
+    request_type: RequestType = RequestType.UPDATE,
     resource: str = session.RESOURCE,
 ) -> Iterator[Context]:
     """The context of a run with the user's own identity and access."""
     deps = session.dependencies(region)
     until = deps.clock.now() + session.RUN_TIME
-    request = Request(kind=kind, onboarding=wanted, resource=resource)
+    request = Request(type=request_type, onboarding=wanted, resource=resource)
     secret = wanted.api_key_secret
     key = onboarding_session.read_key(deps, secret, until=until) if secret else None
     with onboarding_session.opened(request, deps, key=key, until=until) as ctx:

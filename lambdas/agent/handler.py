@@ -6,38 +6,29 @@ back with every isComplete, so a request that carries READY_UNTIL is one of thos
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from aws_lambda_powertools import Logger
-
 from lambdas.agent import lifecycle, readiness
 from lambdas.agent.manifest import render
 from lambdas.agent.properties import Agent, cluster_of, parse
 from lambdas.agent.readiness import Readiness
-from lambdas.common import api_key, aws, own_stack, retry, temporary_access
+from lambdas.common import api_key, aws, custom_resource, retry, temporary_access
 from lambdas.common import eks as clusters
 from lambdas.common.aws_calls import AwsCalls
 from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import SYSTEM, Clock
+from lambdas.common.custom_resource import Event, RequestFailedError, RequestType, logger
 from lambdas.common.eks import Cluster
-from lambdas.common.errors import (
-    AwsRefusedError,
-    CastaiError,
-    RetryableError,
-    SettingsError,
-    bug,
-)
+from lambdas.common.errors import AwsRefusedError, CastaiError, RetryableError
 from lambdas.common.kubernetes_objects import Kube
 from lambdas.common.kubernetes_session import Access, KubernetesSession, OpenKube, open_kube
 from lambdas.common.logs import quiet_libraries
-from lambdas.common.names import AGENT, CLUSTER_ADMIN, OWN_ROLE_VARIABLE, VIEW
+from lambdas.common.names import AGENT, CLUSTER_ADMIN, VIEW
 from lambdas.common.temporary_access import Grant
-from lambdas.common.text import cut_lines
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -58,13 +49,8 @@ VIEWER: Final = Grant(VIEW, (AGENT,))
 
 quiet_libraries()
 
-Event = Mapping[str, Any]
 T = TypeVar("T")
 OpenApi = Callable[[str, str, Clock, float], CastaiApi]
-
-
-class AgentResourceError(CastaiError):
-    """The error that CloudFormation shows: what failed, and what could not be undone."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +69,7 @@ class Dependencies:
 @cache
 def dependencies() -> Dependencies:
     """Built once per container. Raises SettingsError."""
-    own_role = os.environ.get(OWN_ROLE_VARIABLE, "")
-    if not own_role:
-        raise SettingsError(f"Set {OWN_ROLE_VARIABLE} to the ARN of this function's role")
+    own_role = custom_resource.own_role()
     session = aws.session()
     return Dependencies(
         eks=session.client("eks", config=aws.CONFIG),
@@ -97,55 +81,26 @@ def dependencies() -> Dependencies:
     )
 
 
-@cache
-def logger() -> Logger:
-    """The function's logger; requests are never logged."""
-    return Logger()
-
-
 def lambda_handler(event: Event, context: LambdaContext) -> dict[str, Any]:
-    """Answer the Provider framework. Raises AgentResourceError with the reason of a failure."""
+    """Answer the Provider framework. Raises RequestFailedError with the reason of a failure."""
     remaining = context.get_remaining_time_in_millis() / 1000
-    with _reported():
-        own_stack.check(event)
-        deps = dependencies()
-    return respond(event, deps, remaining=remaining)
+    with custom_resource.answered_errors():
+        custom_resource.check_stack(event)
+        return respond(event, dependencies(), remaining=remaining)
 
 
 def respond(event: Event, deps: Dependencies, *, remaining: float) -> dict[str, Any]:
-    """`remaining`: seconds until Lambda ends this invocation."""
+    """`remaining`: seconds until Lambda ends this invocation. Raises CastaiError."""
     until = deps.clock.now() + remaining - RESERVE
-    with _reported():
-        if READY_UNTIL in event:
-            return _is_complete(event, deps, until)
-        if event["RequestType"] == "Delete":
-            return _delete(event, deps, until)
-        return _create_or_update(event, deps, until)
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """Raise every error as an AgentResourceError, without its cause.
-
-    Lambda logs the cause, which may quote a server at length or hold a secret.
-    """
-    try:
-        yield
-    except CastaiError as error:
-        raise _failure(error) from None
-    except Exception as error:  # noqa: BLE001 - CloudFormation gets an answer on every path
-        raise _failure(bug(error)) from None
-
-
-def _failure(error: CastaiError) -> AgentResourceError:
-    """Log the error, and cut it to the length that CloudFormation takes."""
-    reason = "\n".join([str(error), *getattr(error, "__notes__", ())])
-    logger().error("The request failed", extra={"reason": reason})
-    return AgentResourceError(cut_lines(reason))
+    if READY_UNTIL in event:
+        return _is_complete(event, deps, until)
+    if custom_resource.request_type(event) is RequestType.DELETE:
+        return _delete(event, deps, until)
+    return _create_or_update(event, deps, until)
 
 
 def _create_or_update(event: Event, deps: Dependencies, until: float) -> dict[str, Any]:
-    agent = parse(event["ResourceProperties"])
+    agent = parse(custom_resource.resource_properties(event))
     key = _key(deps, agent)
     cluster = _new_cluster(deps, agent.cluster_name)
     place = lifecycle.place(cluster)
@@ -155,7 +110,7 @@ def _create_or_update(event: Event, deps: Dependencies, until: float) -> dict[st
             api,
             place,
             render(agent, place, key),
-            owner=_owner(event),
+            owner=custom_resource.owner(event),
             until=until,
             clock=deps.clock,
         )
@@ -169,9 +124,9 @@ def _create_or_update(event: Event, deps: Dependencies, until: float) -> dict[st
 
 def _is_complete(event: Event, deps: Dependencies, until: float) -> dict[str, Any]:
     """Check once. Our access stays from one check to the next and ends with the wait."""
-    if event["RequestType"] == "Delete":
+    if custom_resource.request_type(event) is RequestType.DELETE:
         return {"IsComplete": True}  # onEvent returned when everything was gone
-    agent = parse(event["ResourceProperties"])
+    agent = parse(custom_resource.resource_properties(event))
     over = deps.clock.now() >= float(event[READY_UNTIL])
     try:
         found = _look(agent, event["Data"]["ClusterId"], deps, until - END_OF_WAIT)
@@ -184,7 +139,7 @@ def _is_complete(event: Event, deps: Dependencies, until: float) -> dict[str, An
         _end_wait_after(error, deps, agent.cluster_name)
         raise
     if over and not found.ready:
-        failure = AgentResourceError(f"{found.sentence} (waited {agent.ready_within} s)")
+        failure = RequestFailedError(f"{found.sentence} (waited {agent.ready_within} s)")
         _end_wait_after(failure, deps, agent.cluster_name)
         raise failure
     return {"IsComplete": found.ready}
@@ -244,7 +199,7 @@ def _retried(deps: Dependencies, call: Callable[[], T]) -> T:
 def _delete(event: Event, deps: Dependencies, until: float) -> dict[str, Any]:
     """Remove what is ours. A cluster that no longer exists holds nothing."""
     answer = {"PhysicalResourceId": event["PhysicalResourceId"], READY_UNTIL: 0}
-    name = cluster_of(event["ResourceProperties"])
+    name = cluster_of(custom_resource.resource_properties(event))
     try:
         cluster = _cluster(deps, name)
     except AwsRefusedError as error:
@@ -252,7 +207,9 @@ def _delete(event: Event, deps: Dependencies, until: float) -> dict[str, Any]:
             return answer
         raise
     with _access(deps, cluster, ADMIN, until) as kube:
-        changes = lifecycle.disconnect(kube, owner=_owner(event), until=until, clock=deps.clock)
+        changes = lifecycle.disconnect(
+            kube, owner=custom_resource.owner(event), until=until, clock=deps.clock
+        )
     logger().info("Removed", extra={"cluster": name, "changes": vars(changes)})
     return answer
 
@@ -270,9 +227,3 @@ def _session(deps: Dependencies, access: Access, until: float) -> KubernetesSess
 
 def _api(deps: Dependencies, agent: Agent, key: str, until: float) -> CastaiApi:
     return deps.open_api(key, agent.api_url, deps.clock, until)
-
-
-def _owner(event: Event) -> str:
-    """Which resource of which stack: `<stack>/<logical id>`."""
-    stack = str(event["StackId"])
-    return f"{stack.split('/')[1] if '/' in stack else stack}/{event['LogicalResourceId']}"

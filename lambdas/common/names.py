@@ -55,6 +55,8 @@ METRICS_SERVICE: Final = "spot-handler"
 
 OWN_ROLE_VARIABLE: Final = "OWN_ROLE_ARN"
 """Environment variable of both custom resources' functions: the ARN of the function's role."""
+STACK_ID_VARIABLE: Final = "STACK_ID"
+"""Environment variable of both custom resources' functions: the id of the function's stack."""
 
 CLUSTER_NAME_PATTERN: Final = r"^[0-9A-Za-z][A-Za-z0-9_-]{0,99}$"
 """EKS API reference, CreateCluster, parameter `name`."""

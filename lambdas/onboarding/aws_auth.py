@@ -31,14 +31,14 @@ ADMIN_GROUPS: Final = ("system:masters",)
 SPOT_HANDLER_GROUPS: Final = (SPOT_HANDLER_GROUP,)
 
 
-class Kind(StrEnum):
+class MapKey(StrEnum):
     """A key of the ConfigMap."""
 
     ROLES = "mapRoles"
     USERS = "mapUsers"
 
 
-_ARN_KEY: Final = {Kind.ROLES: "rolearn", Kind.USERS: "userarn"}
+_ARN_KEY: Final = {MapKey.ROLES: "rolearn", MapKey.USERS: "userarn"}
 
 
 class AwsAuthError(PermanentError):
@@ -49,14 +49,14 @@ class AwsAuthError(PermanentError):
 class Entry:
     """One IAM principal as the cluster knows it."""
 
-    kind: Kind
+    map_key: MapKey
     arn: str
     username: str
     groups: tuple[str, ...]
 
     def as_data(self) -> dict[str, Any]:
         return {
-            _ARN_KEY[self.kind]: self.arn,
+            _ARN_KEY[self.map_key]: self.arn,
             "username": self.username,
             "groups": list(self.groups),
         }
@@ -64,18 +64,18 @@ class Entry:
 
 def node_entry(role_arn: str) -> Entry:
     """The nodes that CAST AI adds."""
-    return Entry(Kind.ROLES, without_path(role_arn), NODE_USERNAME, NODE_ACCESS_GROUPS)
+    return Entry(MapKey.ROLES, without_path(role_arn), NODE_USERNAME, NODE_ACCESS_GROUPS)
 
 
 def user_entry(user_arn: str) -> Entry:
     """CAST AI in user mode. Role mode needs no entry."""
-    return Entry(Kind.USERS, user_arn, user_arn.rpartition("/")[2], ADMIN_GROUPS)
+    return Entry(MapKey.USERS, user_arn, user_arn.rpartition("/")[2], ADMIN_GROUPS)
 
 
 def spot_handler_entry(role_arn: str) -> Entry:
     """The spot handler's function."""
     arn = without_path(role_arn)
-    return Entry(Kind.ROLES, arn, arn.rpartition("/")[2], SPOT_HANDLER_GROUPS)
+    return Entry(MapKey.ROLES, arn, arn.rpartition("/")[2], SPOT_HANDLER_GROUPS)
 
 
 def without_path(role_arn: str) -> str:
@@ -92,14 +92,14 @@ def ensure(data: Mapping[str, str] | None, entries: Sequence[Entry]) -> Mapping[
     Raises AwsAuthError where the text cannot be read, or maps the ARN to something else.
     """
     for entry in entries:
-        text = (data or {}).get(entry.kind)
+        text = (data or {}).get(entry.map_key)
         refuse = _refusal("Add", entry)
         before = _read(text, refuse)
         if _is_there(entry, before, refuse):
             continue
         edited = _appended(text or "", entry)
         _verify(edited, [*before, entry.as_data()], refuse)
-        data = {**(data or {}), entry.kind.value: edited}
+        data = {**(data or {}), entry.map_key.value: edited}
     return data
 
 
@@ -112,7 +112,7 @@ def remove(data: Mapping[str, str] | None, entries: Sequence[Entry]) -> Mapping[
     anchor).
     """
     for entry in entries:
-        text = (data or {}).get(entry.kind)
+        text = (data or {}).get(entry.map_key)
         if text is None or data is None:
             continue
         refuse = _refusal("Remove", entry)
@@ -125,7 +125,7 @@ def remove(data: Mapping[str, str] | None, entries: Sequence[Entry]) -> Mapping[
             edited = _without(edited, position)
         rest = [item for position, item in enumerate(before) if position not in ours]
         _verify(edited, rest, refuse)
-        data = {**data, entry.kind.value: edited}
+        data = {**data, entry.map_key.value: edited}
     return data
 
 
@@ -134,7 +134,7 @@ def spot_handler_entries(data: Mapping[str, str] | None) -> list[Entry]:
 
     Raises AwsAuthError where the text cannot be read.
     """
-    text = (data or {}).get(Kind.ROLES)
+    text = (data or {}).get(MapKey.ROLES)
     if text is None:
         return []
     items = _read(text, lambda reason: AwsAuthError(f"Correct {CONFIG_MAP}: {reason}"))
@@ -153,7 +153,7 @@ Refuse = Callable[[str], AwsAuthError]
 
 
 def _refusal(verb: str, entry: Entry) -> Refuse:
-    where = f"{'to' if verb == 'Add' else 'from'} {entry.kind} of the ConfigMap {CONFIG_MAP}"
+    where = f"{'to' if verb == 'Add' else 'from'} {entry.map_key} of the ConfigMap {CONFIG_MAP}"
 
     def refuse(reason: str) -> AwsAuthError:
         return AwsAuthError(
@@ -219,7 +219,7 @@ def _without_tabs(text: str) -> str:
 
 
 def _is_there(entry: Entry, items: list[dict[str, Any]], refuse: Refuse) -> bool:
-    same = [item for item in items if _arn(item, entry.kind) == entry.arn.lower()]
+    same = [item for item in items if _arn(item, entry.map_key) == entry.arn.lower()]
     if not same:
         return False
     item = same[-1]  # the authenticator keeps the last one
@@ -238,14 +238,14 @@ def _is_exactly(entry: Entry, item: dict[str, Any]) -> bool:
     groups = item.get("groups")
     return (
         item.keys() == ours.keys()
-        and _arn(item, entry.kind) == entry.arn.lower()
+        and _arn(item, entry.map_key) == entry.arn.lower()
         and item["username"] == entry.username
         and isinstance(groups, list)
         and sorted(map(str, groups)) == sorted(entry.groups)
     )
 
 
-def _arn(item: dict[str, Any], kind: Kind) -> str:
+def _arn(item: dict[str, Any], kind: MapKey) -> str:
     return str(item.get(_ARN_KEY[kind])).lower()  # the authenticator compares without case
 
 
@@ -399,7 +399,7 @@ def _without(text: str, position: int) -> str:
 
 def _block(entry: Entry, indent: str, newline: str) -> str:
     lines = [
-        f"- {_ARN_KEY[entry.kind]}: {_plain(entry.arn)}",
+        f"- {_ARN_KEY[entry.map_key]}: {_plain(entry.arn)}",
         f"  username: {_plain(entry.username)}",
         "  groups:",
         *(f"    - {_plain(group)}" for group in entry.groups),

@@ -23,7 +23,7 @@ Change = Callable[[Data | None], Data | None]
 
 def label(entry: Entry) -> str:
     """An entry of aws-auth in rows and messages."""
-    return f"{entry.kind} entry of {entry.arn} in {aws_auth.CONFIG_MAP}"
+    return f"{entry.map_key} entry of {entry.arn} in {aws_auth.CONFIG_MAP}"
 
 
 def data(ctx: Context) -> Data | None:

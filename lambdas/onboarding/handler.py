@@ -7,21 +7,16 @@ knows how to undo it. Every wait lasts seconds.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from aws_lambda_powertools import Logger
-
-from lambdas.common import own_stack, temporary_access
-from lambdas.common.errors import CastaiError, PermanentError, SettingsError, bug
+from lambdas.common import custom_resource, temporary_access
+from lambdas.common.custom_resource import Event, RequestType, logger
+from lambdas.common.errors import PermanentError
 from lambdas.common.logs import quiet_libraries
-from lambdas.common.names import OWN_ROLE_VARIABLE
-from lambdas.common.text import cut_lines
 from lambdas.onboarding import names, session, steps
 from lambdas.onboarding.ledger import Row
-from lambdas.onboarding.properties import Kind, Onboarding, Request, parse_request
+from lambdas.onboarding.properties import Onboarding, Request, parse_request
 from lambdas.onboarding.session import Dependencies
 
 if TYPE_CHECKING:
@@ -34,48 +29,31 @@ RESERVE: Final = temporary_access.CALL_PATIENCE + 15.0
 quiet_libraries()
 
 
-class OnboardingResourceError(CastaiError):
-    """The reason that CloudFormation shows."""
-
-
 @cache
 def dependencies() -> Dependencies:
     """Built once per container. Raises SettingsError, or AwsRefusedError without an identity."""
-    own_role = os.environ.get(OWN_ROLE_VARIABLE, "")
-    if not own_role:
-        raise SettingsError(f"Set {OWN_ROLE_VARIABLE} to the ARN of this function's role")
-    return session.dependencies_of(own_role)
+    return session.dependencies_of(custom_resource.own_role())
 
 
-@cache
-def logger() -> Logger:
-    """The function's logger; requests and attributes are never logged."""
-    return Logger()
-
-
-def lambda_handler(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Answer the Provider framework's onEvent. Raises OnboardingResourceError with the reason."""
+def lambda_handler(event: Event, context: LambdaContext) -> dict[str, Any]:
+    """Answer the Provider framework's onEvent. Raises RequestFailedError with the reason."""
     remaining = context.get_remaining_time_in_millis() / 1000
-    try:
-        own_stack.check(event)
+    with custom_resource.answered_errors():
+        custom_resource.check_stack(event)
         return respond(event, dependencies(), remaining=remaining)
-    except CastaiError as error:
-        raise _failure(error) from None
-    except Exception as error:  # noqa: BLE001 - CloudFormation gets an answer on every path
-        raise _failure(bug(error)) from None
 
 
-def respond(event: Mapping[str, Any], deps: Dependencies, *, remaining: float) -> dict[str, Any]:
+def respond(event: Event, deps: Dependencies, *, remaining: float) -> dict[str, Any]:
     """`remaining`: seconds until Lambda ends this invocation. Raises CastaiError."""
     request = parse_request(event)
     properties = request.onboarding
-    if request.kind is Kind.DELETE and properties.retain_on_delete:
+    if request.type is RequestType.DELETE and properties.retain_on_delete:
         logger().info("Retained", extra={"cluster": properties.cluster_name})
         return {"PhysicalResourceId": request.physical_id}
     until = deps.clock.now() + remaining - RESERVE
     key = _api_key(request, deps, until)
     with session.opened(request, deps, key=key, until=until) as ctx:
-        if request.kind is Kind.DELETE:
+        if request.type is RequestType.DELETE:
             _log(properties, steps.offboard(ctx))
             return {"PhysicalResourceId": request.physical_id}
         done = steps.onboard(ctx)
@@ -97,17 +75,10 @@ def _api_key(request: Request, deps: Dependencies, until: float) -> str | None:
     try:
         return session.read_key(deps, secret, until=until)
     except PermanentError:
-        if request.kind is not Kind.DELETE:
+        if request.type is not RequestType.DELETE:
             raise
         logger().warning("Disconnect in CAST AI's console: the API key cannot be read")
         return None
-
-
-def _failure(error: CastaiError) -> OnboardingResourceError:
-    """The error that CloudFormation shows, cut to its limit; logged without the cause's text."""
-    reason = "\n".join([str(error), *getattr(error, "__notes__", ())])
-    logger().error("The request failed", extra={"reason": reason})
-    return OnboardingResourceError(cut_lines(reason))
 
 
 def _log(properties: Onboarding, rows: list[Row]) -> None:

@@ -18,6 +18,12 @@ from msgspec import Meta, Struct, field
 
 from lambdas.common import properties
 from lambdas.common.castai import DEFAULT_URL, checked_url
+from lambdas.common.custom_resource import (
+    RequestType,
+    owner,
+    request_type,
+    resource_properties,
+)
 from lambdas.common.errors import PermanentError
 from lambdas.common.properties import Fault, PropertiesError
 from lambdas.onboarding import names
@@ -32,14 +38,6 @@ MAX_TAGS: Final = 40
 # Properties that the stack adds. CodeVersion makes CloudFormation send an Update when a release's
 # code does something else.
 _OF_THE_STACK: Final = frozenset({"ServiceToken", "ServiceTimeout", "SchemaVersion", "CodeVersion"})
-
-
-class Kind(StrEnum):
-    """What CloudFormation asks for."""
-
-    CREATE = "Create"
-    UPDATE = "Update"
-    DELETE = "Delete"
 
 
 class ClusterAccess(StrEnum):
@@ -252,18 +250,14 @@ class Onboarding(Struct, frozen=True, kw_only=True, rename="pascal"):
     ] = False
 
 
-class RequestRefusedError(PermanentError):
-    """The event is no request of CloudFormation."""
-
-
 @dataclass(frozen=True)
 class Request:
     """One request of CloudFormation, as the Provider framework hands it on."""
 
-    kind: Kind
+    type: RequestType
     onboarding: Onboarding
     resource: str
-    """Stack name and logical id: which resource of which stack asks."""
+    """Which resource of which stack makes it; at most 256 characters, a tag's value."""
     previous: Onboarding | None = None
     """What an Update comes from, as far as it can be read."""
     physical_id: str | None = None
@@ -275,23 +269,17 @@ def parse_request(event: Mapping[str, Any]) -> Request:
     Create and Update are checked strictly, Delete takes what it can read: a removal must not fail
     over a property that it does not need.
 
-    Raises PropertiesError with every fault of the properties, RequestRefusedError where the event
+    Raises PropertiesError with every fault of the properties, MalformedRequestError where the event
     is no request.
     """
-    try:
-        kind = Kind(event["RequestType"])
-        given = event["ResourceProperties"]
-        resource = f"{_stack_name(event['StackId'])}/{event['LogicalResourceId']}"
-    except (KeyError, ValueError, TypeError) as error:
-        raise RequestRefusedError(
-            f"Call this function through CloudFormation: the request has no usable {error}"
-        ) from error
-    old = event.get("OldResourceProperties")
+    kind = request_type(event)
     return Request(
-        kind=kind,
-        onboarding=parse(given, tolerant=kind is Kind.DELETE),
-        resource=resource[:256],  # it becomes a tag's value
-        previous=_previous(old) if kind is Kind.UPDATE else None,
+        type=kind,
+        onboarding=parse(resource_properties(event), tolerant=kind is RequestType.DELETE),
+        resource=owner(event)[:256],
+        previous=_previous(event.get("OldResourceProperties"))
+        if kind is RequestType.UPDATE
+        else None,
         physical_id=event.get("PhysicalResourceId"),
     )
 
@@ -335,11 +323,6 @@ def _previous(given: object) -> Onboarding | None:
         return parse(cast("Mapping[str, Any]", given), tolerant=True)
     except (PropertiesError, AttributeError):
         return None
-
-
-def _stack_name(stack_id: str) -> str:
-    """The name in a stack's ARN, `arn:…:stack/<name>/<uuid>`."""
-    return stack_id.split("/")[1] if stack_id.count("/") > 1 else stack_id
 
 
 def _unknown(given: Mapping[str, Any]) -> Iterator[Fault]:

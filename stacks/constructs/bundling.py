@@ -41,9 +41,9 @@ NOT_FOR_THE_DRAIN = frozenset(
     {
         "agent_status.py",
         "aws_calls.py",
+        "custom_resource.py",
         "kubernetes_objects.py",
         "kubernetes_session.py",
-        "own_stack.py",
         "temporary_access.py",
     }
 )

@@ -15,8 +15,7 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import custom_resources as cr
 from constructs import Construct, IConstruct
 
-from lambdas.common.names import OWN_ROLE_VARIABLE
-from lambdas.common.own_stack import STACK_ID
+from lambdas.common.names import OWN_ROLE_VARIABLE, STACK_ID_VARIABLE
 from lambdas.onboarding.policies.document import Document
 from lambdas.onboarding.policies.functions import role_name
 from stacks.constructs.bundling import ROOT
@@ -91,7 +90,7 @@ class CustomResourceFunction(Construct):
             security_group_ids=common.security_group_ids,
             environment={
                 OWN_ROLE_VARIABLE: self.role.role_arn,
-                STACK_ID: Stack.of(self).stack_id,
+                STACK_ID_VARIABLE: Stack.of(self).stack_id,
                 "POWERTOOLS_SERVICE_NAME": service,
                 "POWERTOOLS_LOG_LEVEL": str(common.log_level),
             },

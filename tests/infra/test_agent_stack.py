@@ -10,8 +10,7 @@ import pytest
 from cfnlint.api import ManualArgs, lint
 
 from lambdas.agent.properties import faults_of
-from lambdas.common.names import OWN_ROLE_VARIABLE
-from lambdas.common.own_stack import STACK_ID
+from lambdas.common.names import OWN_ROLE_VARIABLE, STACK_ID_VARIABLE
 from stacks.agent_stack import RESOURCE_TYPE
 from tests.infra.conftest import Assembly, Stack, Synthesise, without_assets
 from tests.infra.test_checks import ACCEPTED, REGIONS
@@ -141,7 +140,7 @@ class TestFunction:
             if each["Handler"] == "lambdas.agent.handler.lambda_handler"
         ]
         assert OWN_ROLE_VARIABLE in function["Environment"]["Variables"]
-        assert function["Environment"]["Variables"][STACK_ID] == {"Ref": "AWS::StackId"}
+        assert function["Environment"]["Variables"][STACK_ID_VARIABLE] == {"Ref": "AWS::StackId"}
         assert "VpcConfig" not in function
 
     def test_reaches_private_endpoints_through_the_vpc(self, full: Stack) -> None:

@@ -10,8 +10,7 @@ import pytest
 from cfnlint.api import ManualArgs, lint
 from msgspec import structs, to_builtins
 
-from lambdas.common.names import OWN_ROLE_VARIABLE
-from lambdas.common.own_stack import STACK_ID
+from lambdas.common.names import OWN_ROLE_VARIABLE, STACK_ID_VARIABLE
 from lambdas.common.properties import default, names
 from lambdas.onboarding import steps
 from lambdas.onboarding.context import Context, Place
@@ -219,8 +218,8 @@ class TestFunction:
         for function in own_functions(plain):
             variables = function["Environment"]["Variables"]
             powertools = {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_LOG_LEVEL"}
-            assert set(variables) == {OWN_ROLE_VARIABLE, STACK_ID} | powertools
-            assert variables[STACK_ID] == {"Ref": "AWS::StackId"}
+            assert set(variables) == {OWN_ROLE_VARIABLE, STACK_ID_VARIABLE} | powertools
+            assert variables[STACK_ID_VARIABLE] == {"Ref": "AWS::StackId"}
 
     def test_the_framework_logs_no_request(self, plain: Stack) -> None:
         framework = [

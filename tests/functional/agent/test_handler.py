@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from kubesim import Answer, ServedCluster
-from lambdas.agent.handler import READY_UNTIL, AgentResourceError, Dependencies, respond
+from lambdas.agent import handler
+from lambdas.agent.handler import READY_UNTIL, Dependencies
 from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import Clock
+from lambdas.common.custom_resource import RequestFailedError, answered_errors
 from lambdas.common.names import AGENT
 from sandbox.castai_api.state import State
 from tests.functional.agent.conftest import ACCOUNT, KEY, REGION, ROLE, Eks, Secrets
@@ -39,6 +41,12 @@ def event(kind: str, properties: dict[str, Any], **more: Any) -> dict[str, Any]:
         "ResourceProperties": properties,
         **more,
     }
+
+
+def respond(event: dict[str, Any], deps: Dependencies, *, remaining: float) -> dict[str, Any]:
+    """The answer, with errors as CloudFormation gets them."""
+    with answered_errors():
+        return handler.respond(event, deps, remaining=remaining)
 
 
 def reported(castai: State) -> None:
@@ -107,7 +115,7 @@ class TestConnecting:
         properties: dict[str, Any],
     ) -> None:
         secrets.text = "a-wrong-key"
-        with pytest.raises(AgentResourceError, match="Give a valid CAST AI API key") as caught:
+        with pytest.raises(RequestFailedError, match="Give a valid CAST AI API key") as caught:
             respond(event("Create", properties), deps, remaining=REMAINING)
         assert "a-wrong-key" not in str(caught.value)
         assert of_the_agent(cluster) == set()
@@ -132,35 +140,35 @@ class TestConnecting:
         reason: str,
     ) -> None:
         secrets.text = text
-        with pytest.raises(AgentResourceError, match=reason):
+        with pytest.raises(RequestFailedError, match=reason):
             respond(event("Create", properties), deps, remaining=REMAINING)
 
     def test_a_missing_secret_is_named(
         self, deps: Dependencies, properties: dict[str, Any]
     ) -> None:
         properties["ApiKeySecret"] = "castai/other"
-        with pytest.raises(AgentResourceError, match=r"a secret named castai/other.*there is none"):
+        with pytest.raises(RequestFailedError, match=r"a secret named castai/other.*there is none"):
             respond(event("Create", properties), deps, remaining=REMAINING)
 
     def test_a_missing_cluster_is_refused(
         self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         eks.cluster = None
-        with pytest.raises(AgentResourceError, match="ResourceNotFoundException"):
+        with pytest.raises(RequestFailedError, match="ResourceNotFoundException"):
             respond(event("Create", properties), deps, remaining=REMAINING)
 
     def test_wrong_properties_are_listed(
         self, deps: Dependencies, properties: dict[str, Any]
     ) -> None:
         properties |= {"Replicas": "many", "Tolerance": "x"}
-        with pytest.raises(AgentResourceError, match=r"(?s)Tolerance.*Replicas"):
+        with pytest.raises(RequestFailedError, match=r"(?s)Tolerance.*Replicas"):
             respond(event("Create", properties), deps, remaining=REMAINING)
 
     def test_a_long_list_ends_with_a_whole_line(
         self, deps: Dependencies, properties: dict[str, Any]
     ) -> None:
         wrong = [f"Tolerance{number:02}" for number in range(40)]
-        with pytest.raises(AgentResourceError) as error:
+        with pytest.raises(RequestFailedError) as error:
             respond(event("Create", properties | dict.fromkeys(wrong, "x")), deps, remaining=1)
         first, *lines, last = str(error.value).splitlines()
         assert first == "Correct these properties:"
@@ -178,7 +186,7 @@ def test_a_servers_words_are_cut_before_they_are_logged_or_returned(
     words = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 422}
     flood = Answer(422, words | {"message": "no " * 100_000})
     cluster.faults.add("PATCH", "/namespaces/castai-agent/", flood)
-    with pytest.raises(AgentResourceError) as caught:
+    with pytest.raises(RequestFailedError) as caught:
         respond(event("Create", properties), deps, remaining=REMAINING)
     assert str(caught.value).startswith("Change what refuses this request: applying ")
     assert "no no no" in str(caught.value)
@@ -200,7 +208,7 @@ class TestWaiting:
         cluster.delete("Node", "node-1")
         waiting = self.waiting(deps, properties, **{READY_UNTIL: 0})
         cluster.until(lambda state: state.list("Pod", AGENT))
-        with pytest.raises(AgentResourceError, match=r"\(waited 600 s\)"):
+        with pytest.raises(RequestFailedError, match=r"\(waited 600 s\)"):
             respond(waiting, deps, remaining=REMAINING)
 
     def test_an_agent_that_castai_does_not_see(
@@ -208,7 +216,7 @@ class TestWaiting:
     ) -> None:
         waiting = self.waiting(deps, properties, **{READY_UNTIL: 0})
         cluster.until(is_available)
-        with pytest.raises(AgentResourceError, match="CAST AI sees it as waiting-connection"):
+        with pytest.raises(RequestFailedError, match="CAST AI sees it as waiting-connection"):
             respond(waiting, deps, remaining=REMAINING)
 
     def test_an_api_that_is_down_for_a_moment_fails_nothing(
@@ -250,7 +258,7 @@ class TestWaiting:
         waiting = self.waiting(deps, properties)
         respond(waiting, deps, remaining=REMAINING)
         assert eks.entries
-        with pytest.raises(AgentResourceError, match="waited 600 s"):
+        with pytest.raises(RequestFailedError, match="waited 600 s"):
             respond({**waiting, READY_UNTIL: 0}, deps, remaining=REMAINING)
         assert eks.entries == {}
 
@@ -260,7 +268,7 @@ class TestWaiting:
         waiting = self.waiting(deps, properties)
         respond(waiting, deps, remaining=REMAINING)
         secrets.text = ""
-        with pytest.raises(AgentResourceError, match="holds something else"):
+        with pytest.raises(RequestFailedError, match="holds something else"):
             respond(waiting, deps, remaining=REMAINING)
         assert eks.entries == {}
 
@@ -281,7 +289,7 @@ class TestWaiting:
         theirs = {ROLE: {"tags": {"team": "platform"}}}
         eks.entries.update(theirs)
         waiting = self.waiting(deps, properties, **{READY_UNTIL: 0})
-        with pytest.raises(AgentResourceError, match="waited 600 s"):
+        with pytest.raises(RequestFailedError, match="waited 600 s"):
             respond(waiting, deps, remaining=REMAINING)
         assert (eks.entries, eks.calls) == (theirs, [])
 
@@ -291,7 +299,7 @@ class TestWaiting:
         waiting = self.waiting(deps, properties)
         respond(waiting, deps, remaining=REMAINING)
         eks.throttled["DeleteAccessEntry"] = 10_000
-        with pytest.raises(AgentResourceError, match=f"Remove access entry {ROLE} by hand"):
+        with pytest.raises(RequestFailedError, match=f"Remove access entry {ROLE} by hand"):
             respond({**waiting, READY_UNTIL: 0}, in_no_time(deps), remaining=REMAINING)
 
 
@@ -360,7 +368,7 @@ class TestNewRights:
         self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         eks.unknown_rights = 10_000
-        with pytest.raises(AgentResourceError, match=r"^Allow eks:DescribeCluster to this"):
+        with pytest.raises(RequestFailedError, match=r"^Allow eks:DescribeCluster to this"):
             respond(event("Create", properties), in_no_time(deps), remaining=REMAINING)
 
 
@@ -425,7 +433,7 @@ class TestOwnAccess:
         self, cluster: ServedCluster, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         cluster.faults.add("PATCH", "/namespaces/castai-agent/", Answer(422))
-        with pytest.raises(AgentResourceError):
+        with pytest.raises(RequestFailedError):
             respond(event("Create", properties), deps, remaining=REMAINING)
         assert eks.entries == {}
 
@@ -465,5 +473,5 @@ class TestOwnAccess:
     ) -> None:
         cluster.faults.add("PATCH", "/namespaces/castai-agent/", Answer(422))
         eks.denied.add("DeleteAccessEntry")
-        with pytest.raises(AgentResourceError, match=f"Remove access entry {ROLE} by hand"):
+        with pytest.raises(RequestFailedError, match=f"Remove access entry {ROLE} by hand"):
             respond(event("Create", properties), deps, remaining=REMAINING)

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lambdas.onboarding import aws_auth
-from lambdas.onboarding.aws_auth import AwsAuthError, Entry, Kind
+from lambdas.onboarding.aws_auth import AwsAuthError, Entry, MapKey
 
 ACCOUNT = "arn:aws:iam::111122223333"
 NODE = aws_auth.node_entry(f"{ACCOUNT}:role/cast-prod-eks-1a2b3c4d")
@@ -80,8 +80,8 @@ WORDS = [
 ]
 
 
-def some_items(rng: random.Random, kind: Kind) -> Items:
-    arn_key = {Kind.ROLES: "rolearn", Kind.USERS: "userarn"}[kind]
+def some_items(rng: random.Random, kind: MapKey) -> Items:
+    arn_key = {MapKey.ROLES: "rolearn", MapKey.USERS: "userarn"}[kind]
     items: Items = []
     for number in range(rng.choice([0, 1, 1, 2, 3])):
         item: dict[str, Any] = {
@@ -95,7 +95,7 @@ def some_items(rng: random.Random, kind: Kind) -> Items:
     if items and rng.random() < 0.1:
         items.append(rng.choice(items))  # twice; as YAML with an anchor
     if rng.random() < 0.2:
-        ours = rng.choice([entry for entry in OURS if entry.kind == kind]).as_data()
+        ours = rng.choice([entry for entry in OURS if entry.map_key == kind]).as_data()
         items.insert(rng.randint(0, len(items)), ours)
     return items
 
@@ -187,9 +187,9 @@ def comments(text: str) -> list[str]:
 def test_ten_thousand_maps_gain_and_lose_our_entries_and_nothing_else(part: int) -> None:
     for seed in range(part * MAPS // PARTS, (part + 1) * MAPS // PARTS):
         rng = random.Random(seed)  # noqa: S311 - the same maps every time
-        items = {kind: some_items(rng, kind) for kind in Kind}
+        items = {kind: some_items(rng, kind) for kind in MapKey}
         data = {"mapAccounts": "- '111122223333'\n"}
-        for kind in rng.sample(list(Kind), rng.randint(0, 2)):
+        for kind in rng.sample(list(MapKey), rng.randint(0, 2)):
             data[kind.value] = written(items[kind], rng)
         check(data, rng.sample(OURS, rng.choice([1, 1, 2])), seed)
 
@@ -202,10 +202,10 @@ def check(data: Mapping[str, str], entries: list[Entry], seed: int) -> None:
     gone = aws_auth.remove(after, entries)
     assert gone is not None
     assert aws_auth.remove(gone, entries) is gone, seed
-    for key in after.keys() - {kind.value for kind in Kind}:
+    for key in after.keys() - {kind.value for kind in MapKey}:
         assert after[key] == gone[key] == data[key], seed
-    for kind in Kind:
-        ours = [entry.as_data() for entry in entries if entry.kind == kind]
+    for kind in MapKey:
+        ours = [entry.as_data() for entry in entries if entry.map_key == kind]
         before = read_map(data.get(kind))
         missing = [item for item in ours if item not in before]
         assert read_map(after.get(kind)) == before + missing, seed

@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lambdas.common.custom_resource import MalformedRequestError, RequestType
 from lambdas.common.errors import CastaiError
 from lambdas.common.properties import PropertiesError
 from lambdas.onboarding.policies.scope import Mode, Permissions
 from lambdas.onboarding.properties import (
     ClusterAccess,
-    Kind,
     Onboarding,
-    RequestRefusedError,
     faults_of,
     parse,
     parse_request,
@@ -186,7 +185,7 @@ class TestParse:
 class TestRequest:
     def test_the_resource_is_that_of_the_stack(self) -> None:
         request = parse_request(event("Create"))
-        assert (request.kind, request.resource) == (Kind.CREATE, "castai-onboarding/Prod")
+        assert (request.type, request.resource) == (RequestType.CREATE, "castai-onboarding/Prod")
         assert request.previous is None
 
     def test_an_update_knows_what_it_comes_from(self) -> None:
@@ -206,7 +205,7 @@ class TestRequest:
 
     @pytest.mark.parametrize("broken", [{}, {"RequestType": "Replace"}, {"RequestType": "Create"}])
     def test_what_is_no_request_is_refused(self, broken: dict[str, Any]) -> None:
-        with pytest.raises(RequestRefusedError, match="through CloudFormation"):
+        with pytest.raises(MalformedRequestError, match="through CloudFormation"):
             parse_request(broken)
 
     def test_a_long_stack_name_still_makes_a_tag(self) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from cli import session
+from cli import session, show
 from cli.onboarding import Properties, parsed
 from lambdas.agent import lifecycle, read_only, readiness
 from lambdas.agent.apply import Changes
@@ -55,6 +55,7 @@ def connect(
     from_castai: FromCastai = False,
     properties: Properties = None,
     region: session.Region = None,
+    as_json: show.AsJson = False,
 ) -> None:
     """Install the agent in the cluster and wait until CAST AI sees it."""
     wanted = _properties(cluster, api_key_secret, properties)
@@ -68,23 +69,34 @@ def connect(
             owner=session.RESOURCE,
             until=at.until,
         )
-        _print(done.changes)
-        typer.echo(f"CAST AI's id of the cluster: {done.cluster_id}")
-        _wait(at, done.cluster_id, wanted.ready_within)
+        if not as_json:
+            _print(done.changes)
+            typer.echo(f"CAST AI's id of the cluster: {done.cluster_id}")
+        status = _wait(at, done.cluster_id, wanted.ready_within)
+        if as_json:
+            show.document({"changes": vars(done.changes), "clusterId": done.cluster_id})
+        else:
+            typer.echo(status)
 
 
 def disconnect(
     cluster: session.Cluster,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     region: session.Region = None,
+    as_json: show.AsJson = False,
 ) -> None:
     """Remove the agent that connect installed, its namespace last."""
+    show.refuse_question(as_json=as_json, answered=yes)
     if not yes:
         typer.confirm(f"Remove the castai-agent from {cluster}?", abort=True)
     deps = session.dependencies(region)
     until = deps.clock.now() + session.RUN_TIME
     with _kube(deps, _described(deps, cluster), until) as kube:
-        _print(lifecycle.disconnect(kube, owner=session.RESOURCE, until=until))
+        changes = lifecycle.disconnect(kube, owner=session.RESOURCE, until=until)
+    if as_json:
+        show.document({"changes": vars(changes)})
+    else:
+        _print(changes)
 
 
 @agent_app.command()
@@ -141,15 +153,18 @@ def _kube(deps: Dependencies, cluster: Cluster, until: float) -> Iterator[Kube]:
         yield opened.kube(cluster)
 
 
-def _wait(at: _At, cluster_id: str, seconds: float) -> None:
-    """Wait until the agent is ready. Raises PermanentError with what is wrong after `seconds`."""
+def _wait(at: _At, cluster_id: str, seconds: float) -> str:
+    """Wait until the agent is ready; returns its status as a sentence.
+
+    Raises PermanentError with what is wrong after `seconds`.
+    """
     clock = at.deps.clock
     end = min(clock.now() + seconds, at.until)
     while not (found := readiness.look(at.kube, at.api, cluster_id)).ready:
         if clock.now() >= end:
             raise PermanentError(f"{found.sentence} (waited {seconds:.0f} s)")
         clock.sleep(PAUSE)
-    typer.echo(found.sentence)
+    return found.sentence
 
 
 def _properties(cluster: str, api_key_secret: str, properties: list[str] | None) -> Agent:

@@ -128,8 +128,7 @@ def offboard(
     as_json: show.AsJson = False,
 ) -> None:
     """Remove CAST AI's access and all that onboard created. Things of others stay."""
-    if as_json and not (yes or dry_run):
-        raise PermanentError("Give --yes or --dry-run with --json: there is no question then")
+    show.refuse_question(as_json=as_json, answered=yes or dry_run, options="--yes or --dry-run")
     given = _properties(cluster, cluster_id, api_key_secret, properties)
     wanted = parse(given, complete=False)
     with _context(wanted, region, RequestType.DELETE, resource) as ctx:

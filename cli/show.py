@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lambdas.common.errors import PermanentError
 from lambdas.onboarding.ledger import Action, Row
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
@@ -31,6 +32,12 @@ def as_object(found: Iterable[Row], facts: Mapping[str, str] | None = None) -> N
         for row in found
     ]
     document({"rows": listed, **({} if facts is None else {"facts": dict(facts)})})
+
+
+def refuse_question(*, as_json: bool, answered: bool, options: str = "--yes") -> None:
+    """Refuse JSON where the command would ask a question. Raises PermanentError."""
+    if as_json and not answered:
+        raise PermanentError(f"Give {options} with --json: there is no question then")
 
 
 def rows(found: Iterable[Row]) -> None:

@@ -246,15 +246,18 @@ def offboard(ctx: Context) -> list[Row]:
     """Remove everything that is ours; returns what was done, row by row.
 
     Raises InUseError while nodes or other groups use what would be removed (nothing was changed),
-    and OffboardError with each step that failed; the steps that depend on it were not tried.
+    and OffboardError with each step that failed and the steps that were not tried after it.
     """
     preflight.before_removal(ctx)
     in_use.refuse(ctx, ctx.known_ids, groups=True)
-    failures = _remove_all(ctx, stop_if_the_first_fails=True)
-    if failures:
+    removal = _remove_all(ctx, stop_if_the_first_fails=True)
+    if removal.failures:
+        lines = [f"- {name}: {error}" for name, error in removal.failures]
+        if removal.not_tried:
+            lines.append(f"- not tried after that: {', '.join(removal.not_tried)}")
         raise OffboardError(
-            f"Clear what stopped the removal and delete again: {first_line(failures[0][1])}\n"
-            + "\n".join(f"- {name}: {error}" for name, error in failures)
+            "Clear what stopped the removal and delete again: "
+            + "\n".join([first_line(removal.failures[0][1]), *lines])
         )
     return ctx.ledger.rows
 
@@ -264,7 +267,7 @@ def plan_offboard(ctx: Context) -> list[Row]:
     ctx.ledger.dry = True
     preflight.before_removal(ctx)
     in_use.refuse(ctx, ctx.known_ids, groups=True)
-    for name, error in _remove_all(ctx, stop_if_the_first_fails=True):
+    for name, error in _remove_all(ctx, stop_if_the_first_fails=True).failures:
         ctx.ledger.step = name
         ctx.ledger.leave(name, str(error))
     return ctx.ledger.rows
@@ -343,7 +346,7 @@ def _remove_replaced(ctx: Context, keys: tuple[str, ...]) -> list[Row]:
     failure: the next run tries again, a removal finds what is left.
     """
     leaving = replace(ctx, ledger=Ledger(protected=ctx.ledger.claimed), replaced_keys=keys)
-    failures = _remove_all(leaving, stop_if_the_first_fails=False)
+    failures = _remove_all(leaving, stop_if_the_first_fails=False).failures
     if not failures:
         leaving.ledger.step = "node role"
         try:
@@ -356,26 +359,36 @@ def _remove_replaced(ctx: Context, keys: tuple[str, ...]) -> list[Row]:
     return leaving.ledger.rows
 
 
-def _remove_all(ctx: Context, *, stop_if_the_first_fails: bool) -> list[tuple[str, CastaiError]]:
-    """Try every removal; returns what failed.
+@dataclass
+class _Removal:
+    """How the removal of all steps went."""
+
+    failures: list[tuple[str, CastaiError]] = field(default_factory=list)
+    not_tried: list[str] = field(default_factory=list)
+    """Names of the steps that stay because another one stays."""
+
+
+def _remove_all(ctx: Context, *, stop_if_the_first_fails: bool) -> _Removal:
+    """Try every removal.
 
     `stop_if_the_first_fails`: where the step that is removed first fails, the others are not tried.
     """
-    failures: list[tuple[str, CastaiError]] = []
+    removal = _Removal()
     kept: set[str] = set()  # steps that failed or were not tried
+    stopped = False
     for step in _REMOVALS:
-        if kept & step.stays_with or (kept and step.remembers_ids(ctx)):
+        if stopped or kept & step.stays_with or (kept and step.remembers_ids(ctx)):
             kept.add(step.name)
+            removal.not_tried.append(step.name)
             continue
         ctx.ledger.step = step.name
         try:
             step.remove(ctx)
         except CastaiError as error:
-            failures.append((step.name, error))
-            if step.is_removed_first and stop_if_the_first_fails:
-                break
+            removal.failures.append((step.name, error))
             kept.add(step.name)
-    return failures
+            stopped = step.is_removed_first and stop_if_the_first_fails
+    return removal
 
 
 def _rest(error: CastaiError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,23 @@ def test_connect_waits_until_cast_ai_sees_the_agent_and_disconnect_leaves_nothin
     gone = run("disconnect", "prod", "--yes")
     assert gone.exit_code == 0
     assert cluster.get("Namespace", AGENT) is None
+
+
+def test_json_is_one_object_of_what_was_done(
+    run: Callable[..., Result], cluster: ServedCluster, castai: State, waiting: Waiting
+) -> None:
+    def reported() -> None:
+        cluster.until(is_available)
+        castai.agent(*castai.clusters, "online")
+
+    waiting.then = reported
+    done = json.loads(run("connect", "prod", "--json").stdout)
+    assert done["clusterId"] in castai.clusters
+    assert "Deployment castai-agent/castai-agent" in done["changes"]["created"]
+    with pytest.raises(PermanentError, match="Give --yes with --json"):
+        run("disconnect", "prod", "--json")
+    gone = json.loads(run("disconnect", "prod", "--json", "--yes").stdout)
+    assert set(gone["changes"]["deleted"]) == set(done["changes"]["created"])
 
 
 def test_connect_says_what_is_wrong_when_the_wait_ends(

@@ -1,9 +1,9 @@
 """Evict → wait → force, against the deadline.
 
-Each pod that has to go has a task of its own, which knows only this pod: one pod
-never delays another. One watch shows what happens to the pods. What has to be
-certain comes from a list that was sent after the question came up: an answer about one pod may be a
-proxy's, and a list may be older than what the watch has reported.
+Each pod that has to go has a task of its own, so one pod never delays another. One watch reports
+what happens to the pods. Only a list that was sent afterwards confirms that a pod is gone: an
+answer about one pod may be a proxy's, and an earlier list may be older than what the watch has
+reported.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from lambdas.spot_handler.objects import Pod
 from lambdas.spot_handler.pods import Wave
 from lambdas.spot_handler.result import PodCounts, RemainingPod
 
-# s without a word from the watch before the pods are listed again. The kernel's keep-alive finds a
-# dead peer sooner; this is for one that lives and says nothing.
+# s without an event of the watch before the pods are listed again. The kernel's keep-alive finds a
+# dead peer sooner; this is for a peer that answers and sends no event.
 WATCH_SILENCE = 45.0
-# s after the cordon until which a pod may still land: the scheduler chose the node before it, and
-# binds after volumes, which takes seconds.
+# s after the cordon until which a pod may still be bound to the node: the scheduler chose the node
+# before the cordon, and binds after the volumes, which takes seconds.
 SETTLING = 3.0
 # The part of the time left for which a budget's refusal is respected before it is overridden, also
 # where the pod's grace does not fit any more: the replacement of another replica may become ready.
@@ -40,7 +40,7 @@ RESPECTED = 0.5
 # s before the end of the window from when on any refusal is overridden, not only a budget's.
 HARD_END = 30.0
 # s past its grace after which a terminating pod is not waited for: a finalizer, or a kubelet that
-# is gone, may keep it for ever.
+# does not answer, may keep it for ever.
 STUCK = 30.0
 _REFUSALS = frozenset({Verdict.BLOCKED, Verdict.RETRY, Verdict.REFUSED})
 
@@ -69,16 +69,17 @@ class PodDrain:
 
     pod: Pod
     late: bool = False
-    """It landed after the drain's first list."""
+    """It started on the node after the drain's first list."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     evicted: bool = False
     forced: bool = False
-    # Sent, and the answer is lost: it may have been accepted.
     evicted_in_doubt: bool = False
+    """The answer to an eviction is lost: it may have been accepted."""
     forced_in_doubt: bool = False
+    """The same for a DELETE."""
     shortened: bool = False
     given_up: bool = False
-    """Nothing that we could do would end it: the drain does not wait for it."""
+    """No further request would end it: the drain does not wait for it."""
     blocked_by: str = ""
     blocked: bool = False
     """The last answer to its eviction was a budget's refusal."""
@@ -104,10 +105,10 @@ class PodDrain:
             return "still terminating: others deleted it"
         return self.blocked_by or "not evicted before the deadline"
 
-    def refused(self, reading: EvictionAnswer, *, now: float) -> None:
+    def refused(self, answer: EvictionAnswer, *, now: float) -> None:
         """Note why the pod was not evicted."""
-        self.blocked_by = reading.reason
-        self.blocked = reading.verdict is Verdict.BLOCKED
+        self.blocked_by = answer.reason
+        self.blocked = answer.verdict is Verdict.BLOCKED
         if self.blocked:
             self.blocked_since = min(self.blocked_since, now)
 
@@ -138,7 +139,7 @@ class Drain:
         self._slots = asyncio.Semaphore(concurrency)
         self._tasks = asyncio.TaskGroup()
         self._workers: list[asyncio.Task[None]] = []
-        self._going: dict[str, PodDrain] = {}
+        self._pods: dict[str, PodDrain] = {}
         self._skipped: dict[str, pods.Skip] = {}
         self._answers: Counter[str] = Counter()
         self._ordinary_gone = asyncio.Event()
@@ -146,9 +147,9 @@ class Drain:
         self._emptied_at: float | None = None
         self._unconfirmed = "no list showed the node empty before the deadline"
         self._forbidden: ClusterForbiddenError | None = None
-        self._looking = asyncio.Lock()
+        self._list_lock = asyncio.Lock()
         self._order = itertools.count(1)
-        self._looked = 0  # the place in the order at which the last answered list was sent
+        self._listed = 0  # the place in the order at which the last answered list was sent
         self._page: PodList | None = None
 
     async def run(self) -> PodCounts:
@@ -159,7 +160,7 @@ class Drain:
         """
         try:
             async with self._tasks:
-                page = await self._look()
+                page = await self._list()
                 watch = self._tasks.create_task(self._watch(page.metadata.resource_version))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._window.deadline - self._clock.now()):
@@ -178,25 +179,28 @@ class Drain:
         settled = False
         for attempt in itertools.count():
             await self._all_gone.wait()
-            if any(going.given_up and not going.ended.is_set() for going in self._going.values()):
+            if any(
+                pod_drain.given_up and not pod_drain.ended.is_set()
+                for pod_drain in self._pods.values()
+            ):
                 return
             if not settled:
                 await self._settled()
                 settled = True
                 continue
-            known = len(self._going)
+            known = len(self._pods)
             try:
-                page = await self._look()
+                page = await self._list()
             except ClusterUnavailableError as error:
                 self._unconfirmed = f"the last list was not answered: {error}"
                 return
-            if len(self._going) == known and all(pods.skip(pod) for pod in page.items):
+            if len(self._pods) == known and all(pods.skip(pod) for pod in page.items):
                 self._unconfirmed = ""
                 return
             await asyncio.sleep(retry.delay(attempt))
 
     async def _settled(self) -> None:
-        """Until no binding from before the cordon can land any more."""
+        """Wait until a binding from before the cordon is visible."""
         if await self._is_cordoned():
             cordoned_at = self._cordoning.result()
             if cordoned_at is not None:
@@ -207,29 +211,29 @@ class Drain:
         await asyncio.wait([self._cordoning])
         return is_cordoned(self._cordoning)
 
-    # What is seen of the pods
+    # Reading the pods
 
-    async def _look(self) -> PodList:
+    async def _list(self) -> PodList:
         """The pods by a list that is sent after this call; calls at the same time share one.
 
         Raises ClusterUnavailableError when the time is used up.
         """
-        asked = next(self._order)
-        async with self._looking:
-            if self._page is None or self._looked < asked:
+        requested = next(self._order)
+        async with self._list_lock:
+            if self._page is None or self._listed < requested:
                 sent = next(self._order)
-                known = frozenset(self._going)
+                known = frozenset(self._pods)
                 page = await retry.call_async(
                     lambda: self._api.pods(self._node),
                     until=self._window.deadline,
                     clock=self._clock,
                 )
                 self._reconcile(page.items, known)
-                self._looked, self._page = sent, page
+                self._listed, self._page = sent, page
             return self._page
 
     async def _watch(self, resource_version: str) -> None:
-        """Follow the pods; where the watch breaks, list again and go on from there."""
+        """Follow the pods. Where the watch breaks, list again and watch from there."""
         failures = 0
         while True:
             stream = self._api.watch_pods(
@@ -250,14 +254,14 @@ class Drain:
                 await asyncio.sleep(retry.delay(failures) if failures else 0)
                 failures += 1
             try:
-                page = await self._look()
+                page = await self._list()
             except ClusterUnavailableError:
                 return  # no time for another try: what was not seen to end is left
             resource_version = page.metadata.resource_version
 
     def _reconcile(self, listed: Iterable[Pod], known: Collection[str]) -> None:
-        """Take in a list. It ends only pods that were `known` before it was sent: a younger pod
-        that it does not show may have landed since.
+        """Apply a list. It ends only pods that were `known` before it was sent: a younger pod that
+        it does not show may have started since.
         """
         present = {pod.uid: pod for pod in listed}
         for uid in known - present.keys():
@@ -267,176 +271,178 @@ class Drain:
         self._note_progress()
 
     def _see(self, pod: Pod) -> None:
-        going = self._going.get(pod.uid)
-        if going is not None:
-            going.pod = pod
+        pod_drain = self._pods.get(pod.uid)
+        if pod_drain is not None:
+            pod_drain.pod = pod
             if pods.finished(pod):
                 self._end(pod.uid)
-            self._shorten_grace_if_too_long(going)
+            self._shorten_grace_if_too_long(pod_drain)
         elif pod.uid not in self._skipped:
             reason = pods.skip(pod)
             if reason is not None:
                 self._skipped[pod.uid] = reason
                 return
-            self._going[pod.uid] = going = PodDrain(pod, late=self._page is not None)
+            self._pods[pod.uid] = pod_drain = PodDrain(pod, late=self._page is not None)
             self._note_progress()
-            self._work(self._remove(going))
-            self._shorten_grace_if_too_long(going)
+            self._work(self._remove(pod_drain))
+            self._shorten_grace_if_too_long(pod_drain)
 
-    def _shorten_grace_if_too_long(self, going: PodDrain) -> None:
+    def _shorten_grace_if_too_long(self, pod_drain: PodDrain) -> None:
         """Shorten the grace of a terminating pod to the time that the node has."""
-        if self._outlasts_the_node(going) and not going.shortened:
-            going.shortened = True
-            self._work(self._shorten_grace(going))
+        if self._outlasts_the_node(pod_drain) and not pod_drain.shortened:
+            pod_drain.shortened = True
+            self._work(self._shorten_grace(pod_drain))
 
-    def _outlasts_the_node(self, going: PodDrain) -> bool:
-        stops_at = pods.stops_at(going.pod)
+    def _outlasts_the_node(self, pod_drain: PodDrain) -> bool:
+        stops_at = pods.stops_at(pod_drain.pod)
         return stops_at is not None and stops_at > self._window.deadline
 
     def _work(self, action: Coroutine[Any, Any, None]) -> None:
         self._workers.append(self._tasks.create_task(action))
 
     def _end(self, uid: str) -> None:
-        if uid in self._going:
-            self._going[uid].ended.set()
+        if uid in self._pods:
+            self._pods[uid].ended.set()
             self._note_progress()
 
     def _note_progress(self) -> None:
-        waiting = {pods.wave(going.pod) for going in self._going.values() if going.waited_for}
+        waiting = {
+            pods.wave(pod_drain.pod) for pod_drain in self._pods.values() if pod_drain.waited_for
+        }
         _set(self._ordinary_gone, Wave.ORDINARY not in waiting)
         if not waiting and not self._all_gone.is_set():
             self._emptied_at = self._clock.now()
         _set(self._all_gone, not waiting)
 
-    # What is done about one pod
+    # Removing one pod
 
-    async def _remove(self, going: PodDrain) -> None:
-        if going.late and not await self._is_cordoned():
-            # Evicted, its replacement would land here as well, and so on until the deadline.
-            self._give_up(going, "landed on the node, which could not be cordoned")
+    async def _remove(self, pod_drain: PodDrain) -> None:
+        if pod_drain.late and not await self._is_cordoned():
+            # Its replacement would start here as well, and so on until the deadline.
+            self._give_up(pod_drain, "started on the node, which could not be cordoned")
             return
-        if pods.wave(going.pod) is Wave.SYSTEM:
-            await self._wait_for_turn(going)
+        if pods.wave(pod_drain.pod) is Wave.SYSTEM:
+            await self._wait_for_turn(pod_drain)
         attempt = 0
-        while going.waited_for and not going.terminating:
-            pause = await self._evict(going, attempt)
-            await self._pause(going, pause)
+        while pod_drain.waited_for and not pod_drain.terminating:
+            pause = await self._evict(pod_drain, attempt)
+            await self._pause(pod_drain, pause)
             attempt += 1
-        await self._wait_while_terminating(going)
+        await self._wait_while_terminating(pod_drain)
 
-    async def _wait_for_turn(self, going: PodDrain) -> None:
+    async def _wait_for_turn(self, pod_drain: PodDrain) -> None:
         """System pods wait for the ordinary ones, as long as their own grace still fits."""
-        left = pods.last_moment(going.pod, end=self._window.end) - self._clock.now()
+        left = pods.last_moment(pod_drain.pod, end=self._window.end) - self._clock.now()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, left)):
                 await self._ordinary_gone.wait()
 
-    async def _evict(self, going: PodDrain, attempt: int) -> float:
-        """One try to have the pod stopped; the seconds to wait before the next one.
+    async def _evict(self, pod_drain: PodDrain, attempt: int) -> float:
+        """Evict the pod once; returns the seconds to wait before the next attempt.
 
-        A refused eviction is followed by a DELETE once the pod's time has come.
+        A DELETE follows a refused eviction where `_force_from` allows it.
         """
-        reading = await self._send(going, force=False)
-        if reading.verdict in _REFUSALS:
-            going.refused(reading, now=self._clock.now())
-            due = self._clock.now() >= self._force_from(going)
-            if self._force and due and not going.terminating:
-                reading = await self._send(going, force=True)
-                going.forced = reading.verdict is Verdict.ACCEPTED
-                going.blocked_by = reading.reason
-        elif reading.verdict is Verdict.ACCEPTED:
-            going.evicted = True
-        if reading.verdict is Verdict.FORBIDDEN:
-            self._forbid(going, reading.reason)
-        wait = retry.delay(attempt, retry_after=reading.retry_after)
-        ahead = self._force_from(going) - self._clock.now()
+        answer = await self._send(pod_drain, force=False)
+        if answer.verdict in _REFUSALS:
+            pod_drain.refused(answer, now=self._clock.now())
+            due = self._clock.now() >= self._force_from(pod_drain)
+            if self._force and due and not pod_drain.terminating:
+                answer = await self._send(pod_drain, force=True)
+                pod_drain.forced = answer.verdict is Verdict.ACCEPTED
+                pod_drain.blocked_by = answer.reason
+        elif answer.verdict is Verdict.ACCEPTED:
+            pod_drain.evicted = True
+        if answer.verdict is Verdict.FORBIDDEN:
+            self._forbid(pod_drain, answer.reason)
+        wait = retry.delay(attempt, retry_after=answer.retry_after)
+        ahead = self._force_from(pod_drain) - self._clock.now()
         return min(wait, ahead) if self._force and ahead > 0 else wait
 
-    def _force_from(self, going: PodDrain) -> float:
+    def _force_from(self, pod_drain: PodDrain) -> float:
         """When a refusal of the eviction may be overridden by a DELETE (epoch seconds).
 
         Not before the pod's whole grace would no longer fit; then a budget's refusal once it was
         respected for a part of the time, and any refusal at the hard end.
         """
-        respected = _part(going.blocked_since, self._window.end) if going.blocked else math.inf
-        last_moment = pods.last_moment(going.pod, end=self._window.end)
+        respected = (
+            _part(pod_drain.blocked_since, self._window.end) if pod_drain.blocked else math.inf
+        )
+        last_moment = pods.last_moment(pod_drain.pod, end=self._window.end)
         return max(last_moment, min(respected, self._window.hard_end))
 
-    async def _shorten_grace(self, going: PodDrain) -> None:
+    async def _shorten_grace(self, pod_drain: PodDrain) -> None:
         """Not before the hard end: until then a shorter grace would end the pod no earlier."""
         attempt = 0
-        await self._pause(going, self._window.hard_end - self._clock.now())
-        while going.waited_for and not going.forced and self._outlasts_the_node(going):
-            reading = await self._send(going, force=True)
-            if reading.verdict is Verdict.ACCEPTED:
-                going.forced = True
-            elif reading.verdict is Verdict.FORBIDDEN:
-                self._forbid(going, reading.reason)
-            await self._pause(going, retry.delay(attempt, retry_after=reading.retry_after))
+        await self._pause(pod_drain, self._window.hard_end - self._clock.now())
+        while pod_drain.waited_for and not pod_drain.forced and self._outlasts_the_node(pod_drain):
+            answer = await self._send(pod_drain, force=True)
+            if answer.verdict is Verdict.ACCEPTED:
+                pod_drain.forced = True
+            elif answer.verdict is Verdict.FORBIDDEN:
+                self._forbid(pod_drain, answer.reason)
+            await self._pause(pod_drain, retry.delay(attempt, retry_after=answer.retry_after))
             attempt += 1
 
-    async def _wait_while_terminating(self, going: PodDrain) -> None:
-        """Give a pod up that outlasts its grace by far."""
-        while going.waited_for:
-            stops_at = pods.stops_at(going.pod)
+    async def _wait_while_terminating(self, pod_drain: PodDrain) -> None:
+        """Wait for the pod's end, at most STUCK seconds past its grace."""
+        while pod_drain.waited_for:
+            stops_at = pods.stops_at(pod_drain.pod)
             left = STUCK if stops_at is None else stops_at + STUCK - self._clock.now()
             if left <= 0:
-                self._give_up(going, "")
-            await self._pause(going, left)
+                self._give_up(pod_drain, "")
+            await self._pause(pod_drain, left)
 
-    def _forbid(self, going: PodDrain, reason: str) -> None:
-        """RBAC refuses this pod. It may allow the next, in another namespace: the error is raised
-        when the others are gone.
+    def _forbid(self, pod_drain: PodDrain, reason: str) -> None:
+        """Note that RBAC refuses this pod. It may allow another, in another namespace: the error
+        is raised when the others are gone.
         """
         self._forbidden = ClusterForbiddenError(
             "Apply manifests/spot-handler-rbac.yaml, and give the function's role the group "
             f"{SPOT_HANDLER_GROUP}: {reason}"
         )
-        self._give_up(going, reason)
+        self._give_up(pod_drain, reason)
 
-    def _give_up(self, going: PodDrain, reason: str) -> None:
-        going.given_up = True
-        going.blocked_by = reason
+    def _give_up(self, pod_drain: PodDrain, reason: str) -> None:
+        pod_drain.given_up = True
+        pod_drain.blocked_by = reason
         self._note_progress()
 
-    async def _send(self, going: PodDrain, *, force: bool) -> EvictionAnswer:
-        reading = await self._answer(going, force=force)
-        if reading.verdict is not Verdict.GONE:
-            return reading
-        # A 404 may be the budget's, or a proxy's: only a list tells that a pod is gone.
+    async def _send(self, pod_drain: PodDrain, *, force: bool) -> EvictionAnswer:
+        answer = await self._answer(pod_drain, force=force)
+        if answer.verdict is not Verdict.GONE:
+            return answer
+        # A 404 may be the budget's, or a proxy's: only a list shows that a pod is gone.
         with contextlib.suppress(ClusterUnavailableError):
-            await self._look()
-        if going.ended.is_set():
-            return reading
-        return EvictionAnswer(Verdict.RETRY, f"{reading.reason}, but it is still listed")
+            await self._list()
+        if pod_drain.ended.is_set():
+            return answer
+        return EvictionAnswer(Verdict.RETRY, f"{answer.reason}, but it is still listed")
 
-    async def _answer(self, going: PodDrain, *, force: bool) -> EvictionAnswer:
+    async def _answer(self, pod_drain: PodDrain, *, force: bool) -> EvictionAnswer:
         async with self._slots:
-            grace = pods.grace(going.pod, now=self._clock.now(), end=self._window.end)
+            grace = pods.grace(pod_drain.pod, now=self._clock.now(), end=self._window.end)
             send = self._api.delete if force else self._api.evict
             try:
-                answer = await send(going.pod, grace=grace)
+                response = await send(pod_drain.pod, grace=grace)
             except ClusterUnavailableError as error:
                 code = "none"
                 lost = not error.unreachable
-                reading = EvictionAnswer(
-                    Verdict.RETRY, str(error), error.retry_after, in_doubt=lost
-                )
+                answer = EvictionAnswer(Verdict.RETRY, str(error), error.retry_after, in_doubt=lost)
             else:
-                code, reading = str(answer.code), evictions.read(answer)
+                code, answer = str(response.code), evictions.read(response)
         if force:
-            going.forced_in_doubt |= reading.in_doubt
+            pod_drain.forced_in_doubt |= answer.in_doubt
         else:
-            going.evicted_in_doubt |= reading.in_doubt
+            pod_drain.evicted_in_doubt |= answer.in_doubt
             self._answers[code] += 1
-        return reading
+        return answer
 
-    async def _pause(self, going: PodDrain, seconds: float) -> None:
-        """Wait, but not for a pod that has ended or was given up."""
-        if going.waited_for:
+    async def _pause(self, pod_drain: PodDrain, seconds: float) -> None:
+        """Wait, unless the pod has ended or is not waited for."""
+        if pod_drain.waited_for:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    await going.ended.wait()
+                    await pod_drain.ended.wait()
 
     def _counts(self) -> PodCounts:
         counts = PodCounts(
@@ -445,12 +451,12 @@ class Drain:
             emptied_at=None if self._unconfirmed else self._emptied_at,
             unconfirmed=self._unconfirmed,
         )
-        for going in self._going.values():
-            if not going.ended.is_set():
-                counts.left.append(RemainingPod(going.pod.name, going.why_left))
-            elif going.forced or (going.forced_in_doubt and not going.evicted):
+        for pod_drain in self._pods.values():
+            if not pod_drain.ended.is_set():
+                counts.left.append(RemainingPod(pod_drain.pod.name, pod_drain.why_left))
+            elif pod_drain.forced or (pod_drain.forced_in_doubt and not pod_drain.evicted):
                 counts.forced += 1
-            elif going.evicted or going.evicted_in_doubt:
+            elif pod_drain.evicted or pod_drain.evicted_in_doubt:
                 counts.evicted += 1
             else:
                 counts.gone += 1

@@ -15,12 +15,20 @@ from lambdas.spot_handler.node_api import Answer
 
 
 class Verdict(Enum):
-    ACCEPTED = auto()  # the pod is terminating: wait for its end
-    GONE = auto()  # no such pod any more, or another one has its name
-    BLOCKED = auto()  # a budget holds it: back off, and force it when its time has come
-    RETRY = auto()  # may pass: back off
-    REFUSED = auto()  # this pod only; trying again may help, and so may force
-    FORBIDDEN = auto()  # RBAC does not allow it: trying again changes nothing
+    """What the drain does next with the pod."""
+
+    ACCEPTED = auto()
+    """It is terminating: wait for its end."""
+    GONE = auto()
+    """It does not exist any more, or another pod has its name."""
+    BLOCKED = auto()
+    """A budget refuses: back off, later force."""
+    RETRY = auto()
+    """The refusal may pass: back off."""
+    REFUSED = auto()
+    """Refused for this pod only: back off, later force."""
+    FORBIDDEN = auto()
+    """RBAC does not allow it: do not repeat."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +87,9 @@ def _code(answer: Answer) -> int:
 
 
 def _conflict(status: Status, words: str) -> EvictionAnswer:
-    # Our only precondition is the UID. Any other conflict is two writers at once.
+    # Our only precondition is the UID. Any other conflict means two writers at once.
     if "UID in the precondition" in status.message:
-        return EvictionAnswer(Verdict.GONE, "another pod has its name now")
+        return EvictionAnswer(Verdict.GONE, "another pod has its name")
     return EvictionAnswer(Verdict.RETRY, words)
 
 

@@ -52,7 +52,7 @@ def test_a_loop_that_waits_for_nothing_says_so(monkeypatch: pytest.MonkeyPatch) 
     async def main() -> None:
         await asyncio.Event().wait()
 
-    with pytest.raises(StuckError, match="who is awaited"):
+    with pytest.raises(StuckError, match="loop is stuck"):
         run_virtual(main())
 
 

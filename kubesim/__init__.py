@@ -1,5 +1,7 @@
-"""A simulated Kubernetes API server for the sandbox and the tests. Its state is in memory, its
-answers are those of kube-apiserver 1.36. A kubelet and controllers re-create evicted pods.
+"""A simulated Kubernetes API server for the sandbox and the tests.
+
+Its state is in memory. It answers like kube-apiserver 1.36. A kubelet and controllers are simulated
+too, so that evicted pods are re-created.
 
 `SimulatedCluster` runs in an event loop, in real or virtual time. `ServedCluster` serves it over
 HTTPS from a thread, `python -m kubesim` from a process. README.md has examples.

@@ -1,6 +1,6 @@
 """`python -m kubesim`: the simulated cluster as a process.
 
-Prints one line, its endpoint, once it answers; ends on SIGTERM or SIGINT.
+It prints its endpoint on one line when it is ready. It ends on SIGTERM or SIGINT.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from kubesim.serve import https, kubeconfig
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until SIGTERM or SIGINT."""
     asyncio.run(_serve(_options()))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m kubesim", description="A Kubernetes API server, simulated."
+        prog="python -m kubesim", description="A simulated Kubernetes API server."
     )
-    parser.add_argument("--port", type=int, default=0, help="default: a free one")
-    parser.add_argument("--kubeconfig", type=Path, help="where the administrator's is written")
+    parser.add_argument("--port", type=int, default=0, help="default: a free port")
+    parser.add_argument("--kubeconfig", type=Path, help="file for the administrator's kubeconfig")
     parser.add_argument(
-        "--state-file", type=Path, help="where endpoint, ca_pem, kubeconfig and pid are written"
+        "--state-file", type=Path, help="JSON file for endpoint, ca_pem, kubeconfig and pid"
     )
-    parser.add_argument("--token-review-url", help="asked about tokens that are not known here")
-    parser.add_argument("--token-review-ca", type=Path, help="PEM file, the authority of that URL")
+    parser.add_argument("--token-review-url", help="TokenReview webhook for all other tokens")
+    parser.add_argument("--token-review-ca", type=Path, help="PEM file: the CA of that URL")
     parser.add_argument(
         "--objects", type=Path, action="append", default=[],
-        help="YAML or JSON file of objects to begin with; again for more",
+        help="YAML or JSON file of objects to create at the start; repeat it for more files",
     )  # fmt: skip
     return parser.parse_args()
 
@@ -95,7 +95,7 @@ def _load(cluster: SimulatedCluster, path: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
+    """Write a file atomically; only its owner can read it."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:

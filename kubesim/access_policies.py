@@ -1,7 +1,7 @@
-"""EKS access policies: what AWS's own authoriser adds to RBAC.
+"""EKS access policies: the rules that the EKS authorizer adds to RBAC.
 
-The token review names them by group, `eks:access-policy:<policy>:<scope>`, where the scope is `*`
-or namespaces with commas between them. Only policies that the project uses are here.
+The answer to a TokenReview has a group `eks:access-policy:<policy>:<scope>` for each policy. The
+scope is `*` or a comma-separated list of namespaces. Only policies that the project uses are here.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _RULES: dict[str, list[Obj]] = {
 
 
 def rules(groups: Iterable[str], namespace: str) -> Iterator[Obj]:
-    """The rules that a member of these groups has in a namespace; "" for cluster-wide objects."""
+    """Yield the rules of these groups for a namespace ("": for cluster-scoped objects)."""
     for group in groups:
         if not group.startswith(PREFIX):
             continue

@@ -1,5 +1,7 @@
-"""What happens to an object on its way in: the defaults that kube-apiserver sets, and the faults
-that it refuses (those that this project's code can run into)."""
+"""Defaults and validation of written objects, as in kube-apiserver.
+
+Only the validation errors that this project's code can cause are simulated.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ from kubesim.resources import (
 )
 
 DEFAULT_GRACE = 30
-"""Seconds: terminationGracePeriodSeconds of a pod that does not say."""
+"""Default of a pod's terminationGracePeriodSeconds."""
 
 _TAINT_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _NAME = re.compile(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
@@ -46,15 +48,15 @@ _NO_EXECUTE_TOLERATIONS = tuple(
 
 
 def set_defaults(resource: Resource, obj: Obj) -> None:
-    """Fill in what a new object leaves out. `obj` is the request's own body: changed in place."""
+    """Set the defaults of a new object. `obj` is the body of the request: changed in place."""
     if resource in _DEFAULTS:
         _DEFAULTS[resource](obj)
 
 
 def normalise(resource: Resource, obj: Obj) -> None:
-    """What is done to every write: templates get their defaults, a secret's plain text is encoded.
+    """Normalise a written object: set the defaults of pod templates, encode a secret's stringData.
 
-    `obj` may share parts with the object it replaces; those have their defaults already.
+    `obj` may share parts with the object that it replaces. These parts have their defaults already.
     """
     if resource in (DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS, DAEMON_SETS):
         _DEFAULTS[resource](obj)
@@ -197,21 +199,21 @@ _DEFAULTS: dict[Resource, Callable[[Obj], None]] = {
 }
 
 
-def faults(resource: Resource, obj: Obj, old: Obj | None) -> list[Cause]:
-    """What is wrong with an object that is to be written; `old` is what it replaces."""
-    found = _name_faults(obj) if old is None else []
+def validation_errors(resource: Resource, obj: Obj, old: Obj | None) -> list[Cause]:
+    """Return the validation errors of an object. `old`: the object that it replaces."""
+    found = _name_errors(obj) if old is None else []
     if resource is NODES:
-        found += _node_faults(obj)
+        found += _node_errors(obj)
     elif resource is PODS:
-        found += _pod_faults(obj["spec"], "spec")
+        found += _pod_errors(obj["spec"], "spec")
     elif resource in (DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS, DAEMON_SETS):
-        found += _workload_faults(obj, old)
+        found += _workload_errors(obj, old)
     elif resource is EVENTS:
-        found += _event_faults(obj)
+        found += _event_errors(obj)
     elif resource is BUDGETS:
-        found += _budget_faults(obj)
+        found += _budget_errors(obj)
     elif resource.group == _RBAC_GROUP and resource.plural.endswith("bindings"):
-        found += _binding_faults(obj, old)
+        found += _binding_errors(obj, old)
     return found
 
 
@@ -228,9 +230,9 @@ def _compact(value: Json) -> str:
     return json.dumps(value, separators=(",", ":"), sort_keys=True)
 
 
-def _name_faults(obj: Obj) -> list[Cause]:
+def _name_errors(obj: Obj) -> list[Cause]:
     name = obj["metadata"].get("name", "")
-    # RBAC names may hold colons (system:…); their rule is only "one path segment".
+    # RBAC names may contain colons (system:…); they only have to be one path segment.
     if name and (_NAME.match(name) or ("/" not in name and ":" in name)):
         return []
     message = (
@@ -242,7 +244,7 @@ def _name_faults(obj: Obj) -> list[Cause]:
     return [Cause("FieldValueInvalid", message, "metadata.name")]
 
 
-def _node_faults(node: Obj) -> list[Cause]:
+def _node_errors(node: Obj) -> list[Cause]:
     found: list[Cause] = []
     supported = ", ".join(f'"{effect}"' for effect in _TAINT_EFFECTS)
     seen: set[tuple[str, str]] = set()
@@ -255,17 +257,17 @@ def _node_faults(node: Obj) -> list[Cause]:
                 f'Unsupported value: "{effect}": supported values: {supported}',
                 f"{field}.effect",
             )
-            # The server validates the effect on two ways and reports it twice.
+            # kube-apiserver validates the effect in two places and reports it twice.
             found += [cause, cause]
-        identity = taint.get("key", ""), effect
-        if identity in seen:
+        key = taint.get("key", ""), effect
+        if key in seen:
             message = f"Duplicate value: {_compact(taint)}"
             found.append(Cause("FieldValueDuplicate", message, field))
-        seen.add(identity)
+        seen.add(key)
     return found
 
 
-def _pod_faults(spec: dict[str, Any], path: str) -> list[Cause]:
+def _pod_errors(spec: dict[str, Any], path: str) -> list[Cause]:
     containers = spec.get("containers")
     if not containers:
         return [_required(f"{path}.containers")]
@@ -282,7 +284,7 @@ def _pod_faults(spec: dict[str, Any], path: str) -> list[Cause]:
     return found
 
 
-def _workload_faults(obj: Obj, old: Obj | None) -> list[Cause]:
+def _workload_errors(obj: Obj, old: Obj | None) -> list[Cause]:
     spec = obj["spec"]
     found: list[Cause] = []
     if not spec.get("selector"):
@@ -299,10 +301,10 @@ def _workload_faults(obj: Obj, old: Obj | None) -> list[Cause]:
     if spec.get("replicas", 0) < 0:
         message = f"Invalid value: {spec['replicas']}: must be greater than or equal to 0"
         found.append(Cause("FieldValueInvalid", message, "spec.replicas"))
-    return found + _pod_faults(spec.get("template", {}).get("spec", {}), "spec.template.spec")
+    return found + _pod_errors(spec.get("template", {}).get("spec", {}), "spec.template.spec")
 
 
-def _event_faults(event: Obj) -> list[Cause]:
+def _event_errors(event: Obj) -> list[Cause]:
     namespace = event.get("involvedObject", {}).get("namespace", "")
     own = event["metadata"].get("namespace", "")
     if namespace == own or (not namespace and own == "default"):
@@ -311,7 +313,7 @@ def _event_faults(event: Obj) -> list[Cause]:
     return [Cause("FieldValueInvalid", message, "involvedObject.namespace")]
 
 
-def _budget_faults(budget: Obj) -> list[Cause]:
+def _budget_errors(budget: Obj) -> list[Cause]:
     spec = budget["spec"]
     if "minAvailable" in spec and "maxUnavailable" in spec:
         message = "Invalid value: {}: minAvailable and maxUnavailable cannot be both set".format(
@@ -321,7 +323,7 @@ def _budget_faults(budget: Obj) -> list[Cause]:
     return []
 
 
-def _binding_faults(binding: Obj, old: Obj | None) -> list[Cause]:
+def _binding_errors(binding: Obj, old: Obj | None) -> list[Cause]:
     role = binding.get("roleRef") or {}
     found = [_required("roleRef.name")] if not role.get("name") else []
     if old is not None and old.get("roleRef") != role:

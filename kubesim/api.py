@@ -1,4 +1,7 @@
-"""The API server as an ASGI application: a request in; faults, who, may they, what; an answer."""
+"""The API server as an ASGI application.
+
+For each request: faults, authentication, authorization, handler, answer.
+"""
 
 from __future__ import annotations
 
@@ -112,9 +115,9 @@ class Call:
         return Write(manager, self.dry_run, self.subresource, check)
 
     def decoded(self) -> Json:
-        """The body, from JSON or YAML.
+        """Decode the body from JSON or YAML.
 
-        Raises ApiError (400, or 415 for what is neither).
+        Raises ApiError (400, or 415 for protobuf and CBOR).
         """
         if "protobuf" in self.content_type or "cbor" in self.content_type:
             raise errors.unsupported_media_type([JSON, "application/yaml"])
@@ -133,7 +136,7 @@ class Call:
 
 @dataclass
 class Response:
-    """An answer that is complete."""
+    """A complete answer."""
 
     status: int
     body: Obj
@@ -190,7 +193,7 @@ class Api:
             entry.ended_at = self.registry.now()
 
     def drop_connections(self) -> None:
-        """Cut every request that is in flight, watches included."""
+        """Cut the connection of every open request, watches included."""
         for drop in list(self._open):
             drop()
 
@@ -200,7 +203,10 @@ class Api:
             watch.break_now(how)
 
     async def authenticate(self, authorization: str) -> User:
-        """Raises ApiError 401 for an unknown token."""
+        """Return the user of an Authorization header.
+
+        Raises ApiError (401 for an unknown token).
+        """
         scheme, _, token = authorization.partition(" ")
         if not authorization:
             return ANONYMOUS
@@ -212,9 +218,9 @@ class Api:
         raise errors.unauthorized()
 
     def route(self, path: str) -> tuple[Resource, str, str, str] | None:
-        """Resource, namespace, name and subresource of a path; None: about no resource.
+        """Resource, namespace, name and subresource of a path; None for a non-resource path.
 
-        Raises ApiError (404, a resource that is not served).
+        Raises ApiError (404: the resource is not served).
         """
         parts = path.strip("/").split("/")
         if parts[:2] == ["api", "v1"]:
@@ -237,9 +243,9 @@ class Api:
         return resource, namespace, name, sub
 
     def handle(self, call: Call) -> Response:
-        """Answer a request that is no watch.
+        """Answer a request other than a watch.
 
-        Raises ApiError (the refusal).
+        Raises ApiError (the request is refused).
         """
         if call.subresource == "eviction":
             return self._evict(call)
@@ -315,9 +321,9 @@ class Api:
         return Response(200, body)
 
     def watch(self, call: Call, fault: BreakWatch | None) -> Watch:
-        """Begin a watch.
+        """Start a watch.
 
-        Raises ApiError (400 for what cannot be read, 410 for a version that is gone).
+        Raises ApiError (400 for an invalid parameter, 410 for a version that is too old).
         """
         listing = self._listing(call)
         version = call.query.get("resourceVersion", "")
@@ -348,8 +354,8 @@ class Api:
 
     # Writes
 
-    def _guarded(self, call: Call) -> Write:
-        """How to write; RBAC objects are checked for rights that the user does not hold."""
+    def _write_of(self, call: Call) -> Write:
+        """The options of a write; for RBAC objects with a check against privilege escalation."""
         if call.resource.group != _RBAC_GROUP:
             return call.write()
 
@@ -361,7 +367,7 @@ class Api:
         return call.write(check)
 
     def _object(self, call: Call) -> Obj:
-        """The body, as an object of the resource that the path names."""
+        """Decode the body and check its kind, version and fields."""
         obj = call.decoded()
         if not isinstance(obj, dict):
             raise errors.bad_request("the request body is not an object")
@@ -388,7 +394,7 @@ class Api:
         namespace = call.namespace
         if call.resource.namespaced and not namespace:
             raise errors.bad_request("an empty namespace may not be set during creation")
-        created = self.registry.create(call.resource, namespace, obj, self._guarded(call))
+        created = self.registry.create(call.resource, namespace, obj, self._write_of(call))
         return self._shown(call, 201, created)
 
     def _update(self, call: Call) -> Response:
@@ -399,7 +405,7 @@ class Api:
                 f"the name of the object ({given}) does not match the name on the URL ({call.name})"
             )
         old = self.registry.get(call.resource, call.namespace, call.name)
-        new = self.registry.update(call.resource, old, obj, self._guarded(call))
+        new = self.registry.update(call.resource, old, obj, self._write_of(call))
         return self._shown(call, 200, new)
 
     def _patch(self, call: Call) -> Response:
@@ -411,7 +417,7 @@ class Api:
         old = self.registry.get(call.resource, call.namespace, call.name)
         body = patcher(call.resource.typed(old), call.decoded())
         schema.check(call.resource, body, call.query.get("fieldValidation", ""), call.warnings)
-        new = self.registry.update(call.resource, old, body, self._guarded(call))
+        new = self.registry.update(call.resource, old, body, self._write_of(call))
         return self._shown(call, 200, new)
 
     def _apply(self, call: Call) -> Response:
@@ -429,14 +435,14 @@ class Api:
             self.authorizer.check(call.user, create)
         force = call.query.get("force") == "true"
         new, created = self.registry.apply(
-            call.resource, call.namespace, call.name, obj, self._guarded(call), force=force
+            call.resource, call.namespace, call.name, obj, self._write_of(call), force=force
         )
         return self._shown(call, 201 if created else 200, new)
 
     def _deletion(self, call: Call, body: Obj | None = None) -> Deletion:
         options = body if body is not None else call.decoded() if call.body else {}
         if not isinstance(options, dict):
-            raise errors.bad_request("the request body is no DeleteOptions")
+            raise errors.bad_request("the request body is not a DeleteOptions")
         preconditions = options.get("preconditions") or {}
         grace = options.get("gracePeriodSeconds", call.query.get("gracePeriodSeconds"))
         try:
@@ -531,7 +537,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
 
 def _dropper(scope: Scope) -> Callable[[], None]:
     def nothing() -> None:
-        """A server that cannot cut a connection."""
+        """Do nothing: this server cannot cut a connection."""
 
     drop: Callable[[], None] = scope.get("extensions", {}).get("sandbox.drop", nothing)
     return drop
@@ -570,7 +576,7 @@ class _HttpExchange:
         body = await self._body()
         query = dict(parse_qsl(self._entry.query, keep_blank_values=True))
         request = Request(self._entry.method, self._entry.path, query, self._entry.user_agent, body)
-        answer = await self._suffer(request)
+        answer = await self._inject_faults(request)
         if self._dropped:
             await self._disconnected()
         elif answer is not None:
@@ -583,7 +589,7 @@ class _HttpExchange:
         try:
             user = await self._user()
             self._entry.user = user.name
-            response = self._general(user, request)
+            response = self._non_resource(user, request)
             if response is None:
                 call = self._call(user, request)
                 warnings = call.warnings
@@ -602,7 +608,7 @@ class _HttpExchange:
         await self._reply(response)
 
     async def _user(self) -> User:
-        """Who asks, or whom they act as."""
+        """The authenticated user, or the user that it impersonates."""
         user = await self._api.authenticate(self._headers.get("authorization", ""))
         name = self._headers.get("impersonate-user")
         if not name:
@@ -635,14 +641,14 @@ class _HttpExchange:
         self._entry.resource = call.attributes.resource
         return call
 
-    def _general(self, user: User, request: Request) -> Response | None:
-        """The answer to what is about no resource; None: it is about one."""
+    def _non_resource(self, user: User, request: Request) -> Response | None:
+        """Answer a non-resource request; None: the path is of a resource."""
         if request.path == _ACCESS_REVIEW and request.method == "POST":
             return self._access_review(user, request.body)
         if self._api.route(request.path) is not None:
             return None
-        asked = Attributes(request.method.lower(), path=request.path)
-        self._api.authorizer.check(user, asked)
+        attributes = Attributes(request.method.lower(), path=request.path)
+        self._api.authorizer.check(user, attributes)
         body, content_type = answer_discovery(request.path, self._headers.get("accept", ""))
         if body is None:
             raise errors.no_such_path()
@@ -653,20 +659,20 @@ class _HttpExchange:
             review = msgspec.json.decode(body)
         except msgspec.DecodeError as fault:
             raise errors.unsupported_media_type([JSON]) from fault
-        asked = review.get("spec", {}).get("resourceAttributes") or {}
-        plural, sub = asked.get("resource", ""), asked.get("subresource", "")
+        requested = review.get("spec", {}).get("resourceAttributes") or {}
+        plural, sub = requested.get("resource", ""), requested.get("subresource", "")
         attributes = Attributes(
-            asked.get("verb", ""),
+            requested.get("verb", ""),
             f"{plural}/{sub}" if sub else plural,
-            asked.get("group", ""),
-            asked.get("namespace", ""),
-            asked.get("name", ""),
+            requested.get("group", ""),
+            requested.get("namespace", ""),
+            requested.get("name", ""),
         )
         allowed = self._api.authorizer.allows(user, attributes)
         return Response(201, {**review, "status": {"allowed": allowed}})
 
-    async def _suffer(self, request: Request) -> Response | None:
-        """What the faults do to this request; a Response: it is answered already."""
+    async def _inject_faults(self, request: Request) -> Response | None:
+        """Apply the faults that match the request; return the answer if a fault gives one."""
         for action in self._api.faults.matching(request):
             if isinstance(action, Answer):
                 return _canned(action)
@@ -677,19 +683,19 @@ class _HttpExchange:
                 if result is not None:
                     await result
             else:
-                self._note(action)
+                self._inject(action)
             if self._dropped:
                 return None
         return None
 
     async def _pause(self, seconds: float) -> None:
-        """Let time pass, unless the client leaves."""
+        """Wait; return early if the client disconnects."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if math.isinf(seconds) else seconds):
                 await self._disconnected()
                 self._dropped = True
 
-    def _note(self, action: LateAnswer | Reset | DropAnswer | BreakWatch | Down) -> None:
+    def _inject(self, action: LateAnswer | Reset | DropAnswer | BreakWatch | Down) -> None:
         match action:
             case LateAnswer():
                 self._answer_after = action.seconds
@@ -710,7 +716,7 @@ class _HttpExchange:
         except ApiError as error:
             if error.code != 410:
                 raise
-            failure = error  # a version that is gone is told inside the stream
+            failure = error  # 410 is sent as an event of the stream
         await self._start(200, JSON, {})
         if watch is None:
             if failure is not None:

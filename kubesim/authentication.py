@@ -1,4 +1,4 @@
-"""Who is asking: the ways to turn a bearer token into a user."""
+"""Authentication: the user of a bearer token."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx2
 import msgspec
 
 REVIEW_CACHE_SECONDS = 5.0
-"""Short, so that a token that expires or an access entry that goes is noticed soon."""
+"""Short, so that an expired token or a deleted access entry is noticed soon."""
 
 REVIEW_TIMEOUT_SECONDS = 5.0
 
@@ -29,13 +29,13 @@ ADMIN = User("kubernetes-admin", ("system:masters", "system:authenticated"))
 
 
 class Authenticator(Protocol):
-    """Turns a token into a user; None: not one of mine."""
+    """Turns a token into a user; None: the token is unknown."""
 
     async def authenticate(self, token: str) -> User | None: ...
 
 
 class StaticTokens:
-    """Tokens from a table, as kube-apiserver's --token-auth-file."""
+    """Tokens from a table, like kube-apiserver's --token-auth-file."""
 
     def __init__(self, tokens: dict[str, tuple[str, tuple[str, ...]]]) -> None:
         """`tokens`: token → (user name, groups)."""
@@ -49,9 +49,10 @@ class StaticTokens:
 
 
 class EksTokenReview:
-    """Asks a webhook about the token, as an EKS control plane asks AWS: POST TokenReview.
+    """Authenticates a token by POST of a TokenReview to a webhook, as an EKS control plane does.
 
-    An answer is kept for a few seconds; a webhook that cannot be reached authenticates no user.
+    Each answer is cached for a few seconds. If the webhook cannot be reached, no token is
+    authenticated.
     """
 
     def __init__(self, url: str, *, verify: ssl.SSLContext | bool = True) -> None:

@@ -20,12 +20,12 @@ class Certificates:
 
     ca: Path
     certificate: Path
-    """Of the server, followed by the CA's."""
+    """The server's certificate, followed by the CA's."""
     key: Path
 
     @classmethod
     def ensure(cls, folder: Path) -> "Certificates":
-        """The folder's certificates, made when they are not there or are about to expire."""
+        """The certificates of a folder; created if missing or if they expire within a day."""
         found = cls(folder / "ca.pem", folder / "server.pem", folder / "server.key")
         if all(path.exists() for path in (found.ca, found.certificate, found.key)):
             served = x509.load_pem_x509_certificate(found.certificate.read_bytes())
@@ -66,7 +66,7 @@ def _server(
     names = x509.SubjectAlternativeName(
         [
             x509.DNSName("localhost"),
-            x509.DNSName("*.localhost"),  # buckets as host names
+            x509.DNSName("*.localhost"),  # S3 buckets as host names
             x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
             x509.IPAddress(ipaddress.ip_address("::1")),
         ]

@@ -24,7 +24,7 @@ from kubesim.state import ClusterState
 from kubesim.store import HISTORY, Change, Store
 from kubesim.virtual import InMemoryTransport, VirtualLoop
 
-ADMIN_TOKEN = "admin-token"  # noqa: S105 - of a cluster that exists on this machine only
+ADMIN_TOKEN = "admin-token"  # noqa: S105 - of a simulated cluster only
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 URL = "https://cluster.invalid"
 
@@ -34,11 +34,11 @@ C = TypeVar("C", bound=Controller)
 class SimulatedCluster(ClusterState):
     """A cluster in the running event loop.
 
-    `async with SimulatedCluster() as cluster:` starts the controllers; `cluster.client()` talks to
-    its API in the same loop, `cluster.app` is that API for any ASGI server.
+    `async with SimulatedCluster() as cluster:` starts the controllers. `cluster.client()` is an
+    HTTP client of the API in this loop. `cluster.app` is the API as an ASGI application.
 
-    `admin_token` is a cluster administrator's; `tokens` (token → user name and groups) and
-    authenticators know further users. `without`: names of controllers to leave out.
+    `admin_token`: the token of a cluster administrator. `tokens` (token → user name and groups) and
+    `authenticators` add other users. `without`: names of controllers that do not run.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class SimulatedCluster(ClusterState):
         left_out = set(without)
         unknown = left_out - {controller.name for controller in ALL}
         if unknown:
-            message = f"Name controllers that exist; unknown: {', '.join(sorted(unknown))}"
+            message = f"Use the names of controllers; unknown: {', '.join(sorted(unknown))}"
             raise ValueError(message)
         self.controllers = tuple(c(self.registry) for c in ALL if c.name not in left_out)
         self._unsubscribe: Callable[[], None] | None = None
@@ -115,7 +115,7 @@ class SimulatedCluster(ClusterState):
     def controller(self, kind: type[C]) -> C:
         """The controller of a type.
 
-        Raises LookupError (it was left out).
+        Raises LookupError (it does not run).
         """
         for controller in self.controllers:
             if isinstance(controller, kind):
@@ -164,7 +164,7 @@ class SimulatedCluster(ClusterState):
         return timestamp(self.now())
 
     def stop_node(self, name: str) -> None:
-        """The machine dies: its pods stay as they are until its node is deleted."""
+        """Stop the machine of a node: its pods do not change until the node is deleted."""
         self.controller(Kubelets).stop_node(name)
 
     def compact(self) -> None:
@@ -176,7 +176,7 @@ class SimulatedCluster(ClusterState):
         self.app.break_watches(BreakWatch(how=how))
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Wait until a condition on the state holds, looking after each change."""
+        """Wait until a condition on the state holds. It is checked after each change."""
         changed = asyncio.Event()
         unsubscribe = self.store.subscribe(lambda _change: changed.set())
         try:
@@ -191,7 +191,7 @@ class SimulatedCluster(ClusterState):
             controller.on_change(change)
 
     def _bootstrap(self) -> None:
-        """What every cluster has from the start."""
+        """Create the objects that every cluster has from the start."""
         if self.store.version:
             return
         for name in NAMESPACES:
@@ -209,5 +209,5 @@ class SimulatedCluster(ClusterState):
                 "subjects": [{"kind": "Group", "name": subject, "apiGroup": group}],
             }
             self.create(binding)
-        # As after the start of a real server: its watches do not reach back before it.
+        # Like a real server: it serves no watch from a version before its start.
         self.compact()

@@ -1,4 +1,4 @@
-"""What a client asks before it asks for anything: version, groups, resources, OpenAPI."""
+"""API discovery: version, groups, resources, OpenAPI."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VERSION = {
 }
 
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
-"""Content type of the discovery that answers in one request per root."""
+"""Content type of aggregated discovery: one request for /api and one for /apis."""
 
 _SUBRESOURCES: dict[str, dict[str, Any]] = {
     "eviction": {
@@ -112,7 +112,7 @@ def _group(name: str) -> Obj:
 
 
 def aggregated(*, core: bool) -> Obj:
-    """APIGroupDiscoveryList of the core group, or of all the others."""
+    """The APIGroupDiscoveryList of the core group, or of all other groups."""
     pairs = [("", "v1")] if core else list(GROUP_VERSIONS)
     items = []
     for name in dict.fromkeys(group for group, _ in pairs):
@@ -173,8 +173,10 @@ def openapi_index() -> Obj:
 
 
 def openapi(group_name: str, version: str) -> Obj | None:
-    """OpenAPI v3 of a group and version, as far as kubectl looks into it: whether PATCH of a kind
-    takes `fieldValidation`, so that it leaves validation to the server."""
+    """The part of OpenAPI v3 of a group and version that kubectl reads; None: not served.
+
+    If PATCH of a kind has the parameter `fieldValidation`, kubectl leaves validation to the server.
+    """
     served = [r for r in TABLE if (r.group, r.version) == (group_name, version)]
     if not served:
         return None

@@ -1,4 +1,4 @@
-"""Which path of discovery answers what."""
+"""The paths of API discovery."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _HEALTH = ("/healthz", "/livez", "/readyz")
 
 
 def answer_discovery(path: str, accept: str) -> tuple[Obj | None, str]:
-    """The body (None: nothing is there) and content type of a path about no resource."""
+    """Body and content type of a non-resource path; a body of None: the path is not served."""
     path = path.rstrip("/")
     aggregated = "as=APIGroupDiscoveryList" in accept and ";v=v2;" in accept.replace(" ", "")
     if aggregated and path in ("/api", "/apis"):

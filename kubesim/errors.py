@@ -1,6 +1,6 @@
-"""Refusals, in kube-apiserver's words.
+"""Errors of the API, with kube-apiserver's messages.
 
-One exception; the functions build the Status bodies that tests/recorded holds.
+Each function builds an `ApiError`. The Status bodies are those in tests/recorded.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from kubesim.resources import Resource
 
 
 class Cause(NamedTuple):
-    """One fault of a field: reason (`FieldValueInvalid`), its message, the field's path."""
+    """One cause of an error: reason (`FieldValueInvalid`), message, path of the field."""
 
     reason: str
     message: str
@@ -136,7 +136,7 @@ def namespace_terminating(resource: Resource, name: str, namespace: str) -> ApiE
 
 
 def invalid(resource: Resource, name: str, causes: Sequence[Cause]) -> ApiError:
-    """422; the message names each different fault once, the causes hold them all."""
+    """422: the message lists each different cause once, the details list all causes."""
     faults = list(dict.fromkeys(f"{cause.field}: {cause.message}" for cause in causes))
     listed = faults[0] if len(faults) == 1 else f"[{', '.join(faults)}]"
     return ApiError(

@@ -1,4 +1,4 @@
-"""The eviction of a pod: budgets asked, in the order and the words of kube-apiserver."""
+"""The eviction of a pod, with the checks, their order and the messages of kube-apiserver."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kubesim.resources import BUDGETS, PODS, Obj
 from kubesim.selectors import labels_of, match_selector
 
 NOT_OBSERVED_RETRY_AFTER = 10
-"""Seconds, as kube-apiserver says when a budget's status lags behind its spec."""
+"""Retry-After of kube-apiserver when the status of a budget is older than its spec."""
 
 MAX_DISRUPTED_PODS = 2_000
 _REFUSAL = "Cannot evict pod as it would violate the pod's disruption budget."
@@ -26,7 +26,7 @@ def is_ready(pod: Obj) -> bool:
 
 
 def with_condition(status: dict[str, Any], condition: dict[str, Any]) -> dict[str, Any]:
-    """The status with a condition put in, or in the place of the one of that type."""
+    """The status with the condition; it replaces a condition of the same type."""
     conditions = list(status.get("conditions", ()))
     for place, found in enumerate(conditions):
         if found["type"] == condition["type"]:
@@ -40,13 +40,13 @@ def with_condition(status: dict[str, Any], condition: dict[str, Any]) -> dict[st
 def evict(registry: Registry, namespace: str, name: str, how: Deletion) -> None:
     """Evict a pod.
 
-    Raises ApiError (404, 409 (preconditions), 403 (namespace terminating), 429 (budget), 500 (more
-    than one budget)).
+    Raises ApiError (404, 409: precondition, 403: namespace terminating, 429: budget, 500: more than
+    one budget).
     """
     registry.check_namespace(PODS, namespace, name)
     pod = registry.get(PODS, namespace, name)
     if not _ignores_budgets(pod):
-        _ask_budget(registry, pod, dry_run=how.dry_run)
+        _check_budget(registry, pod, dry_run=how.dry_run)
     _check_uid(pod, how)
     if not how.dry_run:
         _mark_and_delete(registry, pod, how)
@@ -66,7 +66,7 @@ def _check_uid(pod: Obj, how: Deletion) -> None:
 
 
 def budgets_of(registry: Registry, pod: Obj) -> list[Obj]:
-    """The budgets whose selector takes the pod."""
+    """The budgets whose selector matches the pod."""
     return [
         budget
         for budget in registry.store.objects(BUDGETS, pod["metadata"]["namespace"])
@@ -74,7 +74,7 @@ def budgets_of(registry: Registry, pod: Obj) -> list[Obj]:
     ]
 
 
-def _ask_budget(registry: Registry, pod: Obj, *, dry_run: bool) -> None:
+def _check_budget(registry: Registry, pod: Obj, *, dry_run: bool) -> None:
     budgets = budgets_of(registry, pod)
     if len(budgets) > 1:
         message = (
@@ -82,11 +82,11 @@ def _ask_budget(registry: Registry, pod: Obj, *, dry_run: bool) -> None:
             " not support."
         )
         raise ApiError(500, "", message)
-    if budgets and not _unhealthy_may_go(pod, budgets[0]):
+    if budgets and not _is_unhealthy_and_evictable(pod, budgets[0]):
         _decrement(registry, budgets[0], pod["metadata"]["name"], dry_run=dry_run)
 
 
-def _unhealthy_may_go(pod: Obj, budget: Obj) -> bool:
+def _is_unhealthy_and_evictable(pod: Obj, budget: Obj) -> bool:
     if is_ready(pod):
         return False
     if budget["spec"].get("unhealthyPodEvictionPolicy") == "AlwaysAllow":
@@ -98,8 +98,10 @@ def _unhealthy_may_go(pod: Obj, budget: Obj) -> bool:
 
 
 def _decrement(registry: Registry, budget: Obj, pod: str, *, dry_run: bool) -> None:
-    """Take one disruption from the budget and note the pod, so that evictions between now and the
-    disruption controller's next look cannot overdraw it."""
+    """Take one disruption from the budget and add the pod to its disruptedPods.
+
+    Without this, evictions before the disruption controller's next sync could exceed the budget.
+    """
     name, status = budget["metadata"]["name"], budget["status"]
     if status.get("observedGeneration", 0) < budget["metadata"].get("generation", 0):
         message = f"The disruption budget {name} is still being processed by the server."
@@ -112,7 +114,7 @@ def _decrement(registry: Registry, budget: Obj, pod: str, *, dry_run: bool) -> N
         raise errors.forbidden(BUDGETS, name, why)
     allowed: int = status.get("disruptionsAllowed", 0)
     if allowed <= 0:
-        message = _why_not(name, status)
+        message = _exhausted(name, status)
         raise errors.too_many_requests(_REFUSAL, Cause("DisruptionBudget", message))
     if dry_run:
         return
@@ -126,13 +128,13 @@ def _decrement(registry: Registry, budget: Obj, pod: str, *, dry_run: bool) -> N
     registry.set_status(BUDGETS, budget, status)
 
 
-def _why_not(name: str, status: dict[str, Any]) -> str:
+def _exhausted(name: str, status: dict[str, Any]) -> str:
     desired, healthy = status.get("desiredHealthy", 0), status.get("currentHealthy", 0)
     if healthy <= desired:
         return (
             f"The disruption budget {name} needs {desired} healthy pods and has {healthy} currently"
         )
-    # Enough are healthy, but disruptions that were granted are not counted yet.
+    # Enough pods are healthy, but the controller has not counted the granted evictions yet.
     return f"The disruption budget {name} does not allow evicting pods currently"
 
 

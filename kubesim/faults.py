@@ -1,4 +1,4 @@
-"""Faults as data: what goes wrong with which requests, and how often."""
+"""Faults that are injected: for which requests, which action, how often."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ How = Literal["reset", "end", "gone"]
 
 @dataclass(frozen=True)
 class Request:
-    """What a fault or a hook sees of a request."""
+    """The request that a fault or a hook gets."""
 
     method: str
     path: str
@@ -25,7 +25,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """Answer so, without handling the request. Without a body: a Status of that code."""
+    """Answer without handling the request. Without a body: a Status of that code."""
 
     status: int
     body: dict[str, Any] | None = None
@@ -41,7 +41,7 @@ class Delay:
 
 @dataclass(frozen=True)
 class LateAnswer:
-    """Handle the request now and answer after so many seconds: the answer tells of the past."""
+    """Handle the request now and answer after so many seconds: the answer is out of date."""
 
     seconds: float
 
@@ -53,15 +53,15 @@ class Reset:
 
 @dataclass(frozen=True)
 class DropAnswer:
-    """Handle the request, then cut the connection: the client cannot know."""
+    """Handle the request, then cut the connection without an answer."""
 
 
 @dataclass(frozen=True)
 class BreakWatch:
-    """Let a watch through for `after_events` events, then break it.
+    """Break a watch after `after_events` events.
 
-    reset: the connection is cut; end: the server ends the stream properly; gone: an ERROR event
-    with code 410 ends it.
+    `how`: `reset` cuts the connection, `end` ends the stream without an error, `gone` ends it with
+    an ERROR event with code 410.
     """
 
     after_events: int = 0
@@ -70,8 +70,10 @@ class BreakWatch:
 
 @dataclass(frozen=True)
 class Down:
-    """The server goes down for so many seconds with this request: open connections are cut, new
-    ones refused."""
+    """Take the server down at this request, for so many seconds.
+
+    Open connections are cut, new connections are refused.
+    """
 
     seconds: float
 
@@ -88,7 +90,7 @@ Action = Answer | Delay | LateAnswer | Reset | DropAnswer | BreakWatch | Down | 
 
 @dataclass
 class Fault:
-    """One entry: requests that match get the action, `times` times, after `skip` that do not."""
+    """An action for the next `times` requests that match, after the first `skip` of them."""
 
     method: str
     path: re.Pattern[str]
@@ -97,8 +99,8 @@ class Fault:
     skip: int = 0
     hits: int = 0
 
-    def takes(self, request: Request) -> bool:
-        """Whether this request gets the action; counts."""
+    def applies_to(self, request: Request) -> bool:
+        """Return whether the action applies to this request, and count it."""
         if self.times <= 0 or self.method not in ("*", request.method):
             return False
         if not self.path.search(request.path):
@@ -112,7 +114,7 @@ class Fault:
 
 
 class Faults:
-    """The faults of one cluster. All that match a request act on it, in order of their addition."""
+    """The faults of one cluster. All that match a request apply to it, in the order of `add`."""
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
@@ -123,8 +125,10 @@ class Faults:
     def add(
         self, method: str, path: str, action: Action, *, times: float = 1, skip: int = 0
     ) -> Fault:
-        """Let the next `times` requests of this method (`*`: any) whose path the regular
-        expression `path` finds get `action`, after the first `skip` of them."""
+        """Apply `action` to the next `times` requests that match, after the first `skip` of them.
+
+        `method`: `*` matches any method. `path`: a regular expression to search for in the path.
+        """
         fault = Fault(method, re.compile(path), action, times, skip)
         self._faults.append(fault)
         return fault
@@ -133,10 +137,10 @@ class Faults:
         self._faults.clear()
 
     def matching(self, request: Request) -> list[Action]:
-        return [fault.action for fault in self._faults if fault.takes(request)]
+        return [fault.action for fault in self._faults if fault.applies_to(request)]
 
     def down_for(self, seconds: float) -> None:
-        """Take the server down for so many seconds, now."""
+        """Take the server down now, for so many seconds."""
         loop = asyncio.get_running_loop()
         self._down_until = loop.time() + seconds
         for listener in self._on_down:
@@ -149,7 +153,7 @@ class Faults:
         return asyncio.get_running_loop().time() < self._down_until
 
     def listen(self, on_down: Callable[[], None], on_up: Callable[[], None]) -> None:
-        """Be told when the server goes down and comes up."""
+        """Call `on_down` when the server goes down and `on_up` when it is up again."""
         self._on_down.append(on_down)
         self._on_up.append(on_up)
 

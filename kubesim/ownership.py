@@ -1,8 +1,8 @@
-"""Server-side apply: which manager owns which field, and what follows from it.
+"""Server-side apply: which manager owns which field.
 
 The rules are those of Kubernetes' structured-merge-diff, for the kinds served here. A field is a
 path of FieldsV1 elements: `f:spec`, `k:{"name":"c"}` (item of a list with keys), `v:"x"` (member of
-a set); a trailing `.` is the item itself. Pure.
+a set); a trailing `.` is the item itself. All functions are pure.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LIST_KEYS: Mapping[str, tuple[str, ...]] = {
     "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
 }
 """x-kubernetes-list-map-keys. Other lists are atomic (taints, tolerations, rules, subjects, args),
-ports apart (below) and `finalizers`, a set."""
+except `ports` (see `_list_keys`) and `finalizers` (a set)."""
 
 _SETS = frozenset({"finalizers"})
 _ATOMIC_MAPS = frozenset(
@@ -84,7 +84,7 @@ class Manager:
     subresource: str = ""
 
     def same(self, other: Manager) -> bool:
-        """Whether both are one manager (the fields aside)."""
+        """Whether both are the same manager; their fields may differ."""
         return (self.name, self.operation, self.subresource) == (
             other.name,
             other.operation,
@@ -134,7 +134,7 @@ def _add_paths(value: Json, field: str, prefix: Path, found: set[Path]) -> None:
 
 
 def fields_of(obj: Obj, *, without: Iterable[str] = ()) -> Paths:
-    """The fields that an object sets; `without` names top-level fields that do not count."""
+    """The fields that an object sets, except the top-level fields in `without`."""
     found: set[Path] = set()
     for key, value in obj.items():
         if key not in without:
@@ -163,7 +163,7 @@ def _child(value: Json, element: str, field: str) -> Json:
 
 
 def value_at(obj: Obj, path: Path) -> Json:
-    """The value of a field, or a marker that no value equals when there is none."""
+    """The value of a field, or `_MISSING` (equal to no value) if it is not set."""
     value: Json = obj
     field = ""
     for element in path:
@@ -195,7 +195,7 @@ def _merge(field: str, live: Json, applied: Json) -> Json:
 
 
 def _without_field(value: Json, path: Path, field: str) -> Json:
-    """`value` without the field; maps and lists that become empty go too. None: nothing is left."""
+    """`value` without the field and without maps and lists that become empty; None: it is empty."""
     element, rest = path[0], path[1:]
     if element.startswith("f:"):
         name = element[2:]
@@ -221,7 +221,7 @@ def _without_field(value: Json, path: Path, field: str) -> Json:
 
 
 def render(path: Path) -> str:
-    """A path as messages show it: `.spec.template.spec.containers[name="c"].image`."""
+    """A path as in messages: `.spec.template.spec.containers[name="c"].image`."""
     text = ""
     for element in path:
         kind, _, rest = element.partition(":")
@@ -295,9 +295,11 @@ def _to_fields_v1(paths: Paths) -> dict[str, Any]:
     return tree
 
 
-def updated(old: Obj | None, new: Obj, who: Manager) -> Obj:
-    """`new` with the managedFields that follow from a plain write by `who` (its paths aside): what
-    changed is now owned by this manager alone."""
+def updated(old: Obj | None, new: Obj, writer: Manager) -> Obj:
+    """`new` with its managedFields after a write by `writer` that is not an apply.
+
+    The writer becomes the only owner of the changed fields. `writer.paths` is ignored.
+    """
     before = fields_of(old) if old is not None else frozenset()
     after = fields_of(new)
     changed = frozenset(
@@ -306,35 +308,35 @@ def updated(old: Obj | None, new: Obj, who: Manager) -> Obj:
         if path not in before or old is None or value_at(old, path) != value_at(new, path)
     )
     managers: list[Manager] = []
-    mine = replace(who, paths=changed)
+    own = replace(writer, paths=changed)
     for manager in managers_of(old) if old is not None else ():
-        if manager.same(who):
+        if manager.same(writer):
             kept = manager.paths & after
-            time = who.time if changed - manager.paths else manager.time
-            mine = replace(who, paths=kept | changed, time=time)
+            time = writer.time if changed - manager.paths else manager.time
+            own = replace(writer, paths=kept | changed, time=time)
         else:
             managers.append(replace(manager, paths=(manager.paths & after) - changed))
-    return with_managers(new, [*managers, mine])
+    return with_managers(new, [*managers, own])
 
 
-def apply(live: Obj | None, applied: Obj, who: Manager, *, force: bool) -> Obj:
-    """The object after `who` (its paths aside) applied `applied`.
+def apply(live: Obj | None, applied: Obj, writer: Manager, *, force: bool) -> Obj:
+    """The object after `writer` applied `applied`. `writer.paths` is ignored.
 
-    Fields that the manager applied before and applies no longer are removed if no other manager
-    owns them.
+    A field that the writer applied before and does not apply now is removed if no other manager
+    owns it.
 
-    Raises ApiError (409, another manager owns a field that would change, and `force` is not set).
+    Raises ApiError (409: another manager owns a field that would change, and `force` is not set).
     """
     wanted = fields_of(applied)
-    mine = replace(who, paths=wanted)
+    own = replace(writer, paths=wanted)
     if live is None:
-        return with_managers(applied, [mine])
+        return with_managers(applied, [own])
     managers = managers_of(live) or [
-        replace(who, name=BEFORE_FIRST_APPLY, operation="Update", paths=fields_of(live))
+        replace(writer, name=BEFORE_FIRST_APPLY, operation="Update", paths=fields_of(live))
     ]
-    previous = next((m.paths for m in managers if m.same(who)), frozenset())
-    others = [m for m in managers if not m.same(who)]
-    merged = _merge("", live, _identity(live, applied))
+    previous = next((m.paths for m in managers if m.same(writer)), frozenset())
+    others = [m for m in managers if not m.same(writer)]
+    merged = _merge("", live, _with_live_metadata(live, applied))
     changed = frozenset(p for p in wanted if value_at(live, p) != value_at(merged, p))
     conflicts = [(m, p) for m in others for p in sorted(m.paths & changed)]
     if conflicts and not force:
@@ -344,12 +346,14 @@ def apply(live: Obj | None, applied: Obj, who: Manager, *, force: bool) -> Obj:
     for path in sorted(previous - wanted - held, key=lambda p: (-len(p), p)):
         merged = _without_field(merged, path, "") or {}
     unchanged = previous == wanted
-    time = next((m.time for m in managers if m.same(who)), who.time) if unchanged else who.time
-    return with_managers(merged, [*others, replace(mine, time=time)])
+    time = writer.time
+    if unchanged:
+        time = next((m.time for m in managers if m.same(writer)), time)
+    return with_managers(merged, [*others, replace(own, time=time)])
 
 
-def _identity(live: Obj, applied: Obj) -> Obj:
-    """The applied configuration without what the server alone sets."""
+def _with_live_metadata(live: Obj, applied: Obj) -> Obj:
+    """The applied object; metadata that only the server sets is that of the live object."""
     own = ("labels", "annotations", "ownerReferences", "finalizers")
     metadata = {k: v for k, v in applied["metadata"].items() if k in own}
     return {**applied, "metadata": {**live["metadata"], **_merged_metadata(live, metadata)}}

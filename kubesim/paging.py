@@ -1,4 +1,4 @@
-"""Lists in pages: the continue token, and pages that all show one version."""
+"""Lists in pages: the continue token. All pages of a list show the same version."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _EXPIRED = (
 
 @dataclass(frozen=True)
 class Listing:
-    """What a list asks for."""
+    """The parameters of a list request."""
 
     resource: Resource
     namespace: str
     fields: FieldSelector
     matches: Callable[[Obj], bool]
     selective: bool
-    """Whether a selector narrows it: then kube-apiserver does not count what remains."""
+    """Whether it has a selector: then kube-apiserver sets no remainingItemCount."""
     limit: int = 0
     token: str = ""
 
 
 def encode_token(version: int, obj: Obj) -> str:
-    """The token of the page after `obj`, as kube-apiserver writes it."""
+    """The token of the page after `obj`, in kube-apiserver's format."""
     metadata = obj["metadata"]
     parts = [part for part in (metadata.get("namespace"), metadata["name"]) if part]
     start = "/" + "/".join(parts) + "\0"
@@ -43,9 +43,9 @@ def encode_token(version: int, obj: Obj) -> str:
 
 
 def decode_token(token: str) -> tuple[int, tuple[str, ...]]:
-    """The version and the last object of the page before.
+    """The version and the key of the last object of the previous page.
 
-    Raises ApiError (400, the token is none of ours).
+    Raises ApiError (400: the token is invalid).
     """
     try:
         raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
@@ -65,53 +65,53 @@ def _bad_token(why: str) -> errors.ApiError:
 
 
 def _quoted(raw: bytes) -> str:
-    """A byte as Go's %q shows it as a character."""
+    """The first byte, in the format of Go's %q for a character."""
     if not raw:
         return "''"
     char = chr(raw[0])
     return f"'{char}'" if char.isprintable() else f"'\\u{raw[0]:04x}'"
 
 
-def page(store: Store, asked: Listing) -> tuple[list[Obj], Obj]:
+def page(store: Store, listing: Listing) -> tuple[list[Obj], Obj]:
     """One page and the list's metadata.
 
-    Raises ApiError (400 for a bad token, 410 for one whose version is gone).
+    Raises ApiError (400 for an invalid token, 410 for a token whose version is too old).
     """
     version, after = store.version, None
-    if asked.token:
-        version, after = decode_token(asked.token)
-    objects = candidates(store, asked)
+    if listing.token:
+        version, after = decode_token(listing.token)
+    objects = candidates(store, listing)
     if version != store.version:
-        objects = _as_of(store, asked, version)
-    found = [obj for obj in objects if asked.matches(obj)]
+        objects = _as_of(store, listing, version)
+    found = [obj for obj in objects if listing.matches(obj)]
     if after is not None:
         found = [obj for obj in found if _place(obj) > after]
     metadata: Obj = {"resourceVersion": str(version)}
-    if asked.limit and len(found) > asked.limit:
-        metadata["continue"] = encode_token(version, found[asked.limit - 1])
-        if not asked.selective:
-            metadata["remainingItemCount"] = len(found) - asked.limit
-        found = found[: asked.limit]
+    if listing.limit and len(found) > listing.limit:
+        metadata["continue"] = encode_token(version, found[listing.limit - 1])
+        if not listing.selective:
+            metadata["remainingItemCount"] = len(found) - listing.limit
+        found = found[: listing.limit]
     return found, metadata
 
 
-def _as_of(store: Store, asked: Listing, version: int) -> list[Obj]:
+def _as_of(store: Store, listing: Listing, version: int) -> list[Obj]:
     try:
-        return store.at(asked.resource, version, store.objects(asked.resource))
+        return store.at(listing.resource, version, store.objects(listing.resource))
     except errors.ApiError as fault:
         raise errors.expired(_EXPIRED) from fault
 
 
-def candidates(store: Store, asked: Listing) -> list[Obj]:
-    """Objects that may match, by the index of pods by node where it helps."""
-    node = asked.fields.equals.get("spec.nodeName")
-    if asked.resource is PODS and node:
+def candidates(store: Store, listing: Listing) -> list[Obj]:
+    """The objects that may match. For the pods of a node, the index of the store is used."""
+    node = listing.fields.equals.get("spec.nodeName")
+    if listing.resource is PODS and node:
         return [
             pod
             for pod in store.pods_on(node)
-            if not asked.namespace or pod["metadata"]["namespace"] == asked.namespace
+            if not listing.namespace or pod["metadata"]["namespace"] == listing.namespace
         ]
-    return list(store.objects(asked.resource, asked.namespace))
+    return list(store.objects(listing.resource, listing.namespace))
 
 
 def _place(obj: Obj) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
-"""The three kinds of patch that change an object by its content: JSON merge patch (RFC 7386), JSON
-patch (RFC 6902) and Kubernetes' strategic merge patch. Pure: the object is never changed in place.
+"""JSON merge patch (RFC 7386), JSON patch (RFC 6902) and Kubernetes' strategic merge patch.
+
+All functions are pure: they never change the object in place.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _DIRECTIVES = ("$patch", "$retainKeys", "$setElementOrder/", "$deleteFromPrimiti
 
 def merge_key(field: str, items: list[Any]) -> str | None:
     """The key by which a list is merged; None for a list that is replaced as a whole."""
-    if field == "ports":  # a container's ports carry containerPort, a service's carry port
+    if field == "ports":  # a container's ports have containerPort, a service's have port
         first = next((item for item in items if isinstance(item, dict)), {})
         return "containerPort" if "containerPort" in first else "port"
     return MERGE_KEYS.get(field)
@@ -112,7 +113,7 @@ def _strategic_list(
 def json_patch(target: Json, operations: Json) -> Json:
     """RFC 6902.
 
-    Raises ApiError (400 for a patch that is none, 422 for one that does not fit the object).
+    Raises ApiError (400: not a list of operations, 422: an operation cannot be applied).
     """
     if not isinstance(operations, list):
         raise errors.bad_request("error decoding patch: a JSON patch is a list of operations")

@@ -1,4 +1,4 @@
-"""Who may do what: decided by the RBAC objects that the cluster holds, and EKS access policies."""
+"""Authorization by the RBAC objects of the cluster and by EKS access policies."""
 
 from __future__ import annotations
 
@@ -43,43 +43,46 @@ BOOTSTRAP: tuple[tuple[str, list[dict[str, Any]], str], ...] = (
     ("system:public-info-viewer", [{"nonResourceURLs": _PUBLIC, "verbs": ["get"]}],
      "system:unauthenticated"),
 )  # fmt: skip
-"""ClusterRole, its rules, and the group that a binding of the same name gives it to."""
+"""ClusterRole, its rules, and the group that a binding of the same name binds it to."""
 
 
 @dataclass(frozen=True)
 class Attributes:
-    """One request, as the authoriser sees it."""
+    """One request, as the authorizer gets it."""
 
     verb: str
     resource: str = ""
-    """With its subresource: `pods/eviction`."""
+    """Includes the subresource: `pods/eviction`."""
     group: str = ""
     namespace: str = ""
     name: str = ""
     path: str = ""
-    """Of a request that is about no resource."""
+    """The path of a non-resource request."""
 
 
 class Authorizer:
-    """RBAC over a store; a member of system:masters may do everything."""
+    """RBAC with the objects of a store. A member of system:masters may do everything."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def allows(self, user: User, asked: Attributes) -> bool:
+    def allows(self, user: User, attributes: Attributes) -> bool:
         if MASTERS in user.groups:
             return True
-        return any(_covers(rule, asked) for rule in self._rules(user, asked.namespace))
+        return any(_covers(rule, attributes) for rule in self._rules(user, attributes.namespace))
 
-    def check(self, user: User, asked: Attributes) -> None:
-        """Raises ApiError 403 with kube-apiserver's message when the user may not."""
-        if not self.allows(user, asked):
-            raise _refusal(user, asked)
+    def check(self, user: User, attributes: Attributes) -> None:
+        """Check that the request is allowed.
+
+        Raises ApiError (403, with kube-apiserver's message).
+        """
+        if not self.allows(user, attributes):
+            raise _refusal(user, attributes)
 
     def impersonated(self, user: User, name: str, groups: list[str]) -> User:
-        """The user that a caller acts as, by the Impersonate headers.
+        """The user that the Impersonate headers name.
 
-        Raises ApiError (403, the caller may not act as that user or a member of these groups).
+        Raises ApiError (403: the caller may not impersonate this user or one of these groups).
         """
         self.check(user, Attributes("impersonate", "users", name=name))
         for group in groups:
@@ -87,10 +90,11 @@ class Authorizer:
         return User(name, (*groups, "system:authenticated"))
 
     def check_grant(self, user: User, resource: Resource, obj: Obj) -> None:
-        """Refuse a role with rights, or a binding to a role, that the user does not hold, unless
-        they may escalate or bind.
+        """Prevent privilege escalation: the user must hold all rights of a written role or binding.
 
-        Raises ApiError (403 that lists the rights, 404 for a binding to a role that is missing).
+        The verb `escalate` on a role, or `bind` for a binding, also allows the write.
+
+        Raises ApiError (403 with a list of the missing rights, 404: a binding's role is missing).
         """
         namespace = obj["metadata"].get("namespace", "")
         name = obj["metadata"].get("name", "")
@@ -153,16 +157,16 @@ def _binds(binding: Obj, user: User) -> bool:
     return False
 
 
-def _covers(rule: Obj, asked: Attributes) -> bool:
-    if not _has(rule, "verbs", asked.verb):
+def _covers(rule: Obj, attributes: Attributes) -> bool:
+    if not _has(rule, "verbs", attributes.verb):
         return False
-    if asked.path:
-        return any(_path_covers(url, asked.path) for url in rule.get("nonResourceURLs") or ())
+    if attributes.path:
+        return any(_path_covers(url, attributes.path) for url in rule.get("nonResourceURLs") or ())
     names = rule.get("resourceNames")
     return (
-        _has(rule, "apiGroups", asked.group)
-        and _resource_covers(rule.get("resources") or (), asked.resource)
-        and (not names or asked.name in names)
+        _has(rule, "apiGroups", attributes.group)
+        and _resource_covers(rule.get("resources") or (), attributes.resource)
+        and (not names or attributes.name in names)
     )
 
 
@@ -171,9 +175,9 @@ def _has(rule: Obj, field: str, value: str) -> bool:
     return "*" in values or value in values
 
 
-def _resource_covers(resources: Iterable[str], asked: str) -> bool:
-    _, _, subresource = asked.partition("/")
-    either = {"*", asked} | ({f"*/{subresource}"} if subresource else set())
+def _resource_covers(resources: Iterable[str], resource: str) -> bool:
+    _, _, subresource = resource.partition("/")
+    either = {"*", resource} | ({f"*/{subresource}"} if subresource else set())
     return bool(either & set(resources))
 
 
@@ -182,7 +186,7 @@ def _path_covers(url: str, path: str) -> bool:
 
 
 def _atoms(rules: Iterable[Obj]) -> Iterator[Obj]:
-    """The rules taken apart: one verb of one resource of one group each."""
+    """Split the rules: each result has one verb, one resource and one group."""
     for rule in rules:
         for verb in rule.get("verbs") or ():
             for url in rule.get("nonResourceURLs") or ():
@@ -211,22 +215,26 @@ def _contains(rule: Obj, atom: Obj) -> bool:
     )
 
 
-def _refusal(user: User, asked: Attributes) -> ApiError:
-    if asked.path:
-        message = f'forbidden: User "{user.name}" cannot {asked.verb} path "{asked.path}"'
+def _refusal(user: User, attributes: Attributes) -> ApiError:
+    if attributes.path:
+        message = f'forbidden: User "{user.name}" cannot {attributes.verb} path "{attributes.path}"'
         return ApiError(403, "Forbidden", message, details={})
-    plural = asked.resource.partition("/")[0]
-    subject = f"{plural}.{asked.group}" if asked.group else plural
-    if asked.name:
-        subject += f' "{asked.name}"'
-    scope = f'in the namespace "{asked.namespace}"' if asked.namespace else "at the cluster scope"
-    message = (
-        f'{subject} is forbidden: User "{user.name}" cannot {asked.verb} resource'
-        f' "{asked.resource}" in API group "{asked.group}" {scope}'
+    plural = attributes.resource.partition("/")[0]
+    subject = f"{plural}.{attributes.group}" if attributes.group else plural
+    if attributes.name:
+        subject += f' "{attributes.name}"'
+    scope = (
+        f'in the namespace "{attributes.namespace}"'
+        if attributes.namespace
+        else "at the cluster scope"
     )
-    details = {"name": asked.name} if asked.name else {}
-    if asked.group:
-        details["group"] = asked.group
+    message = (
+        f'{subject} is forbidden: User "{user.name}" cannot {attributes.verb} resource'
+        f' "{attributes.resource}" in API group "{attributes.group}" {scope}'
+    )
+    details = {"name": attributes.name} if attributes.name else {}
+    if attributes.group:
+        details["group"] = attributes.group
     details["kind"] = plural
     return ApiError(403, "Forbidden", message, details=details)
 

@@ -1,5 +1,8 @@
-"""Reads and writes of objects, by the rules that hold for every client: names, versions,
-preconditions, grace, finalizers. Synchronous: one call is one transaction."""
+"""Reads and writes of objects, by the rules of the API.
+
+The rules: names, versions, preconditions, grace periods, finalizers. All methods are synchronous:
+one call is one transaction.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from kubesim import admission, errors, ownership
 from kubesim.resources import NAMESPACES, PODS, Obj, Resource
 from kubesim.store import Store, node_of
 
-_SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # as kube-apiserver's: no vowels, no words
+_SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # as in kube-apiserver: no vowels, so no words
 FINISHED = ("Succeeded", "Failed")
 
 
@@ -30,16 +33,16 @@ def seconds_of(stamp: str) -> float:
 
 @dataclass(frozen=True)
 class Write:
-    """Who writes, and how.
+    """The options of a write.
 
-    `manager` is the field manager; empty: the cluster's own parts, whose fields are not tracked.
+    `manager`: the field manager; empty for the cluster's controllers, whose fields are not tracked.
     """
 
     manager: str = ""
     dry_run: bool = False
     subresource: str = ""
     check: Callable[[Resource, Obj, Obj | None], None] | None = None
-    """Called with the new and the old object before anything is written; raises to refuse."""
+    """Called with the new and the old object before the write. It raises to refuse the write."""
 
 
 INTERNAL = Write()
@@ -58,28 +61,30 @@ class Deletion:
 
 @dataclass
 class Registry:
-    """The store under the rules of the API. `now`: wall clock in seconds since 1970."""
+    """The store with the rules of the API. `now`: wall clock in seconds since 1970."""
 
     store: Store
     now: Callable[[], float]
-    # Reproducible UIDs and suffixes; nothing secret is made of them.
+    # For reproducible UIDs and name suffixes; neither is secret.
     random: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311
 
     def stamp(self) -> str:
         return timestamp(self.now())
 
     def get(self, resource: Resource, namespace: str, name: str) -> Obj:
-        """Raises ApiError 404."""
+        """Return an object.
+
+        Raises ApiError (404).
+        """
         obj = self.store.get(resource, namespace, name)
         if obj is None:
             raise errors.not_found(resource, name)
         return obj
 
     def create(self, resource: Resource, namespace: str, body: Obj, write: Write = INTERNAL) -> Obj:
-        """Create an object from a body that is the caller's to give away.
+        """Create an object. `body` may be changed in place.
 
-        Raises ApiError (the name is taken, the namespace missing or terminating, the object
-        invalid).
+        Raises ApiError (the object exists or is invalid, the namespace is missing or terminating).
         """
         obj = {k: v for k, v in body.items() if k not in ("kind", "apiVersion")}
         metadata = obj["metadata"] = self._new_metadata(resource, namespace, obj)
@@ -94,7 +99,7 @@ class Registry:
             obj.pop("status", None)
         admission.set_defaults(resource, obj)
         admission.normalise(resource, obj)
-        self._refuse_faults(resource, obj, None)
+        self._validate(resource, obj, None)
         if write.check is not None:
             write.check(resource, obj, None)
         applied = metadata.pop("managedFields", None)
@@ -125,20 +130,20 @@ class Registry:
         return metadata
 
     def check_namespace(self, resource: Resource, namespace: str, name: str) -> None:
-        """Whether something may be created in a namespace.
+        """Check that objects may be created in a namespace.
 
-        Raises ApiError (404 it is missing, 403 it is terminating).
+        Raises ApiError (404: it is missing, 403: it is terminating).
         """
         space = self.get(NAMESPACES, "", namespace)
         if "deletionTimestamp" in space["metadata"]:
             raise errors.namespace_terminating(resource, name, namespace)
 
     def update(self, resource: Resource, old: Obj, body: Obj, write: Write = INTERNAL) -> Obj:
-        """Put `body` in the place of `old`, keeping what only the server may set.
+        """Replace `old` by `body`; keep the fields that only the server sets.
 
-        Nothing is written when nothing changes.
+        If nothing changes, nothing is written.
 
-        Raises ApiError (the version or UID that the body carries is another; the body is invalid).
+        Raises ApiError (the body has another version or UID, or is invalid).
         """
         was = old["metadata"]
         name = was["name"]
@@ -172,10 +177,10 @@ class Registry:
                 obj["status"] = old["status"]
         obj["metadata"] = _kept_metadata(was, dict(obj.get("metadata") or {}))
         if resource is PODS and "spec" in obj:
-            # Defaults and the binding survive a PUT that leaves them out.
+            # A PUT that omits the defaults and the nodeName does not remove them.
             obj["spec"] = {**old["spec"], **obj["spec"]}
         admission.normalise(resource, obj)
-        self._refuse_faults(resource, obj, old)
+        self._validate(resource, obj, old)
         if write.check is not None:
             write.check(resource, obj, old)
         if resource.generation and obj.get("spec") != old.get("spec"):
@@ -183,7 +188,7 @@ class Registry:
         return obj
 
     def _put(self, resource: Resource, new: Obj) -> Obj:
-        """Store, and remove when this took the last finalizer off a deleted object."""
+        """Store the object. If it is deleted and has no finalizer left, then remove it."""
         stored = self.store.put(resource, new)
         metadata = stored["metadata"]
         if (
@@ -203,10 +208,7 @@ class Registry:
     def apply(
         self, resource: Resource, namespace: str, name: str, body: Obj, write: Write, *, force: bool
     ) -> tuple[Obj, bool]:
-        """Server-side apply.
-
-        Returns:
-            The object, and whether it is new.
+        """Server-side apply. Return the object, and whether it is new.
 
         Raises ApiError (conflicts with other managers, and what `create` and `update` raise).
         """
@@ -220,15 +222,15 @@ class Registry:
             raise errors.bad_request("metadata.managedFields must be nil")
         if resource.has_status and write.subresource != "status":
             applied.pop("status", None)
-        who = self._manager(resource, write, operation="Apply")
+        manager = self._manager(resource, write, operation="Apply")
         live = self.store.get(resource, namespace, name)
         if live is None:
-            fresh = ownership.apply(None, applied, who, force=force)
+            fresh = ownership.apply(None, applied, manager, force=force)
             return self.create(resource, namespace, fresh, write), True
         version = metadata.get("resourceVersion")
         if version and version != live["metadata"]["resourceVersion"]:
             raise errors.modified(resource, name)
-        merged = ownership.apply(live, applied, who, force=force)
+        merged = ownership.apply(live, applied, manager, force=force)
         subresource = "status" if write.subresource == "status" else "apply"
         internal = Write("", write.dry_run, subresource, write.check)
         return self.update(resource, live, merged, internal), False
@@ -236,10 +238,7 @@ class Registry:
     def delete(
         self, resource: Resource, namespace: str, name: str, how: Deletion = Deletion()
     ) -> tuple[Obj, bool]:
-        """Delete an object, or begin to.
-
-        Returns:
-            The object's last state, and whether it is gone.
+        """Delete an object, or start its deletion. Return its state, and whether it is removed.
 
         Raises ApiError (404, or 409 for a precondition that does not hold).
         """
@@ -282,10 +281,10 @@ class Registry:
         return left, self.store.get(resource, *key) is None
 
     def _graceful(self, pod: Obj, how: Deletion) -> Obj | None:
-        """The pod with the deletion that is asked for; None: nothing to change.
+        """The pod with its deletion timestamp and grace period; None: they do not change.
 
-        The grace of a terminating pod is shortened, never lengthened, and counts from the first
-        request.
+        The grace period of a terminating pod is shortened, never lengthened. It counts from the
+        first request.
         """
         metadata = pod["metadata"]
         if "deletionTimestamp" not in metadata:
@@ -334,8 +333,8 @@ class Registry:
         )
 
     @staticmethod
-    def _refuse_faults(resource: Resource, obj: Obj, old: Obj | None) -> None:
-        causes = admission.faults(resource, obj, old)
+    def _validate(resource: Resource, obj: Obj, old: Obj | None) -> None:
+        causes = admission.validation_errors(resource, obj, old)
         if causes:
             raise errors.invalid(resource, obj["metadata"].get("name", ""), causes)
 
@@ -353,7 +352,7 @@ _SERVER_SET = (
 
 
 def _kept_metadata(was: Obj, metadata: Obj) -> Obj:
-    """The metadata of a write, with what only the server sets as it was."""
+    """The metadata of a write; the fields that only the server sets are unchanged."""
     kept = {key: was[key] for key in _SERVER_SET if key in was}
     free = {k: v for k, v in metadata.items() if k not in _SERVER_SET and v not in ({}, [], None)}
     if "managedFields" in was:
@@ -362,7 +361,7 @@ def _kept_metadata(was: Obj, metadata: Obj) -> Obj:
 
 
 def _same(new: Obj, old: Obj) -> bool:
-    """Whether nothing but the book-keeping of times differs."""
+    """Whether the objects are equal, except for the times in managedFields."""
     return {**new, "metadata": _comparable(new)} == {**old, "metadata": _comparable(old)}
 
 

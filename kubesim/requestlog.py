@@ -1,4 +1,4 @@
-"""What was asked of the API server: kept for assertions, benchmarks and the demo."""
+"""The requests to the API server, recorded for assertions, benchmarks and the demo."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 KEPT = 200_000
-"""Requests; the oldest go first."""
+"""Number of requests. The oldest are dropped first."""
 
 
 @dataclass
 class Exchange:
-    """One request and what became of it."""
+    """One request and its result."""
 
     method: str
     path: str
@@ -22,11 +22,11 @@ class Exchange:
     """Seconds since 1970, by the cluster's clock."""
     user: str = ""
     verb: str = ""
-    """Of the API: get, list, watch, create, update, patch, delete, deletecollection."""
+    """The API verb: get, list, watch, create, update, patch, delete, deletecollection."""
     resource: str = ""
-    """With its subresource: `pods/eviction`."""
+    """Includes the subresource: `pods/eviction`."""
     status: int = 0
-    """0: no answer was given (yet)."""
+    """0: no answer, or no answer yet."""
     sent_bytes: int = 0
     ended_at: float | None = None
 
@@ -43,7 +43,7 @@ class RequestLog:
     def find(
         self, method: str = "*", path: str = "", *, status: int | None = None
     ) -> list[Exchange]:
-        """The requests of a method whose path the regular expression finds."""
+        """The requests of a method (`*`: any) whose path matches a regular expression."""
         pattern = re.compile(path)
         return [
             entry
@@ -54,5 +54,5 @@ class RequestLog:
         ]
 
     def by_verb(self) -> Counter[str]:
-        """How often what was asked: `{"create pods/eviction": 110, "list pods": 2}`."""
+        """Requests by verb and resource: `{"create pods/eviction": 110, "list pods": 2}`."""
         return Counter(f"{entry.verb} {entry.resource}" for entry in self.entries if entry.verb)

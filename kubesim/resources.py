@@ -1,7 +1,7 @@
 """The kinds that the cluster serves, as one table.
 
-Generic behaviour follows from the columns; what a kind needs beyond them is in `defaults`,
-`validation` and the controllers.
+The columns define the generic behaviour. The behaviour of single kinds is in `admission` and the
+controllers.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ Json: TypeAlias = Any
 """Decoded JSON of any shape."""
 
 Obj = dict[str, Any]
-"""A Kubernetes object as decoded JSON. In the store it carries no kind and apiVersion and is never
-changed in place: a write puts another dict in its place."""
+"""A Kubernetes object as decoded JSON. In the store it has no kind and apiVersion. It is never
+changed in place: a write replaces it by another dict."""
 
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
@@ -173,24 +173,26 @@ GROUP_VERSIONS = tuple(dict.fromkeys((r.group, r.version) for r in TABLE if r.gr
 def find(kind: str) -> Resource:
     """The resource of a kind (`Pod`), plural (`pods`) or short name (`po`).
 
-    Raises LookupError (the cluster serves no such kind).
+    Raises LookupError (the kind is not served).
     """
     for resource in TABLE:
         if kind in (resource.kind, resource.plural, resource.qualified, *resource.short):
             return resource
-    message = f"Serve this kind first (kubesim/resources.py): {kind!r}"
+    message = f"Add this kind to kubesim/resources.py: {kind!r}"
     raise LookupError(message)
 
 
 def of(obj: Obj) -> Resource:
-    """The resource of an object that carries kind and apiVersion.
+    """The resource of an object with kind and apiVersion.
 
     Raises LookupError (as in `find`).
     """
     try:
         return BY_KIND[obj["apiVersion"], obj["kind"]]
     except KeyError:
-        message = f"Serve this kind first: {obj.get('apiVersion')} {obj.get('kind')}"
+        message = (
+            f"Add this kind to kubesim/resources.py: {obj.get('apiVersion')} {obj.get('kind')}"
+        )
         raise LookupError(message) from None
 
 

@@ -1,4 +1,4 @@
-"""Field validation: what `fieldValidation` makes of fields that a kind does not have.
+"""Field validation (`fieldValidation`): unknown fields and values of the wrong type.
 
 The kinds' fields are those of lightkube's models, which are generated from Kubernetes' OpenAPI.
 """
@@ -32,9 +32,9 @@ _GO_NAMES = {str: "string", bool: "bool", int: "number", float: "number", dict: 
 def check(resource: Resource, obj: Json, validation: str, warnings: list[str]) -> None:
     """Compare an object's fields with those of its kind.
 
-    `validation`: Strict refuses unknown fields, Ignore drops them silently, anything else warns.
+    `validation`: Strict refuses unknown fields, Ignore accepts them, other values add a warning.
 
-    Raises ApiError (400, for unknown fields under Strict and for a value of the wrong type).
+    Raises ApiError (400 for unknown fields under Strict and for a value of the wrong type).
     """
     model = _model(resource)
     if model is None:
@@ -52,12 +52,12 @@ def check(resource: Resource, obj: Json, validation: str, warnings: list[str]) -
 
 
 def check_eviction(body: Json, validation: str, warnings: list[str]) -> None:
-    """The same for the body of an eviction.
+    """Check the body of an eviction in the same way.
 
-    Raises ApiError (400, it is none, or has unknown fields under Strict).
+    Raises ApiError (400: it is not an Eviction, or has unknown fields under Strict).
     """
     if not isinstance(body, dict) or body.get("kind") != "Eviction":
-        raise errors.bad_request("the request body is no Eviction")
+        raise errors.bad_request("the request body is not an Eviction")
     unknown = [f'unknown field "{name}"' for name in body if name not in _EVICTION]
     _report(unknown, validation, warnings, "Eviction", "v1")
 
@@ -78,7 +78,7 @@ def _report(
 
 @functools.cache
 def _model(resource: Resource) -> type[msgspec.Struct] | None:
-    """The model class of a kind; None where lightkube has none."""
+    """The model class of a kind; None if lightkube has none."""
     group = resource.group.partition(".")[0] or "core"
     try:
         module = importlib.import_module(f"lightkube.models.{group}_{resource.version}")
@@ -95,7 +95,7 @@ def _fields(model: type[msgspec.Struct]) -> dict[str, typing.Any]:
 
 
 def _differences(expected: Json, value: Json, path: str) -> Iterator[tuple[str, str]]:
-    """Fields that are unknown (path, "") or of the wrong type (path, what they are)."""
+    """Yield unknown fields as (path, "") and fields of the wrong type as (path, found type)."""
     if value is None or path in _UNCHECKED:
         return
     origin: Json = typing.get_origin(expected)

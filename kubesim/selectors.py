@@ -1,4 +1,4 @@
-"""Label and field selectors: parsed once, then asked about objects."""
+"""Label and field selectors. Each is parsed once, then matched with objects."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _requirement(key: str, operator: str, values: tuple[str, ...]) -> LabelTest:
     wanted = frozenset(values)
     tests: dict[str, LabelTest] = {
         "In": lambda labels: labels.get(key) in wanted,
-        # As in Kubernetes, NotIn also takes objects that lack the label.
+        # As in Kubernetes, NotIn also matches objects without the label.
         "NotIn": lambda labels: labels.get(key) not in wanted,
         "Exists": lambda labels: key in labels,
         "DoesNotExist": lambda labels: key not in labels,
@@ -59,9 +59,9 @@ def _requirement(key: str, operator: str, values: tuple[str, ...]) -> LabelTest:
 
 
 def label_selector(text: str) -> LabelTest:
-    """A selector as in a query: `a=b,c!=d,e in (f,g),h,!i`. Empty takes all.
+    """A selector of a query: `a=b,c!=d,e in (f,g),h,!i`. An empty one matches all objects.
 
-    Raises ApiError (400, it cannot be read).
+    Raises ApiError (400: it is invalid).
     """
     tests = [_parse_label(part.strip(), text) for part in _COMMA.split(text) if part.strip()]
     return lambda labels: all(test(labels) for test in tests)
@@ -81,9 +81,9 @@ def _parse_label(part: str, text: str) -> LabelTest:
 
 
 def match_selector(selector: Mapping[str, Any] | None) -> LabelTest:
-    """A LabelSelector as in a spec (matchLabels, matchExpressions).
+    """A LabelSelector of a spec (matchLabels, matchExpressions).
 
-    None takes nothing, an empty one takes all: the rule of policy/v1 and apps/v1.
+    None matches no object, an empty one matches all: the rule of policy/v1 and apps/v1.
     """
     if selector is None:
         return lambda _labels: False
@@ -104,7 +104,7 @@ class FieldSelector:
     """A field selector of one resource: `spec.nodeName=a,status.phase!=Failed`."""
 
     def __init__(self, resource: Resource, text: str) -> None:
-        """Raises ApiError 400 for a field that the resource cannot be selected by."""
+        """Raises ApiError (400 for a field that this resource does not support)."""
         known = (*_COMMON_FIELDS, *_FIELDS.get(resource, ()))
         self.equals: dict[str, str] = {}
         self._differs: list[tuple[str, str]] = []
@@ -132,7 +132,7 @@ def _field(obj: Obj, path: str) -> str:
     value: Any = obj
     for part in path.split("."):
         value = value.get(part) if isinstance(value, dict) else None
-    if isinstance(value, dict):  # the one field `source` of events means its component
+    if isinstance(value, dict):  # `source` of events selects by its component
         value = value.get("component")
     if path == "spec.unschedulable":
         return "true" if value else "false"

@@ -1,4 +1,4 @@
-"""The simulated cluster behind HTTPS on loopback: in a thread for tests, in a loop as a process."""
+"""The simulated cluster over HTTPS on loopback, from a thread or from the running loop."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from kubesim.state import ClusterState
 
 HOST = "127.0.0.1"
 CALL_SECONDS = 60.0
-"""After this a call into the cluster's thread counts as stuck."""
+"""Time limit of a call into the cluster's thread."""
 
 KEEP_ALIVE_SECONDS = 180
-"""Idle connections are kept as long as kube-apiserver keeps them."""
+"""For idle connections, as in kube-apiserver."""
 
 T = TypeVar("T")
 
@@ -51,14 +51,14 @@ class _Protocol(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """A server that tells when it listens, leaves signals alone, and can go down and come back."""
+    """A server that sets an event when it listens, handles no signals, and can go down and up."""
 
     def __init__(self, config: uvicorn.Config, faults: Faults) -> None:
         super().__init__(config)
         self.listening = asyncio.Event()
         self.port = 0
-        self._comebacks: set[asyncio.Task[None]] = set()
-        faults.listen(self._go_down, self._come_back)
+        self._restarts: set[asyncio.Task[None]] = set()
+        faults.listen(self._go_down, self._go_up)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -79,12 +79,12 @@ class _Server(uvicorn.Server):
             server.close()
         self.cut()
 
-    def _come_back(self) -> None:
-        # The socket listens from here on; its connections wait for the server in the next step.
+    def _go_up(self) -> None:
+        # The socket listens from now on. Connections wait in its backlog until `_listen` runs.
         sock = socket.create_server((HOST, self.port), backlog=self.config.backlog)
         task = asyncio.get_running_loop().create_task(self._listen(sock))
-        self._comebacks.add(task)
-        task.add_done_callback(self._comebacks.discard)
+        self._restarts.add(task)
+        task.add_done_callback(self._restarts.discard)
 
     async def _listen(self, sock: socket.socket) -> None:
         server = await asyncio.get_running_loop().create_server(
@@ -101,9 +101,9 @@ class _Server(uvicorn.Server):
 async def https(
     cluster: SimulatedCluster, certificates: Certificates, port: int = 0
 ) -> AsyncIterator[str]:
-    """Serve a cluster in the running loop; yields the endpoint.
+    """Serve a cluster in the running loop; yield the endpoint.
 
-    Raises OSError (the port is taken).
+    Raises OSError (the port is in use).
     """
     config = uvicorn.Config(
         cluster.app,
@@ -127,7 +127,7 @@ async def https(
     await asyncio.wait([serving, listening], return_when=asyncio.FIRST_COMPLETED)
     if not server.listening.is_set():
         listening.cancel()
-        message = f"Free port {port} on {HOST}, or ask for port 0: the server could not listen"
+        message = f"Free port {port} on {HOST}, or use port 0: the server could not listen"
         raise OSError(message)
     try:
         yield f"https://{HOST}:{server.port}"
@@ -161,13 +161,13 @@ def kubeconfig(endpoint: str, ca_pem: str, token: str = ADMIN_TOKEN, *, user: st
 
 
 class ServedCluster(ClusterState):
-    """A simulated cluster behind HTTPS, in a thread of its own.
+    """A simulated cluster over HTTPS, in its own thread.
 
-    `with ServedCluster() as cluster:`; `cluster.endpoint`, `cluster.ca_pem` and
-    `cluster.kubeconfig()` are what a client needs. State is built and read by the same methods as
-    that of a `SimulatedCluster`, which is reached, in its own thread, by `run`.
+    In `with ServedCluster() as cluster:`, a client needs `cluster.endpoint`, `cluster.ca_pem` and
+    `cluster.kubeconfig()`. The methods that build and read the state are those of
+    `SimulatedCluster`. `run` calls a function with the `SimulatedCluster` in its thread.
 
-    Arguments are those of SimulatedCluster.
+    Arguments are those of `SimulatedCluster`, and the port.
     """
 
     def __init__(self, *, port: int = 0, **options: Any) -> None:  # noqa: ANN401 - passed through
@@ -221,7 +221,7 @@ class ServedCluster(ClusterState):
     ) -> None:
         """Wait until a condition on the state holds.
 
-        Raises TimeoutError (it did not within so many seconds).
+        Raises TimeoutError (it does not hold after `timeout` seconds).
         """
 
         async def wait() -> None:
@@ -234,7 +234,7 @@ class ServedCluster(ClusterState):
     def wait_up(self, *, timeout: float = CALL_SECONDS) -> None:
         """Wait until a server that a fault took down listens again.
 
-        Raises TimeoutError (it did not within so many seconds).
+        Raises TimeoutError (it does not listen after `timeout` seconds).
         """
 
         async def wait() -> None:
@@ -249,7 +249,7 @@ class ServedCluster(ClusterState):
 
     @property
     def faults(self) -> Faults:
-        """The faults; adding to them is safe from any thread, `down_for` goes through `run`."""
+        """The faults. `add` is safe from any thread; `down_for` must be called through `run`."""
         return self._running().faults
 
     @property
@@ -294,7 +294,7 @@ class ServedCluster(ClusterState):
     def _main(self) -> None:
         try:
             asyncio.run(self._serve())
-        except BaseException as failure:  # noqa: BLE001 - told to the thread that waits
+        except BaseException as failure:  # noqa: BLE001 - raised again by `__enter__`
             self._failure = failure
         finally:
             self._started.set()

@@ -1,5 +1,7 @@
-"""Building and reading the state of a cluster: the same words for one in this loop and for one that
-is served from a thread."""
+"""Methods that build and read the state of a cluster.
+
+They are the same for `SimulatedCluster` and `ServedCluster`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ ZONE = "eu-central-1a"
 
 
 def pod_spec(*, grace: int = 30, **spec: Json) -> Obj:
-    """A pod spec with one container; `spec` adds fields as they are called in Kubernetes."""
+    """A pod spec with one container; `spec` adds fields by their Kubernetes names."""
     return {
         "containers": [{"name": "app", "image": IMAGE}],
         "terminationGracePeriodSeconds": grace,
@@ -23,16 +25,16 @@ def pod_spec(*, grace: int = 30, **spec: Json) -> Obj:
 
 
 class ClusterState(ABC):
-    """What tests and scenarios do with a cluster behind its API's back.
+    """Direct access to the state of a cluster, without HTTP, for tests and scenarios.
 
-    Objects that are returned are snapshots with kind and apiVersion; they are not to be changed.
+    Returned objects are snapshots with kind and apiVersion. They must not be changed.
     """
 
     @abstractmethod
     def create(self, obj: Obj) -> Obj:
-        """Create an object with kind and apiVersion. A status that it carries is set too.
+        """Create an object with kind and apiVersion. If it has a status, set that too.
 
-        Raises ApiError (as the API would refuse it).
+        Raises ApiError (the API would refuse the object).
         """
 
     @abstractmethod
@@ -41,7 +43,7 @@ class ClusterState(ABC):
 
     @abstractmethod
     def list(self, kind: str, namespace: str = "") -> list[Obj]:
-        """The objects of a kind, of one namespace or of all, in order."""
+        """The objects of a kind in one namespace or in all, ordered by namespace and name."""
 
     @abstractmethod
     def set(self, obj: Obj) -> Obj:
@@ -109,10 +111,10 @@ class ClusterState(ABC):
         owner: Obj | None = None,
         **spec: Json,
     ) -> Obj:
-        """Add a pod; with a node it runs already, unless `phase` says Pending.
+        """Add a pod. With a node, it runs at once, unless `phase` is Pending.
 
-        `shutdown`: seconds that its process takes to end, or "never". `owner`: the object that
-        controls it (as `get` returns it). `spec` adds fields of the pod's spec.
+        `shutdown`: seconds that its process takes to end, or "never". `owner`: its controller (an
+        object that `get` returned). `spec` adds fields of the pod's spec.
         """
         notes = dict(annotations or {})
         if shutdown is not None:
@@ -203,8 +205,10 @@ def workload(
     grace: int = 30,
     **spec: Json,
 ) -> Obj:
-    """A workload of one container per pod, labelled `app=<name>` unless `labels` says otherwise;
-    `spec` adds fields of the pod's spec."""
+    """A workload with one container per pod.
+
+    `labels`: `app=<name>` by default. `spec` adds fields of the pod's spec.
+    """
     chosen = dict(labels or {"app": name})
     metadata: Obj = {"labels": chosen}
     if annotations:

@@ -1,6 +1,6 @@
-"""The objects, their versions and the history from which watches and later pages are served.
+"""The objects, their versions, and the history for watches and for later pages of a list.
 
-No I/O and no clock. Objects are replaced, never changed: whoever holds one holds a snapshot.
+No I/O and no clock. Objects are replaced, never changed: each object is a snapshot.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from kubesim import errors
 from kubesim.resources import PODS, Obj, Resource
 
 HISTORY = 20_000
-"""Changes kept per resource; an older resourceVersion is answered with 410, as after a compaction
-in etcd. Room for one storm of evictions (five changes a pod) several times over."""
+"""Changes kept per resource. An older resourceVersion is answered with 410, as after a compaction
+in etcd. It is enough for 4,000 evictions (five changes per pod)."""
 
 ChangeKind = Literal["ADDED", "MODIFIED", "DELETED"]
 
 
 class Change(NamedTuple):
-    """One write: the version it got, and the object after and before it.
+    """One write: its version, and the object after and before it.
 
     For a deletion `new` is the object's last state with the version of the deletion.
     """
@@ -109,7 +109,7 @@ class Store:
     def since(self, resource: Resource, version: int) -> list[Change]:
         """The changes after `version`.
 
-        Raises ApiError (410, the history does not reach back that far).
+        Raises ApiError (410: the history starts after `version`).
         """
         self._check_age(resource, version)
         found: list[Change] = []
@@ -121,9 +121,9 @@ class Store:
         return found
 
     def at(self, resource: Resource, version: int, current: Iterable[Obj]) -> list[Obj]:
-        """`current` objects of a resource as they were at `version`.
+        """The objects of a resource at `version`. `current`: the objects now.
 
-        This is what keeps the pages of one list consistent.
+        This keeps the pages of one list consistent.
 
         Raises ApiError (410, as in `since`).
         """
@@ -139,17 +139,16 @@ class Store:
         return [objects[key] for key in sorted(objects)]
 
     def compact(self) -> None:
-        """Forget all history: every earlier resourceVersion is now too old (410)."""
+        """Clear the history: every earlier resourceVersion is now too old (410)."""
         for changes in self._changes.values():
             changes.clear()
         self._compacted.clear()
         self._floor = self.version
 
     def subscribe(self, subscriber: Callable[[Change], None]) -> Callable[[], None]:
-        """Call `subscriber` with every change, inside the write; it must not write itself.
+        """Call `subscriber` with every change, inside the write; it must not write.
 
-        Returns:
-            The function that ends the subscription.
+        Return the function that ends the subscription.
         """
         self._subscribers.append(subscriber)
         return lambda: self._subscribers.remove(subscriber)

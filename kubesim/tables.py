@@ -14,7 +14,7 @@ _NAME = "Name"
 _AGE = "Age"
 
 
-def age(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A duration as kubectl writes it: 45s, 3m20s, 2h5m, 4d."""
     whole = max(0, int(seconds))
     if whole < 120:
@@ -44,7 +44,7 @@ def _pod_status(pod: Obj) -> str:
     return phase
 
 
-def _pod(pod: Obj, old: str) -> list[Any]:
+def _pod(pod: Obj, age: str) -> list[Any]:
     statuses = pod["status"].get("containerStatuses", ())
     ready = sum(1 for status in statuses if status.get("ready"))
     restarts = sum(status.get("restartCount", 0) for status in statuses)
@@ -53,7 +53,7 @@ def _pod(pod: Obj, old: str) -> list[Any]:
         f"{ready}/{total}",
         _pod_status(pod),
         restarts,
-        old,
+        age,
         pod["status"].get("podIP", "<none>"),
         pod["spec"].get("nodeName", "<none>"),
         "<none>",
@@ -61,7 +61,7 @@ def _pod(pod: Obj, old: str) -> list[Any]:
     ]
 
 
-def _node(node: Obj, old: str) -> list[Any]:
+def _node(node: Obj, age: str) -> list[Any]:
     status = "Ready" if is_ready(node) else "NotReady"
     if node["spec"].get("unschedulable"):
         status += ",SchedulingDisabled"
@@ -73,7 +73,7 @@ def _node(node: Obj, old: str) -> list[Any]:
     return [
         status,
         roles or "<none>",
-        old,
+        age,
         info.get("kubeletVersion", ""),
         addresses.get("InternalIP", "<none>"),
         addresses.get("ExternalIP", "<none>"),
@@ -83,38 +83,38 @@ def _node(node: Obj, old: str) -> list[Any]:
     ]
 
 
-def _budget(budget: Obj, old: str) -> list[Any]:
+def _budget(budget: Obj, age: str) -> list[Any]:
     spec = budget["spec"]
     return [
         str(spec.get("minAvailable", "N/A")),
         str(spec.get("maxUnavailable", "N/A")),
         budget["status"].get("disruptionsAllowed", 0),
-        old,
+        age,
     ]
 
 
-def _deployment(obj: Obj, old: str) -> list[Any]:
+def _deployment(obj: Obj, age: str) -> list[Any]:
     status = obj.get("status", {})
     return [
         f"{status.get('readyReplicas', 0)}/{obj['spec'].get('replicas', 1)}",
         status.get("updatedReplicas", 0),
         status.get("availableReplicas", 0),
-        old,
+        age,
     ]
 
 
-def _replica_set(obj: Obj, old: str) -> list[Any]:
+def _replica_set(obj: Obj, age: str) -> list[Any]:
     status = obj.get("status", {})
     replicas = obj["spec"].get("replicas", 1)
-    return [replicas, status.get("replicas", 0), status.get("readyReplicas", 0), old]
+    return [replicas, status.get("replicas", 0), status.get("readyReplicas", 0), age]
 
 
-def _stateful_set(obj: Obj, old: str) -> list[Any]:
+def _stateful_set(obj: Obj, age: str) -> list[Any]:
     ready = obj.get("status", {}).get("readyReplicas", 0)
-    return [f"{ready}/{obj['spec'].get('replicas', 1)}", old]
+    return [f"{ready}/{obj['spec'].get('replicas', 1)}", age]
 
 
-def _daemon_set(obj: Obj, old: str) -> list[Any]:
+def _daemon_set(obj: Obj, age: str) -> list[Any]:
     status = obj.get("status", {})
     names = (
         "desiredNumberScheduled",
@@ -125,13 +125,13 @@ def _daemon_set(obj: Obj, old: str) -> list[Any]:
     )
     selector = obj["spec"]["template"]["spec"].get("nodeSelector") or {}
     text = ",".join(f"{key}={value}" for key, value in selector.items()) or "<none>"
-    return [*(status.get(name, 0) for name in names), text, old]
+    return [*(status.get(name, 0) for name in names), text, age]
 
 
-def _event(event: Obj, old: str) -> list[Any]:
+def _event(event: Obj, age: str) -> list[Any]:
     about = event.get("involvedObject", {})
     return [
-        old,
+        age,
         event.get("type", ""),
         event.get("reason", ""),
         f"{about.get('kind', '').lower()}/{about.get('name', '')}",
@@ -139,25 +139,25 @@ def _event(event: Obj, old: str) -> list[Any]:
     ]
 
 
-def _namespace(namespace: Obj, old: str) -> list[Any]:
-    return [namespace.get("status", {}).get("phase", "Active"), old]
+def _namespace(namespace: Obj, age: str) -> list[Any]:
+    return [namespace.get("status", {}).get("phase", "Active"), age]
 
 
-def _data(obj: Obj, old: str) -> list[Any]:
-    return [len(obj.get("data") or {}) + len(obj.get("binaryData") or {}), old]
+def _data(obj: Obj, age: str) -> list[Any]:
+    return [len(obj.get("data") or {}) + len(obj.get("binaryData") or {}), age]
 
 
-def _secret(obj: Obj, old: str) -> list[Any]:
-    return [obj.get("type", "Opaque"), *_data(obj, old)]
+def _secret(obj: Obj, age: str) -> list[Any]:
+    return [obj.get("type", "Opaque"), *_data(obj, age)]
 
 
-def _binding(obj: Obj, old: str) -> list[Any]:
+def _binding(obj: Obj, age: str) -> list[Any]:
     role = obj.get("roleRef", {})
-    return [f"{role.get('kind')}/{role.get('name')}", old]
+    return [f"{role.get('kind')}/{role.get('name')}", age]
 
 
-def _plain(_obj: Obj, old: str) -> list[Any]:
-    return [old]
+def _plain(_obj: Obj, age: str) -> list[Any]:
+    return [age]
 
 
 _COLUMNS: dict[str, tuple[tuple[str, ...], Cells]] = {
@@ -192,15 +192,17 @@ _COLUMNS: dict[str, tuple[tuple[str, ...], Cells]] = {
 
 
 def table(resource: Resource, objects: list[Obj], metadata: Obj, now: float, include: str) -> Obj:
-    """A meta.k8s.io/v1 Table. `include`: Metadata (default), Object or None, what each row carries
-    beside its cells."""
+    """A meta.k8s.io/v1 Table.
+
+    `include`: the object in each row: Metadata (default), Object or None.
+    """
     columns, cells = _COLUMNS.get(resource.kind, ((_AGE,), _plain))
     named = columns if resource.kind == "Event" else (_NAME, *columns)
     rows = []
     for obj in objects:
         since = obj.get("lastTimestamp") or obj["metadata"].get("creationTimestamp")
-        old = age(now - seconds_of(since)) if since else "<unknown>"
-        values = cells(obj, old)
+        age = duration(now - seconds_of(since)) if since else "<unknown>"
+        values = cells(obj, age)
         if resource.kind != "Event":
             values = [obj["metadata"]["name"], *values]
         row: Obj = {"cells": values}

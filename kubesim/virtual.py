@@ -1,6 +1,7 @@
-"""Virtual time: an event loop whose clock jumps to the next timer instead of waiting for it, and an
-HTTP transport that calls an ASGI application in the same loop. A drain of ten minutes takes
-milliseconds, and takes the same course each time.
+"""Virtual time: an event loop whose clock jumps to the next timer, and an HTTP transport for it.
+
+The loop does not wait for timers. The transport calls an ASGI application in the same loop. A drain
+of ten minutes takes milliseconds, and each run has the same result.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ EPOCH = 1_795_000_000.0
 """Wall clock of a virtual loop at its start, in seconds since 1970 (2026-11-18T11:06:40Z)."""
 
 STUCK_SECONDS = 5.0
-"""Real seconds that a loop without a timer waits for a thread before it calls itself stuck."""
+"""Real seconds that a loop without a timer waits for a thread before it raises StuckError."""
 
 T = TypeVar("T")
 Scope = MutableMapping[str, Any]
@@ -29,18 +30,18 @@ AsgiApp = Callable[
 
 
 class StuckError(RuntimeError):
-    """Nothing is ready, no timer is set and no thread works: the coroutine would wait for ever."""
+    """Nothing is ready, no timer is set and no thread runs: the coroutine would wait forever."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Polls files without waiting and hands the wait to the loop's clock."""
+    """Polls files without waiting; the loop's clock jumps by the time to wait."""
 
     loop: VirtualLoop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is not None and timeout <= 0:
             return super().select(0)
-        if self.loop.threads:  # time stands still while a thread works
+        if self.loop.threads:  # the clock stops while a thread runs
             return super().select(STUCK_SECONDS)
         ready = super().select(0)
         if ready:
@@ -48,7 +49,9 @@ class _JumpingSelector(selectors.DefaultSelector):
         if timeout is None:
             ready = super().select(STUCK_SECONDS)
             if not ready:
-                message = "Nothing will ever happen again in this virtual loop: who is awaited?"
+                message = (
+                    "The virtual loop is stuck: nothing is ready, no timer is set, no thread runs"
+                )
                 raise StuckError(message)
             return ready
         self.loop.jump(timeout)
@@ -65,14 +68,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._elapsed = 0.0
         self._epoch = epoch
         super().__init__(selector)
-        # A jump lands on a timer but for the last bit of a float; this is what counts as landed.
+        # Tolerance: after a jump the clock may miss the timer by a rounding error.
         self._clock_resolution = 1e-9
 
     def time(self) -> float:
         return self._elapsed
 
     def wall_time(self) -> float:
-        """Seconds since 1970, as virtual as the rest."""
+        """Seconds since 1970, in virtual time."""
         return self._epoch + self._elapsed
 
     def jump(self, seconds: float) -> None:
@@ -91,8 +94,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return future
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109 - asyncio's own
-        """Join the executor's threads. asyncio gives them five minutes from Python 3.12 on, which
-        pass at once in virtual time: without a time-out the loop waits for them.
+        """Join the executor's threads, without a timeout.
+
+        From Python 3.12 on, asyncio's timeout is five minutes. They pass at once in virtual time.
         """
         await super().shutdown_default_executor()
 
@@ -109,8 +113,8 @@ def run_virtual(main: Coroutine[Any, Any, T], *, epoch: float = EPOCH) -> T:
 class InMemoryTransport(httpx2.AsyncBaseTransport):
     """Calls an ASGI application in the running loop; answers stream, so watches work.
 
-    The read time-out of a request holds in the loop's time. What the application finds in
-    `scope["extensions"]["sandbox.drop"]` cuts the connection, as the HTTPS server's does.
+    The read timeout of a request is measured in the loop's time. The application can call
+    `scope["extensions"]["sandbox.drop"]` to cut the connection, as with the HTTPS server.
     """
 
     def __init__(self, app: AsgiApp, *, refused: Callable[[], bool] = lambda: False) -> None:
@@ -135,7 +139,7 @@ class InMemoryTransport(httpx2.AsyncBaseTransport):
 
 
 class _Exchange(httpx2.AsyncByteStream):
-    """One request in flight, and the stream of its answer."""
+    """One open request, and the stream of its answer."""
 
     def __init__(self, request: httpx2.Request, body: bytes) -> None:
         self._request = request

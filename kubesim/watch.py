@@ -1,4 +1,4 @@
-"""Watches: the changes of one resource as a stream of events, seen through selectors."""
+"""Watches: the changes of one resource as a stream of events, filtered by selectors."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from kubesim.resources import Obj, Resource
 from kubesim.store import Change, Store
 
 BOOKMARK_SECONDS = 60.0
-"""Between two bookmarks of a quiet watch, about as in kube-apiserver."""
+"""Between two bookmarks of a watch without events, about as in kube-apiserver."""
 
 DEFAULT_TIMEOUT_SECONDS = 1_800.0
-"""A watch that names no time-out ends after this; kube-apiserver: 30 to 60 minutes."""
+"""Timeout of a watch without timeoutSeconds. kube-apiserver: 30 to 60 minutes."""
 
 Event = dict[str, Any]
 
 
-class WatchBroken(Exception):  # noqa: N818 - not an error of ours: it is what a test asked for
-    """The connection of this watch is to be cut now."""
+class WatchBroken(Exception):  # noqa: N818 - not an error: a test requested it
+    """The connection of this watch must be cut now."""
 
 
 class Watch:
-    """One client's watch, registered with the store from its creation on."""
+    """One client's watch. It is subscribed to the store from its creation on."""
 
     def __init__(
         self,
@@ -40,9 +40,9 @@ class Watch:
         render: Callable[[Obj], Obj],
         fault: BreakWatch | None = None,
     ) -> None:
-        """`since` None: begin with an ADDED event for each object that there is.
+        """`since` None: start with an ADDED event for each existing object.
 
-        Raises ApiError (410, the history does not reach back to `since`).
+        Raises ApiError (410: the history starts after `since`).
         """
         self._store = store
         self._resource = resource
@@ -65,14 +65,14 @@ class Watch:
         self._unsubscribe = store.subscribe(self._on_change)
 
     def break_now(self, how: BreakWatch) -> None:
-        """Break this watch, whatever it is doing."""
+        """Break this watch at once."""
         self._break = how
         self._wake.set()
 
     async def events(self) -> AsyncIterator[Event]:
-        """The events, until the time-out; bookmarks also right before it.
+        """Yield the events until the timeout, and a last bookmark at the timeout.
 
-        Raises WatchBroken (a fault asks for the connection to be cut).
+        Raises WatchBroken (a fault cuts the connection).
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + self._timeout
@@ -131,8 +131,10 @@ class Watch:
                 self._wake.set()
 
     def _take(self, change: Change) -> None:
-        """Queue what a change means to this watch: an object that leaves the selection is DELETED,
-        one that enters it is ADDED."""
+        """Queue the event for a change.
+
+        An object that no longer matches is DELETED. An object that matches from now on is ADDED.
+        """
         now = change.kind != "DELETED" and self._matches(change.new)
         before = change.old is not None and self._matches(change.old)
         if not now and not before:
@@ -160,7 +162,7 @@ def error_event(error: ApiError) -> Event:
 
 
 def _left(change: Change) -> Obj:
-    """The object as it was when it still matched, with the version of the change."""
+    """The last state of the object that matched, with the version of the change."""
     old = change.old or change.new
     version = change.new["metadata"]["resourceVersion"]
     return {**old, "metadata": {**old["metadata"], "resourceVersion": version}}

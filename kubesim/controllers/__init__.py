@@ -1,7 +1,7 @@
-"""The parts of a cluster that make things happen, each just as much as a drain needs.
+"""The controllers of a cluster, each with only what a drain needs.
 
-All are event handlers over the store: `sync` looks at one object and takes the next step. They wait
-by the event loop's timers only, so that they run in virtual time.
+All handle the changes of the store: `sync` reads one object and takes the next step. They wait only
+with timers of the event loop, so that they run in virtual time.
 """
 
 from kubesim.controllers.base import Controller

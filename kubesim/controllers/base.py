@@ -1,4 +1,4 @@
-"""What all controllers share: a queue of keys with timers."""
+"""The base of all controllers: a queue of keys with timers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Key = tuple[str, ...]
 
 
 class Controller(ABC):
-    """Turns changes into keys, and takes the next step for a key a little later.
+    """Queues a key for each change, and takes the next step for the key after `latency` seconds.
 
-    A key that is queued already is not queued twice: what happens at once is seen at once.
+    A queued key is not queued again: one step handles several changes.
     """
 
     name: ClassVar[str]
     latency: ClassVar[float] = 0.01
-    """Seconds from a change to the step, so that clients can get in between, as they do in life."""
+    """Seconds from a change to the step. Requests can come in between, as in a real cluster."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
@@ -31,7 +31,7 @@ class Controller(ABC):
 
     @abstractmethod
     def on_change(self, change: Change) -> None:
-        """Queue what a change concerns. Must not write."""
+        """Queue the keys that a change concerns. Must not write."""
 
     @abstractmethod
     def sync(self, key: Key) -> None:
@@ -49,7 +49,7 @@ class Controller(ABC):
         self._timers[key] = loop.call_at(due, self._run, key)
 
     def pause(self) -> None:
-        """Take no step until `resume`; what comes up meanwhile is kept."""
+        """Take no step until `resume`. Keys that are due before it are kept."""
         self.paused = True
 
     def resume(self) -> None:

@@ -1,4 +1,4 @@
-"""Budgets: how many pods may go now."""
+"""Budgets: how many pods may be evicted now."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kubesim.selectors import labels_of, match_selector
 from kubesim.store import Change
 
 DELETION_TIMEOUT = 120.0
-"""Seconds for which a pod counts as disrupted although its deletion was never seen."""
+"""Seconds for which an evicted pod counts as disrupted if its deletion is not observed."""
 
 
 class DisruptionController(Controller):
@@ -29,26 +29,28 @@ class DisruptionController(Controller):
                 self.enqueue((metadata["namespace"], metadata["name"]))
         elif change.resource is PODS:
             for budget in self.store.objects(BUDGETS, metadata["namespace"]):
-                takes = match_selector(budget["spec"].get("selector"))
-                if takes(labels_of(change.new)) or (change.old and takes(labels_of(change.old))):
+                matches = match_selector(budget["spec"].get("selector"))
+                if matches(labels_of(change.new)) or (
+                    change.old and matches(labels_of(change.old))
+                ):
                     self.enqueue((metadata["namespace"], budget["metadata"]["name"]))
 
     def sync(self, key: Key) -> None:
         budget = self.store.get(BUDGETS, *key)
         if budget is None:
             return
-        takes = match_selector(budget["spec"].get("selector"))
-        pods = [pod for pod in self.store.objects(PODS, key[0]) if takes(labels_of(pod))]
+        matches = match_selector(budget["spec"].get("selector"))
+        pods = [pod for pod in self.store.objects(PODS, key[0]) if matches(labels_of(pod))]
         disrupted = self._still_disrupted(budget, pods)
-        living = [pod for pod in pods if pod["status"].get("phase") not in FINISHED]
+        unfinished = [pod for pod in pods if pod["status"].get("phase") not in FINISHED]
         healthy = sum(
             1
-            for pod in living
+            for pod in unfinished
             if is_ready(pod)
             and "deletionTimestamp" not in pod["metadata"]
             and pod["metadata"]["name"] not in disrupted
         )
-        expected, desired = self._desired(budget["spec"], living)
+        expected, desired = self._desired(budget["spec"], unfinished)
         allowed = max(0, healthy - desired) if expected > 0 else 0
         self._write(budget, disrupted, allowed, (healthy, desired, expected))
 
@@ -73,7 +75,7 @@ class DisruptionController(Controller):
         self.registry.set_status(BUDGETS, budget, with_condition(status, condition))
 
     def _still_disrupted(self, budget: Obj, pods: list[Obj]) -> dict[str, str]:
-        """Pods whose eviction was granted and whose deletion is not seen yet."""
+        """Pods whose eviction was granted and whose deletion is not observed yet."""
         present = {
             pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]
         }
@@ -99,7 +101,7 @@ class DisruptionController(Controller):
         return expected, _share(least, expected)
 
     def _scale(self, pods: list[Obj]) -> int:
-        """The replicas that the controllers of these pods want; a bare pod counts as one."""
+        """The sum of the replicas of these pods' controllers; a pod without one counts as 1."""
         wanted: dict[str, int] = {}
         for pod in pods:
             owner = next(
@@ -119,7 +121,7 @@ class DisruptionController(Controller):
 
 
 def _share(value: int | str, of: int) -> int:
-    """A number, or a percentage rounded up."""
+    """A number as it is; a percentage of `of`, rounded up."""
     if isinstance(value, str) and value.endswith("%"):
         return math.ceil(int(value[:-1]) * of / 100)
     return int(value)

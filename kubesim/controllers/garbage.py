@@ -1,4 +1,4 @@
-"""Objects that go because another went: dependents of an owner, contents of a namespace."""
+"""Deletion of the dependents of a deleted owner and of the contents of a namespace."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ _Place = tuple[Resource, str, str]
 
 
 class GarbageCollector(Controller):
-    """Deletes objects whose owners are all gone (background), lets foreground deletions wait for
-    their dependents, and takes owners off what is orphaned on purpose."""
+    """Implements the propagation policies of DELETE.
+
+    Background: deletes objects whose owners are all deleted. Foreground: keeps the owner until its
+    dependents are deleted. Orphan: removes the owner references of the dependents.
+    """
 
     name = "garbage-collector"
 
@@ -60,19 +63,19 @@ class GarbageCollector(Controller):
             self._orphan(uid)
             self._unfinalize(owner[0], obj, "orphan")
         elif "foregroundDeletion" in finalizers:
-            self._collect(uid, whatever=True)
+            self._collect(uid, owned_too=True)
             if not self._dependents.get(uid):
                 self._unfinalize(owner[0], obj, "foregroundDeletion")
 
-    def _collect(self, uid: str, *, whatever: bool = False) -> None:
-        """Delete the dependents of an owner: those that have no other, or all."""
+    def _collect(self, uid: str, *, owned_too: bool = False) -> None:
+        """Delete the dependents of an owner; with `owned_too` also those with another owner."""
         for resource, namespace, name in sorted(
             self._dependents.get(uid, ()), key=lambda place: (place[0].kind, *place[1:])
         ):
             obj = self.store.get(resource, namespace, name)
             if obj is None:
                 self._dependents[uid].discard((resource, namespace, name))
-            elif "deletionTimestamp" not in obj["metadata"] and (whatever or not self._owned(obj)):
+            elif "deletionTimestamp" not in obj["metadata"] and (owned_too or not self._owned(obj)):
                 how = Deletion(uid=obj["metadata"]["uid"])
                 self.registry.delete(resource, namespace, name, how)
 
@@ -81,7 +84,7 @@ class GarbageCollector(Controller):
         for owner in obj["metadata"].get("ownerReferences", ()):
             resource = BY_KIND.get((owner["apiVersion"], owner["kind"]))
             if resource is None:
-                return True  # of a kind that is not served: not ours to judge
+                return True  # the kind is not served: the owner may exist
             namespace = obj["metadata"].get("namespace", "") if resource.namespaced else ""
             found = self.store.get(resource, namespace, owner["name"])
             if found is not None and found["metadata"]["uid"] == owner["uid"]:
@@ -103,7 +106,7 @@ class GarbageCollector(Controller):
 
 
 class NamespaceController(Controller):
-    """Empties a namespace that is being deleted, then removes it."""
+    """Deletes the contents of a terminating namespace, then the namespace."""
 
     name = "namespace"
     latency = 0.2

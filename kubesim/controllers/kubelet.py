@@ -1,13 +1,13 @@
 """The kubelets of all nodes: pods start, become ready, and end when they are deleted.
 
-Pods say how they behave by annotations:
+Annotations of a pod define its behaviour:
 
 - `sandbox/ready-seconds`: from running to ready (default 0.5), or `never`.
 - `sandbox/shutdown-seconds`: from the deletion to the end of its process (default 1), or `never`:
-  it has to be killed when its grace is over.
+  it is killed at the end of its grace period.
 - `sandbox/waiting`: the reason why its containers never start (`ImagePullBackOff`).
 
-A node with the annotation `sandbox/kubelet: "off"` has none: whoever made it plays its part.
+A node with the annotation `sandbox/kubelet: "off"` has no kubelet: a client sets its pods' status.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ KILLED = 137
 
 @dataclass
 class _Ending:
-    """A pod that is being stopped. Loop times."""
+    """A pod that is being stopped. Times are those of the event loop."""
 
     done_at: float
     """When its process ends by itself."""
     kill_at: float
-    """When its grace is over."""
+    """When its grace period ends."""
     grace: int
 
 
 class Kubelets(Controller):
-    """One for all nodes."""
+    """One controller for the kubelets of all nodes."""
 
     name = "kubelet"
 
@@ -75,7 +75,7 @@ class Kubelets(Controller):
         self.enqueue((pod["metadata"]["namespace"], pod["metadata"]["name"]))
 
     def stop_node(self, node: str) -> None:
-        """The machine dies: nothing on it changes any more."""
+        """Stop the machine of a node: its pods do not change any more."""
         self.stopped.add(node)
 
     def sync(self, key: Key) -> None:
@@ -99,7 +99,7 @@ class Kubelets(Controller):
         return (found["metadata"].get("annotations") or {}).get(KUBELET) != "off"
 
     def _register(self, name: str) -> None:
-        """What a kubelet tells about its node when it joins."""
+        """Set the status of a node, as its kubelet does when the node joins."""
         node = self.store.get(NODES, "", name)
         if node is None or not self._runs(name) or node["status"].get("conditions"):
             return
@@ -113,7 +113,7 @@ class Kubelets(Controller):
         now = asyncio.get_running_loop().time()
         since = self._running_since.setdefault(uid, now)
         if now < since + START_SECONDS:
-            self._again(pod, since + START_SECONDS - now)
+            self._requeue(pod, since + START_SECONDS - now)
             return
         reason = _annotation(pod, WAITING)
         if reason:
@@ -149,7 +149,7 @@ class Kubelets(Controller):
         wait = _seconds(pod, READY_SECONDS, DEFAULT_READY_SECONDS)
         left = self._running_since[uid] + wait - asyncio.get_running_loop().time()
         if left > 0:
-            self._again(pod, left)
+            self._requeue(pod, left)
             return
         del self._running_since[uid]
         self._set(pod, self._running(pod, ready=True))
@@ -164,7 +164,7 @@ class Kubelets(Controller):
         return f"10.244.{self._addresses // 256 % 256}.{self._addresses % 256}"
 
     def _end(self, pod: Obj) -> None:
-        """Stop the pod: by itself, or killed when the grace is over."""
+        """Stop the pod: its process ends by itself, or is killed at the end of the grace period."""
         metadata = pod["metadata"]
         if metadata["deletionGracePeriodSeconds"] == 0 and metadata.get("finalizers"):
             return
@@ -182,7 +182,7 @@ class Kubelets(Controller):
             ending.grace = grace
         end = min(ending.done_at, ending.kill_at)
         if now < end:
-            self._again(pod, end - now)
+            self._requeue(pod, end - now)
             return
         if pod["status"].get("phase") not in FINISHED:
             killed = ending.kill_at < ending.done_at
@@ -210,7 +210,7 @@ class Kubelets(Controller):
     def _set(self, pod: Obj, status: dict[str, Any]) -> Obj:
         return self.registry.set_status(PODS, pod, status)
 
-    def _again(self, pod: Obj, delay: float) -> None:
+    def _requeue(self, pod: Obj, delay: float) -> None:
         if delay < math.inf:
             self.enqueue((pod["metadata"]["namespace"], pod["metadata"]["name"]), delay)
 
@@ -253,7 +253,7 @@ def _internal_ip(node: Obj) -> str:
 
 
 def running_status(pod: Obj, status: Obj, stamp: str, *, ready: bool) -> Obj:
-    """The status of a pod that runs, on top of the one it has."""
+    """The status of a running pod. `status`: its current status."""
     status = {**status, "phase": "Running", "startTime": status.get("startTime", stamp)}
     if status.get("podIP"):
         status["podIPs"] = [{"ip": status["podIP"]}]

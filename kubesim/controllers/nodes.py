@@ -1,4 +1,4 @@
-"""What follows from a node's state: taints, and pods of a node that is gone."""
+"""The taint of a cordoned node, and the pods of a deleted node."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ORPHAN_QUARANTINE = 40.0
 
 
 class NodeController(Controller):
-    """Keeps the taint of an unschedulable node, as the node lifecycle controller does."""
+    """Sets and removes the taint of a cordoned node, as the node lifecycle controller does."""
 
     name = "node-lifecycle"
 
@@ -42,7 +42,7 @@ class NodeController(Controller):
 
 
 class PodGarbageCollector(Controller):
-    """Removes the pods of a node that no longer exists, and terminating pods that no node runs."""
+    """Removes the pods that are bound to a node that does not exist."""
 
     name = "pod-garbage-collector"
 

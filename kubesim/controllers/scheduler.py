@@ -12,11 +12,11 @@ from kubesim.selectors import labels_of, match_selector
 from kubesim.store import Change, controller_uid, node_of
 
 ENOUGH_NODES = 100
-"""Nodes that fit after which no more are looked at, as kube-scheduler samples a big cluster."""
+"""After so many nodes that fit, the search ends, as in kube-scheduler for large clusters."""
 
 
 def tolerates(tolerations: list[dict[str, Any]], taint: dict[str, Any]) -> bool:
-    """Whether one of the tolerations takes the taint."""
+    """Whether one of the tolerations matches the taint."""
     return any(
         (not t.get("key") or t["key"] == taint.get("key"))
         and (not t.get("effect") or t["effect"] == taint.get("effect"))
@@ -26,7 +26,7 @@ def tolerates(tolerations: list[dict[str, Any]], taint: dict[str, Any]) -> bool:
 
 
 def selects(spec: Obj, node: Obj) -> bool:
-    """Whether nodeSelector and required node affinity of a pod spec take a node."""
+    """Whether nodeSelector and required node affinity of a pod spec match a node."""
     labels = labels_of(node)
     if any(labels.get(k) != v for k, v in (spec.get("nodeSelector") or {}).items()):
         return False
@@ -38,7 +38,7 @@ def selects(spec: Obj, node: Obj) -> bool:
 
 
 def misfit(pod: Obj, node: Obj) -> str:
-    """Why a pod may not go to a node, in kube-scheduler's words; empty: it may."""
+    """Why a pod does not fit a node, in kube-scheduler's words; empty: it fits."""
     tolerations = pod["spec"].get("tolerations") or []
     spec = node["spec"]
     if spec.get("unschedulable") and not tolerates(
@@ -54,8 +54,11 @@ def misfit(pod: Obj, node: Obj) -> str:
 
 
 class Scheduler(Controller):
-    """Spreads pods: first over the nodes with the fewest of the same controller, then over the
-    emptiest ones."""
+    """Binds pods to nodes.
+
+    It chooses the node with the fewest pods of the same controller; of these, the one with the
+    fewest pods.
+    """
 
     name = "scheduler"
 
@@ -68,7 +71,7 @@ class Scheduler(Controller):
         if change.resource is PODS:
             if change.kind == "DELETED":
                 self._retry()
-            elif _wants_node(change.new):
+            elif _is_unbound(change.new):
                 self.enqueue(_key(change.new))
         elif change.resource is NODES and change.kind != "DELETED":
             self._retry()
@@ -80,17 +83,17 @@ class Scheduler(Controller):
     def sync(self, key: Key) -> None:
         self._unscheduled.discard(key)
         pod = self.store.get(PODS, *key)
-        if pod is None or not _wants_node(pod):
+        if pod is None or not _is_unbound(pod):
             return
         node, why = self._choose(pod)
         if node is None:
             self._unscheduled.add(key)
-            self._say_why(pod, why)
+            self._report_unschedulable(pod, why)
             return
         bound = {**pod, "spec": {**pod["spec"], "nodeName": node}}
         condition = {"type": "PodScheduled", "status": "True"}
         stamp = {"lastProbeTime": None, "lastTransitionTime": self.registry.stamp()}
-        # Binding is no change of the spec by a user: the generation stays.
+        # A binding does not change the generation: it is not a user's change of the spec.
         status = with_condition(pod["status"], {**condition, **stamp})
         self.store.put(PODS, {**bound, "status": status})
 
@@ -123,7 +126,7 @@ class Scheduler(Controller):
             counts[node_of(sibling)] = counts.get(node_of(sibling), 0) + 1
         return counts
 
-    def _say_why(self, pod: Obj, reasons: dict[str, int]) -> None:
+    def _report_unschedulable(self, pod: Obj, reasons: dict[str, int]) -> None:
         total = sum(1 for _ in self.store.objects(NODES))
         listed = ", ".join(f"{count} {why}" for why, count in sorted(reasons.items()))
         condition = {
@@ -144,7 +147,7 @@ def _key(pod: Obj) -> Key:
     return pod["metadata"]["namespace"], pod["metadata"]["name"]
 
 
-def _wants_node(pod: Obj) -> bool:
+def _is_unbound(pod: Obj) -> bool:
     return (
         not node_of(pod)
         and "deletionTimestamp" not in pod["metadata"]

@@ -1,4 +1,4 @@
-"""Deployments, ReplicaSets, StatefulSets and DaemonSets: pods that come back."""
+"""Deployments, ReplicaSets, StatefulSets and DaemonSets: they re-create deleted pods."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class _PodOwner(Controller):
             self.enqueue(key, REFUSED_RETRY_SECONDS)
 
     def reconcile(self, obj: Obj, pods: list[Obj]) -> None:
-        """Bring pods and status in line with the spec."""
+        """Create and delete pods to match the spec, and write the status."""
         raise NotImplementedError
 
     def new_pod(
@@ -112,7 +112,7 @@ class _PodOwner(Controller):
 
 
 class ReplicaSetController(_PodOwner):
-    """Keeps the number of pods."""
+    """Keeps the number of pods that the spec has."""
 
     name = "replicaset"
     resource = REPLICA_SETS
@@ -122,7 +122,7 @@ class ReplicaSetController(_PodOwner):
         wanted = obj["spec"].get("replicas", 1)
         for _ in range(wanted - len(active)):
             self.new_pod(obj)
-        # Unready pods go first, as in kube-controller-manager.
+        # Unready pods are removed first, as in kube-controller-manager.
         for pod in sorted(active, key=is_ready)[: max(0, len(active) - wanted)]:
             self.remove(pod)
         ready = sum(1 for pod in active if is_ready(pod))
@@ -138,7 +138,7 @@ class ReplicaSetController(_PodOwner):
 
 
 class DeploymentController(Controller):
-    """One ReplicaSet per template; a new one takes over as its pods become ready."""
+    """Keeps one ReplicaSet per template; scales the old ones to 0 when the new one is ready."""
 
     name = "deployment"
 
@@ -240,7 +240,7 @@ class DeploymentController(Controller):
         self.registry.set_status(DEPLOYMENTS, deployment, status)
 
     def _stamped(self, status: dict[str, Any], condition: dict[str, Any]) -> dict[str, Any]:
-        """The status with the condition; its times stay when it says nothing new."""
+        """The status with the condition; its times change only if the condition changes."""
         for found in status["conditions"]:
             if all(found.get(key) == value for key, value in condition.items()):
                 return status
@@ -255,7 +255,7 @@ def _deployment_condition(kind: str, holds: bool, reason: str, message: str) -> 
 
 
 class StatefulSetController(_PodOwner):
-    """Pods with fixed names; a name is used again only when its pod is really gone."""
+    """Pods with fixed names; a name is used again only after its pod is removed."""
 
     name = "statefulset"
     resource = STATEFUL_SETS

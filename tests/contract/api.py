@@ -1,4 +1,4 @@
-"""The Kubernetes API over plain HTTP: what the contract tests talk to."""
+"""The HTTP client of the contract tests for the Kubernetes API."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightkube import KubeConfig
 from lightkube.config import client_adapter
 
 DEADLINE = 30.0
-"""Seconds that anything may take; nothing waits that long when all is well."""
+"""Time limit in seconds of each wait; tests that pass do not reach it."""
 
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
@@ -31,7 +31,7 @@ _run = f"{time.time_ns() % 10**9:09d}"
 
 
 def unique(what: str) -> str:
-    """A name that nothing else on the cluster has."""
+    """A name that is unique on the cluster."""
     return f"contract-{what}-{_run}-{next(_numbers)}"
 
 
@@ -49,14 +49,14 @@ class Answer:
         return causes
 
     def ok(self) -> dict[str, Any]:
-        """The body of an answer that has to be a success."""
+        """Assert that the answer is a success; return its body."""
         assert self.status < 400, self.body
         return self.body
 
 
 @dataclass(frozen=True)
 class Api:
-    """A client of one user: the administrator, or whom they act as."""
+    """A client of one user: the administrator, or a user that the administrator impersonates."""
 
     client: httpx2.Client
     headers: dict[str, str] = field(default_factory=dict)
@@ -120,7 +120,7 @@ class Api:
             yield (json.loads(line) for line in stream.iter_lines() if line)
 
     def until(self, path: str, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-        """Watch one object until a condition holds; the object as it then is."""
+        """Watch one object until a condition holds; return the object."""
         collection, _, name = path.rpartition("/")
         found = self.get(path)
         if found.status == 200 and condition(found.body):
@@ -140,12 +140,12 @@ class Target:
     admin: Api
     kubeconfig: Path
     disruption_controller: bool
-    """Whether something counts budgets; else the tests set their status."""
+    """Whether it sets the status of budgets; otherwise the tests set it."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """A namespace of a test's own and a node whose kubelet is the test."""
+    """The namespace and the node of one test. The test sets the status of the node's pods."""
 
     target: Target
     name: str
@@ -204,7 +204,7 @@ class Space:
         return self.api.patch(f"{self.pods}/{name}/status", {"status": status}, STRATEGIC).ok()
 
     def finish(self, name: str) -> None:
-        """The end of a terminating pod, as its kubelet reports it."""
+        """End a terminating pod, as its kubelet would."""
         self.report(name, "succeeded")
         self.api.delete(f"{self.pods}/{name}", gracePeriodSeconds=0).ok()
 
@@ -220,7 +220,7 @@ class Space:
     def budget(
         self, name: str, app: str, *, healthy: int, desired: int, allowed: int, **spec: Any
     ) -> dict[str, Any]:
-        """A budget whose status has been counted: by its controller, else by the test."""
+        """Create a budget; its controller, or otherwise the test, sets the status."""
         path = f"{self.budgets}/{name}"
         selector = {"matchLabels": {"app": app}}
         budget = {

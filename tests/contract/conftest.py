@@ -1,10 +1,10 @@
 """One suite, three kinds of cluster.
 
-- simulated (always): once bare, as kube-apiserver alone, and once with its controllers;
-- `--cluster=real`: etcd and kube-apiserver (and kube-controller-manager, if it is there) from the
+- simulated (the default): once without controllers, like kube-apiserver alone, and once with them;
+- `--cluster=real`: etcd and kube-apiserver (and kube-controller-manager, if present) from the
   folder in KUBEBUILDER_ASSETS, on loopback;
-- `--kubeconfig FILE`: any cluster. The user needs to be its administrator; the tests make
-  namespaces, nodes and cluster roles named `contract-…` and remove them.
+- `--kubeconfig FILE`: any cluster. The user must be its administrator. The tests create and remove
+  namespaces, nodes and cluster roles named `contract-…`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _missing() -> list[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without the binaries of a real control plane: one line, instead of a skip for each test."""
+    """Without the binaries of a real control plane, print one line instead of many skips."""
     if config.getoption("--cluster", default="simulated") != "real" or not _missing():
         return
     ours = [item for item in items if Path(__file__).parent in item.path.parents]
@@ -104,7 +104,7 @@ def space(target: Target) -> Iterator[Space]:
     space = Space(target, unique("space"), unique("node"))
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space.name}}
     admin.post("/api/v1/namespaces", namespace).ok()
-    # Pods need it; where a controller makes it, it may have done so already.
+    # Pods need it. A controller of the cluster may have created it already.
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
     made = admin.post(f"/api/v1/namespaces/{space.name}/serviceaccounts", account)
     assert made.status in (201, 409), made.body
@@ -121,7 +121,7 @@ def space(target: Target) -> Iterator[Space]:
 
 
 def make_node(admin: Api, name: str) -> dict[str, object]:
-    """A node that no kubelet runs: the test plays it."""
+    """Create a node without a kubelet: the test sets the status of its pods."""
     node = {
         "apiVersion": "v1",
         "kind": "Node",
@@ -136,14 +136,14 @@ def make_node(admin: Api, name: str) -> dict[str, object]:
 
 
 @pytest.fixture
-def nobody(target: Target) -> Api:
+def unprivileged(target: Target) -> Api:
     """A user without any right."""
-    return target.admin.acting_as(unique("nobody"))
+    return target.admin.acting_as(unique("unprivileged"))
 
 
 @pytest.fixture
 def drainer(target: Target) -> Iterator[Api]:
-    """A user who may do what the spot handler does, and apply cluster roles."""
+    """A user with the rights of the spot handler, who may also apply cluster roles."""
     admin, name = target.admin, unique("drainer")
     role = {
         "apiVersion": f"{GROUP}/v1",

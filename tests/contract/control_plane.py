@@ -1,4 +1,4 @@
-"""etcd, kube-apiserver and, where it is there, kube-controller-manager as processes on loopback."""
+"""etcd, kube-apiserver and, if present, kube-controller-manager as processes on loopback."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ CONTROLLERS = ",".join(
 
 
 class ControlPlane:
-    """A real control plane from a folder of binaries as setup-envtest installs them.
+    """A real control plane from a folder of binaries, as setup-envtest installs them.
 
-    RBAC, a token file, TLS from our own authority. Without kube-controller-manager nothing counts
-    budgets or empties namespaces; there are never kubelets and no scheduler.
+    It uses RBAC, a token file and a certificate from its own CA. Without kube-controller-manager,
+    the status of budgets is not set and namespaces are not emptied. There are no kubelets and no
+    scheduler.
     """
 
     def __init__(self, assets: Path, folder: Path) -> None:
@@ -124,9 +125,9 @@ class ControlPlane:
                     if client.get(f"{endpoint}/readyz").status_code == 200:
                         return
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    server.wait(0.1)  # the pause between two looks ends early if it dies
+                    server.wait(0.1)  # ends early if the process ends
         log = (self._folder / "kube-apiserver.log").read_text()[-2000:]
-        message = f"Look at its log: kube-apiserver is not ready after {START_SECONDS} s\n{log}"
+        message = f"Read its log: kube-apiserver is not ready after {START_SECONDS} s\n{log}"
         raise RuntimeError(message)
 
     def _service_account_keys(self) -> Path:

@@ -1,4 +1,4 @@
-"""DELETE of pods: the arithmetic of grace, preconditions, finalizers."""
+"""DELETE of pods: grace periods, preconditions, finalizers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 from tests.contract.api import Space
 
 
-def begun(pod: dict[str, Any]) -> float:
-    """When the deletion was asked for: its end less its grace."""
+def first_deletion(pod: dict[str, Any]) -> float:
+    """The time of the first DELETE: the end of the deletion minus its grace period."""
     metadata = pod["metadata"]
     end = datetime.fromisoformat(metadata["deletionTimestamp"]).timestamp()
     return end - float(metadata["deletionGracePeriodSeconds"])
 
 
-def test_a_deletion_takes_the_pods_own_grace(space: Space) -> None:
+def test_the_grace_period_is_that_of_the_pod_by_default(space: Space) -> None:
     space.pod("a", grace=600)
 
     pod = space.api.delete(f"{space.pods}/a").ok()
@@ -27,7 +27,7 @@ def test_a_deletion_takes_the_pods_own_grace(space: Space) -> None:
     assert pod["metadata"]["generation"] == 2
 
 
-def test_a_deletion_past_a_budget(space: Space) -> None:
+def test_a_delete_does_not_check_the_budget(space: Space) -> None:
     uid = space.pod("b0", app="b")["metadata"]["uid"]
     space.budget("b", "b", healthy=1, desired=1, allowed=0)
 
@@ -36,7 +36,7 @@ def test_a_deletion_past_a_budget(space: Space) -> None:
     assert answer.ok()["metadata"]["deletionGracePeriodSeconds"] == 15
 
 
-def test_the_grace_of_a_terminating_pod_is_shortened_and_counts_from_the_first_deletion(
+def test_a_shortened_grace_period_counts_from_the_first_delete(
     space: Space,
 ) -> None:
     space.pod("a", grace=600)
@@ -45,11 +45,11 @@ def test_the_grace_of_a_terminating_pod_is_shortened_and_counts_from_the_first_d
     second = space.api.delete(f"{space.pods}/a", gracePeriodSeconds=300).ok()
 
     assert second["metadata"]["deletionGracePeriodSeconds"] == 300
-    assert begun(second) == begun(first)
+    assert first_deletion(second) == first_deletion(first)
     assert second["metadata"]["generation"] == 2
 
 
-def test_the_grace_of_a_terminating_pod_is_never_lengthened(space: Space) -> None:
+def test_a_delete_does_not_lengthen_the_grace_period(space: Space) -> None:
     space.pod("a", grace=600)
     space.api.delete(f"{space.pods}/a", gracePeriodSeconds=300).ok()
     before = space.api.get(f"{space.pods}/a").ok()["metadata"]
@@ -60,7 +60,7 @@ def test_the_grace_of_a_terminating_pod_is_never_lengthened(space: Space) -> Non
     assert space.api.get(f"{space.pods}/a").ok()["metadata"] == before
 
 
-def test_an_eviction_shortens_the_grace_too(space: Space) -> None:
+def test_an_eviction_also_shortens_the_grace_period(space: Space) -> None:
     space.pod("a", grace=600)
     space.api.delete(f"{space.pods}/a").ok()
 
@@ -71,7 +71,7 @@ def test_an_eviction_shortens_the_grace_too(space: Space) -> None:
 
 
 @pytest.mark.parametrize("terminating", [False, True])
-def test_grace_zero_removes_the_object_at_once(space: Space, terminating: bool) -> None:
+def test_a_grace_period_of_zero_removes_the_object_at_once(space: Space, terminating: bool) -> None:
     space.pod("a")
     if terminating:
         space.api.delete(f"{space.pods}/a").ok()
@@ -84,19 +84,19 @@ def test_grace_zero_removes_the_object_at_once(space: Space, terminating: bool) 
 
 
 @pytest.mark.parametrize(
-    ("precondition", "words"),
+    ("precondition", "text"),
     [({"uid": "x"}, "the UID in the precondition (x)"),
      ({"resourceVersion": "1"}, "the ResourceVersion in the precondition (1)")],
 )  # fmt: skip
-def test_a_precondition_that_does_not_hold(
-    space: Space, precondition: dict[str, str], words: str
+def test_a_failed_precondition_is_a_conflict(
+    space: Space, precondition: dict[str, str], text: str
 ) -> None:
     space.pod("a")
 
     answer = space.api.delete(f"{space.pods}/a", preconditions=precondition)
 
     assert (answer.status, answer.body["reason"]) == (409, "Conflict")
-    assert words in answer.body["message"]
+    assert text in answer.body["message"]
     assert answer.body["details"] == {"name": "a", "kind": "Pod"}
     assert space.api.get(f"{space.pods}/a").status == 200
 
@@ -119,7 +119,7 @@ def test_a_dry_run_deletes_nothing(space: Space) -> None:
     assert "deletionTimestamp" not in space.api.get(f"{space.pods}/a").ok()["metadata"]
 
 
-def test_a_pod_that_is_not_there(space: Space) -> None:
+def test_a_missing_pod(space: Space) -> None:
     answer = space.api.delete(f"{space.pods}/absent")
 
     assert (answer.status, answer.body["reason"]) == (404, "NotFound")

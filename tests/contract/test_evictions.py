@@ -1,4 +1,4 @@
-"""Evictions: what the API answers, and what it does to the pod and to its budget."""
+"""Evictions: the answers of the API, and their effects on the pod and its budget."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ OTHER_UID = "00000000-0000-0000-0000-000000000000"
 REFUSAL = "Cannot evict pod as it would violate the pod's disruption budget."
 
 
-def test_an_eviction_marks_the_pod_and_begins_its_deletion_with_the_grace_asked_for(
+def test_an_eviction_sets_the_condition_and_deletes_with_the_requested_grace_period(
     space: Space,
 ) -> None:
     uid = space.pod("a")["metadata"]["uid"]
@@ -28,7 +28,7 @@ def test_an_eviction_marks_the_pod_and_begins_its_deletion_with_the_grace_asked_
     assert condition["message"] == "Eviction API: evicting"
 
 
-def test_a_terminating_pod_is_evicted_once_more(space: Space) -> None:
+def test_an_eviction_of_a_terminating_pod_succeeds(space: Space) -> None:
     space.pod("a")
     assert space.evict("a").status == 201
     before = space.api.get(f"{space.pods}/a").ok()["metadata"]["deletionTimestamp"]
@@ -39,14 +39,14 @@ def test_a_terminating_pod_is_evicted_once_more(space: Space) -> None:
     assert after == before
 
 
-def test_a_pod_that_is_not_there(space: Space) -> None:
+def test_a_missing_pod(space: Space) -> None:
     answer = space.evict("absent")
 
     assert (answer.status, answer.body["reason"]) == (404, "NotFound")
     assert answer.body["message"] == 'pods "absent" not found'
 
 
-def test_another_pod_of_that_name_is_left_alone(space: Space) -> None:
+def test_a_pod_with_another_uid_is_not_evicted(space: Space) -> None:
     space.pod("a")
 
     answer = space.evict("a", deleteOptions={"preconditions": {"uid": OTHER_UID}})
@@ -58,7 +58,7 @@ def test_another_pod_of_that_name_is_left_alone(space: Space) -> None:
     assert all(c["type"] != "DisruptionTarget" for c in pod["status"]["conditions"])
 
 
-def test_the_body_has_to_name_the_pod_of_the_path(space: Space) -> None:
+def test_the_name_in_the_body_must_be_that_in_the_path(space: Space) -> None:
     space.pod("a")
 
     answer = space.evict("a", metadata={"name": "other", "namespace": space.name})
@@ -80,7 +80,7 @@ def test_a_dry_run_changes_nothing(space: Space) -> None:
     assert space.api.get(f"{space.budgets}/a").ok()["status"]["disruptionsAllowed"] == 1
 
 
-def test_an_exhausted_budget_refuses_and_says_how_many_pods_it_needs(space: Space) -> None:
+def test_an_exhausted_budget_refuses_with_the_number_of_pods_it_needs(space: Space) -> None:
     for name in ("b0", "b1"):
         space.pod(name, app="b")
     space.budget("b", "b", healthy=2, desired=2, allowed=0)
@@ -98,7 +98,7 @@ def test_an_exhausted_budget_refuses_and_says_how_many_pods_it_needs(space: Spac
     assert "retry-after" not in answer.headers
 
 
-def test_a_budget_that_is_not_counted_yet_refuses(space: Space) -> None:
+def test_a_budget_without_a_current_status_refuses(space: Space) -> None:
     space.pod("f0", app="f")
     selector = {"matchLabels": {"app": "f"}}
     budget = {
@@ -114,7 +114,7 @@ def test_a_budget_that_is_not_counted_yet_refuses(space: Space) -> None:
     assert answer.status == 429
     (cause,) = answer.causes
     assert cause["reason"] == "DisruptionBudget"
-    if not space.target.disruption_controller:  # else it may have been counted meanwhile
+    if not space.target.disruption_controller:  # else it may have set the status already
         message = "The disruption budget f is still being processed by the server."
         assert cause["message"] == message
         assert answer.headers["retry-after"] == "10"
@@ -141,7 +141,7 @@ def test_a_pending_pod_needs_no_budget(space: Space) -> None:
     assert space.evict("p0").status == 201
 
 
-def test_a_finished_pod_needs_no_budget_and_is_gone_at_once(space: Space) -> None:
+def test_a_finished_pod_needs_no_budget_and_is_removed_at_once(space: Space) -> None:
     space.pod("s0", app="s", state="succeeded")
     space.budget("s", "s", healthy=0, desired=1, allowed=0)
 
@@ -158,7 +158,7 @@ def test_a_terminating_pod_needs_no_budget(space: Space) -> None:
     assert space.evict("t0").status == 201
 
 
-def test_an_unready_pod_stays_while_its_budget_is_not_met(space: Space) -> None:
+def test_an_unready_pod_is_not_evicted_while_its_budget_is_not_met(space: Space) -> None:
     space.pod("d0", app="d", state="unready")
     space.budget("d", "d", healthy=0, desired=1, allowed=0)
 
@@ -169,7 +169,7 @@ def test_an_unready_pod_stays_while_its_budget_is_not_met(space: Space) -> None:
     assert answer.causes == [{"reason": "DisruptionBudget", "message": message}]
 
 
-def test_an_unready_pod_may_go_when_the_others_are_enough(space: Space) -> None:
+def test_an_unready_pod_is_evicted_if_enough_others_are_ready(space: Space) -> None:
     space.pod("e0", app="e", state="unready")
     space.pod("e1", app="e")
     space.budget("e", "e", healthy=1, desired=1, allowed=0)
@@ -178,7 +178,7 @@ def test_an_unready_pod_may_go_when_the_others_are_enough(space: Space) -> None:
     assert space.evict("e1").status == 429
 
 
-def test_an_unready_pod_may_go_where_the_budget_always_allows_it(space: Space) -> None:
+def test_an_unready_pod_is_evicted_with_the_policy_always_allow(space: Space) -> None:
     space.pod("g0", app="g", state="unready")
     space.budget(
         "g", "g", healthy=0, desired=1, allowed=0, unhealthyPodEvictionPolicy="AlwaysAllow"
@@ -187,7 +187,7 @@ def test_an_unready_pod_may_go_where_the_budget_always_allows_it(space: Space) -
     assert space.evict("g0").status == 201
 
 
-def test_evictions_at_once_never_take_more_than_the_budget_allows(space: Space) -> None:
+def test_concurrent_evictions_do_not_exceed_the_budget(space: Space) -> None:
     names = [f"h{number}" for number in range(6)]
     for name in names:
         space.pod(name, app="h")
@@ -199,7 +199,7 @@ def test_evictions_at_once_never_take_more_than_the_budget_allows(space: Space) 
     assert sorted(answer.status for answer in answers) == [201, 201, 429, 429, 429, 429]
 
 
-def test_nothing_is_evicted_from_a_namespace_that_is_being_deleted(space: Space) -> None:
+def test_no_pod_is_evicted_from_a_terminating_namespace(space: Space) -> None:
     space.pod("h0", finalizers=("contract.invalid/hold",))
     path = f"/api/v1/namespaces/{space.name}"
     space.api.delete(path).ok()
@@ -217,7 +217,7 @@ def test_nothing_is_evicted_from_a_namespace_that_is_being_deleted(space: Space)
     ]
 
 
-def test_a_namespace_that_is_not_there(space: Space) -> None:
+def test_a_missing_namespace(space: Space) -> None:
     path = f"/api/v1/namespaces/{unique('absent')}/pods/a/eviction"
     body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "a"}}
 
@@ -233,18 +233,18 @@ def test_an_unknown_field_is_accepted_with_a_warning(space: Space) -> None:
     assert answer.headers["warning"] == '299 - "unknown field \\"nonsense\\""'
 
 
-def test_the_old_version_of_the_body_is_accepted(space: Space) -> None:
+def test_an_eviction_of_policy_v1beta1_is_accepted(space: Space) -> None:
     space.pod("a")
 
     assert space.evict("a", apiVersion="policy/v1beta1").status == 201
 
 
-def test_without_the_right_to_evict(space: Space, nobody: Api) -> None:
+def test_without_the_right_to_evict(space: Space, unprivileged: Api) -> None:
     space.pod("a")
 
-    answer = space.evict("a", api=nobody)
+    answer = space.evict("a", api=unprivileged)
 
-    user = nobody.headers["Impersonate-User"]
+    user = unprivileged.headers["Impersonate-User"]
     assert (answer.status, answer.body["reason"]) == (403, "Forbidden")
     assert answer.body["message"] == (
         f'pods "a" is forbidden: User "{user}" cannot create resource "pods/eviction" in API group'
@@ -253,7 +253,7 @@ def test_without_the_right_to_evict(space: Space, nobody: Api) -> None:
     assert answer.body["details"] == {"name": "a", "kind": "pods"}
 
 
-def test_with_no_more_than_the_drainers_rights(space: Space, drainer: Api) -> None:
+def test_with_the_rights_of_the_drainer(space: Space, drainer: Api) -> None:
     space.pod("a")
 
     assert space.evict("a", api=drainer).status == 201

@@ -1,4 +1,4 @@
-"""What a person does with kubectl, with the real binary."""
+"""Commands of the real kubectl."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_get_shows_nodes_pods_and_budgets(space: Space) -> None:
     assert budget[2:5] == ["1", "N/A", "0"]
 
 
-def test_describe_node_tells_its_pods(space: Space) -> None:
+def test_describe_node_shows_its_pods(space: Space) -> None:
     space.pod("a")
 
     shown = kubectl(space, "describe", "node", space.node)
@@ -60,7 +60,7 @@ def test_cordon_and_uncordon(space: Space) -> None:
     assert "unschedulable" not in space.api.get(f"{NODES}/{space.node}").ok()["spec"]
 
 
-def test_drain_evicts_what_is_on_the_node(space: Space) -> None:
+def test_drain_evicts_the_pods_of_the_node(space: Space) -> None:
     space.pod("a", state="succeeded")
     space.pod("b", state="ready", grace=0)
 

@@ -1,4 +1,4 @@
-"""The examples of kubesim's README run and print what they say."""
+"""The examples of kubesim's README run and print the expected output."""
 
 from __future__ import annotations
 

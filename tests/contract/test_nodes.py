@@ -1,4 +1,4 @@
-"""Nodes: found, listed in pages, cordoned by a conditional patch."""
+"""Nodes: get, list in pages, cordon by a conditional patch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def three_nodes(target: Target) -> Iterator[list[str]]:
 
 
 def taints(node: dict[str, dict[str, list[dict[str, str]]]]) -> list[dict[str, str]]:
-    """The taints but those that the node's controller sets."""
+    """The taints, without those that the node controller sets."""
     found = node["spec"].get("taints", [])
     return [taint for taint in found if not taint["key"].startswith("node.kubernetes.io/")]
 
@@ -36,7 +36,7 @@ def test_a_node_by_name(space: Space) -> None:
     assert node["spec"]["providerID"] == f"aws:///eu-central-1a/i-{space.node}"
 
 
-def test_a_node_that_is_not_there(target: Target) -> None:
+def test_a_missing_node(target: Target) -> None:
     answer = target.admin.get(f"{NODES}/ip-10-9-9-9.absent.internal")
 
     assert (answer.status, answer.body["reason"]) == (404, "NotFound")
@@ -44,7 +44,9 @@ def test_a_node_that_is_not_there(target: Target) -> None:
     assert answer.body["details"] == {"name": "ip-10-9-9-9.absent.internal", "kind": "nodes"}
 
 
-def test_pages_show_one_version_and_every_node_once(target: Target, three_nodes: list[str]) -> None:
+def test_all_pages_have_one_version_and_each_node_once(
+    target: Target, three_nodes: list[str]
+) -> None:
     first = target.admin.get(f"{NODES}?limit=2").ok()
     late = unique("late")
     make_node(target.admin, late)
@@ -67,7 +69,7 @@ def test_pages_show_one_version_and_every_node_once(target: Target, three_nodes:
     assert late not in names
 
 
-def test_a_continue_token_that_is_none(target: Target) -> None:
+def test_an_invalid_continue_token(target: Target) -> None:
     answer = target.admin.get(f"{NODES}?limit=2&continue=nonsense")
 
     assert (answer.status, answer.body["reason"]) == (400, "BadRequest")
@@ -128,7 +130,7 @@ def test_a_merge_patch_replaces_all_taints(space: Space) -> None:
     assert taints(node) == [other]
 
 
-def test_a_json_patch_that_tests_first(space: Space) -> None:
+def test_a_json_patch_with_a_test_operation(space: Space) -> None:
     path = f"{NODES}/{space.node}"
     version = space.api.get(path).ok()["metadata"]["resourceVersion"]
     test = {"op": "test", "path": "/metadata/resourceVersion", "value": version}
@@ -148,7 +150,7 @@ def test_a_patch_that_changes_nothing_writes_nothing(space: Space) -> None:
     assert again["metadata"]["resourceVersion"] == before
 
 
-def test_an_effect_that_taints_do_not_have(space: Space) -> None:
+def test_an_unsupported_taint_effect(space: Space) -> None:
     patch = {"spec": {"taints": [{"key": "x", "effect": "Sometimes"}]}}
 
     answer = space.api.patch(f"{NODES}/{space.node}", patch)
@@ -158,16 +160,16 @@ def test_an_effect_that_taints_do_not_have(space: Space) -> None:
     assert {cause["field"] for cause in answer.causes} == {"metadata.taints[0].effect"}
 
 
-def test_a_node_that_is_not_there_cannot_be_patched(target: Target) -> None:
+def test_a_patch_of_a_missing_node(target: Target) -> None:
     answer = target.admin.patch(f"{NODES}/absent", {"spec": {"unschedulable": True}})
 
     assert (answer.status, answer.body["reason"]) == (404, "NotFound")
 
 
-def test_without_the_right_to_patch(space: Space, nobody: Api) -> None:
-    answer = nobody.patch(f"{NODES}/{space.node}", {"spec": {"unschedulable": True}})
+def test_without_the_right_to_patch(space: Space, unprivileged: Api) -> None:
+    answer = unprivileged.patch(f"{NODES}/{space.node}", {"spec": {"unschedulable": True}})
 
-    user = nobody.headers["Impersonate-User"]
+    user = unprivileged.headers["Impersonate-User"]
     assert (answer.status, answer.body["reason"]) == (403, "Forbidden")
     assert answer.body["message"] == (
         f'nodes "{space.node}" is forbidden: User "{user}" cannot patch resource "nodes" in API'
@@ -175,7 +177,7 @@ def test_without_the_right_to_patch(space: Space, nobody: Api) -> None:
     )
 
 
-def test_a_patch_of_a_kind_that_there_is_not(space: Space) -> None:
+def test_an_unknown_patch_type(space: Space) -> None:
     answer = space.api.patch(f"{NODES}/{space.node}", {}, "application/x-patch")
 
     assert (answer.status, answer.body["reason"]) == (415, "UnsupportedMediaType")

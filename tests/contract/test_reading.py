@@ -1,4 +1,4 @@
-"""Lists by selector, and watches from a list on."""
+"""Lists by selector, and watches from the version of a list."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_label_selectors(space: Space, selector: str, found: list[str]) -> None:
     assert names(answer.json()) == found
 
 
-def test_phases_can_be_left_out(space: Space) -> None:
+def test_a_phase_can_be_excluded(space: Space) -> None:
     space.pod("a")
     space.pod("b", state="succeeded")
 
@@ -66,17 +66,17 @@ def test_phases_can_be_left_out(space: Space) -> None:
     assert names(listed) == ["a"]
 
 
-def test_a_field_that_pods_cannot_be_selected_by(target: Target) -> None:
+def test_an_unsupported_field_selector(target: Target) -> None:
     answer = target.admin.get("/api/v1/pods?fieldSelector=spec.nothing%3Dx")
 
     assert (answer.status, answer.body["reason"]) == (400, "BadRequest")
     assert answer.body["message"] == "field label not supported: spec.nothing"
 
 
-def test_without_the_right_to_list(space: Space, nobody: Api) -> None:
-    answer = nobody.get(f"/api/v1/pods?fieldSelector=spec.nodeName%3D{space.node}")
+def test_without_the_right_to_list(space: Space, unprivileged: Api) -> None:
+    answer = unprivileged.get(f"/api/v1/pods?fieldSelector=spec.nodeName%3D{space.node}")
 
-    user = nobody.headers["Impersonate-User"]
+    user = unprivileged.headers["Impersonate-User"]
     assert answer.status == 403
     assert answer.body["details"] == {"kind": "pods"}
     assert answer.body["message"] == (
@@ -85,7 +85,7 @@ def test_without_the_right_to_list(space: Space, nobody: Api) -> None:
     )
 
 
-def test_a_watch_from_a_list_sees_a_pod_go(space: Space) -> None:
+def test_a_watch_from_a_list_shows_the_eviction_of_a_pod(space: Space) -> None:
     space.pod("a")
     selector = f"spec.nodeName={space.node}"
     version = space.api.get(f"/api/v1/pods?fieldSelector={selector}").ok()["metadata"]
@@ -117,7 +117,7 @@ def test_a_watch_from_a_list_sees_a_pod_go(space: Space) -> None:
     )
 
 
-def test_an_object_that_leaves_the_selection_is_deleted_to_the_watcher(space: Space) -> None:
+def test_an_object_that_no_longer_matches_is_sent_as_deleted(space: Space) -> None:
     space.pod("a")
     with space.api.watch(space.pods, labelSelector="app=a") as events:
         assert next(events)["type"] == "ADDED"
@@ -132,7 +132,7 @@ def test_an_object_that_leaves_the_selection_is_deleted_to_the_watcher(space: Sp
     assert gone["object"]["metadata"]["labels"] == {"app": "a"}
 
 
-def test_a_watch_without_a_version_begins_with_what_there_is(space: Space) -> None:
+def test_a_watch_without_a_version_starts_with_the_existing_objects(space: Space) -> None:
     space.pod("a")
     with space.api.watch(space.pods) as events:
         event = next(events)
@@ -140,7 +140,7 @@ def test_a_watch_without_a_version_begins_with_what_there_is(space: Space) -> No
     assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "a")
 
 
-def test_a_watch_from_a_version_that_is_gone_ends_with_an_error_event(space: Space) -> None:
+def test_a_watch_from_an_old_version_ends_with_an_error_event(space: Space) -> None:
     with space.api.watch(space.pods, resourceVersion="1") as events:
         event = next(events)
 
@@ -156,7 +156,7 @@ def test_the_server_ends_a_watch_at_its_time_out(space: Space) -> None:
     assert set(seen) <= {"BOOKMARK"}
 
 
-def test_what_the_policy_group_serves(target: Target) -> None:
+def test_the_resources_of_the_policy_group(target: Target) -> None:
     served = target.admin.get("/apis/policy/v1").ok()
 
     assert (served["kind"], served["groupVersion"]) == ("APIResourceList", "policy/v1")
@@ -165,7 +165,7 @@ def test_what_the_policy_group_serves(target: Target) -> None:
     assert verbs["poddisruptionbudgets/status"] == {"get", "patch", "update"}
 
 
-def test_evictions_are_announced_where_clients_look(target: Target) -> None:
+def test_discovery_lists_the_eviction_subresource(target: Target) -> None:
     served = target.admin.get("/api/v1").ok()
 
     eviction = next(r for r in served["resources"] if r["name"] == "pods/eviction")

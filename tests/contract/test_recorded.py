@@ -1,8 +1,8 @@
-"""The simulated cluster against what a real kube-apiserver 1.36 answered: tests/recorded, file by
-file. Each recorded situation is built, the recorded request is sent, the answers are compared.
+"""The simulated cluster compared with recorded answers of kube-apiserver 1.36 (tests/recorded).
 
-What is compared: status, headers kept, and the body. Of a Status the whole body; of an object all
-but names' UIDs, versions, times and what the recorder's own kubelet made up.
+For each file, the test builds the recorded situation, sends the recorded request and compares the
+status, the recorded headers and the body. A Status is compared as a whole. Other objects are
+compared without UIDs, versions, times and the values that the recorder's kubelet set.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from kubesim.virtual import run_virtual
 
 FOLDER = Path(__file__).parents[1] / "recorded" / "kubernetes-1.36"
 RECORDED = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
-# Answers of what the simulated cluster does not have: admission plugins, priority and fairness, two
-# thousand disrupted pods, a window of versions. Other tests use them as fixtures.
+# Answers that the simulated cluster does not give: admission plugins, priority and fairness, 2,000
+# disrupted pods, a window of old versions. Other tests use them as fixtures.
 NOT_SIMULATED = {
     "evict-denied-by-policy",
     "evict-disrupted-pods-full",
@@ -75,7 +75,7 @@ def pods(cluster: Cluster) -> None:
 
 
 def budget(name: str, app: str, least: int, healthy: int, **spec: Any) -> Setup:
-    """A budget as its controller has counted it."""
+    """A budget with the status that its controller sets."""
 
     def setup(cluster: Cluster) -> None:
         made = cluster.add_budget(name, {"app": app}, namespace="rec", minAvailable=least, **spec)
@@ -121,7 +121,7 @@ def deleted(*graces: int | None) -> Setup:
 
 
 def evicted(cluster: Cluster) -> None:
-    """Pod list-1 as its recorded eviction left it."""
+    """Pod list-1 after its recorded eviction."""
     pod = cluster.get("pods", "list-1", "rec")
     assert pod is not None
     condition = {
@@ -155,7 +155,7 @@ def aws_auth(cluster: Cluster) -> None:
     cluster.create({**body, "metadata": {"name": "aws-auth", "namespace": "kube-system"}})
 
 
-# What has to be there before the request; a name of another file: that request is sent first.
+# The setup before the request. The name of another file: its request is sent first.
 BEFORE: dict[str, tuple[Setup | str, ...]] = {
     "apply-conflict": ("apply-create",),
     "apply-dry-run": ("apply-create",),
@@ -193,8 +193,10 @@ BY_DEFAULT: dict[str, tuple[Setup | str, ...]] = {"evict": (pods,), "pod": (pods
 
 
 def current(cluster: Cluster, method: str, path: str, body: Json) -> Json:
-    """A recorded body with UIDs and versions of now in the place of the recorder's, where the
-    recorder took them from the object."""
+    """A recorded body with the UIDs and versions of the current objects.
+
+    They replace the recorder's where the recorder took them from the object.
+    """
     metadata = body.get("metadata", {})
     node = cluster.get("nodes", NODE)
     assert node is not None
@@ -241,7 +243,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
 def plain(body: Json) -> Any:
-    """A body without what is another one in every run."""
+    """A body without the values that differ in each run."""
     if body.get("kind") == "Status":
         return json.loads(UID.sub("UID", json.dumps(body)))
     body = json.loads(TIME.sub("TIME", json.dumps(body)))
@@ -274,7 +276,7 @@ def object_of(body: Json) -> Json:
 
 
 def metadata_of(body: Json) -> set[str]:
-    """Which fields of metadata there are; annotations are the recorder's."""
+    """The names of the metadata fields. Annotations are ignored: they are the recorder's."""
     return set(body.get("metadata", {})) - {"annotations", "managedFields"}
 
 
@@ -325,8 +327,8 @@ def assert_same_resources(body: Json, expected: Json) -> None:
     assert body["resources"] == expected["resources"]
 
 
-def seen(event: Json) -> Json:
-    """What a watcher learns from an event."""
+def compared(event: Json) -> Json:
+    """The values of an event that are compared."""
     pod = event["object"]
     conditions = {c["type"]: c["status"] for c in pod["status"]["conditions"]
                   if c["type"] != "PodScheduled"}  # fmt: skip
@@ -340,7 +342,7 @@ def seen(event: Json) -> Json:
     }
 
 
-def test_a_watch_sees_an_evicted_pod_go_as_it_did_on_the_real_cluster() -> None:
+def test_a_watch_of_an_eviction_has_the_events_of_the_real_cluster() -> None:
     async def events() -> list[Json]:
         async with SimulatedCluster() as cluster, cluster.client() as client:
             cluster.add_node(NODE)
@@ -363,4 +365,4 @@ def test_a_watch_sees_an_evicted_pod_go_as_it_did_on_the_real_cluster() -> None:
                 return [json.loads(line) async for line in stream.aiter_lines()]
 
     expected = RECORDED[STREAM]["response"]["stream"]
-    assert [seen(event) for event in run_virtual(events())] == [seen(event) for event in expected]
+    assert [compared(e) for e in run_virtual(events())] == [compared(e) for e in expected]

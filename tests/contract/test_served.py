@@ -1,4 +1,4 @@
-"""The simulated cluster over a real socket: TLS, faults as a client meets them, the process."""
+"""The simulated cluster over a real socket: TLS, faults, the process."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def client(served: ServedCluster) -> Iterator[httpx2.Client]:
         yield client
 
 
-def test_a_client_that_does_not_know_the_authority_refuses(served: ServedCluster) -> None:
+def test_a_client_without_the_ca_refuses_the_certificate(served: ServedCluster) -> None:
     context = ssl.create_default_context()
     with (
         httpx2.Client(verify=context, trust_env=False) as client,
@@ -70,7 +70,9 @@ def test_a_reset_is_a_broken_connection(served: ServedCluster, client: httpx2.Cl
     assert client.get(NODE).status_code == 200
 
 
-def test_a_dropped_answer_leaves_its_effect(served: ServedCluster, client: httpx2.Client) -> None:
+def test_a_request_with_a_dropped_answer_has_its_effect(
+    served: ServedCluster, client: httpx2.Client
+) -> None:
     served.faults.add("PATCH", "/nodes/n$", DropAnswer())
     headers = {"Content-Type": "application/merge-patch+json"}
 
@@ -89,7 +91,7 @@ def test_a_server_that_never_answers(served: ServedCluster, client: httpx2.Clien
     assert client.get(NODE).status_code == 200
 
 
-def test_a_server_that_is_down_refuses_until_it_is_up(
+def test_a_server_that_is_down_refuses_connections_until_it_is_up(
     served: ServedCluster, client: httpx2.Client
 ) -> None:
     served.faults.add("GET", "/nodes/n$", Down(0.2))
@@ -103,7 +105,7 @@ def test_a_server_that_is_down_refuses_until_it_is_up(
     assert client.get(NODE).status_code == 200
 
 
-def test_a_watch_streams(served: ServedCluster, client: httpx2.Client) -> None:
+def test_a_watch_streams_its_events(served: ServedCluster, client: httpx2.Client) -> None:
     path = "/api/v1/namespaces/default/configmaps"
     version = client.get(path).json()["metadata"]["resourceVersion"]
     query = {"watch": "1", "resourceVersion": version}
@@ -117,7 +119,7 @@ def test_a_watch_streams(served: ServedCluster, client: httpx2.Client) -> None:
     assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "streamed")
 
 
-def test_the_process_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
+def test_the_process_serves_until_sigterm(tmp_path: Path) -> None:
     kubeconfig, state = tmp_path / "kubeconfig", tmp_path / "state.json"
     objects = tmp_path / "objects.yaml"
     objects.write_text(OBJECTS)

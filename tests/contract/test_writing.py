@@ -1,4 +1,4 @@
-"""Objects written whole, by server-side apply, and events."""
+"""Writes: create, replace, server-side apply, events."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_missing_object(space: Space) -> None:
     assert answer.body["details"] == {"name": "aws-auth", "kind": "configmaps"}
 
 
-def test_nothing_is_created_in_a_namespace_that_is_not_there(target: Target) -> None:
+def test_no_object_is_created_in_a_missing_namespace(target: Target) -> None:
     name = unique("absent")
 
     answer = target.admin.post(f"/api/v1/namespaces/{name}/configmaps", config_map("a"))
@@ -105,7 +105,7 @@ def test_an_event_about_a_node(space: Space) -> None:
     space.api.delete(f"/api/v1/namespaces/default/events/{name}")
 
 
-def test_an_event_about_a_node_belongs_in_the_default_namespace(space: Space) -> None:
+def test_an_event_about_a_node_must_be_in_the_default_namespace(space: Space) -> None:
     event = {
         "apiVersion": "v1",
         "kind": "Event",
@@ -129,11 +129,11 @@ def test_apply_creates_and_then_changes_nothing(target: Target, role_name: str) 
     assert second.body["metadata"]["resourceVersion"] == version
 
 
-def test_apply_does_not_take_what_another_manager_owns(target: Target, role_name: str) -> None:
+def test_apply_does_not_take_a_field_of_another_manager(target: Target, role_name: str) -> None:
     path = f"{ROLES}/{role_name}"
     target.admin.apply(path, role(role_name, "get", "list")).ok()
 
-    answer = target.admin.apply(path, role(role_name, "get"), manager="someone-else")
+    answer = target.admin.apply(path, role(role_name, "get"), manager="other")
 
     assert (answer.status, answer.body["reason"]) == (409, "Conflict")
     assert answer.body["message"] == (
@@ -145,11 +145,11 @@ def test_apply_does_not_take_what_another_manager_owns(target: Target, role_name
     ]
 
 
-def test_apply_by_force_takes_it(target: Target, role_name: str) -> None:
+def test_apply_with_force_takes_the_field(target: Target, role_name: str) -> None:
     path = f"{ROLES}/{role_name}"
     target.admin.apply(path, role(role_name, "get", "list")).ok()
 
-    taken = target.admin.apply(path, role(role_name, "get"), "someone-else", "&force=true").ok()
+    taken = target.admin.apply(path, role(role_name, "get"), "other", "&force=true").ok()
 
     assert taken["rules"][0]["verbs"] == ["get"]
     assert target.admin.apply(path, role(role_name, "get", "list")).status == 409
@@ -166,7 +166,7 @@ def test_apply_as_a_dry_run_writes_nothing(target: Target, role_name: str) -> No
     assert target.admin.get(path).ok()["rules"][0]["verbs"] == ["get"]
 
 
-def test_apply_removes_what_is_no_longer_applied_and_has_no_other_owner(space: Space) -> None:
+def test_apply_removes_fields_that_no_manager_applies_any_more(space: Space) -> None:
     path = f"{space.config_maps}/a"
     space.api.apply(path, config_map("a", mine="1", shared="1")).ok()
     space.api.apply(path, config_map("a", theirs="1", shared="1"), manager="other").ok()
@@ -176,7 +176,7 @@ def test_apply_removes_what_is_no_longer_applied_and_has_no_other_owner(space: S
     assert left["data"] == {"theirs": "1", "shared": "1"}
 
 
-def test_apply_meets_fields_that_were_written_by_other_means(space: Space) -> None:
+def test_apply_of_fields_that_were_not_written_by_apply(space: Space) -> None:
     space.api.post(f"{space.config_maps}?fieldManager=editor", config_map("a", k="v")).ok()
 
     same = space.api.apply(f"{space.config_maps}/a", config_map("a", k="v"))
@@ -208,7 +208,7 @@ def test_apply_of_one_container_leaves_the_others(space: Space) -> None:
     space.api.delete(path)
 
 
-def test_apply_of_what_the_schema_refuses(space: Space) -> None:
+def test_apply_of_an_invalid_object(space: Space) -> None:
     template = {
         "metadata": {"labels": {"a": "c"}},
         "spec": {"containers": [{"name": "c", "image": "x"}]},
@@ -242,7 +242,7 @@ def test_a_field_that_the_kind_does_not_have(space: Space, validation: str, stat
     )
 
 
-def test_rights_that_one_does_not_hold_cannot_be_granted(drainer: Api, role_name: str) -> None:
+def test_a_user_cannot_grant_rights_that_they_do_not_hold(drainer: Api, role_name: str) -> None:
     path = f"{ROLES}/{role_name}"
 
     held = drainer.apply(path, role(role_name, "get", "list"))
@@ -254,10 +254,10 @@ def test_rights_that_one_does_not_hold_cannot_be_granted(drainer: Api, role_name
     assert '{APIGroups:[""], Resources:["nodes"], Verbs:["delete"]}' in more.body["message"]
 
 
-def test_without_the_right_to_apply(nobody: Api, role_name: str) -> None:
-    answer = nobody.apply(f"{ROLES}/{role_name}", role(role_name, "get"))
+def test_without_the_right_to_apply(unprivileged: Api, role_name: str) -> None:
+    answer = unprivileged.apply(f"{ROLES}/{role_name}", role(role_name, "get"))
 
-    user = nobody.headers["Impersonate-User"]
+    user = unprivileged.headers["Impersonate-User"]
     assert answer.status == 403
     assert answer.body["message"] == (
         f'clusterroles.{GROUP} "{role_name}" is forbidden: User "{user}" cannot patch resource'
@@ -266,7 +266,7 @@ def test_without_the_right_to_apply(nobody: Api, role_name: str) -> None:
     assert answer.body["details"] == {"name": role_name, "group": GROUP, "kind": "clusterroles"}
 
 
-def test_deleting_what_is_no_pod_answers_with_a_status(space: Space) -> None:
+def test_the_deletion_of_a_config_map_answers_with_a_status(space: Space) -> None:
     uid = space.api.post(space.config_maps, config_map("a")).ok()["metadata"]["uid"]
 
     gone = space.api.delete(f"{space.config_maps}/a").ok()
@@ -275,5 +275,5 @@ def test_deleting_what_is_no_pod_answers_with_a_status(space: Space) -> None:
     assert gone["details"] == {"name": "a", "kind": "configmaps", "uid": uid}
 
 
-def test_the_nodes_path_takes_no_object_of_another_kind(target: Target) -> None:
+def test_the_nodes_path_accepts_no_object_of_another_kind(target: Target) -> None:
     assert target.admin.post(NODES, config_map("a")).status == 400

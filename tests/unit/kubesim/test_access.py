@@ -1,4 +1,4 @@
-"""Who may do what: RBAC as the cluster holds it, tokens as others vouch for them."""
+"""Authorization by RBAC, and authentication by a TokenReview webhook."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def grant(
     ],
 )
 @virtual
-async def test_a_binding_reaches_its_subject_only(subject: dict[str, str], user: User) -> None:
+async def test_a_binding_applies_to_its_subject_only(subject: dict[str, str], user: User) -> None:
     async with SimulatedCluster() as cluster:
         grant(cluster, subject, resources=["nodes"], verbs=["list"])
 
@@ -77,7 +77,7 @@ async def test_what_a_rule_covers(rule: dict[str, list[str]], allowed: bool) -> 
 
 
 @virtual
-async def test_a_role_holds_in_its_namespace_only() -> None:
+async def test_a_role_applies_in_its_namespace_only() -> None:
     async with SimulatedCluster() as cluster:
         subject = {"kind": "User", "name": "u"}
         grant(cluster, subject, namespace="default", resources=["pods/*", "*"], verbs=["create"])
@@ -92,7 +92,7 @@ def test_masters_may_do_everything() -> None:
 
 
 @virtual
-async def test_without_a_token_one_sees_the_version_and_nothing_else() -> None:
+async def test_without_a_token_the_version_is_served_and_nodes_are_not() -> None:
     async with (
         SimulatedCluster() as cluster,
         httpx2.AsyncClient(transport=cluster.transport(), base_url="https://c.invalid") as client,
@@ -105,7 +105,7 @@ async def test_without_a_token_one_sees_the_version_and_nothing_else() -> None:
 
 
 @virtual
-async def test_only_who_may_impersonate_can() -> None:
+async def test_impersonation_needs_the_right_to_impersonate() -> None:
     tokens: dict[str, tuple[str, tuple[str, ...]]] = {"t": ("u", ())}
     async with SimulatedCluster(tokens=tokens) as cluster, cluster.client("t") as client:
         headers = {"Impersonate-User": "kubernetes-admin", "Impersonate-Group": "system:masters"}
@@ -117,15 +117,15 @@ async def test_only_who_may_impersonate_can() -> None:
 
 
 @pytest.fixture
-def reviewer(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The webhook: knows one token; returns the list of those it was asked about."""
-    asked: list[str] = []
+def reviewed_tokens(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The tokens that were sent to the webhook. It authenticates the token `good` only."""
+    reviewed: list[str] = []
     original: Callable[..., httpx2.AsyncClient] = httpx2.AsyncClient
 
     def answer(request: httpx2.Request) -> httpx2.Response:
         review = json.loads(request.content)
         token = review["spec"]["token"]
-        asked.append(token)
+        reviewed.append(token)
         user = {"username": "castai", "groups": ["castai:spot-handler"]}
         status = {"authenticated": True, "user": user} if token == "good" else {}
         if token == "broken":
@@ -137,11 +137,11 @@ def reviewer(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return original(**options)
 
     monkeypatch.setattr("kubesim.authentication.httpx2.AsyncClient", client)
-    return asked
+    return reviewed
 
 
 @virtual
-async def test_a_webhook_vouches_for_a_token(reviewer: list[str]) -> None:
+async def test_a_webhook_authenticates_a_token(reviewed_tokens: list[str]) -> None:
     review = EksTokenReview("https://emulator.invalid/review")
 
     first = await review.authenticate("good")
@@ -152,4 +152,4 @@ async def test_a_webhook_vouches_for_a_token(reviewer: list[str]) -> None:
     await review.authenticate("good")
 
     assert first == User("castai", ("castai:spot-handler", "system:authenticated"))
-    assert reviewer == ["good", "bad", "broken", "good"]
+    assert reviewed_tokens == ["good", "bad", "broken", "good"]

@@ -1,4 +1,4 @@
-"""Faults: each does to a client what its name says, and then all is as before."""
+"""Faults: the effect of each on a client, and that later requests succeed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NODE = "/api/v1/nodes/n"
 
 
 @virtual
-async def test_an_answer_as_often_as_asked_for() -> None:
+async def test_an_answer_is_given_so_many_times() -> None:
     async with SimulatedCluster() as cluster, cluster.client() as client:
         cluster.add_node("n")
         cluster.faults.add("GET", r"/nodes/", Answer(503, headers={"retry-after": "1"}), times=2)
@@ -51,7 +51,7 @@ async def test_a_delay_and_the_time_out_of_a_client() -> None:
 
 
 @virtual
-async def test_a_late_answer_tells_of_the_past() -> None:
+async def test_a_late_answer_is_out_of_date() -> None:
     async with SimulatedCluster() as cluster, cluster.client() as client:
         cluster.add_node("n")
         cluster.faults.add("GET", "/pods$", LateAnswer(3))
@@ -78,7 +78,7 @@ async def test_a_reset_comes_before_the_request_is_handled() -> None:
 
 
 @virtual
-async def test_a_dropped_answer_comes_after_it() -> None:
+async def test_a_dropped_answer_comes_after_the_request_is_handled() -> None:
     async with SimulatedCluster() as cluster, cluster.client() as client:
         cluster.add_node("n")
         cluster.add_pod("a", "n")
@@ -154,7 +154,7 @@ async def test_open_watches_break_on_demand() -> None:
 
 
 @virtual
-async def test_a_hook_changes_the_state_midway() -> None:
+async def test_a_hook_changes_the_state_before_the_request_is_handled() -> None:
     async with SimulatedCluster() as cluster, cluster.client() as client:
         cluster.add_node("n")
 
@@ -171,7 +171,7 @@ async def test_a_hook_changes_the_state_midway() -> None:
 
 
 @virtual
-async def test_the_first_requests_can_be_let_through() -> None:
+async def test_the_first_requests_can_be_skipped() -> None:
     async with SimulatedCluster() as cluster, cluster.client() as client:
         cluster.add_node("n")
         cluster.faults.add("*", "", Answer(500), skip=1)
@@ -182,7 +182,7 @@ async def test_the_first_requests_can_be_let_through() -> None:
 
 
 @virtual
-async def test_a_client_that_leaves_takes_its_watch_with_it() -> None:
+async def test_a_watch_ends_when_its_client_disconnects() -> None:
     async with SimulatedCluster() as cluster, cluster.client() as client:
         cluster.add_node("n")
         events = watch(client, "/api/v1/nodes")
@@ -196,7 +196,7 @@ async def test_a_client_that_leaves_takes_its_watch_with_it() -> None:
 
 
 @virtual
-async def test_a_version_that_is_gone() -> None:
+async def test_a_version_that_is_too_old() -> None:
     async with SimulatedCluster() as cluster, cluster.client() as client:
         for name in ("a", "b", "c"):
             cluster.add_node(name)

@@ -31,33 +31,33 @@ def running(cluster: SimulatedCluster, **labels: str) -> list[dict[str, Any]]:
 
 
 @virtual
-async def test_a_pod_that_ignores_its_end_is_killed_after_its_grace() -> None:
+async def test_a_pod_that_does_not_stop_is_killed_after_its_grace_period() -> None:
     async with SimulatedCluster() as cluster, cluster.client() as client:
         cluster.add_node("n")
-        cluster.add_pod("stubborn", "n", grace=600, shutdown="never")
+        cluster.add_pod("hung", "n", grace=600, shutdown="never")
 
-        assert (await evict(client, "stubborn")).status_code == 201
-        await cluster.until(lambda: cluster.get("pods", "stubborn", "default") is None)
+        assert (await evict(client, "hung")).status_code == 201
+        await cluster.until(lambda: cluster.get("pods", "hung", "default") is None)
 
         assert clock() == pytest.approx(600, abs=1)
 
 
 @virtual
-async def test_a_shortened_grace_is_honoured() -> None:
+async def test_a_pod_is_killed_after_a_shortened_grace_period() -> None:
     async with SimulatedCluster() as cluster, cluster.client() as client:
         cluster.add_node("n")
-        cluster.add_pod("stubborn", "n", grace=600, shutdown="never")
-        await evict(client, "stubborn")
+        cluster.add_pod("hung", "n", grace=600, shutdown="never")
+        await evict(client, "hung")
         await asyncio.sleep(10)
 
-        cluster.delete("pods", "stubborn", "default", grace=5)
-        await cluster.until(lambda: cluster.get("pods", "stubborn", "default") is None)
+        cluster.delete("pods", "hung", "default", grace=5)
+        await cluster.until(lambda: cluster.get("pods", "hung", "default") is None)
 
         assert clock() == pytest.approx(15, abs=1)
 
 
 @virtual
-async def test_a_shortened_grace_counts_from_the_first_deletion_and_ends_in_no_past() -> None:
+async def test_a_shortened_grace_period_does_not_end_in_the_past() -> None:
     async with SimulatedCluster() as cluster:
         cluster.add_node("n")
         cluster.add_pod("a", "n", grace=600, shutdown="never")
@@ -75,16 +75,16 @@ async def test_a_shortened_grace_counts_from_the_first_deletion_and_ends_in_no_p
 
 
 @virtual
-async def test_an_evicted_pod_of_a_deployment_comes_back_on_another_node() -> None:
+async def test_an_evicted_pod_of_a_deployment_is_re_created_on_another_node() -> None:
     async with SimulatedCluster() as cluster, cluster.client() as client:
         cluster.add_node("n1")
         cluster.add_node("n2")
         cluster.add_deployment("web", 2)
         await cluster.until(lambda: len(running(cluster, app="web")) == 2)
-        victim = cluster.pods_on("n1")[0]["metadata"]["name"]
+        evicted = cluster.pods_on("n1")[0]["metadata"]["name"]
         cluster.set({**(cluster.get("nodes", "n1") or {}), "spec": {"unschedulable": True}})
 
-        await evict(client, victim)
+        await evict(client, evicted)
         await cluster.until(lambda: not cluster.pods_on("n1"))
         await cluster.until(lambda: len(running(cluster, app="web")) == 2)
 
@@ -94,7 +94,7 @@ async def test_an_evicted_pod_of_a_deployment_comes_back_on_another_node() -> No
 
 
 @virtual
-async def test_a_stateful_pod_keeps_its_name_and_is_another_pod() -> None:
+async def test_a_pod_of_a_stateful_set_is_re_created_with_its_name() -> None:
     async with SimulatedCluster() as cluster, cluster.client() as client:
         cluster.add_node("n")
         cluster.add_statefulset("db", 2)
@@ -110,7 +110,7 @@ async def test_a_stateful_pod_keeps_its_name_and_is_another_pod() -> None:
 
 
 @virtual
-async def test_a_daemon_runs_once_on_each_node_cordoned_or_not() -> None:
+async def test_a_daemon_set_has_one_pod_on_each_node_cordoned_or_not() -> None:
     async with SimulatedCluster() as cluster:
         cluster.add_node("n1")
         cluster.add_node("n2", unschedulable=True)
@@ -125,12 +125,12 @@ async def test_a_daemon_runs_once_on_each_node_cordoned_or_not() -> None:
 
 
 @virtual
-async def test_a_pod_that_fits_no_node_says_why_and_waits() -> None:
+async def test_a_pod_that_fits_no_node_is_unschedulable_until_one_fits() -> None:
     async with SimulatedCluster() as cluster:
         cluster.add_node("n", taints=[{"key": "k", "value": "v", "effect": "NoSchedule"}])
-        cluster.add_pod("picky")
+        cluster.add_pod("unscheduled")
         await asyncio.sleep(1)
-        condition = (cluster.get("pods", "picky", "default") or {})["status"]["conditions"][0]
+        condition = (cluster.get("pods", "unscheduled", "default") or {})["status"]["conditions"][0]
         assert (condition["status"], condition["reason"]) == ("False", "Unschedulable")
         assert "1 node(s) had untolerated taint {k: v}" in condition["message"]
 
@@ -154,7 +154,7 @@ async def test_a_pod_whose_image_is_missing_never_runs() -> None:
 
 
 @virtual
-async def test_a_node_that_goes_takes_its_pods_after_a_while() -> None:
+async def test_the_pods_of_a_deleted_node_are_removed_after_a_while() -> None:
     async with SimulatedCluster() as cluster:
         cluster.add_node("n")
         cluster.add_pod("a", "n")
@@ -166,7 +166,7 @@ async def test_a_node_that_goes_takes_its_pods_after_a_while() -> None:
 
 
 @virtual
-async def test_a_machine_that_dies_ends_no_pod() -> None:
+async def test_the_pods_of_a_stopped_machine_do_not_end() -> None:
     async with SimulatedCluster() as cluster, cluster.client() as client:
         cluster.add_node("n")
         cluster.add_pod("a", "n")
@@ -179,7 +179,7 @@ async def test_a_machine_that_dies_ends_no_pod() -> None:
 
 
 @virtual
-async def test_what_a_deployment_owns_goes_with_it() -> None:
+async def test_the_pods_of_a_deleted_deployment_are_deleted() -> None:
     async with SimulatedCluster() as cluster:
         cluster.add_node("n")
         cluster.add_deployment("web", 3)
@@ -192,7 +192,7 @@ async def test_what_a_deployment_owns_goes_with_it() -> None:
 
 
 @virtual
-async def test_a_namespace_is_emptied_before_it_goes() -> None:
+async def test_a_namespace_is_emptied_before_it_is_removed() -> None:
     async with SimulatedCluster() as cluster:
         cluster.add_node("n")
         cluster.add_namespace("mine")
@@ -206,7 +206,7 @@ async def test_a_namespace_is_emptied_before_it_goes() -> None:
 
 
 @virtual
-async def test_a_budget_follows_its_pods() -> None:
+async def test_the_status_of_a_budget_changes_with_its_pods() -> None:
     async with SimulatedCluster() as cluster, cluster.client() as client:
         cluster.add_node("n")
         for name in ("a", "b", "c"):
@@ -229,7 +229,7 @@ async def test_a_budget_follows_its_pods() -> None:
 
 
 @virtual
-async def test_a_disruption_that_did_not_happen_is_given_back_after_a_while() -> None:
+async def test_a_disruption_without_a_deletion_expires() -> None:
     async with SimulatedCluster() as cluster, cluster.client() as client:
         cluster.add_node("n")
         for name in ("a", "b"):
@@ -251,7 +251,9 @@ async def test_a_disruption_that_did_not_happen_is_given_back_after_a_while() ->
     [({"minAvailable": "50%"}, 3), ({"maxUnavailable": 1}, 4), ({"maxUnavailable": "30%"}, 3)],
 )
 @virtual
-async def test_shares_of_what_the_controllers_want(spec: dict[str, Any], desired: int) -> None:
+async def test_percentages_count_the_replicas_of_the_controllers(
+    spec: dict[str, Any], desired: int
+) -> None:
     async with SimulatedCluster() as cluster:
         cluster.add_node("n")
         cluster.add_deployment("web", 5)
@@ -266,7 +268,7 @@ async def test_shares_of_what_the_controllers_want(spec: dict[str, Any], desired
 
 
 @virtual
-async def test_a_new_template_takes_over() -> None:
+async def test_a_new_template_replaces_the_pods() -> None:
     async with SimulatedCluster() as cluster:
         cluster.add_node("n")
         deployment = cluster.add_deployment("web", 2)
@@ -284,7 +286,7 @@ async def test_a_new_template_takes_over() -> None:
 
 
 @virtual
-async def test_bookmarks_come_to_a_quiet_watch() -> None:
+async def test_a_watch_without_events_gets_bookmarks() -> None:
     async with SimulatedCluster() as cluster, cluster.client() as client:
         query = {"timeoutSeconds": "150", "allowWatchBookmarks": "true"}
 

@@ -21,7 +21,7 @@ OBJECTS = st.recursive(
 
 
 @given(OBJECTS, OBJECTS)
-def test_a_merge_patch_twice_is_once_and_changes_nothing_in_place(target: Any, body: Any) -> None:
+def test_a_merge_patch_is_idempotent_and_changes_nothing_in_place(target: Any, body: Any) -> None:
     before = deepcopy(target)
 
     once = patch.merge(target, body)
@@ -117,7 +117,7 @@ def test_json_patch(operations: Any, result: Any) -> None:
         {"op": "add"},
     ],
 )
-def test_a_json_patch_that_does_not_fit(operations: Any) -> None:
+def test_an_invalid_json_patch(operations: Any) -> None:
     with pytest.raises(ApiError):
         patch.json_patch({"a": 1}, operations)
 
@@ -129,26 +129,26 @@ def manager(name: str) -> ownership.Manager:
     return ownership.Manager(name, "Apply", "v1", frozenset(), "2026-11-21T03:21:15Z")
 
 
-def applied(live: Any, who: str, data: dict[str, str], *, force: bool = True) -> Any:
+def applied(live: Any, name: str, data: dict[str, str], *, force: bool = True) -> Any:
     body = {"metadata": {"name": "x"}, **({"data": data} if data else {})}
-    return ownership.apply(live, body, manager(who), force=force)
+    return ownership.apply(live, body, manager(name), force=force)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["m1", "m2"]), DATA), min_size=1, max_size=6))
-def test_an_object_holds_what_is_still_applied(
+def test_an_object_has_the_fields_that_are_still_applied(
     history: list[tuple[str, dict[str, str]]],
 ) -> None:
     live: Any = None
     values: dict[str, str] = {}
     owners: dict[str, set[str]] = {}
-    for who, data in history:
-        live = applied(live, who, data)
+    for name, data in history:
+        live = applied(live, name, data)
 
         for key in set(owners) - set(data):
-            owners[key].discard(who)
+            owners[key].discard(name)
         for key, value in data.items():
             others = owners.get(key, set()) if values.get(key) == value else set()
-            owners[key] = others | {who}
+            owners[key] = others | {name}
         values = {key: data.get(key, values.get(key, "")) for key in owners if owners[key]}
         assert live.get("data", {}) == values
 

@@ -1,4 +1,4 @@
-"""Virtual time, and requests that stream through it."""
+"""Virtual time, and HTTP requests in it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def test_timers_run_in_the_order_of_their_times() -> None:
 
 
 @virtual
-async def test_time_stands_still_while_a_thread_works() -> None:
+async def test_the_clock_stops_while_a_thread_runs() -> None:
     loop = asyncio.get_running_loop()
     released = asyncio.Event()
     later = loop.call_later(1_000, released.set)
@@ -46,13 +46,13 @@ async def test_time_stands_still_while_a_thread_works() -> None:
     later.cancel()
 
 
-def test_a_loop_that_waits_for_nothing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stuck_loop_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(virtual_time, "STUCK_SECONDS", 0.0)
 
     async def main() -> None:
         await asyncio.Event().wait()
 
-    with pytest.raises(StuckError, match="who is awaited"):
+    with pytest.raises(StuckError, match="loop is stuck"):
         run_virtual(main())
 
 
@@ -62,7 +62,7 @@ async def _slow(_scope: object, _receive: object, _send: object) -> None:
 
 
 @virtual
-async def test_a_read_time_out_holds_in_virtual_time() -> None:
+async def test_a_read_timeout_is_measured_in_virtual_time() -> None:
     async with httpx2.AsyncClient(transport=InMemoryTransport(_slow), timeout=10) as client:
         with pytest.raises(httpx2.ReadTimeout):
             await client.get("https://cluster.invalid/")

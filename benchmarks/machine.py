@@ -1,4 +1,4 @@
-"""On what was measured: a figure without its machine is none."""
+"""Facts about the machine and the software that were measured."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACKAGES = ("boto3", "botocore", "httpx2", "msgspec", "aws-lambda-powertools")
 
 
 def facts() -> dict[str, str]:
-    """Name → value, for a table."""
+    """Return name → value, for a table."""
     memory = psutil.virtual_memory().total / 2**30
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
-import psutil  # type: ignore[import-untyped] # its stubs are a package of their own
+import psutil  # type: ignore[import-untyped] # its stubs are a separate package
 
 PACKAGES = ("boto3", "botocore", "httpx2", "msgspec", "aws-lambda-powertools")
 

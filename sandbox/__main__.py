@@ -79,7 +79,7 @@ def deploy(
         cdk = Cdk(aws.Aws(state), state.path)
         cdk.synth({"castai:clusters": state.cluster, **settings})
         cdk.bootstrap()
-        # The simulated pods run nothing: if the agent is deployed, its reports come from here.
+        # The pods of a deployed agent run nothing here, so the sandbox sends its reports.
         with kubernetes.administrator(state) as client, reporting(client):
             console.print(cdk.deploy().strip())
 

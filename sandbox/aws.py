@@ -148,7 +148,7 @@ class Aws:
         return str(self._control("POST", "events", event)["id"])
 
     def token_review_url(self, cluster: str) -> str:
-        """Return the URL where an API server has the cluster's EKS tokens reviewed."""
+        """Return the URL of the TokenReview webhook for the cluster's EKS tokens."""
         return str(self._control("GET", f"clusters/{cluster}")["token_review_url"])
 
     def place_cluster(self, cluster: str, endpoint: str, certificate_authority: str) -> None:

@@ -143,7 +143,7 @@ def _ready(client: Client) -> None:
 
 
 def down(folder: Path, *, keep_logs: bool = False) -> list[str]:
-    """End the processes of the folder's sandbox and remove the folder. Returns their names."""
+    """End the sandbox's processes and remove its folder. Returns the ended processes' names."""
     state = State.load(folder)
     ended = []
     if state is not None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
-import psutil  # type: ignore[import-untyped] # its stubs are a package of their own
+import psutil  # type: ignore[import-untyped] # its stubs are a separate package
 
 from sandbox import wait
 from sandbox.errors import SandboxError

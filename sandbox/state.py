@@ -48,7 +48,7 @@ class Node(msgspec.Struct, frozen=True):
 
 
 class Kubernetes(msgspec.Struct, frozen=True):
-    """The cluster behind the EKS cluster of the emulator."""
+    """The cluster that the emulator's EKS cluster points to."""
 
     kubeconfig: str
     """Path of an administrator's kubeconfig."""

@@ -29,7 +29,7 @@ def drained(result: Mapping[str, Any], timeline: Timeline) -> None:
         raise DemoError("The demo failed: " + "; ".join(faults))
 
 
-def rights(who: str, answers: Mapping[str, bool], *, allowed: Collection[str]) -> None:
+def rights(subject: str, answers: Mapping[str, bool], *, allowed: Collection[str]) -> None:
     """Compare a subject's permissions with those that it must have."""
     wrong = [
         f"may {'' if may else 'not '}{act}"
@@ -37,7 +37,7 @@ def rights(who: str, answers: Mapping[str, bool], *, allowed: Collection[str]) -
         if may is not (act in allowed)
     ]
     if wrong:
-        raise DemoError(f"{who} {', '.join(wrong)}")
+        raise DemoError(f"{subject} {', '.join(wrong)}")
 
 
 def same(before: Collection[Thing], after: Collection[Thing]) -> None:

@@ -13,7 +13,7 @@ PREFIX = "eks:access-policy"
 
 
 def install() -> None:
-    """Return policy and scope as the group, where the emulator returns a group for RBAC."""
+    """Patch the emulator: the group is the policy with its scope, instead of one for RBAC."""
     eks = guard.module("ministack.services.eks")
     guard.function(eks, "_access_policy_group", "cluster_name", "principal_arn", "policy_arn")
     guard.function(eks, "_authenticate_token_review", "cluster_name", "account_id", "region")

@@ -1,7 +1,8 @@
 """`python -m benchmarks`: measure, print the goals and write docs/benchmarks.md.
 
---quick: one small round of everything, to see that it runs. --kubeconfig FILE --node NAME: the
-first three on a cluster that exists, in a namespace of their own, cleaned up after.
+--quick: one small round of each benchmark, as a smoke test. --kubeconfig FILE --node NAME: full
+node, cluster size and storm on an existing cluster, in a separate namespace that is removed at the
+end.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ DOCUMENT = ROOT / "docs" / "benchmarks.md"
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything."""
+    """The size of each benchmark."""
 
     pods: int
     rounds: int
@@ -36,6 +37,7 @@ class Scale:
     big_on_node: int
     samples: int
     crowd: int
+    """Pods on the node when memory is measured."""
 
 
 FULL = Scale(
@@ -61,7 +63,7 @@ QUICK = Scale(
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Run the benchmarks, print the goals and write the document."""
     options = _options()
     scale = QUICK if options.quick else FULL
     with tempfile.TemporaryDirectory(prefix="castai-benchmarks-") as folder:
@@ -82,23 +84,28 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small and once: a smoke test")
-    parser.add_argument("--output", type=Path, help="default: docs/benchmarks.md, or the terminal")
-    parser.add_argument("--kubeconfig", type=Path, help="a cluster that exists")
+    parser.add_argument("--quick", action="store_true", help="small sizes, one round: a smoke test")
     parser.add_argument(
-        "--node", action="append", default=[], help="of it, to be drained; again for a storm"
+        "--output", type=Path, help="default: docs/benchmarks.md or standard output"
     )
-    parser.add_argument("--yes", action="store_true", help="do not ask before touching these nodes")
+    parser.add_argument("--kubeconfig", type=Path, help="kubeconfig of an existing cluster")
+    parser.add_argument(
+        "--node",
+        action="append",
+        default=[],
+        help="node of that cluster to drain; repeat it for a storm",
+    )
+    parser.add_argument("--yes", action="store_true", help="do not ask before draining these nodes")
     options = parser.parse_args()
     if bool(options.kubeconfig) != bool(options.node):
         parser.error("--kubeconfig and --node go together: name the nodes that may be drained")
     if options.output is None:
-        made_for_the_document = not (options.quick or options.kubeconfig)
-        options.output = DOCUMENT if made_for_the_document else None
+        for_the_document = not (options.quick or options.kubeconfig)
+        options.output = DOCUMENT if for_the_document else None
     return options
 
 
-def _say(what: str) -> None:
+def _progress(what: str) -> None:
     print(f"… {what}", file=sys.stderr, flush=True)
 
 
@@ -108,30 +115,30 @@ def _figures(where: str) -> Figures:
 
 def _simulated(rig: Rig, scale: Scale) -> Figures:
     figures = _figures("the simulated cluster `kubesim`")
-    _say("building the zip")
+    _progress("building the zip")
     rig.bundle()
     with rig.aws() as aws:
-        _say("cold start")
+        _progress("cold start")
         figures.cold = cold_start.measure(rig, aws, samples=scale.samples)
         with Simulation(rig.folder) as simulation:
             target = SimulatedTarget(simulation)
             aws.describe(simulation.endpoint, target.access.ca_pem, {target.instance: target.node})
-            _say("one full node")
+            _progress("one full node")
             figures.full_node = full_node.measure(
                 rig, aws, target, pods=scale.pods, rounds=scale.rounds, kubectl=scale.kubectl
             )
-            _say("memory")
+            _progress("memory")
             figures.crowded = full_node.measure(
                 rig, aws, target, pods=scale.crowd, rounds=1, kubectl=False
             )
-        _say("clusters of different size")
+        _progress("clusters of different sizes")
         figures.big = [
             big_cluster.measure(
                 rig, aws, nodes=nodes, pods=pods, on_node=scale.big_on_node, rounds=scale.rounds
             )
             for nodes, pods in scale.big
         ]
-        _say("storm")
+        _progress("storm")
         nodes, pods, containers = scale.storm
         with Simulation(rig.folder) as simulation:
             figures.storm = storm.measure(
@@ -142,16 +149,16 @@ def _simulated(rig: Rig, scale: Scale) -> Figures:
 
 def _real(rig: Rig, scale: Scale, options: argparse.Namespace) -> Figures:
     targets = [RealTarget(options.kubeconfig, node) for node in options.node]
-    pods = min(scale.pods, *(target.room for target in targets), scale.pods)
+    pods = min(scale.pods, *(target.free_pods for target in targets), scale.pods)
     if not options.yes:
         print(
-            f"This cordons and drains {', '.join(options.node)} again and again, and runs up to "
+            f"This cordons and drains {', '.join(options.node)} several times, and runs up to "
             f"{pods} pause pods on each."
         )
-        if input("Go on? [y/N] ").strip().lower() != "y":
-            raise BenchmarkError("Nothing was touched.")
+        if input("Continue? [y/N] ").strip().lower() != "y":
+            raise BenchmarkError("Nothing was changed.")
     figures = _figures(f"the cluster at {targets[0].access.server}")
-    figures.notes.append("cold start, memory and cost: they do not depend on the cluster")
+    figures.notes.append("cold start, memory and cost do not depend on the cluster")
     env = {"BENCHMARK_KUBECONFIG": str(options.kubeconfig.resolve())}
     with ExitStack() as stack:
         for target in targets:
@@ -160,11 +167,11 @@ def _real(rig: Rig, scale: Scale, options: argparse.Namespace) -> Figures:
         access = targets[0].access
         instances = {target.instance: target.node for target in targets}
         aws.describe(access.server, access.ca_pem, instances)
-        _say("one full node")
+        _progress("one full node")
         figures.full_node = full_node.measure(
             rig, aws, targets[0], pods=pods, rounds=scale.rounds, kubectl=scale.kubectl, **env
         )
-        _say("the cluster's own size")
+        _progress("the cluster's own size")
         nodes, everywhere = targets[0].size()
         figures.big = [
             big_cluster.drained(
@@ -179,11 +186,11 @@ def _real(rig: Rig, scale: Scale, options: argparse.Namespace) -> Figures:
             )
         ]
         if len(targets) > 1:
-            _say("storm")
+            _progress("storm")
             each = min(pods, scale.storm[1])
             figures.storm = storm.measure_real(rig, aws, targets, pods=each, **env)
         else:
-            figures.notes.append("storm: name several nodes (--node again)")
+            figures.notes.append("storm: needs several nodes (repeat --node)")
     return figures
 
 

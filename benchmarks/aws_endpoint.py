@@ -1,14 +1,13 @@
-"""The AWS that a drain asks, as a process of its own: DescribeInstances and DescribeCluster.
+"""AWS for a drain, as a separate process: DescribeInstances and DescribeCluster.
 
     python -m benchmarks.aws_endpoint CONFIG CERTIFICATE KEY
 
 CONFIG is a JSON file: region, the cluster's name, endpoint and certificate authority, and the
-private DNS name of each instance; it is read anew for each request. The first line on standard
-output is the port. It also answers a request for a node, and says on standard output when that
-arrived: a cold start ends there.
+private DNS name of each instance. It is read at each request. The first line on standard output is
+the port. The server also answers a GET of a node and prints the time at which that arrived: the end
+of a cold start.
 
-Far lighter than the emulator, so that it takes as little as possible of the measured process's
-processor.
+It needs far less processor time than the emulator, which the measured process then has.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _INSTANCES = """<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2
 
 
 class Server(ThreadingHTTPServer):
-    """Answers from the configuration file."""
+    """A server whose answers come from the configuration file."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -54,27 +53,27 @@ class Server(ThreadingHTTPServer):
     def finish_request(
         self, request: socket | tuple[bytes, socket], client_address: object
     ) -> None:
-        """TLS in the connection's own thread, not in the one that accepts."""
+        """Start TLS in the connection's thread, not in the thread that accepts."""
         if isinstance(request, tuple):
-            raise TypeError("This is no datagram server")
+            raise TypeError("This is not a datagram server")
         with self._tls.wrap_socket(request, server_side=True) as connection:
             super().finish_request(connection, client_address)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is no news; anything else shows in its own failure."""
+        """Print nothing: clients may disconnect, and other errors fail the benchmark."""
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection."""
+    """The handler of one connection."""
 
     protocol_version = "HTTP/1.1"
-    # Nothing waits for an acknowledgement: that would be 40 ms that no real endpoint takes.
+    # With Nagle's algorithm an answer waits up to 40 ms for an acknowledgement.
     disable_nagle_algorithm = True
     wbufsize = -1
     server: Server
 
     def do_POST(self) -> None:
-        """EC2's query protocol: DescribeInstances."""
+        """Answer DescribeInstances in EC2's query protocol."""
         body = self.rfile.read(int(self.headers["content-length"]))
         instance = parse_qs(body.decode())["InstanceId.1"][0]
         config = self.server.config
@@ -85,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(text.encode(), "text/xml")
 
     def do_GET(self) -> None:
-        """EKS's DescribeCluster, or the node by which a cold start ends."""
+        """Answer DescribeCluster of EKS, or the GET of a node that ends a cold start."""
         arrived = time.monotonic()
         config = self.server.config
         if self.path.startswith("/api/v1/nodes/"):
@@ -105,7 +104,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def log_message(self, *_: object) -> None:
-        """Silence: the measured processes share this terminal."""
+        """Print nothing: the measured processes use the same terminal."""
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""The least that a drain can be: list the pods of a node, evict them 50 at a time, nothing else.
+"""A minimal drain: list the pods of a node and evict them, 50 at a time.
 
     python -m benchmarks.bare_loop ACCESS NODE
 
-ACCESS: a JSON file with server, ca_pem, token, certificate, key. No cordon, no retry, no order, no
-watch: the measure for what the handler's care costs.
+ACCESS: a JSON file with server, ca_pem, token, certificate, key. It has no cordon, no retry, no
+order and no watch. The difference to the handler is what these cost.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from pathlib import Path
 import httpx2
 
 PARALLEL = 50
-NAMESPACE = "castai-benchmark"  # not imported: the least it can be
+NAMESPACE = "castai-benchmark"  # not imported, to keep the start short
 
 
 async def main(access: dict[str, str], node: str) -> None:
-    """Evict and end."""
+    """Evict all pods of the node."""
     context = ssl.create_default_context(cadata=access["ca_pem"])
     if access["certificate"]:
         context.load_cert_chain(access["certificate"])

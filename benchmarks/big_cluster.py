@@ -1,4 +1,4 @@
-"""The same drain in a cluster of 3 nodes and in one of 5,000: what the size costs."""
+"""The same drain in a cluster of 3 nodes and in one of 5,000."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ READS = ("get nodes", "list nodes", "list pods", "get pods", "get configmaps")
 
 @dataclass(frozen=True)
 class Drain:
-    """One drain, by its medians."""
+    """The medians of several equal drains."""
 
     nodes: int
     pods: int
@@ -29,7 +29,7 @@ class Drain:
 def measure(
     rig: Rig, aws: AwsEndpoint, *, nodes: int, pods: int, on_node: int, rounds: int
 ) -> Drain:
-    """Drain a node with `on_node` pods in a cluster of so many nodes and pods in all."""
+    """Measure drains of a node with `on_node` pods in a cluster of `nodes` and `pods` in all."""
     with Simulation(rig.folder) as simulation:
         target = SimulatedTarget(simulation)
         others = nodes - 1
@@ -49,15 +49,15 @@ def drained(
     rounds: int,
     **env: str,
 ) -> Drain:
-    """The drains themselves, in a warm container, in a cluster as it stands."""
+    """Measure drains in a warm container, in the cluster as it is."""
     runs, seen = [], []
     with rig.container(aws, **env) as container:
-        for again in range(rounds + 1):
+        for number in range(rounds + 1):
             target.prepare(on_node)
             begun = container.notice(target.instance)
             container.result()
             found = target.until_empty(on_node)
-            if again:  # the first one warms the container
+            if number:  # the first drain warms the container
                 runs.append(Run.of(begun, found))
                 seen.append(found)
     calls = seen[-1].calls

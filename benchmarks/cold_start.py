@@ -1,4 +1,4 @@
-"""Process start → first request to the cluster, against a process that makes one EC2 client."""
+"""Process start → first request to the cluster, compared with one `boto3.client("ec2")`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PHASES = ROOT / "benchmarks" / "cold_start_phases.py"
 
 @dataclass(frozen=True)
 class ColdStart:
-    """Medians, in seconds; sizes in bytes, unpacked and as they are in the zip."""
+    """Medians in seconds. Sizes in bytes, unpacked and compressed in the zip."""
 
     samples: int
     client: float
@@ -38,7 +38,7 @@ class ColdStart:
     """Top-level package, seconds of its own code, modules."""
     slowest: list[tuple[str, float]]
     sizes: dict[str, tuple[int, int]]
-    stages: dict[str, float]
+    phases: dict[str, float]
 
     @property
     def ratio(self) -> float:
@@ -46,7 +46,7 @@ class ColdStart:
 
 
 def measure(rig: Rig, aws: AwsEndpoint, *, samples: int) -> ColdStart:
-    """The peers by turns, so that what else the machine does touches them alike."""
+    """Measure the peers in turns, so that other load on the machine affects them equally."""
     instance, name = instance_id(1), node_name(1)
     aws.describe(aws.url, aws.ca_pem, {instance: name})
     times: dict[str, list[float]] = {"client": [], "handler": [], "sources": []}
@@ -64,7 +64,7 @@ def measure(rig: Rig, aws: AwsEndpoint, *, samples: int) -> ColdStart:
         modules=packages,
         slowest=slowest,
         sizes=sizes(rig),
-        stages=_stages(rig, aws, instance, samples),
+        phases=_phases(rig, aws, instance, samples),
     )
 
 
@@ -83,23 +83,23 @@ def _client(rig: Rig, aws: AwsEndpoint) -> float:
 def _first_request(rig: Rig, aws: AwsEndpoint, folder: Path, instance: str) -> float:
     with rig.cold_container(aws, folder) as container:
         container.notice(instance)
-        arrived = float(aws.hear())
-        container.kill()  # what it would do next is measured elsewhere
+        arrived = float(aws.read_line())
+        container.kill()  # what follows is measured elsewhere
         return arrived - container.started
 
 
 def _after_import(rig: Rig, aws: AwsEndpoint, instance: str) -> float:
-    """Of that, what comes after the import: Lambda's invocation without its initialisation."""
+    """Measure the time after the import: Lambda's invocation without its initialisation."""
     with rig.cold_container(aws, rig.zip) as container:
-        container.tell(None)  # an event of no kind: answered once everything is imported
-        container.hear()
+        container.send(None)  # an unknown event: the answer follows the import
+        container.read_line()
         begun = container.notice(instance)
-        arrived = float(aws.hear())
+        arrived = float(aws.read_line())
         container.kill()
         return arrived - begun
 
 
-def _stages(rig: Rig, aws: AwsEndpoint, instance: str, samples: int) -> dict[str, float]:
+def _phases(rig: Rig, aws: AwsEndpoint, instance: str, samples: int) -> dict[str, float]:
     found: list[dict[str, float]] = []
     for _ in range(samples):
         done = subprocess.run(
@@ -116,13 +116,13 @@ def _stages(rig: Rig, aws: AwsEndpoint, instance: str, samples: int) -> dict[str
             env=rig.environment(aws, rig.zip),
         )
         found.append(json.loads(done.stdout))
-    return {stage: median(times[stage] for times in found) for stage in found[0]}
+    return {phase: median(times[phase] for times in found) for phase in found[0]}
 
 
 def _import_times(
     rig: Rig, aws: AwsEndpoint
 ) -> tuple[list[tuple[str, float, int]], list[tuple[str, float]]]:
-    """Own time by top-level package and by module, as CPython counts it."""
+    """Return import times without nested imports, by top-level package and by module."""
     done = subprocess.run(
         [sys.executable, "-S", "-P", "-X", "importtime", "-c", IMPORTS],
         check=True,
@@ -145,8 +145,8 @@ def _import_times(
 
 
 def sizes(rig: Rig) -> dict[str, tuple[int, int]]:
-    """Bytes by top-level name in the zip: unpacked, and deflated file by file as a zip does it."""
-    import zlib  # noqa: PLC0415 - one function's business
+    """Return bytes by top-level name in the zip: unpacked, and compressed as in a zip."""
+    import zlib  # noqa: PLC0415 - used only here
 
     found: dict[str, tuple[int, int]] = {}
     for path in sorted(rig.zip.rglob("*")):

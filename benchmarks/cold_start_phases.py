@@ -1,9 +1,9 @@
-"""Where a cold start's time goes: the handler's own path, stopped at each stage.
+"""Measure the phases of a cold start of the handler.
 
     python -S -P benchmarks/cold_start_phases.py INSTANCE      (as benchmarks/container.py)
 
-Prints a JSON object: stage → seconds. Its order is that of a cold start; what a stage imports, a
-later one has for nothing.
+Prints a JSON object: phase → seconds, in the order of a cold start. A module counts in the first
+phase that imports it.
 """
 
 import json
@@ -13,14 +13,14 @@ from typing import Any
 
 
 def main(instance: str) -> dict[str, float]:
-    """Each stage once."""
+    """Run each phase once. Returns seconds by phase."""
     times: dict[str, float] = {}
     last = time.perf_counter()
 
-    def done(stage: str) -> None:
+    def done(phase: str) -> None:
         nonlocal last
         now = time.perf_counter()
-        times[stage] = now - last
+        times[phase] = now - last
         last = now
 
     import botocore.session  # noqa: F401, PLC0415 - the imports are what is measured
@@ -44,9 +44,9 @@ def main(instance: str) -> dict[str, float]:
     dependencies = handler.dependencies()
     done("SDK: session and EC2 client, with our settings")
     instances.find(dependencies.ec2, instance)
-    done("SDK: ask EC2: authorities, TLS, request")
+    done("SDK: call EC2: CA bundle, TLS, request")
     found: Any = dependencies.clusters.get("benchmark", until=time.time() + 60)
-    done("SDK: EKS client, and ask EKS: authorities, TLS, request")
+    done("SDK: EKS client, and call EKS: CA bundle, TLS, request")
     cluster, token = found
     token.get()
     ssl.create_default_context(cadata=cluster.ca_pem)

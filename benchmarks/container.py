@@ -1,12 +1,12 @@
-"""A Lambda container, as far as the handler can tell: a process that imports and calls it.
+"""A process that imports and calls the handler as a Lambda container does.
 
     python -S -P benchmarks/container.py      (PYTHONPATH: the zip's folder, the runtime's packages)
 
-One JSON object a line: an event on standard input, what came of it on standard output. The
-handler's own output (its log, its metrics) goes to standard error. BENCHMARK_KUBECONFIG puts that
-cluster in the place of the one that EKS describes.
+Each line is a JSON object: events on standard input, results on standard output. The handler's own
+output (its log, its metrics) goes to standard error. BENCHMARK_KUBECONFIG is the kubeconfig of a
+cluster to use instead of the one that EKS describes.
 
-Imports as little as it can before the handler: what it takes counts as the handler's cold start.
+It imports as little as possible before the handler, because that time counts as cold start.
 """
 
 import json
@@ -15,11 +15,11 @@ import sys
 import time
 from typing import Any
 
-TIMEOUT = 150.0  # s, the function's own
+TIMEOUT = 150.0  # s, the function's timeout
 
 
 class Context:
-    """What the handler asks of Lambda's context object."""
+    """The part of Lambda's context object that the handler uses."""
 
     def __init__(self) -> None:
         self._end = time.monotonic() + TIMEOUT
@@ -29,15 +29,15 @@ class Context:
 
 
 def peak_mb() -> float:
-    """The most memory that this process ever had resident.
+    """Return the peak of this process's resident memory.
 
-    Linux's getrusage would count what the process that started it had.
+    On Linux, getrusage would include the memory of the process that started this one.
     """
     if sys.platform != "linux":
         import resource  # noqa: PLC0415 - see above
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    with open("/proc/self/status") as lines:  # noqa: PTH123 - pathlib is one import more
+    with open("/proc/self/status") as lines:  # noqa: PTH123 - pathlib would be one more import
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
@@ -45,7 +45,7 @@ def main() -> None:
     """Handle events until standard input ends."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    from lambdas.spot_handler import handler  # noqa: PLC0415 - standard output had to be set aside
+    from lambdas.spot_handler import handler  # noqa: PLC0415 - after the change of standard output
 
     tools = None
     if kubeconfig := os.environ.get("BENCHMARK_KUBECONFIG"):

@@ -1,7 +1,7 @@
-"""What the function costs, and how much memory to give it: arithmetic on what was measured.
+"""The function's cost by memory size, computed from what was measured.
 
-List prices of AWS Lambda, arm64, first tier, eu-central-1 and us-east-1 alike, as published at
-https://aws.amazon.com/lambda/pricing/ and known to us in 2025. Logs and metrics are not in it.
+List prices of AWS Lambda, arm64, first tier, the same in eu-central-1 and us-east-1, as of 2025:
+https://aws.amazon.com/lambda/pricing/. Logs and metrics are not included.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 DOLLARS_PER_GB_SECOND = 0.0000133334
 DOLLARS_PER_REQUEST = 0.20 / 1_000_000
-# Memory that comes with one whole processor; less memory, less of it.
+# Memory with which a function has one processor. Less memory has less of it in proportion.
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 MB_PER_PROCESSOR = 1769
 CHOICES = (256, 512, 1024, 1769)  # MB
@@ -20,19 +20,17 @@ INTERRUPTIONS = 1000
 
 @dataclass(frozen=True)
 class Choice:
-    """One size of the function.
-
-    seconds: of processor-bound work, from a cold start to the last eviction accepted.
-    dollars: for INTERRUPTIONS, by seconds that the pods take to end.
-    """
+    """A memory size of the function."""
 
     memory_mb: int
     seconds: float
+    """Processor-bound work, from a cold start to the last eviction accepted."""
     dollars: dict[float, float]
+    """Cost of INTERRUPTIONS, by seconds that the pods take to end."""
 
 
 def choices(*, cold_seconds: float, drain_processor_seconds: float) -> list[Choice]:
-    """The sizes. cold_seconds, drain_processor_seconds: of one whole processor."""
+    """Return the sizes. cold_seconds, drain_processor_seconds: with one whole processor."""
     found = []
     for memory in CHOICES:
         work = (cold_seconds + drain_processor_seconds) / min(1.0, memory / MB_PER_PROCESSOR)
@@ -41,7 +39,7 @@ def choices(*, cold_seconds: float, drain_processor_seconds: float) -> list[Choi
 
 
 def dollars(memory_mb: int, seconds: float) -> float:
-    """For INTERRUPTIONS of so many seconds each."""
+    """Return the cost of INTERRUPTIONS that take `seconds` each."""
     return INTERRUPTIONS * (
         memory_mb / 1024 * seconds * DOLLARS_PER_GB_SECOND + DOLLARS_PER_REQUEST
     )

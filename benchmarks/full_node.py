@@ -1,4 +1,4 @@
-"""One full node, drained by the handler, by kubectl and by a bare loop: who needs how long."""
+"""The time to drain one full node: by the handler, by kubectl and by a bare loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KUBECTL, LOOP = "kubectl drain", "bare loop of 50"
 
 @dataclass
 class Run:
-    """Seconds from the notice, or from the start of the process, to each moment."""
+    """A drain: seconds from the notice, or from the start of the process."""
 
     cordoned: float | None
     accepted: float
@@ -44,19 +44,19 @@ class Run:
 
 @dataclass(frozen=True)
 class FullNode:
-    """The runs of each peer on one node with so many pods."""
+    """The runs of each peer on one node with `pods` pods."""
 
     pods: int
     runs: dict[str, list[Run]]
     missing: dict[str, str]
-    """A peer that could not run, and why."""
+    """Peers that could not run, and the reason."""
 
     def median(self, peer: str, what: str) -> float | None:
         found = [getattr(run, what) for run in self.runs.get(peer, ())]
         return median(found) if found and None not in found else None
 
     def ratio(self, ours: str, peer: str) -> float | None:
-        """Of the handler's time to the last accepted eviction to the peer's."""
+        """Return the handler's time to the last accepted eviction divided by the peer's."""
         mine, theirs = self.median(ours, "accepted"), self.median(peer, "accepted")
         return mine / theirs if mine and theirs else None
 
@@ -64,7 +64,7 @@ class FullNode:
 def measure(
     rig: Rig, aws: AwsEndpoint, target: Target, *, pods: int, rounds: int, kubectl: bool, **env: str
 ) -> FullNode:
-    """Each peer in turn on the same node in the same state, `rounds` times."""
+    """Measure the peers in turns on the same node in the same state, `rounds` times."""
     path = access_file(rig.folder, target)
     tool = shutil.which("kubectl") if kubectl else None
     peers: dict[str, Callable[[], float]] = {
@@ -76,7 +76,7 @@ def measure(
         command += ["--delete-emptydir-data", "--force", "--kubeconfig", target.kubeconfig]
         peers[KUBECTL] = lambda: _process(command)
     else:
-        missing[KUBECTL] = "no kubectl on PATH" if kubectl else "left out by --quick"
+        missing[KUBECTL] = "no kubectl on PATH" if kubectl else "not measured with --quick"
 
     runs: dict[str, list[Run]] = {peer: [] for peer in (HANDLER_COLD, HANDLER_WARM, *peers)}
     for _ in range(rounds):
@@ -92,7 +92,7 @@ def measure(
 
 
 def _drain(container: Container, target: Target, pods: int, *, cold: bool) -> Run:
-    """One notice; cold: since the container was started, which has just been."""
+    """Measure one notice. cold: since the start of the container, which must be new."""
     if not cold:
         target.prepare(pods)
     noticed = container.notice(target.instance)
@@ -104,7 +104,7 @@ def _drain(container: Container, target: Target, pods: int, *, cold: bool) -> Ru
 
 
 def access_file(folder: Path, target: Target) -> Path:
-    """What the bare loop is told of the cluster."""
+    """Write the bare loop's access to the cluster. Returns the file's path."""
     access = target.access
     pair = folder / "client.pem"
     if access.certificate:
@@ -126,7 +126,7 @@ def access_file(folder: Path, target: Target) -> Path:
 
 
 def _process(command: list[str | Path]) -> float:
-    """Run it to its end; when it was started."""
+    """Run the command to its end. Returns the time of its start."""
     begun = time.monotonic()
     subprocess.run([str(part) for part in command], check=True, capture_output=True, cwd=ROOT)
     return begun

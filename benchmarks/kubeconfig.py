@@ -1,4 +1,4 @@
-"""A cluster that exists, by its kubeconfig: for the handler and for its peers."""
+"""Access to an existing cluster by its kubeconfig, for the handler and for its peers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from lambdas.spot_handler.interruption import Dependencies
 
 
 class KubeconfigError(ValueError):
-    """The first line says what the file must hold."""
+    """The first line of the message says what the file must contain."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """Where the API is and who we are: by a token, or by a client certificate."""
+    """The API server's address and our credentials: a token or a client certificate."""
 
     server: str
     ca_pem: str
@@ -33,7 +33,7 @@ class Access:
 
     @classmethod
     def read(cls, path: Path) -> Access:
-        """The current context of a kubeconfig. Raises KubeconfigError."""
+        """Read the current context of a kubeconfig. Raises KubeconfigError."""
         config = yaml.safe_load(path.read_text())
         context = _named(config, "contexts", "context", config["current-context"])
         cluster = _named(config, "clusters", "cluster", context["cluster"])
@@ -48,12 +48,12 @@ class Access:
         if not (access.token or (access.certificate and access.key)):
             raise KubeconfigError(
                 f"Give the user in {path} a token (kubectl create token …) or a client "
-                "certificate: a benchmark runs no credential plugin"
+                "certificate: the benchmarks run no credential plugin"
             )
         return access
 
     def ssl_context(self) -> ssl.SSLContext:
-        """TLS to this cluster only, as this client."""
+        """Return a TLS context with this cluster's CA and the client certificate."""
         context = ssl.create_default_context(cadata=self.ca_pem)
         if self.certificate:
             with tempfile.NamedTemporaryFile("w") as file:
@@ -71,12 +71,12 @@ class _Token:
     def __init__(self, token: str) -> None:
         self._token = token
 
-    def get(self, *, fresh: bool = False) -> str:  # noqa: ARG002 - there is one
+    def get(self, *, fresh: bool = False) -> str:  # noqa: ARG002 - there is only one
         return self._token
 
 
 class _OneCluster:
-    """In place of EKS: whatever the cluster's name, it is this one."""
+    """Replaces EKS: it returns this cluster for every name."""
 
     def __init__(self, access: Access) -> None:
         cluster = Cluster("", access.server, access.ca_pem, "")
@@ -87,7 +87,7 @@ class _OneCluster:
 
 
 def dependencies(path: Path) -> Dependencies:
-    """The handler's dependencies, with this cluster in the place of the one that EKS describes."""
+    """Return the handler's dependencies, with this cluster instead of the one in EKS."""
     access = Access.read(path)
     context = access.ssl_context()
     return replace(
@@ -107,7 +107,7 @@ def _named(config: dict[str, Any], kind: str, what: str, name: str) -> dict[str,
         if entry["name"] == name:
             found: dict[str, Any] = entry[what]
             return found
-    raise KubeconfigError(f"Name a {what} {name!r} in the kubeconfig: its current context needs it")
+    raise KubeconfigError(f"Add {what} {name!r} to the kubeconfig: its current context needs it")
 
 
 def _text(path: Path, entry: dict[str, Any], key: str) -> str:

@@ -1,4 +1,4 @@
-"""On what was measured: a figure without its machine is none."""
+"""Facts about the machine and the software that were measured."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
-import psutil  # type: ignore[import-untyped] # its stubs are a package of their own
+import psutil  # type: ignore[import-untyped] # its stubs are a separate package
 
 PACKAGES = ("boto3", "botocore", "httpx2", "msgspec", "aws-lambda-powertools")
 
 
 def facts() -> dict[str, str]:
-    """Name → value, for a table."""
+    """Return name → value, for a table."""
     memory = psutil.virtual_memory().total / 2**30
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

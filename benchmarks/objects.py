@@ -1,4 +1,4 @@
-"""What the benchmarks fill a cluster with."""
+"""The objects that the benchmarks create in a cluster."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ NAMESPACE = "castai-benchmark"
 PAUSE_IMAGE = "registry.k8s.io/pause:3.10"
 SHUTDOWN = 1.0  # s that a pod takes to end after SIGTERM
 GRACE = 30  # s, Kubernetes' default
-# What a real pod has more than a simulated one: managed fields, environment, volumes, probes.
+# In place of what only a real pod has: managed fields, environment, volumes, probes.
 PADDING = {"benchmark/padding": "x" * 4096}
 
 
 def instance_id(number: int) -> str:
-    """The EC2 instance behind the node of that number."""
+    """Return the id of the EC2 instance of the node with that number."""
     return f"i-{number:017x}"
 
 
 def node_name(number: int) -> str:
-    """As EC2 names it: by a private address."""
+    """Return a node name as EC2 gives it: from a private address."""
     return (
         f"ip-10-{number >> 16 & 255}-{number >> 8 & 255}-{number & 255}.{REGION}.compute.internal"
     )
 
 
 def node_object(name: str, instance: str) -> dict[str, Any]:
-    """A node as small as the API allows."""
+    """Return a node with as few fields as the API allows."""
     return {
         "apiVersion": "v1",
         "kind": "Node",
@@ -38,7 +38,7 @@ def node_object(name: str, instance: str) -> dict[str, Any]:
 
 
 def pause_pod(name: str, node: str) -> dict[str, Any]:
-    """A pod that does nothing, on a node of the caller's choice."""
+    """Return a pod that does nothing, bound to that node."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -53,7 +53,7 @@ def pause_pod(name: str, node: str) -> dict[str, Any]:
 
 
 def spot_notice(instance: str, time: str) -> dict[str, Any]:
-    """The event that EventBridge delivers."""
+    """Return a spot notice as EventBridge delivers it."""
     return {
         "version": "0",
         "id": f"benchmark-{instance}",

@@ -1,4 +1,4 @@
-"""Figures → Markdown: the goals with what was measured, then each benchmark."""
+"""Figures → Markdown: the goals with their figures, then each benchmark."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOT_MEASURED = "not measured"
 
 @dataclass
 class Figures:
-    """What a run measured; None: not in this run."""
+    """The figures of a run. None: not measured in this run."""
 
     command: str
     where: str
@@ -37,15 +37,15 @@ class Figures:
 
 
 def markdown(figures: Figures) -> str:
-    """The whole document."""
+    """Return the whole document."""
     parts = [
         "# Benchmarks",
         "",
         _prose(
             f"""
-            Written by `{figures.command}` on {figures.where}. Figures are medians;
-            what counts are the ratios, measured in one run, by turns, each peer on
-            the same cluster in the same state. No test asserts any of them.
+            Written by `{figures.command}` on {figures.where}. Figures are medians.
+            Compare the ratios: all peers were measured in one run, in turns, on the
+            same cluster in the same state. No test asserts a figure.
             """
         ),
         "",
@@ -58,16 +58,19 @@ def markdown(figures: Figures) -> str:
         *_big(figures.big),
         *_cold(figures.cold),
         *_memory(figures),
-        *(["## Left out", "", *(f"- {note}" for note in figures.notes), ""] * bool(figures.notes)),
+        *(
+            ["## Not measured", "", *(f"- {note}" for note in figures.notes), ""]
+            * bool(figures.notes)
+        ),
     ]
     return "\n".join(parts).rstrip() + "\n"
 
 
-Goal = tuple[str, float | None, str, float]  # what, figure, the figure in words, its limit
+Goal = tuple[str, float | None, str, float]  # what, figure, figure as text, limit
 
 
 def goals(figures: Figures) -> list[tuple[str, str, str]]:
-    """Each goal, its figure and whether it is met."""
+    """Return each goal, its figure and whether it is met."""
     found: list[Goal] = [
         *(_node_goals(figures.full_node) if figures.full_node else ()),
         *(_storm_goals(figures.storm) if figures.storm else ()),
@@ -108,7 +111,7 @@ def _storm_goals(storm: Storm) -> Iterator[Goal]:
 
 
 def _cold_goals(cold: ColdStart) -> Iterator[Goal]:
-    what = f'cold start ≤ 1.0 {X} a process that only does `boto3.client("ec2")`'
+    what = f'cold start ≤ 1.0 {X} a process that only runs `boto3.client("ec2")`'
     yield what, cold.ratio, _ratio(cold.ratio), 1.0
     size = sum(packed for _, packed in cold.sizes.values()) / MB
     yield f"spot zip ≤ {ZIP_LIMIT:g} MB", size, f"{size:.1f} MB", ZIP_LIMIT
@@ -120,7 +123,7 @@ def _size_goals(figures: Figures) -> Iterator[Goal]:
         reads = max(drain.reads for drain in measured)
         watches = max(drain.watches for drain in measured)
         yield (
-            "reads per drain ≤ 4 and one watch, whatever the size of the cluster",
+            "reads per drain ≤ 4 and one watch, for every cluster size",
             reads if watches <= 1 else float("inf"),
             f"{reads} and {watches}",
             4,
@@ -150,10 +153,10 @@ def _full_node(node: FullNode | None) -> list[str]:
         "",
         _prose(
             """
-            From the notice to: the node cordoned, the last eviction accepted, the
-            node empty. Cold: from the start of a new container. The ratios are those of
-            the time to the last eviction accepted. The peers: from the
-            start of their process.
+            Times from the notice until the node is cordoned, the last eviction is
+            accepted, and the node is empty. Cold: from the start of a new container.
+            Peers: from the start of their process. The ratios compare the times to
+            the last eviction accepted.
             """
         ),
         "",
@@ -184,13 +187,13 @@ def _storm(storm: Storm | None) -> list[str]:
     if storm is None:
         return []
     rows = [
-        ("half of the nodes cordoned by", _seconds(storm.cordoned_half)),
-        ("all cordoned by", _seconds(storm.cordoned_all)),
-        ("all drained by", _seconds(storm.drained_all)),
-        ("all pods running again by", _seconds(storm.running_again)),
+        ("half of the nodes cordoned after", _seconds(storm.cordoned_half)),
+        ("all cordoned after", _seconds(storm.cordoned_all)),
+        ("all drained after", _seconds(storm.drained_all)),
+        ("all pods running again after", _seconds(storm.running_again)),
         ("pods left on a node", str(storm.left)),
         ("pods lost", _shown(storm.lost)),
-        ("conflicts, each tried again", _shown(storm.conflicts)),
+        ("conflicts, each retried", _shown(storm.conflicts)),
         ("outcomes", ", ".join(f"{name} {count}" for name, count in storm.outcomes.items())),
     ]
     return [
@@ -198,10 +201,10 @@ def _storm(storm: Storm | None) -> list[str]:
         "",
         _prose(
             f"""
-            {storm.containers} warm containers, each a process of its own that
-            handles one notice at a time, as Lambda's do; all of them, the cluster
-            and AWS share this machine's processors, which is what the time to drain
-            is made of.
+            {storm.containers} warm containers. Each is a separate process that
+            handles one notice at a time, as on Lambda. The containers, the cluster
+            and AWS share this machine's processors, which determines the time to
+            drain.
             """
         ),
         "",
@@ -215,7 +218,7 @@ def _big(drains: Sequence[Drain]) -> list[str]:
     return [
         "## Size of the cluster",
         "",
-        "The same warm drain of one node in clusters of different size.",
+        "The same warm drain of one node in clusters of different sizes.",
         "",
         *_table(
             ("nodes", "pods", "reads", "watches", "bytes read", "cordoned", "empty"),
@@ -245,10 +248,10 @@ def _cold(cold: ColdStart | None) -> list[str]:
         _prose(
             f"""
             Process start → the first request arrives at the cluster, {cold.samples}
-            starts of each, by turns. The handler imports its zip's folder and the
-            SDK, asks EC2 and EKS over TLS with the SDK's full list of authorities,
-            signs its token and connects to the cluster; the peer makes a client and
-            no request.
+            starts of each, in turns. The handler imports its zip's folder and the
+            SDK, calls EC2 and EKS over TLS with the SDK's full CA bundle, signs its
+            token and connects to the cluster. The peer creates a client and makes no
+            request.
             """
         ),
         "",
@@ -257,7 +260,7 @@ def _cold(cold: ColdStart | None) -> list[str]:
             (
                 ('`boto3.client("ec2")` and nothing else', _seconds(cold.client), f"1.00 {X}"),
                 (
-                    "the handler, from the zip as it is built: with bytecode",
+                    "the handler, from the zip as built, with bytecode",
                     _seconds(cold.handler),
                     f"{cold.ratio:.2f} {X}",
                 ),
@@ -267,7 +270,7 @@ def _cold(cold: ColdStart | None) -> list[str]:
                     f"{cold.sources / cold.client:.2f} {X}",
                 ),
                 (
-                    "of the former, after the import: Lambda's first invocation",
+                    "the part with bytecode after the import: Lambda's first invocation",
                     _seconds(cold.first_invocation),
                     f"{cold.first_invocation / cold.client:.2f} {X}",
                 ),
@@ -276,37 +279,37 @@ def _cold(cold: ColdStart | None) -> list[str]:
         _prose(
             """
             Lambda's `/var/task` is read-only, so Python compiles the zip's modules
-            anew at each cold start unless the zip holds their bytecode. Only an
-            interpreter of the function's own version can make it; where there is
-            none, the zip holds sources only and the synth warns. The SDK comes with
-            the runtime and is compiled in both rows. SnapStart (`castai:snapStart`)
-            skips the import altogether.
+            at each cold start unless the zip contains their bytecode. Only an
+            interpreter of the function's version can create that bytecode. Without
+            such an interpreter the zip contains only sources, and the synth prints a
+            warning. The SDK is part of the runtime and has bytecode in both rows.
+            With SnapStart (`castai:snapStart`) a cold start has no import.
             """
         ),
         "",
         _prose(
             f"""
-            Where it goes, by stages of the handler's own path.
-            {_sdk_share(cold):.0%} of it is the SDK's: its import, two clients, two
-            calls and twice the list of authorities. The peer imports more of it, but
-            makes no call; the bare loop has none of it, since it is told where the
-            cluster is. What could still be had costs more than it brings: imports
-            beside the first call would leave Lambda's initialisation for the
-            invocation, and requests to AWS without the SDK would make its endpoints,
-            credentials and errors ours.
+            The phases of the handler's cold start. The SDK takes
+            {_sdk_share(cold):.0%}: its import, two clients, two calls, and reading
+            the CA bundle twice. The peer imports more of the SDK, but makes no call.
+            The bare loop does not use the SDK: it gets the cluster's endpoint as
+            input. Other savings would cost more than they gain. Imports in parallel
+            with the first call would move from Lambda's initialisation to the
+            invocation. Requests to AWS without the SDK would need our own code for
+            endpoints, credentials and errors.
             """
         ),
         "",
         *_table(
-            ("stage", "ms"), ((stage, f"{took * 1e3:.1f}") for stage, took in cold.stages.items())
+            ("phase", "ms"), ((phase, f"{took * 1e3:.1f}") for phase, took in cold.phases.items())
         ),
-        f"What is imported, by package, own time (the first {len(cold.modules)}):",
+        f"Import time by package, without nested imports (the slowest {len(cold.modules)}):",
         "",
         *_table(
             ("package", "ms", "modules"),
             ((f"`{name}`", f"{own * 1e3:.1f}", str(n)) for name, own, n in cold.modules),
         ),
-        f"By module, the slowest {len(cold.slowest)}, of one run: the disk shows in it, too:",
+        f"By module, from one run, disk reads included (the slowest {len(cold.slowest)}):",
         "",
         *_table(
             ("module", "ms"), ((f"`{name}`", f"{own * 1e3:.1f}") for name, own in cold.slowest)
@@ -324,8 +327,8 @@ def _cold(cold: ColdStart | None) -> list[str]:
 
 
 def _sdk_share(cold: ColdStart) -> float:
-    sdk = sum(took for stage, took in cold.stages.items() if stage.startswith("SDK"))
-    return sdk / sum(cold.stages.values())
+    sdk = sum(took for phase, took in cold.phases.items() if phase.startswith("SDK"))
+    return sdk / sum(cold.phases.values())
 
 
 def _memory(figures: Figures) -> list[str]:
@@ -340,14 +343,15 @@ def _memory(figures: Figures) -> list[str]:
         "",
         _prose(
             f"""
-            At {crowded.pods} pods the process peaks at {run.peak_mb:.0f} MB and
-            uses {run.processor_seconds:.2f} s of a processor in its first
-            invocation. A cold start takes {figures.cold.handler:.2f} s of one, a
-            drain of {figures.full_node.pods} pods {drain:.2f} s more. Lambda gives
-            a function its memory's share of a processor, one whole at
-            {cost.MB_PER_PROCESSOR:,} MB; during the rest of the drain the function
-            waits, and waiting is what it costs: the product of memory and of the
-            time that pods take to end.
+            At {crowded.pods} pods the process's peak memory is
+            {run.peak_mb:.0f} MB. Its first invocation uses
+            {run.processor_seconds:.2f} s of processor time. A cold start takes
+            {figures.cold.handler:.2f} s of processor time, and a drain of
+            {figures.full_node.pods} pods another {drain:.2f} s. A function's share of
+            a processor is proportional to its memory: one processor at
+            {cost.MB_PER_PROCESSOR:,} MB. During the rest of the drain the function
+            waits. The wait is the main cost: memory multiplied by the time that pods
+            take to end.
             """
         ),
         "",
@@ -363,8 +367,8 @@ def _memory(figures: Figures) -> list[str]:
             f"""
             List prices: ${cost.DOLLARS_PER_GB_SECOND:.10f} per GB-second and
             ${cost.DOLLARS_PER_REQUEST * 1e6:.2f} per million requests (AWS Lambda,
-            arm64, first tier, as known in 2025, without the free tier; logs and
-            metrics are not in it). {_choice(sizes, figures.memory_mb)}
+            arm64, first tier, as of 2025, without the free tier, logs and metrics).
+            {_choice(sizes, figures.memory_mb)}
             """
         ),
         "",
@@ -372,18 +376,18 @@ def _memory(figures: Figures) -> list[str]:
 
 
 def _choice(sizes: Sequence[Choice], chosen: int) -> str:
-    """Why the function has the memory that it has; empty where it has none of those shown."""
+    """Return the reason for the chosen memory; empty if it is not one of the sizes."""
     for less, default, more in zip(sizes, sizes[1:], sizes[2:], strict=False):
         if default.memory_mb == chosen:
             wait = cost.WAITS[0]
             return (
-                f"The default, {chosen:,} MB, follows from the processor, since even the smallest "
-                "has room for the process: the last eviction of a full node is accepted "
-                f"{default.seconds:.1f} s after a cold start begins, "
+                f"The default, {chosen:,} MB, follows from the share of a processor: even the "
+                "smallest size has enough memory for the process. The last eviction of a full node "
+                f"is accepted {default.seconds:.1f} s after a cold start begins. That is "
                 f"{less.seconds - default.seconds:.1f} s earlier than with {less.memory_mb:,} MB "
-                f"and for ${default.dollars[wait] - less.dollars[wait]:.2f} per "
-                f"{cost.INTERRUPTIONS:,} interruptions; the next size would bring "
-                f"{default.seconds - more.seconds:.1f} s more for another "
+                f"and costs ${default.dollars[wait] - less.dollars[wait]:.2f} more per "
+                f"{cost.INTERRUPTIONS:,} interruptions. The next size would be "
+                f"{default.seconds - more.seconds:.1f} s faster and cost another "
                 f"${more.dollars[wait] - default.dollars[wait]:.2f}."
             )
     return ""
@@ -399,7 +403,7 @@ def _size(choice: Choice, chosen: int) -> tuple[str, ...]:
 
 
 def _prose(text: str) -> str:
-    """One paragraph, on one line: where it breaks is the reader's business."""
+    """Return the paragraph as one line without breaks."""
     return " ".join(text.split())
 
 

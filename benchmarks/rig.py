@@ -1,7 +1,6 @@
-"""What a run has: the handler's zip, containers that run it, an AWS and a cluster beside them.
+"""The setup of a run: the handler's zip, containers that run it, AWS and a cluster.
 
-Each is a process of its own, so that none takes processor time from what is measured in another,
-beyond the cores that they share.
+Each is a separate process, so that they share only the machine's processors.
 """
 
 from __future__ import annotations
@@ -29,17 +28,17 @@ from stacks.constructs.bundling import LOCAL, Bundle
 ROOT = Path(__file__).parents[1]
 CONTAINER = ROOT / "benchmarks" / "container.py"
 REQUIREMENTS = ROOT / "lambdas" / "requirements.txt"
-# What Lambda's Python runtime carries beside the interpreter.
+# The packages of Lambda's Python runtime.
 RUNTIME_PACKAGES = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3", "six")
-ENDED = 30.0  # s that a process gets to end
+ENDED = 30.0  # s in which a process must end
 
 
 class BenchmarkError(RuntimeError):
-    """A benchmark cannot go on. The first line says why."""
+    """A benchmark cannot continue. The first line of the message says why."""
 
 
-class Talker:
-    """A process that answers lines with lines."""
+class LineProcess:
+    """A process that reads lines of JSON and writes a line as the answer to each."""
 
     def __init__(
         self, command: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None = None
@@ -84,27 +83,27 @@ class Talker:
         """Kill the process at once; its answer is not needed."""
         self._process.kill()
 
-    def hear(self) -> str:
-        """The next line. Raises BenchmarkError with the log's end when the process has ended."""
+    def read_line(self) -> str:
+        """Read a line. Raises BenchmarkError with the log's end if the process has ended."""
         line = self._out.readline()
         if not line:
             tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
-            raise BenchmarkError(f"A process has ended that should not: {self._log}\n{tail}")
+            raise BenchmarkError(f"A process has ended too early: {self._log}\n{tail}")
         return line.rstrip("\n")
 
-    def tell(self, message: object) -> None:
+    def send(self, message: object) -> None:
         """Send a line of JSON."""
         self._in.write(json.dumps(message) + "\n")
         self._in.flush()
 
-    def ask(self, message: object) -> Any:  # noqa: ANN401 - the other side's JSON
-        """Send a line and read the answer."""
-        self.tell(message)
-        return json.loads(self.hear())
+    def request(self, message: object) -> Any:  # noqa: ANN401 - JSON
+        """Send a line of JSON and read the answer."""
+        self.send(message)
+        return json.loads(self.read_line())
 
 
-class Simulation(Talker):
-    """The simulated cluster; benchmarks/simulation.py has the commands."""
+class Simulation(LineProcess):
+    """The simulated cluster: benchmarks/simulation.py, which has the commands."""
 
     def __init__(self, folder: Path) -> None:
         self.kubeconfig = folder / "kubeconfig"
@@ -112,15 +111,15 @@ class Simulation(Talker):
             [sys.executable, "-m", "benchmarks.simulation", self.kubeconfig],
             log=folder / "cluster.log",
         )
-        self.endpoint = self.hear()
+        self.endpoint = self.read_line()
 
     def do(self, command: str, **arguments: object) -> Any:  # noqa: ANN401 - JSON
-        """One command and its answer."""
-        return self.ask({"do": command, **arguments})
+        """Send one command. Returns its answer."""
+        return self.request({"do": command, **arguments})
 
 
 class Rig:
-    """A folder with the zip's content and certificates, and the environment of a container."""
+    """The folder with the zip's content and certificates. Starts AWS and containers."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -131,15 +130,15 @@ class Rig:
         self._certificates = Certificates.ensure(folder / "certificates")
         self._config = folder / "aws.json"
         self._config.write_text("{}")
-        # As long as the real one: reading it is a part of every first call.
-        self._authorities = folder / "authorities.pem"
-        self._authorities.write_bytes(
+        # As long as the SDK's CA bundle: reading it is part of every first call.
+        self._ca_bundle = folder / "ca-bundle.pem"
+        self._ca_bundle.write_bytes(
             (Path(botocore.__file__).parent / "cacert.pem").read_bytes()
             + self._certificates.ca.read_bytes()
         )
 
     def bundle(self) -> None:
-        """Build the zip's folder for this machine, and another without its bytecode."""
+        """Build the zip's folder for this machine, and a copy without bytecode."""
         self.zip.mkdir()
         Bundle("spot_handler", REQUIREMENTS, LOCAL).build(self.zip)
         shutil.copytree(self.zip, self.sources, ignore=shutil.ignore_patterns("__pycache__"))
@@ -154,18 +153,18 @@ class Rig:
 
     @contextmanager
     def aws(self) -> Iterator[AwsEndpoint]:
-        """An AWS that knows one cluster and its instances."""
+        """Start AWS with one cluster and its instances. Yields its process."""
         certificate, key = self._certificates.certificate, self._certificates.key
         command: list[str | Path] = [sys.executable, "-m", "benchmarks.aws_endpoint"]
         command += [self._config, certificate, key]
         with AwsEndpoint(command, log=self.folder / "aws.log") as endpoint:
-            endpoint.url = f"https://127.0.0.1:{endpoint.hear()}"
+            endpoint.url = f"https://127.0.0.1:{endpoint.read_line()}"
             endpoint.config, endpoint.ca_pem = self._config, self._certificates.ca.read_text()
             yield endpoint
             endpoint.kill()
 
     def environment(self, aws: AwsEndpoint, *paths: Path, **more: str) -> dict[str, str]:
-        """A container's, as Lambda sets it."""
+        """Return a container's environment, as Lambda sets it."""
         return {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": os.pathsep.join(str(path) for path in (*paths, self.runtime)),
@@ -176,14 +175,14 @@ class Rig:
             "AWS_SECRET_ACCESS_KEY": "benchmark",
             "AWS_SESSION_TOKEN": "benchmark",
             "AWS_ENDPOINT_URL": aws.url,
-            "AWS_CA_BUNDLE": str(self._authorities),
+            "AWS_CA_BUNDLE": str(self._ca_bundle),
             "AWS_LAMBDA_FUNCTION_NAME": "spot-handler",
             **more,
         }
 
     def container(self, aws: AwsEndpoint, **more: str) -> Container:
-        """A container that has just been started."""
-        if "BENCHMARK_KUBECONFIG" in more:  # from the repository, with what reads the file
+        """Start a container."""
+        if "BENCHMARK_KUBECONFIG" in more:  # runs from the repository, whose code reads the file
             return Container(
                 [sys.executable, CONTAINER],
                 log=self.log,
@@ -192,7 +191,7 @@ class Rig:
         return self.cold_container(aws, self.zip, **more)
 
     def cold_container(self, aws: AwsEndpoint, zip_folder: Path, **more: str) -> Container:
-        """A container that has just been started, of one of the zip's folders."""
+        """Start a container with one of the zip's folders."""
         return Container(
             [sys.executable, "-S", "-P", CONTAINER],
             log=self.log,
@@ -200,15 +199,15 @@ class Rig:
         )
 
 
-class AwsEndpoint(Talker):
-    """benchmarks/aws_endpoint.py"""
+class AwsEndpoint(LineProcess):
+    """The process of benchmarks/aws_endpoint.py."""
 
     url = ""
     ca_pem = ""
     config: Path
 
     def describe(self, endpoint: str, ca_pem: str, instances: Mapping[str, str]) -> None:
-        """Say where the cluster is, and the node of each instance."""
+        """Set the cluster's endpoint and CA, and the node of each instance."""
         draft = self.config.with_suffix(".new")
         cluster = {
             "name": CLUSTER,
@@ -220,19 +219,19 @@ class AwsEndpoint(Talker):
         draft.replace(self.config)
 
 
-class Container(Talker):
-    """benchmarks/container.py"""
+class Container(LineProcess):
+    """The process of benchmarks/container.py."""
 
     def notice(self, instance: str) -> float:
-        """Give it a spot notice; when that was, by the monotonic clock."""
+        """Send a spot notice. Returns the time by the monotonic clock."""
         event = spot_notice(instance, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
         at = time.monotonic()
-        self.tell(event)
+        self.send(event)
         return at
 
     def result(self) -> dict[str, Any]:
-        """What came of the oldest notice. Raises BenchmarkError where the handler raised."""
-        answer: dict[str, Any] = json.loads(self.hear())
+        """Return the result of the oldest notice. Raises BenchmarkError if the handler raised."""
+        answer: dict[str, Any] = json.loads(self.read_line())
         if "error" in answer:
             raise BenchmarkError(f"The handler failed: {answer['error']} (log: {self._log})")
         return answer

@@ -1,10 +1,10 @@
-"""The simulated cluster as a process that a benchmark fills and observes.
+"""The simulated cluster as a separate process, with commands to fill and observe it.
 
     python -m benchmarks.simulation KUBECONFIG
 
 Commands and answers are JSON, one a line. The first line on standard output is the endpoint. Times
-are those of the machine's monotonic clock, the same in every process, taken when the change is
-made: observing costs the cluster next to nothing, and each peer the same.
+are by the machine's monotonic clock, which is the same in every process. They are taken when a
+change is made: this costs the cluster almost nothing, and the same for each peer.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from kubesim.store import Change
 from lambdas.common.names import SPOT_HANDLER_GROUP
 
 MANIFEST = Path(__file__).parents[1] / "manifests" / "spot-handler-rbac.yaml"
-SLICE = 500  # objects made before the loop may do something else
+SLICE = 500  # pods created before the event loop can run other tasks
 
 
 class EksTokens:
-    """Knows every EKS token as the function's role: whose it is, is measured nowhere here."""
+    """Authenticates every EKS token as the function's role. The check itself is not measured."""
 
     async def authenticate(self, token: str) -> User | None:
         if not token.startswith("k8s-aws-v1."):
@@ -50,7 +50,7 @@ class EksTokens:
 
 
 class Simulation:
-    """The commands."""
+    """The commands, which are its public methods."""
 
     def __init__(self, cluster: SimulatedCluster) -> None:
         self._cluster = cluster
@@ -73,12 +73,12 @@ class Simulation:
                 self._times["accepted"].setdefault(name, time.monotonic())
 
     def forget(self) -> None:
-        """Forget all that was observed."""
+        """Delete all observations."""
         self._times = {"cordoned": {}, "accepted": {}, "gone": {}}
         self._cluster.log.clear()
 
     def observed(self) -> dict[str, Any]:
-        """What happened since `forget`."""
+        """Return what happened since `forget`."""
         entries = list(self._cluster.log.entries)
         calls: dict[str, int] = {}
         for entry in entries:
@@ -94,7 +94,7 @@ class Simulation:
         }
 
     async def build(self, first: int, nodes: int, pods: int) -> None:
-        """Nodes with so many bare pods each."""
+        """Create nodes with `pods` bare pods each."""
         for number in range(first, first + nodes):
             name = node_name(number)
             self._cluster.add_node(name, f"aws:///{ZONE}/{instance_id(number)}")
@@ -111,7 +111,7 @@ class Simulation:
                     await asyncio.sleep(0)
 
     async def renew(self, number: int, pods: int) -> None:
-        """A node as at first: gone with all on it, and built anew."""
+        """Delete a node and its pods, and create it again."""
         name = node_name(number)
         for pod in self._cluster.pods_on(name):
             self._cluster.delete("pods", pod["metadata"]["name"], NAMESPACE, grace=0)
@@ -119,7 +119,7 @@ class Simulation:
         await self.build(number, 1, pods)
 
     async def deploy(self, deployments: int, replicas: int) -> None:
-        """Deployments; answers when all their pods run."""
+        """Create Deployments and wait until all their pods run."""
         for number in range(deployments):
             self._cluster.add_deployment(
                 f"app-{number}",
@@ -131,20 +131,20 @@ class Simulation:
         await self.settled(deployments * replicas)
 
     async def settled(self, pods: int) -> float:
-        """When so many pods run and none ends; the time of that."""
+        """Wait until `pods` pods run and none is terminating. Returns the time."""
         while True:
-            living = [
+            running = [
                 pod
                 for pod in self._cluster.list("pods", NAMESPACE)
                 if pod.get("status", {}).get("phase") == "Running"
             ]
-            ending = any(pod["metadata"].get("deletionTimestamp") for pod in living)
-            if len(living) >= pods and not ending:
+            ending = any(pod["metadata"].get("deletionTimestamp") for pod in running)
+            if len(running) >= pods and not ending:
                 return time.monotonic()
             await asyncio.sleep(0.2)
 
     def counts(self) -> dict[str, int]:
-        """Pods by node."""
+        """Return the number of pods by node."""
         found: dict[str, int] = {}
         for pod in self._cluster.list("pods", NAMESPACE):
             node = pod["spec"].get("nodeName", "")

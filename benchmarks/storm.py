@@ -1,4 +1,4 @@
-"""A hundred notices at once, each for a node of its own."""
+"""A storm: a hundred notices at once, each for a different node."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from benchmarks.rig import AwsEndpoint, Container, Rig, Simulation
 from benchmarks.target import RealTarget
 
 FIRST = 1000  # the storm's nodes are numbered from here
-SPARE = 5000  # and those that take the pods that come back from here
-WARM_UP = 9000  # an empty node, drained once by every container
+SPARE = 5000  # the nodes for the replacement pods are numbered from here
+WARM_UP = 9000  # an empty node that every container drains once
 
 
 @dataclass(frozen=True)
 class Storm:
-    """What came of it. Times in seconds since the notices."""
+    """The result of a storm. Times in seconds since the notices."""
 
     nodes: int
     pods: int
@@ -40,10 +40,10 @@ class Storm:
 def measure(
     rig: Rig, aws: AwsEndpoint, simulation: Simulation, *, nodes: int, pods: int, containers: int
 ) -> Storm:
-    """`nodes` nodes with some `pods` pods of Deployments each; all notices at one moment.
+    """Measure notices for `nodes` nodes at once. Each node has about `pods` pods of Deployments.
 
-    A container handles one notice at a time, as Lambda's do: with fewer containers than nodes,
-    the others wait.
+    A container handles one notice at a time, as on Lambda. With fewer containers than nodes, the
+    other notices wait.
     """
     simulation.do("build", first=FIRST, nodes=nodes, pods=0)
     simulation.do("deploy", deployments=nodes // 2, replicas=2 * pods)
@@ -86,17 +86,17 @@ def measure(
 def measure_real(
     rig: Rig, aws: AwsEndpoint, targets: Sequence[RealTarget], *, pods: int, **env: str
 ) -> Storm:
-    """The same on the nodes of a cluster that exists, a container for each.
+    """Measure the same on nodes of an existing cluster, with a container for each.
 
-    The pods are bare: no controller re-creates them, so none can be lost.
+    The pods are bare: no controller re-creates them, so no pod counts as lost.
     """
     for target in targets:
         target.prepare(pods)
     with ExitStack() as stack:
         containers = [stack.enter_context(rig.container(aws, **env)) for _ in targets]
         for container in containers:
-            container.tell(None)  # warms what no cluster is needed for
-            container.hear()
+            container.send(None)  # warms what needs no cluster
+            container.read_line()
         begun = time.monotonic()
         results = _handle(containers, [target.instance for target in targets])
         seen = [target.until_empty(pods) for target in targets]
@@ -118,8 +118,8 @@ def measure_real(
 
 
 def _handle(containers: list[Container], instances: list[str]) -> list[dict[str, Any]]:
-    """Every notice to the first container that is free; the results."""
-    waiting = iter(instances)  # next() on it is one step: threads may share it
+    """Send each notice to the first free container. Returns the results."""
+    waiting = iter(instances)  # next() on it is atomic: threads may share it
 
     def work(container: Container) -> list[dict[str, Any]]:
         results = []

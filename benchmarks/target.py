@@ -1,4 +1,4 @@
-"""A cluster that drains are measured on: the simulated one, or one that exists."""
+"""The node that drains are measured on: of the simulated cluster or of an existing one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.kubeconfig import Access
 from benchmarks.objects import NAMESPACE, instance_id, node_name, pause_pod
 from benchmarks.rig import BenchmarkError, Simulation
 
-PATIENCE = 180.0  # s for what should take a few
+TIMEOUT = 180.0  # s for what takes some seconds
 POLL = 0.2  # s
 DRAIN_KEYS = (
     "autoscaling.cast.ai/draining",
@@ -28,7 +28,7 @@ DRAIN_KEYS = (
 
 @dataclass(frozen=True)
 class Observed:
-    """What happened to nodes and pods, by name; times by the monotonic clock."""
+    """What happened to nodes and pods, by name. Times by the monotonic clock."""
 
     cordoned: dict[str, float] = field(default_factory=dict)
     accepted: dict[str, float] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Observed:
 
 
 class Target(ABC):
-    """One node of it at a time is filled, drained and made as it was."""
+    """A node that is filled, drained and restored, several times."""
 
     kubeconfig: Path
     node: str
@@ -52,21 +52,21 @@ class Target(ABC):
 
     @abstractmethod
     def prepare(self, pods: int) -> None:
-        """The node with so many pods that run, schedulable, and nothing observed yet."""
+        """Make the node schedulable, with `pods` running pods, and delete all observations."""
 
     @abstractmethod
     def observed(self) -> Observed:
-        """What happened since `prepare`."""
+        """Return what happened since `prepare`."""
 
     def until_empty(self, pods: int) -> Observed:
-        """Wait until so many pods are gone. Raises BenchmarkError after PATIENCE."""
-        end = time.monotonic() + PATIENCE
+        """Wait until `pods` pods are gone. Raises BenchmarkError after TIMEOUT."""
+        end = time.monotonic() + TIMEOUT
         while time.monotonic() < end:
             found = self.observed()
             if len(found.gone) >= pods:
                 return found
             time.sleep(POLL)
-        raise BenchmarkError(f"The node {self.node} is not empty after {PATIENCE:.0f} s")
+        raise BenchmarkError(f"The node {self.node} is not empty after {TIMEOUT:.0f} s")
 
 
 class SimulatedTarget(Target):
@@ -90,7 +90,7 @@ class SimulatedTarget(Target):
 
 
 class RealTarget(Target):
-    """A node of a cluster that exists, with pause pods in a namespace of their own."""
+    """A node of an existing cluster, with pause pods in a separate namespace."""
 
     def __init__(self, kubeconfig: Path, node: str) -> None:
         self.kubeconfig, self.node = kubeconfig, node
@@ -111,31 +111,31 @@ class RealTarget(Target):
             )
 
     def size(self) -> tuple[int, int]:
-        """Nodes and pods of the whole cluster."""
+        """Return the number of nodes and pods of the cluster."""
         nodes, pods = (self._get(path)["items"] for path in ("/api/v1/nodes", "/api/v1/pods"))
         return len(nodes), len(pods)
 
     @property
-    def room(self) -> int:
-        """Pods that still fit on the node. Raises BenchmarkError where others' would be evicted."""
-        strangers, staying = [], 0
+    def free_pods(self) -> int:
+        """Return how many pods fit on the node. Raises BenchmarkError if it has pods of others."""
+        others, staying = [], 0
         for pod in self._pods():
             owners = pod["metadata"].get("ownerReferences") or ()
             if any(owner["kind"] in ("DaemonSet", "Node") for owner in owners):
                 staying += 1
             elif pod["metadata"]["namespace"] != NAMESPACE:
-                strangers.append(f"{pod['metadata']['namespace']}/{pod['metadata']['name']}")
-        if strangers:
+                others.append(f"{pod['metadata']['namespace']}/{pod['metadata']['name']}")
+        if others:
             raise BenchmarkError(
                 f"Choose a node without pods of others: on {self.node} these would be evicted: "
-                + ", ".join(strangers[:10])
+                + ", ".join(others[:10])
             )
         node = self._get(f"/api/v1/nodes/{self.node}")
         return int(node["status"]["allocatable"]["pods"]) - staying
 
     @contextmanager
     def opened(self) -> Iterator[RealTarget]:
-        """With the namespace and the observer; both, and every trace on the node, go at the end."""
+        """Create the namespace and watch the node. At the end remove both and restore the node."""
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
         created = self._http.post("/api/v1/namespaces", json=namespace)
         if created.status_code != httpx2.codes.CONFLICT:
@@ -149,11 +149,11 @@ class RealTarget(Target):
             for pod in self._own():
                 path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}"
                 self._http.delete(path)
-            # The last of several targets takes the namespace with it; for the others it is gone.
+            # Every target deletes the namespace. Only the first of them still finds it.
             self._http.delete(f"/api/v1/namespaces/{NAMESPACE}")
 
     def prepare(self, pods: int) -> None:
-        self._wait(lambda: not self._own(), "the pods of the run before are still there")
+        self._wait(lambda: not self._own(), "the pods of the previous run still exist")
         self._restore()
         for index in range(pods):
             pod = pause_pod(f"{self.node.partition('.')[0]}-{index}", self.node)
@@ -169,7 +169,7 @@ class RealTarget(Target):
         return self._seen
 
     def _restore(self) -> None:
-        """Undo what a drain does to a node, and nothing else."""
+        """Undo what a drain does to a node. Change nothing else."""
         node = self._get(f"/api/v1/nodes/{self.node}")
         keys = (*DRAIN_KEYS, "node.kubernetes.io/unschedulable")
         taints = [taint for taint in node["spec"].get("taints") or () if taint["key"] not in keys]
@@ -218,8 +218,8 @@ class RealTarget(Target):
         return found
 
     def _wait(self, condition: Any, otherwise: str) -> None:  # noqa: ANN401
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         while not condition():
             if time.monotonic() > end:
-                raise BenchmarkError(f"Look at the node {self.node}: {otherwise}")
+                raise BenchmarkError(f"Check the node {self.node}: {otherwise}")
             time.sleep(POLL)

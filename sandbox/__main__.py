@@ -16,29 +16,29 @@ from rich.text import Text
 from sandbox import aws, kubernetes, lifecycle
 from sandbox.castai_api.reporter import reporting
 from sandbox.cdk import Cdk
-from sandbox.demo.chapters import play, selected
+from sandbox.demo.chapters import run, selected
 from sandbox.demo.console import View
 from sandbox.demo.session import DemoSession
 from sandbox.errors import SandboxError
 from sandbox.state import API_KEY_SECRET, CLUSTER, FOLDER, State
 
 app = typer.Typer(
-    help="An AWS account, an EKS cluster and CAST AI on this machine: nothing leaves it.",
+    help="A simulated AWS account, EKS cluster and CAST AI. No request leaves this machine.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 console = Console(highlight=False, soft_wrap=True)
-EVENT_SHOWN: Final = 8  # characters of an event's id in the table: a row fits into 80
+EVENT_SHOWN: Final = 8  # characters of an event's id in the table, so that a row fits into 80
 
 Context = Annotated[
     list[str] | None,
-    typer.Option("--context", "-c", metavar="KEY=VALUE", help="As of `cdk deploy -c`."),
+    typer.Option("--context", "-c", metavar="KEY=VALUE", help="As `cdk deploy -c`."),
 ]
 Folder = Annotated[
     Path,
     typer.Option(
-        "--folder", envvar="CASTAI_SANDBOX", help="Where the sandbox keeps its state and logs."
+        "--folder", envvar="CASTAI_SANDBOX", help="Folder of the sandbox's state and logs."
     ),
 ]
 
@@ -51,12 +51,12 @@ def up(
         typer.Option(
             exists=True,
             dir_okay=False,
-            help="Put this cluster in the simulated one's place; its contents are left alone.",
+            help="Use this cluster instead of the simulated one. Its objects are not changed.",
         ),
     ] = None,
     cluster: Annotated[str, typer.Option(help="Name of the EKS cluster.")] = CLUSTER,
 ) -> None:
-    """Start the sandbox, if it does not run, and say how to look at it."""
+    """Start the sandbox if it does not run, and print how to use it."""
     with translated_errors():
         state = lifecycle.up(
             folder.absolute(),
@@ -64,7 +64,7 @@ def up(
             kubeconfig=kubeconfig,
             cluster=cluster,
         )
-        _introduce(state)
+        _print_usage(state)
 
 
 @app.command()
@@ -72,14 +72,14 @@ def deploy(
     folder: Folder = FOLDER,
     context: Context = None,
 ) -> None:
-    """`cdk bootstrap` and `cdk deploy` of the app, as users run them, into the sandbox."""
+    """Run `cdk bootstrap` and `cdk deploy` of the app in the sandbox, as users run them."""
     with translated_errors():
         state = lifecycle.running(folder.absolute())
         settings = _settings(context)
         cdk = Cdk(aws.Aws(state), state.path)
         cdk.synth({"castai:clusters": state.cluster, **settings})
         cdk.bootstrap()
-        # An agent may be among the stacks; its pods run nothing here, so its reports are played.
+        # The pods of a deployed agent run nothing here, so the sandbox sends its reports.
         with kubernetes.administrator(state) as client, reporting(client):
             console.print(cdk.deploy().strip())
 
@@ -89,26 +89,27 @@ def notice(
     instance: Annotated[str, typer.Argument(help="EC2 instance id; `status` lists them.")],
     folder: Folder = FOLDER,
     action: Annotated[
-        Literal["terminate", "stop", "hibernate"], typer.Option(help="What EC2 will do.")
+        Literal["terminate", "stop", "hibernate"],
+        typer.Option(help="What EC2 does with the instance."),
     ] = "terminate",
     time: Annotated[
-        str, typer.Option(help="When it was given: 2026-01-31T12:00:00Z, or seconds ago: 90s.")
+        str, typer.Option(help="Time of the notice: 2026-01-31T12:00:00Z, or seconds ago: 90s.")
     ] = "0s",
 ) -> None:
-    """Let EC2 give a spot interruption notice for an instance, on the default event bus."""
+    """Publish a spot interruption notice for an instance on the default event bus."""
     with translated_errors():
         state = lifecycle.running(folder.absolute())
         given = aws.moment(time)
         event = aws.Aws(state).publish(
             aws.spot_notice(instance, action=action, given=given, state=state)
         )
-        console.print(f"event {event}: {instance} will {action}, noticed at {given:%H:%M:%S} UTC")
-        console.print(f"what came of it: python -m sandbox status{_option(folder)}")
+        console.print(f"event {event}: {instance} will {action}, notice of {given:%H:%M:%S} UTC")
+        console.print(f"result: python -m sandbox status{_option(folder)}")
 
 
 @app.command()
 def status(folder: Folder = FOLDER) -> None:
-    """What runs, the nodes, and what came of the events so far."""
+    """Show the processes, the nodes and the result of each event."""
     with translated_errors():
         state = lifecycle.running(folder.absolute())
         client = aws.Aws(state)
@@ -122,7 +123,7 @@ def status(folder: Folder = FOLDER) -> None:
 
 
 def _show(deliveries: list[dict[str, Any]]) -> None:
-    """A row for each event; below, the whole id and the error of each that failed."""
+    """Print a row for each event, then the full id and the error of each failed event."""
     table = Table("event", "function", "state", "attempts", "outcome", box=None)
     failures = []
     for delivery in deliveries:
@@ -152,42 +153,44 @@ def down(folder: Folder = FOLDER) -> None:
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Option("--folder", help="A sandbox of the demo's own.")] = FOLDER
-    / "demo",
+    folder: Annotated[
+        Path, typer.Option("--folder", help="Folder of the demo's own sandbox.")
+    ] = FOLDER / "demo",
     chapter: Annotated[
-        str | None, typer.Option(help="Only this chapter, with what it stands on.")
+        str | None, typer.Option(help="Only this chapter and those that it needs.")
     ] = None,
     context: Context = None,
     keep: Annotated[bool, typer.Option(help="Leave the sandbox running at the end.")] = False,
     plain: Annotated[
-        bool | None, typer.Option("--plain/--live", help="Lines or a live view; default: by TTY.")
+        bool | None,
+        typer.Option("--plain/--live", help="Plain lines or a live view; default: by TTY."),
     ] = None,
 ) -> None:
-    """Connect, onboard, a spot notice, a drained node, offboard: status 0 if all went well."""
+    """Connect, onboard, drain after a notice, offboard. Exit status 0 if all checks pass."""
     with translated_errors():
         chapters = selected(chapter)
-        stage = DemoSession(folder.absolute(), View(plain=plain), _settings(context))
-        lifecycle.down(stage.folder)  # what an interrupted demo left
+        session = DemoSession(folder.absolute(), View(plain=plain), _settings(context))
+        lifecycle.down(session.folder)  # left by an interrupted demo
         signal.signal(signal.SIGTERM, _interrupt)
         kept = False
         try:
-            with stage:
-                play(stage, chapters)
+            with session:
+                run(session, chapters)
             kept = keep
         finally:
             if not kept:
-                signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing may keep running
-                lifecycle.down(stage.folder, keep_logs=sys.exc_info()[0] is not None)
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C must not interrupt `down`
+                lifecycle.down(session.folder, keep_logs=sys.exc_info()[0] is not None)
         if kept:
-            _introduce(stage.state)
+            _print_usage(session.state)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _introduce(state: State) -> None:
-    """How to look at a running sandbox. The secrets stay in files."""
+def _print_usage(state: State) -> None:
+    """Print how to use a running sandbox. Secrets are written to a file and not printed."""
     client = aws.Aws(state)
     environment = state.path / "environment"
     lines = ["unset AWS_PROFILE AWS_SESSION_TOKEN"]  # of a real account
@@ -226,14 +229,14 @@ def _settings(context: list[str] | None) -> dict[str, str]:
     for text in context or ():
         key, found, value = text.partition("=")
         if not found:
-            raise SandboxError(f"Write -c {text}=VALUE: a context setting has a value")
+            raise SandboxError(f"Write -c {text}=VALUE: a context setting needs a value")
         settings[key] = value
     return settings
 
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Print an error of the sandbox without a traceback; isolate from other AWS accounts."""
+    """Isolate from other AWS accounts. Print a SandboxError without traceback, exit with 1."""
     aws.isolate()
     try:
         yield

@@ -1,4 +1,4 @@
-"""An AWS account with an EKS cluster, before CAST AI comes: user, network, cluster, nodes."""
+"""Create what an account has before onboarding: IAM user, VPC, EKS cluster, instances."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,12 +22,12 @@ class Machine(msgspec.Struct, frozen=True):
     kind: str
     """Instance type."""
     zone: str
-    """A, b or c."""
+    """Last letter of the availability zone: a, b or c."""
     spot: bool = False
 
 
 def create_administrator(aws: Aws) -> Administrator:
-    """The IAM user who deploys. It is not root, which is exempt from IAM."""
+    """Create the IAM user that deploys. It is not the root user: IAM policies do not limit root."""
     iam = aws.iam_as_root()
     iam.create_user(UserName="administrator")
     iam.attach_user_policy(
@@ -38,7 +38,7 @@ def create_administrator(aws: Aws) -> Administrator:
 
 
 def create_network(aws: Aws, cluster: str) -> list[str]:
-    """A VPC with a subnet in each zone, tagged as EKS wants them; the subnets' ids."""
+    """Create a VPC with a subnet in each zone, tagged as EKS needs. Returns the subnet ids."""
     tags = {f"kubernetes.io/cluster/{cluster}": "shared", "Name": cluster}
     vpc = aws.ec2.create_vpc(CidrBlock=VPC, **_tagged("vpc", tags))["Vpc"]["VpcId"]
     return [
@@ -53,7 +53,7 @@ def create_network(aws: Aws, cluster: str) -> list[str]:
 
 
 def create_cluster(aws: Aws, name: str, subnets: Sequence[str]) -> None:
-    """An EKS cluster that takes access entries; active when this returns."""
+    """Create an EKS cluster that accepts access entries, and wait until it is active."""
     trust = {
         "Version": "2012-10-17",
         "Statement": [
@@ -79,7 +79,7 @@ def create_cluster(aws: Aws, name: str, subnets: Sequence[str]) -> None:
     )
     wait.until(
         lambda: aws.eks.describe_cluster(name=name)["cluster"]["status"] == "ACTIVE",
-        f"EKS cluster {name} becoming active",
+        f"EKS cluster {name} to become active",
         timeout=30,
     )
 
@@ -87,7 +87,7 @@ def create_cluster(aws: Aws, name: str, subnets: Sequence[str]) -> None:
 def launch(
     aws: Aws, cluster: str, subnets: Sequence[str], machines: Sequence[Machine]
 ) -> list[Node]:
-    """Instances with the tags that EKS node groups and Karpenter give theirs."""
+    """Launch instances with the tags that EKS node groups and Karpenter set on theirs."""
     nodes = []
     zones = dict(zip((zone for zone, _block in SUBNETS), subnets, strict=True))
     for machine in machines:

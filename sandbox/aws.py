@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 SPOT_NOTICE = "EC2 Spot Instance Interruption Warning"
-DOOR_TIMEOUT = 30.0  # s
-# No profile, no credentials file, no metadata service: the SDK finds what it is given, or nothing.
+API_TIMEOUT = 30.0  # s, of the control API
+# No profile, no credentials file, no metadata service: the SDK uses only what it is given.
 NO_ACCOUNT = {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -40,17 +40,17 @@ NO_ACCOUNT = {
 
 
 def isolate() -> None:
-    """Forget this shell's AWS settings: nothing here may ever reach a real account."""
+    """Remove this shell's AWS settings, so that no request reaches a real account."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ.update(NO_ACCOUNT)
-    # A proxy of this shell knows nothing of our loopback.
+    # This shell's proxy cannot reach this machine's loopback addresses.
     direct = [os.environ.get("NO_PROXY", ""), "localhost", "127.0.0.1"]
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(filter(None, direct))
 
 
 def sdk_environment(state: State) -> dict[str, str]:
-    """The administrator's environment. Raises SandboxError where there is none yet."""
+    """Return the administrator's environment. Raises SandboxError if there is none yet."""
     if state.emulator is None or state.administrator is None:
         raise SandboxError("Start the sandbox first: python -m sandbox up")
     return {
@@ -65,7 +65,7 @@ def sdk_environment(state: State) -> dict[str, str]:
 
 
 class Aws:
-    """One running emulator, as its administrator."""
+    """A running emulator, with the administrator's credentials."""
 
     def __init__(self, state: State) -> None:
         if state.emulator is None:
@@ -83,11 +83,11 @@ class Aws:
         return self._state.region
 
     def environment(self) -> dict[str, str]:
-        """What an AWS SDK, the CDK CLI and the AWS CLI need to work with the sandbox."""
+        """Return the environment with which AWS SDKs, CDK CLI and AWS CLI use the sandbox."""
         return sdk_environment(self._state)
 
     def iam_as_root(self) -> IAMClient:
-        """IAM as the account's root user, who is only needed to make the administrator."""
+        """Return IAM of the root user, which is needed only to create the administrator."""
         root = boto3.Session(self.account, self._emulator.root_secret, region_name=self.region)
         return root.client("iam", **self.client_options())
 
@@ -134,7 +134,7 @@ class Aws:
         return self.session.client("lambda", **self.client_options())
 
     def client_options(self) -> dict[str, Any]:
-        """What any boto3 client needs to reach the sandbox."""
+        """Return the options with which a boto3 client reaches the sandbox."""
         return {
             "endpoint_url": self._emulator.endpoint,
             "verify": self._state.ca,
@@ -144,25 +144,25 @@ class Aws:
     # The control API: sandbox/emulator/control_api.py
 
     def publish(self, event: dict[str, Any]) -> str:
-        """Put an event of an AWS service on the default bus; the event's id."""
+        """Publish an event of an AWS service on the default event bus. Returns the event's id."""
         return str(self._control("POST", "events", event)["id"])
 
     def token_review_url(self, cluster: str) -> str:
-        """Where an API server asks who the bearer of an EKS token is."""
+        """Return the URL of the TokenReview webhook for the cluster's EKS tokens."""
         return str(self._control("GET", f"clusters/{cluster}")["token_review_url"])
 
     def place_cluster(self, cluster: str, endpoint: str, certificate_authority: str) -> None:
-        """Let DescribeCluster answer with this server and its CA (PEM)."""
+        """Set the endpoint and the CA (PEM) that DescribeCluster returns."""
         place = {"endpoint": endpoint, "certificate_authority": certificate_authority}
         self._control("PUT", f"clusters/{cluster}", place)
 
     def deliveries(self, event: str = "") -> list[dict[str, Any]]:
-        """Asynchronous invocations of functions, oldest first; of one event if given."""
+        """Return asynchronous invocations, oldest first: all, or those of one event."""
         found: list[dict[str, Any]] = self._control("GET", "deliveries")["deliveries"]
         return [delivery for delivery in found if event in ("", delivery["event"])]
 
     def workers(self) -> list[dict[str, Any]]:
-        """Processes that run functions: function, pid, busy."""
+        """Return the processes that run functions: function, pid, busy."""
         found: list[dict[str, Any]] = self._control("GET", "workers")["workers"]
         return found
 
@@ -176,7 +176,7 @@ class Aws:
             headers={"X-Sandbox-Token": self._emulator.token},
         )
         try:
-            with urllib.request.urlopen(request, context=self._tls, timeout=DOOR_TIMEOUT) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, context=self._tls, timeout=API_TIMEOUT) as answer:  # noqa: S310
                 found: dict[str, Any] = json.load(answer)
                 return found
         except urllib.error.HTTPError as error:
@@ -191,23 +191,23 @@ class Aws:
 def spot_notice(
     instance: str, *, action: str = "terminate", given: datetime | None = None, state: State
 ) -> dict[str, Any]:
-    """The event that EC2 sends two minutes before it takes the instance.
+    """Return the event that EC2 sends two minutes before it interrupts the instance.
 
-    given: when the notice was given, now by default.
+    given: time of the notice, now by default.
     """
     zone = next((node.zone for node in state.nodes if node.instance == instance), state.region)
     return {
         "source": "aws.ec2",
         "detail-type": SPOT_NOTICE,
         "time": (given or datetime.now(UTC)).isoformat(),
-        # An instance ARN of this event names the zone and no account.
+        # In this event the instance's ARN has the zone instead of region and account.
         "resources": [f"arn:aws:ec2:{zone}:instance/{instance}"],
         "detail": {"instance-id": instance, "instance-action": action},
     }
 
 
 def moment(text: str) -> datetime:
-    """`--time`: RFC 3339, or seconds ago such as `90s`. Raises SandboxError for anything else."""
+    """Parse `--time`: RFC 3339, or seconds ago as in `90s`. Raises SandboxError otherwise."""
     try:
         if seconds := re.fullmatch(r"(\d+(\.\d+)?)s", text):
             return datetime.now(UTC) - timedelta(seconds=float(seconds.group(1)))

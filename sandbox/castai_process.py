@@ -1,4 +1,4 @@
-"""Starting the simulated CAST AI API as a process of its own."""
+"""Start the simulated CAST AI API as a separate process."""
 
 import os
 import sys
@@ -12,20 +12,20 @@ from sandbox.state import CastAi
 ROOT = Path(__file__).parents[1]
 
 
-class _Known(msgspec.Struct):
-    """What the process writes into its state file."""
+class _StateFile(msgspec.Struct):
+    """The content of the process's state file."""
 
     url: str
     api_key: str
 
 
 def start(folder: Path) -> tuple[CastAi, str]:
-    """Start it and wait until it answers; where it is, and its API key."""
+    """Start it and wait until it answers. Returns its process and URL, and its API key."""
     process, written = processes.start_with_file(
         [sys.executable, "-m", "sandbox.castai_api", "--state-file", folder / "castai.json"],
         log=folder / "castai.log",
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8"},
         ready=folder / "castai.json",
     )
-    known = msgspec.json.decode(written, type=_Known)
-    return CastAi(process, known.url), known.api_key
+    content = msgspec.json.decode(written, type=_StateFile)
+    return CastAi(process, content.url), content.api_key

@@ -1,4 +1,4 @@
-"""The CDK command line as users run it, pointed at the sandbox."""
+"""Run the CDK command line against the sandbox, as users run it."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ CLI = ROOT / "node_modules" / ".bin" / "cdk"
 
 
 class Cdk:
-    """One synthesised app: `cdk synth` once, everything else from its cloud assembly."""
+    """One synthesised app. All commands after `synth` use its cloud assembly."""
 
     def __init__(self, aws: Aws, folder: Path, *, name: str = "cdk.out") -> None:
         self._aws = aws
@@ -25,7 +25,7 @@ class Cdk:
         self._outputs = folder / f"{name}.outputs.json"
 
     def synth(self, context: Mapping[str, str]) -> None:
-        """Synthesise with these settings, zips built for this machine."""
+        """Run `cdk synth` with these settings. The zips are built for this machine."""
         settings = {"castai:bundling": "local", **context}
         arguments = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
         self._run(
@@ -33,13 +33,13 @@ class Cdk:
         )
 
     def bootstrap(self) -> None:
-        """`cdk bootstrap`: the bucket and the roles that deployments go through."""
+        """Run `cdk bootstrap`: create the bucket and the roles that deployments use."""
         self._run(
             "bootstrap", "--app", self.assembly, f"aws://{self._aws.account}/{self._aws.region}"
         )
 
     def deploy(self, *stacks: str) -> str:
-        """`cdk deploy` of these stacks, or all; what it printed."""
+        """Run `cdk deploy` of these stacks, or of all. Returns its output."""
         return self._run(
             "deploy",
             *("--app", self.assembly, "--require-approval", "never"),
@@ -48,12 +48,12 @@ class Cdk:
         )
 
     def outputs(self) -> dict[str, str]:
-        """The outputs of the stacks of the last deployment."""
+        """Return the stack outputs of the last deployment."""
         stacks = msgspec.json.decode(self._outputs.read_bytes(), type=dict[str, dict[str, str]])
         return {name: value for outputs in stacks.values() for name, value in outputs.items()}
 
     def destroy(self, *stacks: str) -> str:
-        """`cdk destroy` of these stacks, or all; what it printed."""
+        """Run `cdk destroy` of these stacks, or of all. Returns its output."""
         return self._run("destroy", "--app", self.assembly, "--force", *(stacks or ("--all",)))
 
     def _run(self, *arguments: str | Path) -> str:
@@ -76,12 +76,12 @@ class Cdk:
 
 
 def environment_from(aws: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """The shell's environment for package index and proxy, with the sandbox's AWS only."""
+    """Return the shell's variables (for package index, proxy) with the sandbox's AWS only."""
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
         # The Node of the project's environment.
         "PATH": os.pathsep.join([os.fspath(Path(sys.executable).parent), os.environ["PATH"]]),
-        # The CLI remembers account ids by access key: not in the user's home.
+        # The CLI caches account ids by access key: here, not in the user's home.
         "CDK_HOME": os.fspath(folder / "cdk-home"),
         "CDK_DISABLE_CLI_TELEMETRY": "true",
         **NO_ACCOUNT,

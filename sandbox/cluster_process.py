@@ -1,4 +1,4 @@
-"""Starting the simulated cluster as a process of its own."""
+"""Start the simulated cluster as a separate process."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def start(folder: Path, certificates: Certificates, token_review_url: str) -> Kubernetes:
-    """Start it and wait until it answers. Raises SandboxError with its log if it does not."""
+    """Start it and wait until it answers. Raises SandboxError with its log if it ends before."""
     kubeconfig = folder / "kubeconfig"
     process, _endpoint = processes.start(
         [

@@ -1,4 +1,4 @@
-"""Starting the AWS emulator in its own environment."""
+"""Start the AWS emulator in its own virtual environment."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from sandbox.state import Emulator
 ROOT = Path(__file__).parents[1]
 PYTHON = ROOT / ".venv-emulator" / "bin" / "python"
 LAUNCHER = Path(__file__).parent / "emulator" / "launcher.py"
-CONCURRENCY = 3  # functions at a time that events may start: 60 MB each
+CONCURRENCY = 3  # asynchronous invocations at the same time; each takes 60 MB
 RETRY_PAUSE = 1.0  # s before an asynchronous retry; Lambda waits a minute
 
 
@@ -27,14 +27,14 @@ def start(
     concurrency: int = CONCURRENCY,
     retry_pause: float = RETRY_PAUSE,
 ) -> Emulator:
-    """Start it and wait until it listens. Raises SandboxError with its log if it does not."""
+    """Start it and wait until it listens. Raises SandboxError with its log if it ends before."""
     if not PYTHON.exists():
         raise SandboxError("Install the emulator: make setup")
     token, root_secret = secrets.token_urlsafe(32), secrets.token_urlsafe(30)
     config = {
         "account": account,
         "region": region,
-        "root_key": account,  # the emulator knows the root user by the account's id
+        "root_key": account,  # the emulator's access key of the root user is the account's id
         "root_secret": root_secret,
         "token": token,
         "certificate": str(certificates.certificate),
@@ -54,12 +54,12 @@ def start(
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Nothing of this shell: functions inherit it, and AWS gives them nothing of it either."""
+    """Return variables for the emulator, none from this shell: functions inherit them."""
     node = Path(sys.executable).with_name("node")  # of the project's environment
     if not node.exists():
         raise SandboxError("Install Node beside Python: make setup")
     return {
-        # Functions of CDK's own are written in JavaScript.
+        # The CDK's own functions are written in JavaScript.
         "PATH": os.pathsep.join([os.fspath(node.resolve().parent), "/usr/bin", "/bin"]),
         "HOME": str(folder),
         "LANG": "C.UTF-8",

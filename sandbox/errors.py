@@ -1,5 +1,5 @@
-"""What can go wrong around the sandbox. The first line says what to do."""
+"""The sandbox's exception. The first line of its message says what to do."""
 
 
 class SandboxError(Exception):
-    """The sandbox cannot do what it was asked."""
+    """The sandbox cannot do what was requested."""

@@ -1,4 +1,4 @@
-"""The sandbox's cluster as its administrator sees it."""
+"""Access to the sandbox's cluster: clients, permissions, manifests, nodes."""
 
 import base64
 import ssl
@@ -26,28 +26,28 @@ TIMEOUT = httpx2.Timeout(10.0)
 
 
 def connect(kubeconfig: Path) -> Client:
-    """A client with the rights that the kubeconfig gives."""
+    """Return a client with the kubeconfig's credentials."""
     return Client(
         _context(kubeconfig), field_manager=FIELD_MANAGER, timeout=TIMEOUT, trust_env=False
     )
 
 
 def administrator(state: State) -> Client:
-    """A client with the administrator's rights in the sandbox's cluster."""
+    """Return a client with the administrator's credentials in the sandbox's cluster."""
     if state.kubernetes is None:
         raise SandboxError("Start the sandbox first: python -m sandbox up")
     return connect(Path(state.kubernetes.kubeconfig))
 
 
 def endpoint(state: State) -> str:
-    """The URL of the sandbox's API server."""
+    """Return the URL of the sandbox's API server."""
     if state.kubernetes is None:
         raise SandboxError("Start the sandbox first: python -m sandbox up")
     return server(Path(state.kubernetes.kubeconfig))[0]
 
 
 def count(client: Client) -> tuple[int, int]:
-    """Nodes and pods."""
+    """Return the number of nodes and the number of pods."""
     return (
         sum(1 for _ in client.list(NodeResource)),
         sum(1 for _ in client.list(Pod, namespace="*")),
@@ -55,7 +55,7 @@ def count(client: Client) -> tuple[int, int]:
 
 
 def settled(client: Client) -> bool:
-    """Whether every controller has its pods, all are ready, and every budget has been counted."""
+    """Return whether no replica is missing, all pods are ready and all budgets are counted."""
     deployments = all(
         thing.spec is not None
         and thing.status is not None
@@ -79,7 +79,7 @@ def settled(client: Client) -> bool:
 
 
 def ready(pod: Pod) -> bool:
-    """Whether the pod's Ready condition is true."""
+    """Return whether the pod's Ready condition is true."""
     conditions = (pod.status and pod.status.conditions) or ()
     return any(c.type == "Ready" and c.status == "True" for c in conditions)
 
@@ -94,33 +94,35 @@ class Permission(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """A user and a group, whose permissions the API server states."""
+    """A user and a group. The API server evaluates their permissions."""
 
     title: str
     user: str
     group: str = ""
 
 
-def rights(state: State, who: Subject, asked: Mapping[str, Permission]) -> dict[str, bool]:
-    """What the API server allows the subject to do (SelfSubjectAccessReview)."""
+def rights(
+    state: State, subject: Subject, permissions: Mapping[str, Permission]
+) -> dict[str, bool]:
+    """Return which permissions the subject has (SelfSubjectAccessReview with impersonation)."""
     if state.kubernetes is None:
         raise SandboxError("Start the sandbox first: python -m sandbox up")
     context = _context(Path(state.kubernetes.kubeconfig))
     url, authority = server(Path(state.kubernetes.kubeconfig))
     headers = [("Authorization", f"Bearer {context.user.token if context.user else ''}")]
-    headers.append(("Impersonate-User", who.user))
-    if who.group:
-        headers.append(("Impersonate-Group", who.group))
+    headers.append(("Impersonate-User", subject.user))
+    if subject.group:
+        headers.append(("Impersonate-Group", subject.group))
     tls = ssl.create_default_context(cadata=authority)
     with httpx2.Client(
         base_url=url, headers=headers, verify=tls, timeout=TIMEOUT, trust_env=False
     ) as client:
-        return {name: _allowed(client, right) for name, right in asked.items()}
+        return {name: _allowed(client, permission) for name, permission in permissions.items()}
 
 
-def _allowed(client: httpx2.Client, right: Permission) -> bool:
-    resource, _, subresource = right.resource.partition("/")
-    attributes = {"verb": right.verb, "group": right.group, "resource": resource}
+def _allowed(client: httpx2.Client, permission: Permission) -> bool:
+    resource, _, subresource = permission.resource.partition("/")
+    attributes = {"verb": permission.verb, "group": permission.group, "resource": resource}
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",
@@ -132,9 +134,9 @@ def _allowed(client: httpx2.Client, right: Permission) -> bool:
 
 
 def server(kubeconfig: Path) -> tuple[str, str]:
-    """Endpoint and certificate authority (PEM) of a kubeconfig's current context.
+    """Return endpoint and certificate authority (PEM) of a kubeconfig's current context.
 
-    Raises SandboxError where one is missing.
+    Raises SandboxError if one is missing.
     """
     cluster = _context(kubeconfig).cluster
     if cluster.certificate_auth_data:
@@ -143,7 +145,7 @@ def server(kubeconfig: Path) -> tuple[str, str]:
         authority = kubeconfig.parent / cluster.certificate_auth
         return cluster.server, authority.read_text()
     raise SandboxError(
-        f"Put the cluster's certificate-authority into {kubeconfig}: DescribeCluster has to give it"
+        f"Put the cluster's certificate-authority into {kubeconfig}: DescribeCluster must return it"
     )
 
 
@@ -158,13 +160,13 @@ def _context(kubeconfig: Path) -> SingleConfig:
 
 
 def apply(client: Client, manifests: str) -> None:
-    """Server-side apply of a YAML file, as `kubectl apply --server-side -f` does."""
+    """Apply a YAML file as `kubectl apply --server-side -f` does."""
     for thing in codecs.load_all_yaml(manifests):
         client.apply(thing)
 
 
 def join(client: Client, nodes: Iterable[Node]) -> None:
-    """Register instances as nodes, with the labels that kubelet and cloud provider write."""
+    """Register instances as nodes, with the labels that kubelet and cloud provider set."""
     for node in nodes:
         capacity = "SPOT" if node.spot else "ON_DEMAND"
         labels = {
@@ -187,7 +189,7 @@ def join(client: Client, nodes: Iterable[Node]) -> None:
 
 
 def _mirror_pod(node: Node) -> Pod:
-    """What the API server shows of a pod that the node's kubelet runs from a file of its own."""
+    """Return the mirror pod of a static pod, which the kubelet runs from a file on the node."""
     return Pod(
         metadata=ObjectMeta(
             name=f"node-problem-detector-{node.name}",
@@ -206,7 +208,7 @@ def _mirror_pod(node: Node) -> Pod:
 
 
 def review_config(url: str, certificate_authority: str) -> str:
-    """A kubeconfig for kube-apiserver's --authentication-token-webhook-config-file."""
+    """Return a kubeconfig for kube-apiserver's --authentication-token-webhook-config-file."""
     content: dict[str, Any] = {
         "apiVersion": "v1",
         "kind": "Config",

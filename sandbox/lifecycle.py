@@ -1,4 +1,4 @@
-"""Up and down: the whole sandbox in one folder, idempotent in both directions."""
+"""Start and end the sandbox of a folder. Both are idempotent."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -25,12 +25,12 @@ MACHINES = (
 )
 SETTLING = 30.0  # s for all pods to be ready
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 def up(
     folder: Path,
-    say: Say,
+    progress: Progress,
     *,
     kubeconfig: Path | None = None,
     cluster: str = CLUSTER,
@@ -39,14 +39,14 @@ def up(
     concurrency: int = emulator_process.CONCURRENCY,
     spot_handler_rights: bool = True,
 ) -> State:
-    """The running sandbox of the folder, started if it is not.
+    """Start the folder's sandbox if it does not run, and return its state.
 
-    kubeconfig: another cluster in the simulated one's place; its contents are left alone.
+    kubeconfig: a cluster to use instead of the simulated one. Its objects are not changed.
     workloads: YAML for the simulated cluster instead of the demo's.
-    spot_handler_rights: whether manifests/spot-handler-rbac.yaml is applied, as by those who do
-    not onboard.
-    A sandbox of which a part has died is ended and started anew: the account was in its memory.
-    Raises SandboxError; nothing keeps running then.
+    spot_handler_rights: apply manifests/spot-handler-rbac.yaml, as users without onboarding do.
+    If one of its processes has ended, the sandbox is ended and started again: the account exists
+    only in the emulator's memory.
+    Raises SandboxError after all its processes are ended.
     """
     state = State.load(folder)
     if state is not None and state.kubernetes and _alive(state):
@@ -58,7 +58,7 @@ def up(
     try:
         return _start(
             State(folder=str(folder), cluster=cluster),
-            say,
+            progress,
             kubeconfig=kubeconfig,
             machines=machines,
             workloads=WORKLOADS.read_text() if workloads is None else workloads,
@@ -72,7 +72,7 @@ def up(
 
 def _start(
     state: State,
-    say: Say,
+    progress: Progress,
     *,
     kubeconfig: Path | None,
     machines: Sequence[Machine],
@@ -82,7 +82,7 @@ def _start(
 ) -> State:
     state.path.mkdir(parents=True, exist_ok=True)
     certificates = Certificates.ensure(state.path / "tls")
-    say("starting the AWS emulator")
+    progress("starting the AWS emulator")
     emulator = emulator_process.start(
         state.path,
         certificates,
@@ -91,17 +91,17 @@ def _start(
         concurrency=concurrency,
     )
     state = msgspec.structs.replace(state, ca=str(certificates.ca), emulator=emulator)
-    state.save()  # from here on `down` knows what to end
+    state.save()  # from here on `down` ends the emulator
     aws = Aws(state)
     state = msgspec.structs.replace(state, administrator=account.create_administrator(aws))
     state.save()
     aws = Aws(state)
-    say("starting the CAST AI API")
+    progress("starting the CAST AI API")
     castai, api_key = castai_process.start(state.path)
     state = msgspec.structs.replace(state, castai=castai)
     state.save()
     aws.secrets.create_secret(Name=API_KEY_SECRET, SecretString=api_key)
-    say(f"creating VPC, EKS cluster {state.cluster} and {len(machines)} instances")
+    progress(f"creating VPC, EKS cluster {state.cluster} and {len(machines)} instances")
     subnets = account.create_network(aws, state.cluster)
     account.create_cluster(aws, state.cluster, subnets)
     nodes = account.launch(aws, state.cluster, subnets, machines)
@@ -110,14 +110,14 @@ def _start(
         state = _place(state, aws, kubeconfig)
         state.save()
         return state
-    say("starting the simulated cluster")
+    progress("starting the simulated cluster")
     kubernetes_state = cluster_process.start(
         state.path, certificates, aws.token_review_url(state.cluster)
     )
     state = msgspec.structs.replace(state, kubernetes=kubernetes_state)
     state.save()
     aws.place_cluster(state.cluster, *kubernetes.server(Path(kubernetes_state.kubeconfig)))
-    say("starting the workloads")
+    progress("starting the workloads")
     if spot_handler_rights:
         with kubernetes.administrator(state) as client:
             kubernetes.apply(client, RBAC.read_text())
@@ -126,7 +126,7 @@ def _start(
 
 
 def populate(state: State, workloads: str) -> None:
-    """Nodes and workloads; every pod is ready when this returns."""
+    """Create nodes and workloads, and wait until every pod is ready."""
     first, _, rest = workloads.partition(JOINED)
     with kubernetes.administrator(state) as client:
         kubernetes.join(client, state.nodes[:1])
@@ -139,11 +139,11 @@ def populate(state: State, workloads: str) -> None:
 
 
 def _ready(client: Client) -> None:
-    wait.until(lambda: kubernetes.settled(client), "every pod being ready", timeout=SETTLING)
+    wait.until(lambda: kubernetes.settled(client), "every pod to be ready", timeout=SETTLING)
 
 
 def down(folder: Path, *, keep_logs: bool = False) -> list[str]:
-    """End everything that the folder's sandbox runs, and remove the folder; what was ended."""
+    """End the sandbox's processes and remove its folder. Returns the ended processes' names."""
     state = State.load(folder)
     ended = []
     if state is not None:
@@ -159,12 +159,12 @@ def down(folder: Path, *, keep_logs: bool = False) -> list[str]:
 
 
 def running(folder: Path) -> State:
-    """The folder's running sandbox. Raises SandboxError when there is none."""
+    """Return the state of the folder's running sandbox. Raises SandboxError if none runs."""
     state = State.load(folder)
     if state is None or state.kubernetes is None:
         raise SandboxError("Start the sandbox first: python -m sandbox up")
     if not _alive(state):
-        raise SandboxError("Start the sandbox again, a part of it has died: python -m sandbox up")
+        raise SandboxError("Start the sandbox again, a process has ended: python -m sandbox up")
     return state
 
 
@@ -173,7 +173,7 @@ def _alive(state: State) -> bool:
 
 
 def _place(state: State, aws: Aws, kubeconfig: Path) -> State:
-    """Another cluster behind the EKS cluster; a simulated one that ran there is ended."""
+    """Let the EKS cluster point to another cluster. End the simulated cluster if it runs."""
     endpoint, authority = kubernetes.server(kubeconfig)
     aws.place_cluster(state.cluster, endpoint, authority)
     if state.kubernetes is not None and state.kubernetes.process is not None:

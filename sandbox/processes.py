@@ -1,4 +1,4 @@
-"""Processes of the sandbox: started detached, known by id and start time, ended only if ours."""
+"""Start and end the sandbox's processes, which are identified by process id and start time."""
 
 import os
 import subprocess
@@ -6,23 +6,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
-import psutil  # type: ignore[import-untyped] # its stubs are a package of their own
+import psutil  # type: ignore[import-untyped] # its stubs are a separate package
 
 from sandbox import wait
 from sandbox.errors import SandboxError
 
-START_TIME_TOLERANCE = 1.0  # s: the boot time that start times are computed from drifts
+START_TIME_TOLERANCE = 1.0  # s: start times are computed from the boot time, which drifts
 GRACE = 10.0  # s between SIGTERM and SIGKILL
-START = 30.0  # s that a process has to say that it is ready
+START = 30.0  # s until a process must have written its file
 TAIL = 20  # lines of a log that an error shows
 
 
-# Started by this very process: to be waited for, or they stay as zombies.
+# Started by this process. It must wait for them, or they stay as zombies.
 _children: dict[int, subprocess.Popen[str]] = {}
 
 
 class Process(msgspec.Struct, frozen=True):
-    """An id alone may name another process by now; with the start time it is unmistakable."""
+    """A process by id and start time. The system may have given its id to another process."""
 
     pid: int
     started: float
@@ -30,32 +30,32 @@ class Process(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, pid: int) -> "Process":
-        """The running process of that id. Raises SandboxError when there is none."""
+        """Return the running process of that id. Raises SandboxError if there is none."""
         try:
             return cls(pid, psutil.Process(pid).create_time())
         except psutil.NoSuchProcess as error:
-            raise SandboxError(f"Look into the logs: process {pid} has ended") from error
+            raise SandboxError(f"Check the logs: process {pid} has ended") from error
 
     def alive(self) -> bool:
-        """Whether this very process still runs."""
+        """Return whether this process still runs."""
         return self._find() is not None
 
     def end(self) -> None:
-        """SIGTERM, then SIGKILL after a grace, for it and its children; nothing if it is gone."""
+        """Send SIGTERM, then SIGKILL after GRACE, and kill its children, unless it has ended."""
         process = self._find()
         if process is None:
             return
-        family = [process, *_descendants(process)]
+        children = _descendants(process)
         process.terminate()
         _gone, left = psutil.wait_procs([process], timeout=GRACE)
-        # Children that outlive their parent (functions in the middle of something) go with it.
-        stragglers = [child for child in family[1:] if child.is_running()] + left
-        for straggler in stragglers:
+        # Children that still run (functions during an invocation) are killed, too.
+        running = [child for child in children if child.is_running()] + left
+        for each in running:
             try:
-                straggler.kill()
+                each.kill()
             except psutil.NoSuchProcess:
                 continue
-        psutil.wait_procs(stragglers, timeout=GRACE)
+        psutil.wait_procs(running, timeout=GRACE)
         child = _children.pop(self.pid, None)
         if child is not None:
             child.wait()
@@ -73,11 +73,11 @@ class Process(msgspec.Struct, frozen=True):
 def start(
     command: Sequence[str | Path], *, log: Path, env: Mapping[str, str], stdin: str = ""
 ) -> tuple[Process, str]:
-    """Start detached from this terminal, so that Ctrl-C here does not reach it.
+    """Start a process in a new session, so that Ctrl-C in this terminal does not reach it.
 
-    Waits for the one line by which it says on standard output that it is ready; answers the process
-    and that line. The rest of its output goes to ``log``.
-    Raises SandboxError with the end of the log when it ends without that line.
+    Waits for the line on standard output that means that the process is ready. Returns the process
+    and that line. Its standard error goes to ``log``.
+    Raises SandboxError with the end of the log if the process ends without that line.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as sink:
@@ -96,7 +96,7 @@ def start(
             source.write(stdin)
             source.close()
         except BrokenPipeError:
-            pass  # it has ended already, as the missing line will tell
+            pass  # it has ended: the line is missing below
         line = output.readline()
     if not line:
         _children.pop(child.pid).wait()
@@ -107,7 +107,7 @@ def start(
 def start_with_file(
     command: Sequence[str | Path], *, log: Path, env: Mapping[str, str], ready: Path
 ) -> tuple[Process, bytes]:
-    """As `start`, for a process that says that it is ready by writing the file ``ready``."""
+    """Start a process as `start` does. It is ready when it has written the file ``ready``."""
     ready.unlink(missing_ok=True)
     with log.open("w") as sink:
         child = subprocess.Popen(

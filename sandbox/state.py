@@ -1,4 +1,4 @@
-"""What a sandbox remembers of itself between two commands: `<folder>/state.json`."""
+"""The sandbox's state between two commands: `<folder>/state.json`."""
 
 import os
 from pathlib import Path
@@ -21,13 +21,13 @@ class Emulator(msgspec.Struct, frozen=True):
     process: Process
     endpoint: str
     token: str
-    """Of the emulator's control API."""
+    """Token of the emulator's control API."""
     root_secret: str
-    """Of the account's root user."""
+    """Secret access key of the account's root user."""
 
 
 class Administrator(msgspec.Struct, frozen=True):
-    """The IAM user who deploys."""
+    """The IAM user that deploys."""
 
     access_key: str
     secret_key: str
@@ -43,29 +43,29 @@ class Node(msgspec.Struct, frozen=True):
 
     @property
     def provider_id(self) -> str:
-        """As the cloud provider writes it into ``spec.providerID``."""
+        """The node's ``spec.providerID``, as the cloud provider sets it."""
         return f"aws:///{self.zone}/{self.instance}"
 
 
 class Kubernetes(msgspec.Struct, frozen=True):
-    """The cluster behind the EKS cluster of the emulator."""
+    """The cluster that the emulator's EKS cluster points to."""
 
     kubeconfig: str
-    """Of an administrator."""
+    """Path of an administrator's kubeconfig."""
     token_review_url: str
     process: Process | None = None
-    """None: a cluster of the user."""
+    """None for a cluster of the user."""
 
 
 class CastAi(msgspec.Struct, frozen=True):
-    """The simulated CAST AI API; its key is in Secrets Manager, where the functions look."""
+    """The simulated CAST AI API. The functions read its key from Secrets Manager."""
 
     process: Process
     url: str
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """Enough to talk to the sandbox and to end it. Holds secrets: readable by its owner only."""
+    """What is needed to use and to end the sandbox. It has secrets: only its owner can read it."""
 
     folder: str
     account: str = ACCOUNT
@@ -83,7 +83,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         return Path(self.folder)
 
     def save(self) -> None:
-        """Write the file in one step."""
+        """Write the file atomically."""
         self.path.mkdir(parents=True, exist_ok=True)
         draft = self.path / f"state.json.{os.getpid()}"
         draft.touch(mode=0o600)
@@ -92,19 +92,22 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def load(cls, folder: Path) -> "State | None":
-        """The folder's state, None if no sandbox was started there."""
+        """Return the folder's state, or None if no sandbox was started there.
+
+        Raises SandboxError for a file of another version.
+        """
         try:
             return msgspec.json.decode((folder / "state.json").read_bytes(), type=cls)
         except FileNotFoundError:
             return None
         except msgspec.DecodeError as error:
             raise SandboxError(
-                f"Remove {folder}/state.json: it is of another version of the sandbox ({error}). "
-                "Processes that it names may still run."
+                f"Remove {folder}/state.json: another version of the sandbox wrote it ({error}). "
+                "The processes in it may still run."
             ) from error
 
     def processes(self) -> dict[str, Process]:
-        """Everything that this sandbox runs, by name."""
+        """Return the sandbox's processes by name."""
         found = {
             "AWS emulator": self.emulator.process if self.emulator else None,
             "simulated cluster": self.kubernetes.process if self.kubernetes else None,

@@ -1,4 +1,4 @@
-"""The one way in which the sandbox and its tests wait: look again until a deadline."""
+"""Wait by polling, for the sandbox and its tests."""
 
 import time
 from collections.abc import Callable
@@ -8,25 +8,25 @@ from sandbox.errors import SandboxError
 
 Found = TypeVar("Found")
 
-INTERVAL = 0.05  # s between two looks: short beside a network answer, long beside a context switch
+INTERVAL = 0.05  # s between two polls: shorter than a request takes, longer than a context switch
 
 
 def until(
-    look: Callable[[], Found | None],
+    poll: Callable[[], Found | None],
     what: str,
     *,
     timeout: float,
     interval: float = INTERVAL,
 ) -> Found:
-    """The first truthy answer of ``look``, asked every ``interval`` seconds.
+    """Call ``poll`` every ``interval`` seconds until its result is truthy, and return that.
 
-    Raises SandboxError when ``timeout`` seconds pass without one.
+    Raises SandboxError after ``timeout`` seconds.
     """
     deadline = time.monotonic() + timeout
     while True:
-        found = look()
+        found = poll()
         if found:
             return found
         if time.monotonic() >= deadline:
-            raise SandboxError(f"Look into the logs: {what} did not happen in {timeout:g} s")
+            raise SandboxError(f"Check the logs: waited {timeout:g} s for {what}")
         time.sleep(interval)

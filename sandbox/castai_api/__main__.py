@@ -1,8 +1,8 @@
 """`python -m sandbox.castai_api --state-file FILE`: the simulated CAST AI as a process.
 
-The API key is that of the environment variable CASTAI_API_KEY, else a new one. Once it answers,
-the file holds `{"url", "pid", "api_key"}`, readable by its owner only; it goes when the process
-ends (SIGTERM or SIGINT).
+The API key is the environment variable CASTAI_API_KEY, or a new one. When the API answers, the file
+contains `{"url", "pid", "api_key"}`. Only its owner can read it. At its end (SIGTERM or SIGINT) the
+process removes it.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from sandbox.castai_api.state import State
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until SIGTERM or SIGINT."""
     options = _options()
     key = os.environ.get("CASTAI_API_KEY") or secrets.token_hex(32)
     state = State(key, propagation=options.propagation)
     tls = Tls(options.certificate, options.key) if options.certificate else None
-    # The server raises the signal again once it has closed; the file has to go even so.
+    # uvicorn raises the signal again after it has closed. The file must be removed all the same.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     with listen(options.port) as sock:
-        known = {"url": url_of(sock, tls), "pid": os.getpid(), "api_key": key}
+        content = {"url": url_of(sock, tls), "pid": os.getpid(), "api_key": key}
 
         def ready() -> None:
-            _write(options.state_file, json.dumps(known))
+            _write(options.state_file, json.dumps(content))
 
         try:
             server(App(state, agent_yaml), ready, tls).run(sockets=[sock])
@@ -46,12 +46,12 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m sandbox.castai_api", description="CAST AI's API, simulated on loopback."
     )
-    parser.add_argument("--state-file", type=Path, required=True, help="where URL and key are put")
+    parser.add_argument("--state-file", type=Path, required=True, help="file for URL and key")
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
     parser.add_argument(
-        "--propagation", type=int, default=1, help="how often new credentials get a 400 first"
+        "--propagation", type=int, default=1, help="number of 400s before new credentials work"
     )
-    parser.add_argument("--certificate", help="PEM file; with --key, the API speaks https")
+    parser.add_argument("--certificate", help="PEM file; with --key, the API uses https")
     parser.add_argument("--key", help="PEM file of the certificate's private key")
     options = parser.parse_args()
     if bool(options.certificate) != bool(options.key):
@@ -60,7 +60,7 @@ def _options() -> argparse.Namespace:
 
 
 def _write(file: Path, text: str) -> None:
-    """Write as one step, readable by the owner only: the file has the keys."""
+    """Write atomically, readable by the owner only: the file has the API key."""
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f"{file.name}.{os.getpid()}")
     draft.touch(mode=0o600)

@@ -1,6 +1,6 @@
-"""The manifest that CAST AI's API hands out: the agent for any EKS cluster, the key rendered in.
+"""The manifest of `/v1/agent.yaml`: the agent for any EKS cluster, with the API key.
 
-The real one does not know the cluster: the agent finds out by the instance metadata service.
+As in CAST AI's manifest, no cluster is named: the agent reads it from instance metadata.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ _IDENTITY = ("EKS_ACCOUNT_ID", "EKS_REGION", "EKS_CLUSTER_NAME")
 
 
 def agent_yaml(api_key: str) -> str:
-    """YAML, ready for `kubectl apply`."""
-    wish = Agent(cluster_name="any", api_key_secret="none")  # noqa: S106 - nothing is read
-    objects = render(wish, Place("", "", ""), api_key)
+    """Return YAML for `kubectl apply`."""
+    agent = Agent(cluster_name="any", api_key_secret="none")  # noqa: S106 - no secret is read
+    objects = render(agent, Place("", "", ""), api_key)
     for each in objects:
         if each["kind"] == "Deployment":
-            _forget_cluster(each)
+            _remove_identity(each)
     return to_yaml(objects)
 
 
-def _forget_cluster(deployment: Object) -> None:
+def _remove_identity(deployment: Object) -> None:
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     container["env"] = [each for each in container["env"] if each["name"] not in _IDENTITY]

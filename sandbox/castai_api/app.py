@@ -1,7 +1,7 @@
-"""The routes of the simulated CAST AI API: a request changes the state, the state gives the answer.
+"""The routes of the simulated CAST AI API.
 
-Under `/v1` it answers as CAST AI does. Under `/_sandbox` it is the test bench: what was received,
-and switches for what a test wants to happen. `/` shows the same to people.
+`/v1` answers as CAST AI does. `/_sandbox` is for tests: it returns what was received, and sets how
+the API behaves. `/` shows what was received as an HTML page.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BODY_LIMIT = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class Request:
-    """One HTTP request, its body already decoded."""
+    """An HTTP request with decoded body."""
 
     method: str
     path: str
@@ -38,19 +38,22 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes back: JSON unless `text` is set. `what` is the line of the log."""
+    """An HTTP response."""
 
     body: object = field(default_factory=dict)
+    """Sent as JSON if there is no text."""
     what: str = ""
+    """Line in the log."""
     text: str | None = None
     kind: str = "application/json"
+    """Content type."""
     status: int = 200
 
 
 class App:
     """The ASGI application over one :class:`State`.
 
-    `manifest` renders the agent's manifest for an API key (what `/v1/agent.yaml` returns).
+    `manifest` renders the agent's manifest for an API key: `/v1/agent.yaml` returns it.
     """
 
     def __init__(self, state: State, manifest: Manifest | None = None) -> None:
@@ -72,11 +75,11 @@ class App:
             return Answer({"message": request.message}, status=request.status)
         if not request.path.startswith("/v1/"):
             try:
-                return self._bench(request)
+                return self._control(request)
             except Refusal as refusal:
                 return Answer({"message": refusal.message}, status=refusal.status)
         try:
-            self._admit(request)
+            self._authenticate(request)
             answer = self._api(request)
         except Refusal as refusal:
             answer = Answer(
@@ -87,8 +90,8 @@ class App:
         self.state.record(request.method, request.path, answer.status, answer.what, request.body)
         return answer
 
-    def _admit(self, request: Request) -> None:
-        """Let the right key in, unless an outage was ordered."""
+    def _authenticate(self, request: Request) -> None:
+        """Check the API key. Raises Refusal for a wrong key and in an outage."""
         if self.state.outage:
             self.state.outage -= 1
             raise Refusal(503, "upstream connect error")
@@ -121,7 +124,7 @@ class App:
         text = self._manifest(self.state.api_key)
         return Answer(what="agent manifest fetched", text=text, kind="application/yaml")
 
-    def _bench(self, request: Request) -> Answer:
+    def _control(self, request: Request) -> Answer:
         state = self.state
         match (request.method, request.path.strip("/").split("/")):
             case ("GET", [""]):
@@ -142,8 +145,8 @@ class App:
         raise Refusal(404, "Not Found")
 
     def _report(self, request: Request) -> Answer:
-        """The agent reports, with its own key; only news are worth a line in the log."""
-        self._admit(request)
+        """Record a report of the agent, which sends its API key. Only a new status is logged."""
+        self._authenticate(request)
         cluster = self.state.register(request.body)
         status = str(request.body.get("status", "online"))
         if cluster.agent_status != status:
@@ -181,12 +184,12 @@ def _read_principal(state: State, cluster_id: str, _: dict[str, Any]) -> Answer:
     return Answer({"arn": state.principal(cluster_id, create=False)}, "principal read")
 
 
-def _make_principal(state: State, cluster_id: str, _: dict[str, Any]) -> Answer:
-    return Answer({"arn": state.principal(cluster_id, create=True)}, "principal made")
+def _create_principal(state: State, cluster_id: str, _: dict[str, Any]) -> Answer:
+    return Answer({"arn": state.principal(cluster_id, create=True)}, "principal created")
 
 
-def _drop_principal(state: State, cluster_id: str, _: dict[str, Any]) -> Answer:
-    state.drop_principal(cluster_id)
+def _remove_principal(state: State, cluster_id: str, _: dict[str, Any]) -> Answer:
+    state.remove_principal(cluster_id)
     return Answer(what="principal removed")
 
 
@@ -197,13 +200,13 @@ _ROUTES: dict[tuple[str, str], Callable[[State, str, dict[str, Any]], Answer]] =
     ("POST", "events"): _event,
     ("POST", "disconnect"): _disconnect,
     ("GET", "assume-role-principal"): _read_principal,
-    ("POST", "assume-role-principal"): _make_principal,
-    ("DELETE", "assume-role-principal"): _drop_principal,
+    ("POST", "assume-role-principal"): _create_principal,
+    ("DELETE", "assume-role-principal"): _remove_principal,
 }
 
 
 async def _request(scope: Scope, receive: Receive) -> Request | Refusal:
-    """Read and decode the whole request; a Refusal where that is impossible."""
+    """Read and decode the request. Returns a Refusal if that is impossible."""
     raw = b""
     more = True
     while more:
@@ -219,7 +222,7 @@ async def _request(scope: Scope, receive: Receive) -> Request | Refusal:
     if not isinstance(body, dict):
         return Refusal(400, "body: must be an object")
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-    # The raw path keeps an encoded slash inside an id apart from a real one.
+    # In the raw path, an encoded slash inside an id differs from a separator.
     path = scope["raw_path"].decode("ascii").partition("?")[0]
     query = parse_qs(scope["query_string"].decode("ascii"))
     return Request(scope["method"], path, query, headers, body)

@@ -1,4 +1,4 @@
-"""The simulated CAST AI as a page to look at: its clusters and every call that it received."""
+"""The HTML page of the simulated CAST AI: its clusters and every call that it received."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ code { font-size: 90%; overflow-wrap: anywhere }
 
 
 def render(shown: dict[str, Any]) -> str:
-    """HTML for what `State.shown` returns."""
+    """Render what `State.shown` returns as HTML."""
     clusters = _table(
         ("cluster", "account, region", "status", "agent", "access", "events"),
         [

@@ -1,7 +1,7 @@
-"""Plays the castai-agent of the simulated cluster, whose pods run nothing.
+"""Send the castai-agent's reports for the simulated cluster, whose pods run nothing.
 
-It reads from the cluster what the real agent would be given (API URL, key, the cluster's identity)
-and reports to that API with that key while the Deployment is available, as the agent does.
+The agent's environment and Secret in the cluster give the API URL, the API key and the cluster's
+identity. A report goes to that API with that key while the Deployment is available.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _IDENTITY = {
 
 @contextlib.contextmanager
 def reporting(client: Client) -> Iterator[None]:
-    """Report from a thread for as long as the `with` lasts; `client` reads the cluster."""
+    """Send reports from a thread until the `with` block ends. `client` reads the cluster."""
     end = threading.Event()
     thread = threading.Thread(target=_run, args=(client, end), name=AGENT, daemon=True)
     thread.start()
@@ -44,7 +44,7 @@ def reporting(client: Client) -> Iterator[None]:
 def _run(client: Client, end: threading.Event) -> None:
     last: tuple[str, str, dict[str, str]] | None = None
     while not end.wait(EVERY):
-        with contextlib.suppress(ApiError, httpx2.HTTPError):  # the next report is soon
+        with contextlib.suppress(ApiError, httpx2.HTTPError):  # the next report follows
             found = agent(client)
             if found:
                 _report(*found, status="online")
@@ -54,7 +54,7 @@ def _run(client: Client, end: threading.Event) -> None:
 
 
 def agent(client: Client) -> tuple[str, str, dict[str, str]] | None:
-    """URL, key and cluster that the running agent was given; None where none runs."""
+    """Return URL, key and cluster of the running agent; None if no agent runs."""
     try:
         deployment = client.get(Deployment, AGENT, namespace=AGENT)
         secret = client.get(Secret, AGENT, namespace=AGENT)

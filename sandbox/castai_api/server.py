@@ -19,14 +19,14 @@ _JOIN = 10.0  # s for the server's thread to end
 
 @dataclass(frozen=True)
 class Tls:
-    """Certificate and key files, where the API shall speak https."""
+    """Certificate and key files for https."""
 
     certificate: str
     key: str
 
 
 class _Server(uvicorn.Server):
-    """Says when it listens, through a callback."""
+    """Calls `ready` when it listens."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -38,7 +38,7 @@ class _Server(uvicorn.Server):
 
 
 def listen(port: int = 0) -> socket.socket:
-    """A loopback socket on `port`, or on a free one."""
+    """Return a loopback socket on `port`; 0: on a free port."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind((HOST, port))
@@ -46,12 +46,12 @@ def listen(port: int = 0) -> socket.socket:
 
 
 def url_of(sock: socket.socket, tls: Tls | None = None) -> str:
-    """The URL under which the API on this socket is reached."""
+    """Return the URL of the API on this socket."""
     return f"{'https' if tls else 'http'}://{HOST}:{sock.getsockname()[1]}"
 
 
 def server(app: App, ready: Callable[[], None], tls: Tls | None = None) -> uvicorn.Server:
-    """The server, not yet running; `ready` is called once it answers."""
+    """Return the server, not yet running. It calls `ready` when it listens."""
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -67,7 +67,7 @@ def server(app: App, ready: Callable[[], None], tls: Tls | None = None) -> uvico
 def running(
     state: State, manifest: Manifest | None = None, tls: Tls | None = None
 ) -> Iterator[str]:
-    """Serve `state` in a thread; yields the URL, ends the server on the way out."""
+    """Serve `state` in a thread until the `with` block ends. Yields the URL."""
     listening = threading.Event()
     with listen() as sock:
         api = server(App(state, manifest), listening.set, tls)

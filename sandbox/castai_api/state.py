@@ -1,7 +1,7 @@
-"""What the simulated CAST AI knows: clusters, what it was given, and a log of every call.
+"""State of the simulated CAST AI: clusters, their credentials, and a log of every call.
 
-Plain data and transitions, no network. Secrets are kept only as fingerprints, so that nothing
-that is shown, logged or dumped can contain one.
+Data and transitions, no network. Received secrets are stored only as fingerprints, so that no page,
+log or dump can contain one.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _IDS = uuid.UUID("5f0c1f5e-6d0a-4c53-9d1e-2f7f6f1f3a11")  # namespace of the gen
 _EVENT_TYPES = ("interrupted", "rebalanceRecommendation")
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, not a fault of the simulation
-    """An answer other than 200: its status code and its words."""
+class Refusal(Exception):  # noqa: N818 - a response, not an error of the simulation
+    """A response other than 200: its status code and its message."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -29,13 +29,13 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault of the simulati
 
 
 def fingerprint(secret: str) -> str:
-    """Enough to see that two secrets are the same, too little to use."""
+    """Return a short hash, which shows whether two secrets are equal and is useless as a secret."""
     return "sha256:" + hashlib.sha256(secret.encode()).hexdigest()[:12]
 
 
 @dataclass
 class Cluster:
-    """One external cluster, as the API would describe it, and what was handed over."""
+    """An external cluster of the API, its credentials and its events."""
 
     id: str
     name: str
@@ -48,14 +48,15 @@ class Cluster:
     refusals: int = 0
     events: list[dict[str, Any]] = field(default_factory=list)
     disconnecting: int = 0
-    """Reads for which a disconnect is still under way."""
+    """Number of reads until the cluster is disconnected."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One call that arrived: when (epoch seconds), what, and how it was answered."""
+    """A received call and the status of its response."""
 
     time: float
+    """Epoch seconds."""
     method: str
     path: str
     status: int
@@ -65,24 +66,25 @@ class Entry:
 
 @dataclass
 class State:
-    """All of it. `propagation` is how often credentials are refused before they work.
-
-    On AWS a new role or key is not usable everywhere at once, and CAST AI answers 400 until it
-    is. `disconnect_reads` is how often a cluster reads as disconnecting before it is let go.
-    """
+    """The whole state."""
 
     api_key: str = field(repr=False)
     propagation: int = 1
+    """How often new credentials are refused before they are accepted.
+
+    On AWS a new role or key is not usable everywhere at once. Until it is, CAST AI answers 400.
+    """
     disconnect_reads: int = 1
+    """How often a cluster is read as disconnecting before it is disconnected."""
     outage: int = 0
-    """So many of the next calls are answered with 503."""
+    """Number of next calls that get a 503."""
     now: Callable[[], float] = time.time
     clusters: dict[str, Cluster] = field(default_factory=dict)
     log: list[Entry] = field(default_factory=list)
     deleted: int = 0
 
     def register(self, body: dict[str, Any]) -> Cluster:
-        """Find the cluster by account, region and name, or make it."""
+        """Find the cluster by account, region and name, or create it."""
         eks = body.get("eks")
         if not isinstance(eks, dict):
             raise Refusal(400, "eks: must be set")
@@ -102,14 +104,14 @@ class State:
         return cluster
 
     def cluster(self, cluster_id: str) -> Cluster:
-        """The cluster, or the 404 that CAST AI gives."""
+        """Return the cluster. Raises Refusal (404) if there is none."""
         try:
             return self.clusters[cluster_id]
         except KeyError:
             raise Refusal(404, f"cluster {cluster_id} not found") from None
 
     def read(self, cluster_id: str) -> Cluster:
-        """The cluster; a disconnect under way comes one step nearer to its end."""
+        """Return the cluster. Each read counts towards the end of a disconnect."""
         cluster = self.cluster(cluster_id)
         if cluster.disconnecting:
             cluster.disconnecting -= 1
@@ -118,7 +120,7 @@ class State:
         return cluster
 
     def hand_over(self, cluster_id: str, body: dict[str, Any]) -> Cluster:
-        """Take a role ARN or an access key; refuses until IAM has propagated."""
+        """Store a role ARN or an access key. Raises Refusal until IAM has propagated."""
         cluster = self.cluster(cluster_id)
         given = _credentials(cluster, body)
         if cluster.credentials.get("fingerprint") == given["fingerprint"]:
@@ -132,7 +134,7 @@ class State:
         return cluster
 
     def event(self, cluster_id: str, body: dict[str, Any]) -> None:
-        """Take an interruption or a rebalance recommendation of a node."""
+        """Store an interruption or a rebalance recommendation of a node."""
         cluster = self.cluster(cluster_id)
         if body.get("event_type") not in _EVENT_TYPES:
             raise Refusal(400, f"event_type: must be one of {', '.join(_EVENT_TYPES)}")
@@ -143,7 +145,7 @@ class State:
         cluster.events.append({**body, "time": self.now()})
 
     def principal(self, cluster_id: str, *, create: bool) -> str:
-        """The user in CAST AI's account that assumes this cluster's role."""
+        """Return the ARN of the user in CAST AI's account that assumes this cluster's role."""
         cluster = self.cluster(cluster_id)
         if not cluster.principal and not create:
             raise Refusal(404, f"assume role principal of cluster {cluster_id} not found")
@@ -151,18 +153,18 @@ class State:
         cluster.principal = f"arn:{_partition(cluster.region)}:iam::{CASTAI_ACCOUNT}:{user}"
         return cluster.principal
 
-    def drop_principal(self, cluster_id: str) -> None:
+    def remove_principal(self, cluster_id: str) -> None:
         """Remove that user."""
         self.cluster(cluster_id).principal = ""
 
     def agent(self, cluster_id: str, status: str) -> Cluster:
-        """The agent reports, or stops to: what CAST AI then shows."""
+        """Set the agent's status: it reports, or it has stopped reporting."""
         cluster = self.cluster(cluster_id)
         cluster.agent_status = status
         return cluster
 
     def disconnect(self, cluster_id: str) -> Cluster:
-        """Begin to let go: an agent that was online takes a moment."""
+        """Start the disconnect. With an agent online it ends after `disconnect_reads` reads."""
         cluster = self.cluster(cluster_id)
         cluster.credentials = {}
         if cluster.agent_status == "disconnected":
@@ -176,7 +178,7 @@ class State:
         return cluster
 
     def delete(self, cluster_id: str) -> None:
-        """Forget a disconnected cluster; the next registration gives another id."""
+        """Delete a disconnected cluster. The next registration gives another id."""
         cluster = self.read(cluster_id)
         if cluster.agent_status != "disconnected":
             raise Refusal(400, f"cluster must be disconnected first, is {cluster.agent_status}")
@@ -184,11 +186,11 @@ class State:
         self.deleted += 1
 
     def record(self, method: str, path: str, status: int, what: str, body: object) -> None:
-        """Keep a call in the log, its secrets replaced by fingerprints."""
+        """Add a call to the log, with fingerprints instead of secrets."""
         self.log.append(Entry(self.now(), method, path, status, what, redacted(body)))
 
     def shown(self) -> dict[str, Any]:
-        """Everything that may be shown, as plain data."""
+        """Return clusters and calls as plain data."""
         return {
             "clusters": [asdict(cluster) for cluster in self.clusters.values()],
             "calls": [asdict(entry) for entry in self.log],
@@ -196,14 +198,14 @@ class State:
 
 
 def redacted(body: object) -> object:
-    """A request body as it may be shown: the access key inside `credentials` as a fingerprint."""
+    """Return a request body with a fingerprint instead of the access key in `credentials`."""
     if not isinstance(body, dict) or "credentials" not in body:
         return body
     return {**body, "credentials": fingerprint(str(body["credentials"]))}
 
 
 def api_cluster(cluster: Cluster) -> dict[str, Any]:
-    """The cluster as the API writes it."""
+    """Return the cluster in the API's format."""
     return {
         "id": cluster.id,
         "name": cluster.name,
@@ -221,14 +223,14 @@ def api_cluster(cluster: Cluster) -> dict[str, Any]:
 
 
 def _partition(region: str) -> str:
-    """AWS partition of a region, for the ARN of the principal."""
+    """Return the AWS partition of a region, for the principal's ARN."""
     if region.startswith("cn-"):
         return "aws-cn"
     return "aws-us-gov" if region.startswith("us-gov-") else "aws"
 
 
 def _credentials(cluster: Cluster, body: dict[str, Any]) -> dict[str, str]:
-    """What was handed over, without its secret; a 400 for a body that holds neither form."""
+    """Return the body's credentials without secret. Raises Refusal (400) if it has none."""
     eks = body.get("eks")
     if isinstance(eks, dict) and isinstance(eks.get("assumeRoleArn"), str):
         if not cluster.principal:

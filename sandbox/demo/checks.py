@@ -1,4 +1,4 @@
-"""The checks of the demo. Pure; each raises DemoError when it fails."""
+"""The checks of the demo. Pure functions. Each raises DemoError if it fails."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -13,7 +13,7 @@ class DemoError(SandboxError):
 
 
 def drained(result: Mapping[str, Any], timeline: Timeline) -> None:
-    """Compare the handler's result with what the cluster showed."""
+    """Compare the handler's result with the timeline of the cluster."""
     counted = tuple(result["pods"][word] for word in ("evicted", "forced", "left"))
     faults = []
     if result["outcome"] != "drained":
@@ -24,41 +24,41 @@ def drained(result: Mapping[str, Any], timeline: Timeline) -> None:
             f"{timeline.count()}"
         )
     if timeline.lost():
-        faults.append(f"pods that did not come back: {', '.join(timeline.lost())}")
+        faults.append(f"pods without a ready replacement: {', '.join(timeline.lost())}")
     if faults:
-        raise DemoError("The demo went wrong: " + "; ".join(faults))
+        raise DemoError("The demo failed: " + "; ".join(faults))
 
 
-def rights(who: str, answers: Mapping[str, bool], *, allowed: Collection[str]) -> None:
-    """Compare a subject's permissions with those that it should have."""
+def rights(subject: str, answers: Mapping[str, bool], *, allowed: Collection[str]) -> None:
+    """Compare a subject's permissions with those that it must have."""
     wrong = [
         f"may {'' if may else 'not '}{act}"
         for act, may in answers.items()
         if may is not (act in allowed)
     ]
     if wrong:
-        raise DemoError(f"{who} {', '.join(wrong)}")
+        raise DemoError(f"{subject} {', '.join(wrong)}")
 
 
 def same(before: Collection[Thing], after: Collection[Thing]) -> None:
     """Check that the account and the cluster are as before the demo."""
     left, missing = set(after) - set(before), set(before) - set(after)
     if left:
-        raise DemoError(f"cdk destroy left behind: {named(left)}")
+        raise DemoError(f"cdk destroy did not remove: {named(left)}")
     if missing:
-        raise DemoError(f"cdk destroy took what was there before: {named(missing)}")
+        raise DemoError(f"cdk destroy removed what existed before: {named(missing)}")
 
 
-def secret_unseen(secret: str, texts: Iterable[tuple[str, bytes]]) -> int:
-    """The number of texts searched. Raises DemoError when one has the secret."""
-    looked, seen = 0, []
+def secret_absent(secret: str, texts: Iterable[tuple[str, bytes]]) -> int:
+    """Return the number of texts searched. Raises DemoError if one contains the secret."""
+    searched, places = 0, []
     for place, text in texts:
-        looked += 1
+        searched += 1
         if secret.encode() in text:
-            seen.append(place)
-    if seen:
-        raise DemoError(f"CAST AI's API key can be read in: {', '.join(seen)}")
-    return looked
+            places.append(place)
+    if places:
+        raise DemoError(f"CAST AI's API key is in: {', '.join(places)}")
+    return searched
 
 
 def disconnected(cluster: Mapping[str, Any]) -> None:

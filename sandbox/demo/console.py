@@ -1,4 +1,4 @@
-"""What the demo shows: live on a terminal, plain lines elsewhere."""
+"""The demo's output: a live view on a terminal, plain lines elsewhere."""
 
 import sys
 import textwrap
@@ -15,10 +15,10 @@ from rich.text import Text
 from sandbox.demo.timeline import PodProgress, PodState, Timeline, since
 from sandbox.demo.watcher import Watcher
 
-REFRESH = 8  # pictures a second
+REFRESH = 8  # times a second
 WIDTH = 88  # characters of running text
 INDENT = "   "
-NAME = 38  # characters of a pod's name: two of them, its state and its node fit into 120
+NAME = 38  # characters of a pod's name: two names, a state and a node fit into 120
 BAR = 60  # characters
 COLOURS = {
     PodState.RUNNING: "white",
@@ -29,26 +29,26 @@ COLOURS = {
 
 
 class View:
-    """One console; live when it is a terminal."""
+    """A console, with a live view if it is a terminal."""
 
     def __init__(self, *, plain: bool | None = None) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
         self.plain = not self.console.is_terminal if plain is None else plain
         self.printed: list[str] = []
 
-    def chapter(self, number: int, title: str, sentence: str) -> None:
-        """The heading of a chapter."""
+    def chapter(self, number: int, title: str, description: str) -> None:
+        """Print the heading of a chapter."""
         self.line("")
         self.line(f"{number}  {title}", style="bold cyan")
-        for text in textwrap.wrap(sentence, WIDTH - len(INDENT)):
+        for text in textwrap.wrap(description, WIDTH - len(INDENT)):
             self.line(f"{INDENT}{text}", style="dim")
 
     def step(self, text: str) -> None:
-        """Something is done within a chapter."""
+        """Print a line within a chapter."""
         self.line(f"{INDENT}{text}")
 
     def table(self, rows: Iterable[Sequence[str]]) -> None:
-        """Rows within a chapter, in columns as wide as they need."""
+        """Print rows within a chapter. Each column is as wide as its longest cell."""
         rows = list(rows)
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
@@ -57,7 +57,7 @@ class View:
 
     @contextmanager
     def doing(self, text: str) -> Iterator[None]:
-        """A step that takes its time: on a terminal something moves meanwhile."""
+        """Print a step that takes some time. A terminal shows a spinner until the block ends."""
         self.step(text)
         if self.plain:
             yield
@@ -66,30 +66,30 @@ class View:
                 yield
 
     def done(self, seconds: float) -> None:
-        """The chapter's clock."""
+        """Print the chapter's duration."""
         self.line(f"{INDENT}({seconds:.1f} s)", style="dim")
 
     def end(self, seconds: float) -> None:
-        """The clock of all chapters."""
+        """Print the duration of all chapters."""
         self.line("")
-        self.line(f"All of it took {seconds:.0f} s.", style="bold")
+        self.line(f"Total: {seconds:.0f} s", style="bold")
 
     def line(self, text: str, style: str = "") -> None:
-        """One line. Flushed, so that a pipe sees it when it happens."""
+        """Print one line and flush it, so that a pipe gets it at once."""
         self.printed.append(text)
         self.console.print(Text(text, style=style))
         sys.stdout.flush()
 
     @contextmanager
     def drain(self, watcher: Watcher, given: float, deadline: float) -> Iterator["Drawing"]:
-        """Show the timeline while the block polls `Drawing.look`."""
+        """Show the timeline. The block must call `Drawing.update` regularly."""
         drawing = Drawing(self, watcher, given, deadline)
         if self.plain:
             yield drawing
-            drawing.look()
+            drawing.update()
             return
         with Live(
-            get_renderable=drawing.picture,
+            get_renderable=drawing.render,
             console=self.console,
             refresh_per_second=REFRESH,
             transient=True,
@@ -109,8 +109,8 @@ class Drawing:
         self._deadline = deadline
         self._printed = 0
 
-    def look(self) -> None:
-        """Print what is new, where nothing is drawn."""
+    def update(self) -> None:
+        """Print the new lines if there is no live view."""
         if not self._view.plain:
             return
         for text in self.timeline(self._printed):
@@ -118,11 +118,11 @@ class Drawing:
             self._printed += 1
 
     def timeline(self, first: int = 0) -> list[str]:
-        """The timeline's lines from the given one on, with seconds since the notice."""
+        """Return the timeline's lines from ``first`` on, with seconds since the notice."""
         return self._watcher.read(lambda timeline: list(since(timeline.lines[first:], self._given)))
 
-    def picture(self) -> RenderableType:
-        """Clock, pods and budgets as they are now."""
+    def render(self) -> RenderableType:
+        """Return the current clock, pods and budgets."""
         return self._watcher.read(
             lambda timeline: Group(self._clock(timeline), _pods(timeline), _budgets(timeline))
         )
@@ -141,7 +141,7 @@ class Drawing:
 
 def _pods(timeline: Timeline) -> Table:
     table = Table(box=None, padding=(0, 1), title_justify="left")
-    for heading, widest in (("pod", NAME), ("state", None), ("comes back as", NAME), ("on", None)):
+    for heading, widest in (("pod", NAME), ("state", None), ("replacement", NAME), ("node", None)):
         table.add_column(heading, header_style="dim", no_wrap=True, max_width=widest)
     for pod in timeline.leaving:
         table.add_row(
@@ -169,7 +169,7 @@ def _replacement(pod: PodProgress) -> tuple[str, str]:
 
 def _budgets(timeline: Timeline) -> Table:
     table = Table(box=None, padding=(0, 2))
-    for heading in ("budget", "ready", "required", "may go"):
+    for heading in ("budget", "ready", "required", "evictions allowed"):
         table.add_column(heading, header_style="dim")
     for budget in timeline.budgets.values():
         table.add_row(

@@ -1,4 +1,4 @@
-"""What there is in the account and in the cluster, by name: to say what came, and what stayed."""
+"""List what exists in the account and in the cluster, to find what was created or left."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -42,7 +42,7 @@ _LISTS = (
     ("alarm", "cloudwatch", "describe_alarms", "MetricAlarms", "AlarmName"),
     ("log group", "logs", "describe_log_groups", "logGroups", "logGroupName"),
 )  # fmt: skip
-_GONE = "DELETE_COMPLETE"  # CloudFormation lists removed stacks, too
+_GONE = "DELETE_COMPLETE"  # CloudFormation also lists deleted stacks
 
 _KINDS: tuple[type[GlobalResource | NamespacedResource], ...] = (
     Namespace,
@@ -63,7 +63,7 @@ CLUSTER = tuple(kind.__name__ for kind in _KINDS)
 
 
 def account(aws: Aws, cluster: str) -> set[Thing]:
-    """Everything that onboarding, connecting and the spot handler could leave in the account."""
+    """Return all that onboarding, agent and spot handler could leave in the account."""
     found = {
         (kind, str(each[name] if name else each))
         for kind, service, operation, key, name in _LISTS
@@ -78,7 +78,7 @@ def account(aws: Aws, cluster: str) -> set[Thing]:
 
 
 def cluster(client: Client) -> set[Thing]:
-    """Everything in the cluster that is not a node, a pod, or made by a controller."""
+    """Return all in the cluster except nodes, pods and what controllers create."""
     found = set()
     for kind in _KINDS:
         everywhere = {"namespace": "*"} if issubclass(kind, NamespacedResource) else {}
@@ -89,13 +89,13 @@ def cluster(client: Client) -> set[Thing]:
 
 
 def counted(things: Iterable[Thing]) -> str:
-    """How many of each kind: `2 functions, 1 rule`."""
+    """Return the number of each kind: `2 functions, 1 rule`."""
     kinds = Counter(kind for kind, _name in things)
     return ", ".join(f"{n} {kind if n == 1 else _plural(kind)}" for kind, n in kinds.items())
 
 
 def named(things: Iterable[Thing]) -> str:
-    """Each of them: `IAM role a, rule b`."""
+    """Return kind and name of each: `IAM role a, rule b`."""
     return ", ".join(f"{kind} {name}" for kind, name in sorted(things))
 
 
@@ -105,9 +105,9 @@ def _plural(word: str) -> str:
 
 def _listed(aws: Aws, service: str, operation: str, key: str) -> Iterable[Any]:
     client = aws.session.client(service, **aws.client_options())  # type: ignore[call-overload] # by name
-    ask: Callable[..., Any] = getattr(client, operation)
+    call: Callable[..., Any] = getattr(client, operation)
     if not client.can_paginate(operation):
-        return list(ask().get(key, ()))
+        return list(call().get(key, ()))
     return [
         each for page in client.get_paginator(operation).paginate() for each in page.get(key, ())
     ]

@@ -20,21 +20,21 @@ from sandbox.demo.console import View
 from sandbox.demo.inventory import Thing
 from sandbox.state import API_KEY_SECRET, CastAi, Node, State
 
-KEEPS_THE_KEY = "castai.json"  # the simulated CAST AI's own file; only its owner reads it
+KEY_FILE = "castai.json"  # the simulated CAST AI's state file; only its owner can read it
 
 
 @dataclass
 class DemoSession:
-    """A context manager; on exit the connections are closed; the sandbox keeps running."""
+    """A context manager. Its exit closes the connections; the sandbox keeps running."""
 
     folder: Path
     view: View
     chosen: dict[str, str] = field(default_factory=dict)
-    """Settings that add to those of the demo, or replace them."""
+    """Settings that are added to the demo's, or replace them."""
     before: frozenset[Thing] = frozenset()
-    """What was there when the account was ready, before anything of ours."""
+    """The inventory before the first deployment."""
     result: dict[str, Any] = field(default_factory=dict)
-    """What the spot handler answered."""
+    """The spot handler's result."""
     _state: State | None = None
     _open: ExitStack = field(default_factory=ExitStack)
 
@@ -65,7 +65,7 @@ class DemoSession:
 
     @cached_property
     def cluster(self) -> Client:
-        """The cluster, as its administrator."""
+        """A client with the administrator's credentials in the cluster."""
         return self._open.enter_context(kubernetes.administrator(self.state))
 
     @property
@@ -76,7 +76,7 @@ class DemoSession:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What users write into cdk.json for all three stacks."""
+        """The settings for all three stacks, as users write them into cdk.json."""
         cluster = self.state.cluster
         return {
             "castai:agentClusters": cluster,
@@ -90,33 +90,33 @@ class DemoSession:
 
     @property
     def spot(self) -> Node:
-        """The spot instance that EC2 will take."""
+        """The spot instance that EC2 interrupts."""
         return next(node for node in self.state.nodes if node.spot)
 
-    def play_the_agent(self) -> None:
-        """The pods of the simulated cluster run nothing: from here on the agent's reports come."""
+    def start_reports(self) -> None:
+        """Send the agent's reports from now on: the simulated cluster's pods run nothing."""
         self._open.enter_context(reporting(self.cluster))
 
     def inventory(self) -> frozenset[Thing]:
-        """What there is now, in the account and in the cluster."""
+        """Return what exists now in the account and in the cluster."""
         account = inventory.account(self.aws, self.state.cluster)
         return frozenset(account | inventory.cluster(self.cluster))
 
     def received(self) -> dict[str, Any]:
-        """What CAST AI knows of the cluster, and every call it got; secrets as fingerprints."""
+        """Return CAST AI's clusters and the calls it received, with fingerprints of secrets."""
         shown: dict[str, Any] = httpx2.get(f"{self.castai.url}/_sandbox/log").json()
         return shown
 
     def api_key(self) -> str:
-        """CAST AI's API key: to look where it must not be."""
+        """Return CAST AI's API key, to search for it where it must not be."""
         return self.aws.secrets.get_secret_value(SecretId=API_KEY_SECRET)["SecretString"]
 
     def texts(self) -> Iterator[tuple[str, bytes]]:
-        """Everything that people or tools get to see, with its place: no secret may be in it."""
+        """Yield each text that users or tools can read, with its place. None may have a secret."""
         yield "what the demo printed", "\n".join(self.view.printed).encode()
         yield "what CAST AI shows", httpx2.get(f"{self.castai.url}/_sandbox/log").content
         for file in self.folder.rglob("*"):
-            if file.is_file() and file.name != KEEPS_THE_KEY:
+            if file.is_file() and file.name != KEY_FILE:
                 yield str(file), file.read_bytes()
         for group in self.aws.logs.describe_log_groups()["logGroups"]:
             name = group["logGroupName"]

@@ -1,4 +1,4 @@
-"""What happens in each chapter of the demo: it is done, shown, and checked."""
+"""The steps of the demo's chapters: each runs, prints what it did and checks it."""
 
 from datetime import UTC, datetime
 from functools import partial
@@ -20,14 +20,14 @@ from sandbox.kubernetes import Permission, Subject
 
 NOTICE = 120.0  # s between a spot notice and the end of the instance
 ENDED = ("succeeded", "failed", "expired", "discarded")
-NOT_YET = 400  # CAST AI's answer for credentials that do not work
-COMING_BACK = 20.0  # s for replacements to be ready after the drain
+NOT_PROPAGATED = 400  # CAST AI's status for credentials that do not work yet
+REPLACEMENT = 20.0  # s for replacements to be ready after the drain
 
 
 THE_AGENT = Subject("the agent", f"system:serviceaccount:{AGENT}:{AGENT}")
 THE_HANDLER = Subject("the spot handler", SPOT_HANDLER, SPOT_HANDLER_GROUP)
 
-# What is asked of Kubernetes on behalf of the agent and of the spot handler.
+# Permissions that are checked for the agent and for the spot handler.
 READ = {"list pods": Permission("list", "pods"), "list nodes": Permission("list", "nodes")}
 DRAIN = {
     "cordon nodes": Permission("patch", "nodes"),
@@ -41,39 +41,37 @@ NEVER = {
     "change roles": Permission("update", "clusterroles", "rbac.authorization.k8s.io"),
 }
 
-# What the onboarding makes by the names that CAST AI knows, and what it is for.
+# What the onboarding creates under names that CAST AI expects, and its purpose.
 MADE_FOR_CASTAI = (
-    ("IAM role", "cast-eks-", "CAST AI acts as this role, in this account alone"),
-    ("IAM policy", "CastEKSPolicy", "what the role may do: run instances for the cluster"),
-    ("IAM role", "cast-", "what the nodes are that CAST AI adds"),
-    ("instance profile", "cast-", "the same, as EC2 wants it"),
-    ("security group", "cast-", "around those nodes"),
-    ("access entry", "cast-", "lets those nodes, and nothing else, join the cluster"),
+    ("IAM role", "cast-eks-", "CAST AI assumes this role, in this account only"),
+    ("IAM policy", "CastEKSPolicy", "permissions of that role: run instances for the cluster"),
+    ("IAM role", "cast-", "role of the nodes that CAST AI adds"),
+    ("instance profile", "cast-", "assigns the node role to EC2 instances"),
+    ("security group", "cast-", "network rules of those nodes"),
+    ("access entry", "cast-", "allows only those nodes to join the cluster"),
 )
 
 PURPOSES = [why for _kind, _start, why in MADE_FOR_CASTAI]
 
 
 def account(session: DemoSession) -> None:
-    """The sandbox, ready for deployments: what every account has before CAST AI comes."""
+    """Start the sandbox and prepare it for deployments: an account before onboarding."""
     state = session.state
     nodes, pods = kubernetes.count(session.cluster)
-    session.view.step(
-        "one CDK app, a stack for each of the next three chapters, by these settings:"
-    )
+    session.view.step("one CDK app with a stack for each of the next three chapters; its settings:")
     session.view.table(session.settings.items())
     with session.view.doing("cdk synth"):
         session.cdk.synth(session.settings)
-    with session.view.doing("cdk bootstrap, as once in every account"):
+    with session.view.doing("cdk bootstrap, once for each account"):
         session.cdk.bootstrap()
     session.before = session.inventory()
     session.view.step(f"account {state.account}, region {state.region}, cluster {state.cluster}")
-    session.view.step(f"{nodes} nodes with {pods} pods, all of them ready")
+    session.view.step(f"{nodes} nodes with {pods} pods, all ready")
 
 
 def connect(session: DemoSession) -> None:
-    """The agent's stack; its objects, its rights, and that CAST AI sees it."""
-    session.play_the_agent()
+    """Deploy the agent. Check its objects, its permissions and its status at CAST AI."""
+    session.start_reports()
     made = _deploy(session, AGENT)
     ours = [(kind, name) for kind, name in made if AGENT in name and kind in inventory.CLUSTER]
     session.view.step("in the cluster:")
@@ -82,16 +80,16 @@ def connect(session: DemoSession) -> None:
     verbs = sorted({verb for rule in rules for verb in rule.verbs})
     if verbs != ["get", "list", "watch"]:
         raise DemoError(f"the agent's ClusterRole is not read-only: {', '.join(verbs)}")
-    _ask(session, THE_AGENT, READ, {**DRAIN, **NEVER})
+    _check_permissions(session, THE_AGENT, READ, {**DRAIN, **NEVER})
     cluster = _at_castai(session)
     if cluster["agent_status"] != "online":
-        raise DemoError(f"CAST AI sees the agent as {cluster['agent_status']}")
-    session.view.step(f"CAST AI sees the agent of cluster {cluster['name']}: online")
+        raise DemoError(f"The agent's status at CAST AI is {cluster['agent_status']}")
+    session.view.step(f"CAST AI shows the agent of cluster {cluster['name']}: online")
 
 
 def onboard(session: DemoSession) -> None:
-    """The onboarding's stack, with the spot handler's: what it made, and what CAST AI was told."""
-    made = _deploy(session, "castai-onboarding", f", and {SPOT_HANDLER}, on which it stands")
+    """Deploy onboarding and spot handler. Check what was created and the role at CAST AI."""
+    made = _deploy(session, "castai-onboarding", f" and {SPOT_HANDLER}, which it needs")
     explained = {thing: why for thing in made if (why := _purpose(thing))}
     session.view.step("for CAST AI:")
     session.view.table(
@@ -99,19 +97,19 @@ def onboard(session: DemoSession) -> None:
         for (kind, name), why in sorted(explained.items(), key=lambda each: PURPOSES.index(each[1]))
     )
     rest = [thing for thing in made if thing not in explained and thing[0] in inventory.ACCOUNT]
-    session.view.step(f"and what did it: {inventory.counted(rest)}")
+    session.view.step(f"for the two stacks themselves: {inventory.counted(rest)}")
     cluster = _at_castai(session)
     role = cluster["credentials"].get("role", "")
-    session.view.step(f"CAST AI was given {role}")
-    session.view.step(f"which it knows again by {cluster['credentials'].get('fingerprint')}")
+    session.view.step(f"CAST AI received the role {role}")
+    session.view.step(f"and stores its fingerprint {cluster['credentials'].get('fingerprint')}")
     if ("IAM role", _short(role)) not in explained:
         raise DemoError(f"CAST AI has no role of this account: {cluster['credentials']}")
-    _trusts_castai_only(session, _short(role), cluster)
-    _is_unknown_to_kubernetes(session, role)
+    _check_trust(session, _short(role), cluster)
+    _check_no_cluster_access(session, role)
 
 
 def handler(session: DemoSession) -> None:
-    """What came with the onboarding: rule, function, and rights in the cluster."""
+    """Check what the onboarding deployed: rule, function, and permissions in the cluster."""
     outputs = session.cdk.outputs()
     rule = f"{SPOT_HANDLER}-SpotInterruption"
     targets = session.aws.events.list_targets_by_rule(Rule=rule)["Targets"]
@@ -122,46 +120,46 @@ def handler(session: DemoSession) -> None:
         clusterName=session.state.cluster, principalArn=outputs["RoleArn"]
     )["accessEntry"]
     if entry["kubernetesGroups"] != [SPOT_HANDLER_GROUP]:
-        raise DemoError(f"the access entry is of the groups {entry['kubernetesGroups']}")
+        raise DemoError(f"the access entry has the groups {entry['kubernetesGroups']}")
     session.view.step(
         f"role {_short(outputs['RoleArn'])} is in the cluster's group {SPOT_HANDLER_GROUP}"
     )
-    _ask(session, THE_HANDLER, {**READ, **DRAIN}, NEVER)
+    _check_permissions(session, THE_HANDLER, {**READ, **DRAIN}, NEVER)
 
 
 def notice(session: DemoSession) -> None:
-    """EC2 gives a notice; the node drains; the handler's account agrees with the cluster's."""
+    """Publish a notice. Compare the handler's result of the drain with the cluster's timeline."""
     spot = session.spot
     with Watcher(partial(kubernetes.administrator, session.state), spot.name) as watcher:
         given = datetime.now(UTC)
         # Whole seconds, as EventBridge writes them.
         since = given.replace(microsecond=0).timestamp()
         event = session.aws.publish(spot_notice(spot.instance, given=given, state=session.state))
-        session.view.step(f"notice {event} for {spot.instance}, which is node {spot.name}")
+        session.view.step(f"notice {event} for {spot.instance}, node {spot.name}")
         with session.view.drain(watcher, since, since + NOTICE) as drawing:
 
             def ended() -> dict[str, Any] | None:
-                drawing.look()
+                drawing.update()
                 found = session.aws.deliveries(event)
                 return found[0] if found and found[0]["state"] in ENDED else None
 
-            def back() -> bool:
-                drawing.look()
+            def replaced() -> bool:
+                drawing.update()
                 return watcher.read(Timeline.settled)
 
-            delivery = wait.until(ended, "an end of the drain", timeout=NOTICE + COMING_BACK)
+            delivery = wait.until(ended, "the end of the drain", timeout=NOTICE + REPLACEMENT)
             session.result = delivery["result"] or {}
             if delivery["state"] != "succeeded":
                 why = session.result.get("errorMessage", delivery)
                 raise DemoError(f"The function failed: {why}")
             if session.result["outcome"] == "drained":
-                wait.until(back, "every evicted pod being ready elsewhere", timeout=COMING_BACK)
+                wait.until(replaced, "every replacement to be ready", timeout=REPLACEMENT)
         session.view.line(f"   {conclusion(session.result)}", style="bold green")
         watcher.read(partial(checks.drained, session.result))
 
 
 def conclusion(result: dict[str, Any]) -> str:
-    """The last line of the drain, from the handler's result."""
+    """Return the last line of the drain, from the handler's result."""
     pods = result["pods"]
     return (
         f"node {result['node']} {result['outcome']} in "
@@ -171,31 +169,32 @@ def conclusion(result: dict[str, Any]) -> str:
 
 
 def log(session: DemoSession) -> None:
-    """CAST AI's own account of it all, and that no text anywhere has the API key."""
+    """Show the calls that CAST AI received. Check that no text contains the API key."""
     calls = session.received()["calls"]
     for call in calls:
         if call["method"] != "GET":
             seconds = call["time"] - calls[0]["time"]
-            # A role is new to parts of AWS for a moment: CAST AI refuses it, and is asked again.
-            again = " (IAM is not ready; asked again)" if call["status"] == NOT_YET else ""
-            session.view.step(f"{seconds:6.1f} s  {call['status']}  {call['what']}{again}")
+            # A new role takes some time to propagate: CAST AI refuses it, and the call is retried.
+            retried = call["status"] == NOT_PROPAGATED
+            note = " (the role has not propagated: retried)" if retried else ""
+            session.view.step(f"{seconds:6.1f} s  {call['status']}  {call['what']}{note}")
     events = [
         (event["event_type"], event["provider_id"]) for event in _at_castai(session)["events"]
     ]
     if events != [("interrupted", session.spot.provider_id)]:
-        raise DemoError(f"CAST AI knows of these interruptions: {events}")
-    texts = checks.secret_unseen(session.api_key(), session.texts())
+        raise DemoError(f"CAST AI received these interruptions: {events}")
+    texts = checks.secret_absent(session.api_key(), session.texts())
     session.view.step(f"the API key is in none of {texts} logs, templates, outputs and files")
 
 
 def offboard(session: DemoSession) -> None:
-    """All stacks are destroyed; account and cluster are compared with what they were before."""
+    """Destroy all stacks. Compare account and cluster with the inventory from before."""
     with session.view.doing("cdk destroy --all"):
         session.cdk.destroy()
     checks.disconnected(_at_castai(session))
-    session.view.step("CAST AI: disconnected; it has neither role nor principal any more")
+    session.view.step("CAST AI: disconnected; its role and its principal are removed")
     checks.same(session.before, session.inventory())
-    checks.secret_unseen(session.api_key(), session.texts())
+    checks.secret_absent(session.api_key(), session.texts())
     session.view.step("account and cluster are as before")
     there = sorted(session.before)
     account = [thing for thing in there if thing[0] in inventory.ACCOUNT]
@@ -206,31 +205,34 @@ def offboard(session: DemoSession) -> None:
 
 
 def _deploy(session: DemoSession, stack: str, note: str = "") -> list[Thing]:
-    """`cdk deploy`; what it made."""
+    """Run `cdk deploy`. Returns what it created."""
     before = session.inventory()
     with session.view.doing(f"cdk deploy {stack}{note}"):
         session.cdk.deploy(stack)
     return sorted(session.inventory() - before)
 
 
-def _ask(
-    session: DemoSession, who: Subject, may: dict[str, Permission], may_not: dict[str, Permission]
+def _check_permissions(
+    session: DemoSession,
+    subject: Subject,
+    may: dict[str, Permission],
+    may_not: dict[str, Permission],
 ) -> None:
-    """Ask Kubernetes what a subject may do, and compare."""
-    answers = kubernetes.rights(session.state, who, {**may, **may_not})
-    checks.rights(who.title, answers, allowed=may)
-    session.view.step(f"Kubernetes says that {who.title} may {', '.join(may)}")
+    """Check that a subject has the permissions of `may` and none of `may_not`."""
+    answers = kubernetes.rights(session.state, subject, {**may, **may_not})
+    checks.rights(subject.title, answers, allowed=may)
+    session.view.step(f"in Kubernetes {subject.title} may {', '.join(may)}")
     session.view.step(f"   and may not {', '.join(may_not)}")
 
 
 def _at_castai(session: DemoSession) -> dict[str, Any]:
-    """The cluster as CAST AI sees it."""
+    """Return the cluster at CAST AI."""
     (cluster,) = session.received()["clusters"]
     return dict(cluster)
 
 
 def _purpose(thing: Thing) -> str:
-    """What something that the onboarding made is for; empty for what makes it."""
+    """Return the purpose of what the onboarding created for CAST AI; empty for the rest."""
     kind, name = thing
     return next(
         (
@@ -243,20 +245,20 @@ def _purpose(thing: Thing) -> str:
 
 
 def _short(arn: str) -> str:
-    """The name at the end of a role's ARN; any other name as it is."""
+    """Return the name at the end of a role's ARN, and any other name unchanged."""
     return arn.rpartition(":role/")[2]
 
 
-def _trusts_castai_only(session: DemoSession, role: str, cluster: dict[str, Any]) -> None:
+def _check_trust(session: DemoSession, role: str, cluster: dict[str, Any]) -> None:
     document: Any = session.aws.iam.get_role(RoleName=role)["Role"]["AssumeRolePolicyDocument"]
     (statement,) = document["Statement"]
     external = statement["Condition"]["StringEquals"]["sts:ExternalId"]
     if (statement["Principal"], external) != ({"AWS": cluster["principal"]}, cluster["id"]):
-        raise DemoError(f"role {role} trusts others than CAST AI's user: {statement}")
-    session.view.step(f"only {cluster['principal']} can use it")
+        raise DemoError(f"role {role} must trust only CAST AI's user: {statement}")
+    session.view.step(f"only {cluster['principal']} can assume it")
 
 
-def _is_unknown_to_kubernetes(session: DemoSession, role: str) -> None:
+def _check_no_cluster_access(session: DemoSession, role: str) -> None:
     entries = session.aws.eks.list_access_entries(clusterName=session.state.cluster)[
         "accessEntries"
     ]
@@ -264,5 +266,7 @@ def _is_unknown_to_kubernetes(session: DemoSession, role: str) -> None:
         ConfigMap, namespace="kube-system", fields={"metadata.name": "aws-auth"}
     )
     if role in entries or any(role in str(each.data) for each in maps):
-        raise DemoError(f"role {role} is known to the cluster")
-    session.view.step("and no access entry lets it in: the Kubernetes API does not know it")
+        raise DemoError(f"role {role} has access to the cluster")
+    session.view.step(
+        "it has no access to the Kubernetes API: neither access entry nor aws-auth has it"
+    )

@@ -1,7 +1,7 @@
 """The timeline of a drain: what happens to a node's pods, from watch events.
 
-Pure: objects and times come in, facts come out. The demo shows the timeline, the tests compare the
-handler's result with it.
+Pure: no calls to the cluster. The demo shows the timeline. The tests compare the handler's result
+with it.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ class PodState(StrEnum):
 
 @dataclasses.dataclass
 class PodProgress:
-    """A pod that was on the node when the progress began, or was bound to it later."""
+    """A pod that was on the node at the beginning, or was bound to it later."""
 
     name: str
     """Namespace/name."""
@@ -36,11 +36,11 @@ class PodProgress:
     owner: str
     """Uid of its controller, "" for a bare pod."""
     stays: str
-    """Why it may stay on the node, "" if it has to go."""
+    """Why a drain leaves it on the node, "" if the drain must evict it."""
     state: PodState = PodState.RUNNING
     forced: bool = False
     left_at: float | None = None
-    """Epoch seconds of its deletion being ordered."""
+    """Epoch seconds of the first event with a deletionTimestamp."""
     gone_at: float | None = None
     replacement: str = ""
     replacement_uid: str = ""
@@ -59,7 +59,7 @@ class Line:
 
 @dataclasses.dataclass
 class Budget:
-    """A budget as its last status says."""
+    """A budget's last status."""
 
     name: str
     healthy: int = 0
@@ -68,7 +68,7 @@ class Budget:
 
 
 class Timeline:
-    """Follows one node."""
+    """The timeline of one node."""
 
     def __init__(self, node: str) -> None:
         self.node = node
@@ -78,14 +78,14 @@ class Timeline:
         self.cordoned_at: float | None = None
         self.began = False
         self._unclaimed: dict[str, list[PodProgress]] = {}
-        self._elsewhere: set[str] = set()  # uids of pods that never were on the node
+        self._elsewhere: set[str] = set()  # uids of pods that were never on the node
 
     def begin(self) -> None:
-        """Record changes from now on; what came before is the initial state."""
+        """Record changes from now on. Events before are the initial state."""
         self.began = True
 
     def node_changed(self, node: Node, now: float) -> None:
-        """An event of the nodes' watch."""
+        """Handle an event of the watch on nodes."""
         if node.metadata is None or node.metadata.name != self.node or node.spec is None:
             return
         if node.spec.unschedulable and self.cordoned_at is None:
@@ -93,7 +93,7 @@ class Timeline:
             self._add_line(now, "node cordoned and tainted")
 
     def budget_changed(self, budget: PodDisruptionBudget, now: float) -> None:
-        """An event of the budgets' watch."""
+        """Handle an event of the watch on budgets."""
         metadata, status = budget.metadata, budget.status
         if metadata is None or status is None:
             return
@@ -110,12 +110,13 @@ class Timeline:
             return
         if found.allowed:
             state = f"{found.healthy} ready, {found.desired} required"
-            self._add_line(now, f"budget {name} lets {found.allowed} go ({state})")
+            self._add_line(now, f"budget {name}, evictions allowed: {found.allowed} ({state})")
         else:
-            self._add_line(now, f"budget {name} lets no more go ({found.desired} must stay ready)")
+            state = f"{found.desired} must stay ready"
+            self._add_line(now, f"budget {name}, evictions allowed: 0 ({state})")
 
     def pod_changed(self, pod: Pod, now: float, *, deleted: bool = False) -> None:
-        """An event of the pods' watch."""
+        """Handle an event of the watch on pods."""
         if pod.metadata is None or pod.metadata.uid is None or pod.spec is None:
             return
         ours = self.pods.get(pod.metadata.uid)
@@ -127,35 +128,35 @@ class Timeline:
             first_sight = pod.metadata.uid not in self._elsewhere
             self._elsewhere.add(pod.metadata.uid)
             if self.began:
-                self._came_back(pod, now, may_claim=first_sight)
+                self._record_replacement(pod, now, may_claim=first_sight)
 
     @property
     def leaving(self) -> list[PodProgress]:
-        """Pods that have to go or went, in the order of their names."""
+        """Pods that the drain must evict or has evicted or forced, by name."""
         return sorted((pod for pod in self.pods.values() if not pod.stays), key=_by_name)
 
     @property
     def staying(self) -> list[PodProgress]:
-        """Pods that may stay."""
+        """Pods that a drain leaves on the node, by name."""
         return sorted((pod for pod in self.pods.values() if pod.stays), key=_by_name)
 
     def count(self) -> tuple[int, int, int]:
-        """Evicted, forced, left: what the cluster shows."""
+        """Return the numbers of pods evicted, forced and left."""
         leaving = self.leaving
         forced = sum(pod.forced for pod in leaving)
         left = sum(pod.state is PodState.RUNNING for pod in leaving)
         return len(leaving) - forced - left, forced, left
 
     def empty(self) -> bool:
-        """Whether every pod that has to go is gone."""
+        """Return whether every leaving pod is gone."""
         return all(pod.state is PodState.GONE for pod in self.leaving)
 
     def settled(self) -> bool:
-        """Whether everything that a controller owns is back and ready."""
+        """Return whether all leaving pods are gone and all controllers' pods are replaced."""
         return self.empty() and all(pod.replacement_ready for pod in self.leaving if pod.owner)
 
     def lost(self) -> list[str]:
-        """Pods of a controller that did not come back."""
+        """Return the controllers' pods that have no ready replacement."""
         return [pod.name for pod in self.leaving if pod.owner and not pod.replacement_ready]
 
     def _arrived(self, pod: Pod, now: float) -> PodProgress:
@@ -166,7 +167,7 @@ class Timeline:
         )
         self.pods[uid] = progress
         if self.began:
-            self._add_line(now, f"{name} landed on the node")
+            self._add_line(now, f"{name} bound to the node")
         return progress
 
     def _moved(self, progress: PodProgress, pod: Pod, now: float, *, deleted: bool) -> None:
@@ -189,8 +190,8 @@ class Timeline:
             progress.gone_at = now
             self._add_line(now, f"{progress.name} gone")
 
-    def _came_back(self, pod: Pod, now: float, *, may_claim: bool) -> None:
-        """A pod elsewhere: the replacement of the first one of its controller that needs one."""
+    def _record_replacement(self, pod: Pod, now: float, *, may_claim: bool) -> None:
+        """Record a pod elsewhere as the replacement of its controller's first unreplaced pod."""
         controller = _controller(pod)
         uid = pod.metadata.uid if pod.metadata else None
         if controller is None or uid is None:
@@ -211,7 +212,7 @@ class Timeline:
 
 
 def since(lines: Iterable[Line], start: float) -> Iterator[str]:
-    """Timeline lines with seconds since ``start``."""
+    """Yield timeline lines with seconds since ``start``."""
     for line in lines:
         yield f"{line.at - start:6.1f} s  {line.text}"
 
@@ -230,7 +231,7 @@ def _controller(pod: Pod) -> OwnerReference | None:
 
 
 def _stays(pod: Pod, controller: OwnerReference | None) -> str:
-    """Our own reading of which pods a drain leaves: the check must not share the handler's code."""
+    """Return why a drain leaves the pod. A check: it must not share the handler's code."""
     annotations = (pod.metadata and pod.metadata.annotations) or {}
     if "kubernetes.io/config.mirror" in annotations:
         return "static pod"

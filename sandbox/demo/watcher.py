@@ -1,4 +1,4 @@
-"""Keeps a timeline up to date from the cluster's watches, in its own thread."""
+"""Update a timeline from the cluster's watches, in a separate thread."""
 
 import asyncio
 import threading
@@ -23,10 +23,10 @@ PAUSE = 0.2  # s before a broken watch is opened again
 
 
 class Watcher:
-    """A context manager: on entry the timeline has the node's state, then its changes.
+    """A context manager. At entry the timeline gets the node's state, then its changes.
 
-    The watches are ended by the loop that reads them: whoever closes a connection under a reader
-    lets it read from whatever gets the file descriptor next.
+    The event loop that reads the watches also ends them. If another thread closed a connection, the
+    loop could read from the next file or socket with the same file descriptor.
     """
 
     def __init__(self, connect: Callable[[], Client], node: str) -> None:
@@ -37,10 +37,10 @@ class Watcher:
         self._begun = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def read(self, question: Callable[[Timeline], Answer]) -> Answer:
+    def read(self, function: Callable[[Timeline], Answer]) -> Answer:
         """Call a function with the timeline while no event changes it."""
         with self.lock:
-            return question(self.timeline)
+            return function(self.timeline)
 
     def __enter__(self) -> "Watcher":
         with self._connect() as client:
@@ -77,11 +77,11 @@ class Watcher:
             self._thread.join()
 
     async def _follow(self, config: SingleConfig, versions: list[str]) -> None:
-        """The three watches until `_end` is called."""
+        """Run the three watches until `_end` is called."""
         loop, end = asyncio.get_running_loop(), asyncio.Event()
 
         def stop() -> None:
-            with suppress(RuntimeError):  # the loop has ended by an error of its own
+            with suppress(RuntimeError):  # the loop has ended with an error
                 loop.call_soon_threadsafe(end.set)
 
         self._end = stop
@@ -118,7 +118,7 @@ class Watcher:
 
 
 async def _again(watch: Callable[[], Awaitable[None]]) -> None:
-    """A watch that breaks is opened again."""
+    """Open a watch again after it breaks."""
     while True:
         with suppress(httpx2.HTTPError, ApiError):
             await watch()

@@ -1,6 +1,6 @@
-"""CloudFormation's AWS::EKS::AccessEntry, which the emulator's stacks do not know.
+"""Add AWS::EKS::AccessEntry to the emulator's CloudFormation.
 
-Its EKS API does, so the resource is created, changed and deleted there.
+The emulator's EKS API has access entries: the resource is created, updated and deleted there.
 Properties and return values: CloudFormation template reference, AWS::EKS::AccessEntry.
 """
 
@@ -81,7 +81,7 @@ class _AccessEntries:
 
     def delete(self, _physical_id: str, props: dict[str, Any]) -> None:
         answer = self._eks._delete_access_entry(props["ClusterName"], props["PrincipalArn"])
-        if answer[0] != 404:  # already gone is what a deletion wants
+        if answer[0] != 404:  # 404: deleted already
             _checked(answer)
 
     def _associate(self, cluster: str, principal: str, policy: dict[str, Any]) -> None:
@@ -97,7 +97,7 @@ class _AccessEntries:
 
 
 def _checked(answer: tuple[int, Any, bytes]) -> dict[str, Any]:
-    """The body of the emulator's (status, headers, body); a refusal fails the resource."""
+    """Return the body of (status, headers, body). Raises ValueError for an error status."""
     status, _headers, body = answer
     decoded: dict[str, Any] = json.loads(body or b"{}")
     if status >= 400:

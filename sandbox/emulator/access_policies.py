@@ -1,7 +1,7 @@
-"""EKS access policies in a token review: as groups that the simulated cluster reads.
+"""EKS access policies in a token review: as groups that the simulated cluster evaluates.
 
-AWS has an authoriser of its own for them, beside RBAC. The emulator would make RBAC objects in a
-cluster that it runs itself; ours is told the policy and its scope by a group,
+On AWS a separate authoriser evaluates them, beside RBAC. The emulator would create RBAC objects in
+a cluster that it runs itself. The simulated cluster receives the policy and its scope as a group,
 `eks:access-policy:<policy>:<namespaces with commas, or * for the cluster>`.
 """
 
@@ -13,7 +13,7 @@ PREFIX = "eks:access-policy"
 
 
 def install() -> None:
-    """Name the policy and its scope where the emulator would name a binding of its own."""
+    """Patch the emulator: the group is the policy with its scope, instead of one for RBAC."""
     eks = guard.module("ministack.services.eks")
     guard.function(eks, "_access_policy_group", "cluster_name", "principal_arn", "policy_arn")
     guard.function(eks, "_authenticate_token_review", "cluster_name", "account_id", "region")
@@ -32,5 +32,5 @@ def install() -> None:
 
 
 def _scope(scope: dict[str, Any], *_others: dict[str, Any]) -> str:
-    """`*`, or the namespaces."""
+    """Return `*`, or the namespaces."""
     return "*" if scope.get("type") == "cluster" else ",".join(scope.get("namespaces", []))

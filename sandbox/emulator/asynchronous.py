@@ -1,8 +1,8 @@
 """Lambda's asynchronous invocation: queue, retries, age limit, on-failure destination.
 
-The emulator starts a thread per event, treats throttling as a failed attempt and posts failures
-past IAM. Here a bounded pool takes events in order, throttled ones wait as AWS lets them wait, and
-the failure record is sent with the function's own role.
+The emulator starts a thread for each event, counts throttling as a failed attempt, and sends
+failure records without a check by IAM. Here a bounded pool runs events in order, throttled events
+wait as on AWS, and the failure record is sent with the function's own role.
 Behaviour: AWS Lambda developer guide, "How Lambda handles errors and retries with asynchronous
 invocation" and "Capturing records of Lambda asynchronous invocations".
 """
@@ -25,14 +25,14 @@ import guard
 DEFAULT_RETRIES = 2
 DEFAULT_MAX_AGE = 21_600  # s: six hours
 THROTTLE_PAUSE = 1.0  # s between tries while the function has no free concurrency
-KEPT = 500  # deliveries remembered for the control API
+KEPT = 500  # deliveries kept for the control API
 
 logger = logging.getLogger("sandbox.asynchronous")
 
 
 @dataclasses.dataclass
 class Delivery:
-    """One event on its way through one function."""
+    """The asynchronous invocation of a function with an event."""
 
     function: str
     event: Any
@@ -40,11 +40,11 @@ class Delivery:
     request: str = dataclasses.field(default_factory=lambda: str(uuid.uuid4()))
     attempts: int = 0
     state: str = "queued"
-    """Running, succeeded, failed, expired, discarded."""
+    """Queued, running, succeeded, failed, expired or discarded."""
     result: Any = None
 
     def as_json(self) -> dict[str, Any]:
-        """What the control API shows: no payloads but the function's own answer."""
+        """Return what the control API shows: of the payloads, only the function's result."""
         event_id = self.event.get("id", "") if isinstance(self.event, dict) else ""
         return {
             "function": self.function.split(":")[6],
@@ -57,7 +57,7 @@ class Delivery:
 
 
 class AsyncInvocations:
-    """Takes the place of the emulator's ``invoke_async_with_retry``."""
+    """Replaces the emulator's ``invoke_async_with_retry``."""
 
     def __init__(self, workers: int, retry_pause: float, endpoint: str) -> None:
         self._lambda = guard.module("ministack.services.lambda_svc")
@@ -79,11 +79,11 @@ class AsyncInvocations:
         self._closed = False
 
     def install(self) -> None:
-        """Let every asynchronous source of the emulator come through here."""
+        """Patch the emulator: all its asynchronous invocations use this class."""
         self._lambda.invoke_async_with_retry = self._accept_record  # type: ignore[attr-defined]
 
     def accept(self, function_arn: str, event: Any) -> None:
-        """Queue the event; returns at once, as AWS answers 202."""
+        """Queue the event and return at once, as AWS does with a 202."""
         delivery = Delivery(function_arn, event, time.time())
         with self._lock:
             self._deliveries = [*self._deliveries[1 - KEPT :], delivery]
@@ -95,7 +95,7 @@ class AsyncInvocations:
             return [delivery.as_json() for delivery in self._deliveries]
 
     def close(self) -> None:
-        """Take nothing new and wait for nothing."""
+        """Accept no more events, and do not wait for those that run."""
         self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -142,16 +142,16 @@ class AsyncInvocations:
         self._later(pause, delivery)
 
     def _function(self, arn: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-        """Looked up for each attempt: the function may have changed or gone since."""
+        """Look the function up for each attempt: it may have been changed or deleted."""
         _arn, _aws, _lambda, region, account, *_rest = arn.split(":")
         with self._responses.request_scope(account, region):
             record, config, _name = self._lambda._get_func_record_for_ref(arn)
         return record, config
 
     def _invoke_config(self, arn: str) -> dict[str, Any]:
-        """Settings of what was called: an alias by its own, else the function's.
+        """Return the invoked alias's settings, else the function's.
 
-        CDK writes the latter out with the qualifier $LATEST, others leave it away.
+        CDK sets the function's with the qualifier $LATEST, other tools without a qualifier.
         """
         _arn, _aws, _lambda, region, account, _function, _name, *qualifier = arn.split(":")
         with self._responses.request_scope(account, region):
@@ -185,12 +185,12 @@ class AsyncInvocations:
             if dead_letters:
                 self._send(config, dead_letters, json.dumps(delivery.event))
         except Exception:
-            # AWS counts DestinationDeliveryFailures and says no more; here the log has it.
+            # AWS only counts DestinationDeliveryFailures. Here the error is logged, too.
             logger.exception("%s: the failed event reached no destination", delivery.function)
         delivery.state = "failed" if condition == "RetriesExhausted" else "expired"
 
     def _send(self, config: dict[str, Any], target: str, body: str) -> None:
-        """With the function's own role, so that a missing permission shows."""
+        """Send with the function's own role, so that a missing permission is an error."""
         keys = self._runtime.execution_credentials(config)
         _arn, _aws, service, region, account, name = target.split(":", 5)
         session = boto3.Session(
@@ -211,7 +211,7 @@ class AsyncInvocations:
 
 
 def _record(delivery: Delivery, config: dict[str, Any], condition: str) -> dict[str, Any]:
-    """The invocation record that a destination receives."""
+    """Return the invocation record that a destination receives."""
     context: dict[str, Any] = {"statusCode": 200, "executedVersion": "$LATEST"}
     if delivery.attempts:
         context["functionError"] = "Unhandled"

@@ -1,4 +1,4 @@
-"""DescribeCluster names the VPC of the cluster's subnets, as on AWS; the emulator invents one."""
+"""Set the VPC in DescribeCluster to that of the subnets, as on AWS. The emulator invents one."""
 
 from typing import Any
 

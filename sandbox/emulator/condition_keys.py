@@ -1,7 +1,8 @@
-"""Condition keys and resources that our policies are written in and the emulator does not fill in.
+"""Add condition keys and resource ARNs that our policies use and the emulator does not set.
 
-Without them a statement such as "attach these policies only" never matches, and what AWS allows is
-denied. Keys: service authorization reference, "Condition keys for Amazon EC2", "… EKS" and "… IAM".
+Without them a statement such as "attach these policies only" never matches: the emulator denies
+what AWS allows. Keys: service authorization reference, "Condition keys for Amazon EC2", "… EKS" and
+"… IAM".
 """
 
 import json
@@ -20,7 +21,7 @@ _EC2_KINDS = {"i": "instance", "sg": "security-group", "eni": "network-interface
 
 
 class ConditionKeys:
-    """Stands behind the emulator's own reading of a request."""
+    """Adds to the condition keys and the resource that the emulator reads from a request."""
 
     def __init__(self) -> None:
         self._actions = guard.module("ministack.core.iam_actions")
@@ -45,7 +46,7 @@ class ConditionKeys:
             guard.value(owner, store, object)
 
     def install(self) -> None:
-        """Answer where the emulator asks."""
+        """Patch the emulator's functions that read a request."""
         self._actions._TAG_MEMBERS = self._members | {"TagSpecifications"}  # type: ignore[attr-defined]
         self._actions.request_tag_context = self._context  # type: ignore[attr-defined]
         self._actions.extract_resource_arn = self._resource  # type: ignore[attr-defined]
@@ -67,7 +68,7 @@ class ConditionKeys:
             yield "iam:PolicyARN", policy
         boundary = _first(params, "PermissionsBoundary")
         if not boundary:
-            # A change of a role or user is judged by the boundary that it has.
+            # IAM evaluates a change of a role or user with the boundary that it has.
             role = self._iam._roles.get(_first(params, "RoleName")) or {}
             user = self._iam._users.get(_first(params, "UserName")) or {}
             boundary = role.get("PermissionsBoundary") or user.get("PermissionsBoundary")
@@ -79,7 +80,7 @@ class ConditionKeys:
         tags = [
             {tag["Key"]: tag["Value"] for tag in self._ec2._tags.get(found) or []} for found in ids
         ]
-        # AWS judges each resource by itself: only what all of them have can let the request pass.
+        # AWS evaluates each resource separately: only a tag that all have can allow the request.
         for key, value in tags[0].items() if tags else ():
             if all(other.get(key) == value for other in tags):
                 yield f"ec2:ResourceTag/{key}", value
@@ -119,11 +120,11 @@ class ConditionKeys:
         )
         target = next((v for k, v in headers.items() if k.lower() == "x-amz-target"), "")
         if target == "secretsmanager.CreateSecret":
-            return f"{found}-000000"  # the characters that Secrets Manager will append
+            return f"{found}-000000"  # the characters that Secrets Manager appends
         return found
 
     def _access_entry(self, cluster: str, principal: str, region: str, account: str) -> str:
-        """An entry's own ARN: access-entry/CLUSTER/KIND/ACCOUNT/NAME/ID."""
+        """Return the entry's ARN: access-entry/CLUSTER/KIND/ACCOUNT/NAME/ID."""
         record = self._eks._access_entries.get(f"{cluster}\x00{principal}") or {}
         entry = record.get("accessEntryArn", "").rpartition("/")[2] or "none"
         kind, _, name = principal.rpartition(":")[2].partition("/")
@@ -134,7 +135,7 @@ class ConditionKeys:
 
 
 def _eks_context(body: bytes) -> Iterator[tuple[str, Any]]:
-    """Who is let into a cluster, and with which policy."""
+    """Yield the principal and the policy of a request on access entries."""
     try:
         request = json.loads(body or b"{}")
     except ValueError:
@@ -150,7 +151,7 @@ def _first(params: dict[str, Any], name: str) -> str:
 
 
 def _iam_resource(params: dict[str, Any], account: str) -> str:
-    """What the emulator leaves at `*`: instance profiles, and the policy that is being created."""
+    """Return the ARN where the emulator uses `*`: of an instance profile or a new policy."""
     path = _first(params, "Path") or "/"
     if profile := _first(params, "InstanceProfileName"):
         return f"arn:aws:iam::{account}:instance-profile{path}{profile}"

@@ -1,12 +1,12 @@
-"""The sandbox's own control API into the emulator: what no AWS API offers, behind a token.
+"""The sandbox's control API in the emulator: what no AWS API offers.
 
     POST /_sandbox/events            publish as an AWS service (PutEvents refuses ``aws.*``)
-    GET  /_sandbox/clusters/{name}   where tokens for this EKS cluster are reviewed
-    PUT  /_sandbox/clusters/{name}   where DescribeCluster says that this cluster is
-    GET  /_sandbox/deliveries        asynchronous invocations, their attempts and ends
+    GET  /_sandbox/clusters/{name}   URL of this EKS cluster's token review
+    PUT  /_sandbox/clusters/{name}   set endpoint and CA for DescribeCluster
+    GET  /_sandbox/deliveries        asynchronous invocations, their attempts and states
     GET  /_sandbox/workers           processes that run functions
 
-Requests carry the token that the launcher was given in ``X-Sandbox-Token``.
+Requests need the launcher's token in the header ``X-Sandbox-Token``.
 """
 
 import base64
@@ -32,10 +32,10 @@ _CLUSTER = re.compile(r"/_sandbox/clusters/([A-Za-z0-9_-]+)")
 
 
 class RefusedError(Exception):
-    """The request cannot be served: status and a sentence."""
+    """The request cannot be served. Has a status and a message."""
 
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
         self.status = status
 
 
@@ -68,14 +68,14 @@ class ControlApi:
         guard.value(self._runtime, "_workers", dict)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Serve our paths, pass on all else."""
+        """Serve the control API's paths. Pass all other requests to the emulator."""
         if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
             await self._inner(scope, receive, send)
             return
         try:
             self._authenticate(scope)
             body = await _body(receive)
-            # In a context of its own: account and region must not leak into other requests.
+            # In a separate context: account and region must not leak into other requests.
             answer = contextvars.copy_context().run(self._route, scope, body)
             status = 200
         except RefusedError as refused:
@@ -109,7 +109,7 @@ class ControlApi:
         raise RefusedError(404, f"no {scope['method']} {scope['path']}")
 
     def _publish(self, event: dict[str, Any]) -> dict[str, str]:
-        """Onto the default bus, as the service that ``source`` names; answers the event's id."""
+        """Publish on the default bus as the service ``source``. Returns the event's id."""
         event_id = event.get("id") or str(uuid.uuid4())
         record = {
             "EventId": event_id,
@@ -128,12 +128,12 @@ class ControlApi:
     def _review_url(self, name: str) -> dict[str, str]:
         secret = self._cluster(name).get("_auth_token")
         if not secret:
-            raise RefusedError(500, "the emulator keeps no TokenReview secret any more")
+            raise RefusedError(500, "the emulator has no TokenReview secret for this cluster")
         path = f"/_ministack/eks-auth/{self._account}/{self._region}/{name}/{secret}"
         return {"token_review_url": self._endpoint + path}
 
     def _place_cluster(self, name: str, place: dict[str, str]) -> dict[str, str]:
-        """Endpoint and CA that DescribeCluster answers with."""
+        """Set the endpoint and the CA that DescribeCluster returns."""
         cluster = self._cluster(name)
         cluster["endpoint"] = place["endpoint"]
         authority = base64.b64encode(place["certificate_authority"].encode()).decode()

@@ -1,7 +1,7 @@
-"""Security groups in use: EC2 does not delete them, and says by what they are used.
+"""Security groups in use: as in EC2 they cannot be deleted, and filters find what uses them.
 
-The emulator deletes a group that instances have or that a rule of another group names, gives an
-instance no network interface, and ignores the filters that would find any of them.
+The emulator deletes a group that an instance has or that another group's rule references. It
+creates no network interface for an instance, and it ignores the filters that find these uses.
 """
 
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ _RULES = {
 
 
 def install() -> None:
-    """Answer as EC2 does, by instances, network interfaces and the rules of security groups."""
+    """Patch the emulator's EC2 to check network interfaces and rules of security groups."""
     ec2 = guard.module("ministack.services.ec2")
-    _by_holders(ec2)
+    _by_interfaces(ec2)
     _by_rules(ec2)
 
 
-def _by_holders(ec2: ModuleType) -> None:
+def _by_interfaces(ec2: ModuleType) -> None:
     instances = guard.value(ec2, "_instances", object)
     interfaces = guard.value(ec2, "_network_interfaces", object)
     actions = guard.value(ec2, "_ACTION_MAP", dict)
@@ -61,7 +61,7 @@ def _by_holders(ec2: ModuleType) -> None:
         inner = f"<networkInterfaceSet>{items}</networkInterfaceSet>"
         return answer(200, "DescribeNetworkInterfacesResponse", inner)
 
-    def delete_unless_held(p: Parameters) -> Any:
+    def delete_unless_attached(p: Parameters) -> Any:
         group = _group_id(p)
         if any(group in _groups(each) for each in all_interfaces()):
             return refusal("DependencyViolation", f"resource {group} has a dependent object", 400)
@@ -69,7 +69,7 @@ def _by_holders(ec2: ModuleType) -> None:
 
     ec2._matches_filters = matches_profile  # type: ignore[attr-defined]
     actions["DescribeNetworkInterfaces"] = describe_interfaces
-    actions["DeleteSecurityGroup"] = delete_unless_held
+    actions["DeleteSecurityGroup"] = delete_unless_attached
 
 
 def _by_rules(ec2: ModuleType) -> None:
@@ -87,21 +87,25 @@ def _by_rules(ec2: ModuleType) -> None:
         found = [
             each["GroupId"]
             for each in groups.values()
-            if all(_named(each, way).intersection(ids) for way, ids in wanted)
+            if all(_referenced(each, direction).intersection(ids) for direction, ids in wanted)
         ]
         if not found:
             return answer(200, "DescribeSecurityGroupsResponse", "<securityGroupInfo/>")
         return describe({**p, **{f"GroupId.{n}": [each] for n, each in enumerate(found, 1)}})
 
-    def delete_unless_named(p: Parameters) -> Any:
+    def delete_unless_referenced(p: Parameters) -> Any:
         group = _group_id(p)
         others = [each for each in groups.values() if each["GroupId"] != group]
-        if any(group in _named(each, way) for each in others for way in _RULES.values()):
+        if any(
+            group in _referenced(each, direction)
+            for each in others
+            for direction in _RULES.values()
+        ):
             return refusal("DependencyViolation", f"resource {group} has a dependent object", 400)
         return delete(p)
 
     actions["DescribeSecurityGroups"] = describe_groups
-    actions["DeleteSecurityGroup"] = delete_unless_named
+    actions["DeleteSecurityGroup"] = delete_unless_referenced
 
 
 def _group_id(p: Parameters) -> Any:
@@ -109,10 +113,12 @@ def _group_id(p: Parameters) -> Any:
     return group[0] if isinstance(group, list) else group
 
 
-def _named(group: Parameters, way: str) -> set[str]:
-    """The groups that the rules of one direction name."""
+def _referenced(group: Parameters, direction: str) -> set[str]:
+    """Return the groups that the rules of one direction reference."""
     return {
-        pair["GroupId"] for rule in group.get(way, ()) for pair in rule.get("UserIdGroupPairs", ())
+        pair["GroupId"]
+        for rule in group.get(direction, ())
+        for pair in rule.get("UserIdGroupPairs", ())
     }
 
 
@@ -121,7 +127,7 @@ def _groups(interface: Parameters) -> set[str]:
 
 
 def _primary(instance: Parameters) -> Parameters:
-    """The network interface that EC2 gives an instance at its launch."""
+    """Return the network interface that EC2 creates when it launches the instance."""
     return {
         "NetworkInterfaceId": f"eni-{instance['InstanceId'].removeprefix('i-')}",
         "SubnetId": instance["SubnetId"],

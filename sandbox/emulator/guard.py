@@ -1,4 +1,4 @@
-"""Patching someone else's module without being surprised by its next release."""
+"""Check the emulator's internals before a patch uses them: another release may differ."""
 
 import importlib
 import importlib.metadata
@@ -9,11 +9,11 @@ from typing import Any
 
 
 class EmulatorChangedError(RuntimeError):
-    """The installed emulator lacks something that a patch of ours stands on."""
+    """The installed emulator lacks something that a patch needs."""
 
 
 def module(name: str) -> ModuleType:
-    """Import a module of the emulator, or say that it is gone."""
+    """Import a module of the emulator. Raises EmulatorChangedError if that fails."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -21,13 +21,13 @@ def module(name: str) -> ModuleType:
 
 
 def function(owner: ModuleType, name: str, *parameters: str) -> Callable[..., Any]:
-    """The function ``owner.name``, after a check that its parameters start as expected.
+    """Return the function ``owner.name``, after a check that its parameters start as expected.
 
-    Raises EmulatorChangedError when it is missing or takes something else.
+    Raises EmulatorChangedError if it is missing or has other parameters.
     """
     found = getattr(owner, name, None)
     if not callable(found):
-        raise _changed(f"{owner.__name__}.{name} is gone")
+        raise _changed(f"{owner.__name__}.{name} does not exist")
     actual = tuple(inspect.signature(found).parameters)
     if actual[: len(parameters)] != parameters:
         raise _changed(f"{owner.__name__}.{name} takes {actual}, expected {parameters}")
@@ -35,10 +35,10 @@ def function(owner: ModuleType, name: str, *parameters: str) -> Callable[..., An
 
 
 def value(owner: ModuleType, name: str, kind: type) -> Any:
-    """The module-level value ``owner.name``, after a check of its type."""
+    """Return the value ``owner.name``. Raises EmulatorChangedError if it has another type."""
     found = getattr(owner, name, None)
     if not isinstance(found, kind):
-        raise _changed(f"{owner.__name__}.{name} is no {kind.__name__}")
+        raise _changed(f"{owner.__name__}.{name} is not a {kind.__name__}")
     return found
 
 

@@ -1,9 +1,9 @@
-"""Start the AWS emulator for the sandbox: loopback, TLS, IAM enforced, our gaps filled.
+"""Start the AWS emulator for the sandbox: on loopback, with TLS, enforced IAM and our patches.
 
-Runs in the emulator's own environment, where nothing of this project is importable: functions
-share that interpreter's packages, and a dependency missing from a zip must fail.
-Configuration comes as one JSON object on standard input; when the server listens, one JSON line
-with its endpoint goes to standard output. SIGTERM ends it with all function processes.
+It runs in the emulator's own virtual environment, which cannot import this project: functions use
+the same packages, and a dependency missing from a zip must fail.
+The configuration is one JSON object on standard input. When the server listens, it prints one JSON
+line with its endpoint. SIGTERM ends it and all function processes.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ def main() -> None:
     endpoint = f"https://localhost:{port}"
     _environment(config, port, endpoint)
 
-    # Only now: the emulator reads its settings while it is imported.
+    # After _environment: the emulator reads its settings at import.
     import access_entry  # noqa: PLC0415
     import access_policies  # noqa: PLC0415
     import cluster_vpc  # noqa: PLC0415
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def _end(invocations: Any, runtime: Any) -> None:
-    """End every function process, then this one: the emulator's own threads would hold it up."""
+    """End every function process, then this one at once: the emulator's threads delay an exit."""
     invocations.close()
     runtime.reset()
     logging.shutdown()
@@ -80,7 +80,7 @@ def _end(invocations: Any, runtime: Any) -> None:
 
 
 def _environment(config: dict[str, str], port: int, endpoint: str) -> None:
-    """The emulator's settings, and what the functions inherit."""
+    """Set the emulator's settings and the environment that functions inherit."""
     tmp = Path(config["tmp"])
     tmp.mkdir(parents=True, exist_ok=True)
     os.environ.update(
@@ -89,7 +89,7 @@ def _environment(config: dict[str, str], port: int, endpoint: str) -> None:
             "GATEWAY_PORT": str(port),
             "MINISTACK_ACCOUNT_ID": config["account"],
             "MINISTACK_REGION": config["region"],
-            # The account's root: whoever knows the secret may do all.
+            # The account's root user, which IAM does not limit.
             "AWS_ACCESS_KEY_ID": config["root_key"],
             "AWS_SECRET_ACCESS_KEY": config["root_secret"],
             "AUTH": "true",
@@ -98,7 +98,7 @@ def _environment(config: dict[str, str], port: int, endpoint: str) -> None:
             "MINISTACK_SSL_KEY": config["key"],
             "IOT_MTLS_ENABLED": "0",
             "SFTP_ENABLED": "0",
-            # Functions find the emulator as they find AWS: by the SDK's standard settings.
+            # Functions reach the emulator by the SDK's standard settings.
             "AWS_ENDPOINT_URL": endpoint,
             "AWS_CA_BUNDLE": config["ca"],
             "NODE_EXTRA_CA_CERTS": config["ca"],
@@ -126,8 +126,8 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     print(json.dumps({"endpoint": endpoint}), flush=True)
-    os.dup2(2, 1)  # the reader is gone now: whatever else is printed belongs into the log
-    # A trigger that never comes keeps Hypercorn's own signal handlers and its long farewell away.
+    os.dup2(2, 1)  # the reader closes the pipe now: all further output goes to the log
+    # This trigger never fires: it disables Hypercorn's signal handlers and slow shutdown.
     serving = asyncio.create_task(
         serve(control_api, settings, shutdown_trigger=asyncio.Event().wait)
     )
@@ -135,7 +135,7 @@ async def _serve(
         (serving, asyncio.create_task(stop.wait())), return_when=asyncio.FIRST_COMPLETED
     )
     if serving.done():
-        serving.result()  # it could not serve: raise what it says
+        serving.result()  # it could not serve: raise its error
     end()
 
 

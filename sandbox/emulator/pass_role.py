@@ -1,4 +1,4 @@
-"""Who hands a role to a service needs iam:PassRole for it, as on AWS; the emulator does not ask.
+"""Require iam:PassRole to pass a role to a service, as on AWS. The emulator does not.
 
 Source: IAM user guide, "Granting a user permissions to pass a role to an AWS service".
 """
@@ -10,7 +10,7 @@ import guard
 
 
 class PassRole:
-    """Stands before the emulator's dispatch of a request."""
+    """Checks iam:PassRole before the emulator dispatches a request."""
 
     def __init__(self) -> None:
         self._app = guard.module("ministack.app")
@@ -30,10 +30,10 @@ class PassRole:
         guard.value(self._iam, "_instance_profiles", object)
 
     def install(self) -> None:
-        """Ask first."""
-        self._app._dispatch_service_request = self._ask_first  # type: ignore[attr-defined]
+        """Patch the emulator's dispatch."""
+        self._app._dispatch_service_request = self._check_first  # type: ignore[attr-defined]
 
-    async def _ask_first(  # noqa: PLR0917 - the emulator's own signature
+    async def _check_first(  # noqa: PLR0917 - the emulator's own signature
         self,
         method: str,
         path: str,
@@ -55,7 +55,7 @@ class PassRole:
                 resource_arn=role,
                 service_context={"iam:PassedToService": receiver},
             )
-            # A failed authentication is answered by the emulator itself, in the service's own way.
+            # The emulator itself answers a failed authentication, in the service's own format.
             if hasattr(denied, "decision"):
                 return self._actions.access_denied_response(
                     service,
@@ -70,7 +70,7 @@ class PassRole:
     def _passed(
         self, service: str, method: str, path: str, body: bytes, params: dict[str, Any]
     ) -> tuple[str, str]:
-        """The role that the request hands over, and to which service; empty if none."""
+        """Return the role that the request passes, and the service; empty if none."""
         action = _first(params, "Action")
         if service == "lambda" and method in ("POST", "PUT") and "/functions" in path:
             return _json_member(body, "Role"), "lambda.amazonaws.com"

@@ -1,4 +1,4 @@
-"""Would IAM let a function's role, or a service, do this? Asked of the emulator's own evaluator."""
+"""Evaluate IAM permissions of functions' roles and of services, by the emulator's evaluator."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import guard
 
 
 class Permissions:
-    """Questions that AWS asks inside its own services and the emulator does not."""
+    """Checks that AWS makes inside its services and the emulator does not."""
 
     def __init__(self) -> None:
         self._iam = guard.module("ministack.core.iam_evaluator")
@@ -18,11 +18,11 @@ class Permissions:
         guard.function(self._runtime, "execution_credentials", "config")
 
     def role_may(self, config: dict[str, Any], action: str, resource: str) -> bool:
-        """Whether the execution role of the function may do the action on the resource."""
+        """Return whether the function's execution role may do the action on the resource."""
         account, region = config["FunctionArn"].split(":")[4], config["FunctionArn"].split(":")[3]
         key = self._runtime.execution_credentials(config)["AWS_ACCESS_KEY_ID"]
         principal = self._iam.resolve_principal(key, account)
-        if not hasattr(principal, "policies"):  # an AuthError: the role is gone
+        if not hasattr(principal, "policies"):  # an AuthError: the role does not exist
             return False
         context = self._iam.EvalContext(
             principal_arn=principal.arn,
@@ -39,7 +39,7 @@ class Permissions:
     def events_may(
         self, policy: dict[str, Any] | str | None, action: str, resource: str, rule_arn: str
     ) -> bool:
-        """Whether a resource's policy lets EventBridge do the action on behalf of the rule."""
+        """Return whether a resource's policy allows EventBridge the action for the rule."""
         account, region = rule_arn.split(":")[4], rule_arn.split(":")[3]
         context = self._iam.EvalContext(
             principal_arn="",
@@ -48,7 +48,7 @@ class Permissions:
             action=action,
             resource_arn=resource,
             region=region,
-            secure_transport=True,  # AWS services talk TLS among themselves
+            secure_transport=True,  # AWS services use TLS between each other
             service_context={"aws:sourcearn": rule_arn, "aws:sourceaccount": account},
         )
         answer = self._iam.evaluate_resource_policy(policy, context, "events.amazonaws.com")

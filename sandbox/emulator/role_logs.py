@@ -1,4 +1,4 @@
-"""A function's log lines are written with its role, as on AWS: no permission, no lines."""
+"""Write a function's log lines only if its role has the permission, as on AWS."""
 
 from typing import Any
 

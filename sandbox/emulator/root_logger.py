@@ -1,7 +1,8 @@
 """The root logger that a Python function starts with, as Lambda's runtime sets it up.
 
-The runtime adds a handler to the root logger and, for the log format JSON, gives it the function's
-ApplicationLogLevel, both before it imports the handler; the emulator leaves the root logger alone.
+The runtime adds a handler to the root logger and, for the log format JSON, sets it to the
+function's ApplicationLogLevel. It does both before it imports the function. The emulator does
+neither.
 Source: aws-lambda-python-runtime-interface-client, awslambdaric/bootstrap.py, _setup_logging.
 """
 
@@ -18,7 +19,7 @@ if os.environ.get("AWS_LAMBDA_LOG_LEVEL"):
 
 
 def install() -> None:
-    """Tell each function its level, and set the root logger up before anything is imported."""
+    """Set each function's level in its environment, and set up the root logger before imports."""
     runtime = guard.module("ministack.core.lambda_runtime")
     credentials = guard.function(runtime, "execution_credentials", "config")
     script = guard.value(runtime, "_PYTHON_WORKER_SCRIPT", str)

@@ -1,7 +1,7 @@
 """EventBridge → Lambda as AWS delivers it.
 
-The emulator calls the function directly: no asynchronous queue, no look at the function's resource
-policy, no dead-letter queue of the target. A stack that forgets the permission would pass.
+The emulator calls the function directly: without the asynchronous queue, the function's resource
+policy and the target's dead-letter queue. A stack without the permission would pass its tests.
 """
 
 import contextvars
@@ -15,14 +15,14 @@ from permissions import Permissions
 
 logger = logging.getLogger("sandbox.rule_targets")
 
-# The emulator hands its Lambda delivery the ARN alone; the target and its rule travel here.
+# The emulator passes only the ARN to its Lambda delivery. Here are the target and its rule.
 _delivering: contextvars.ContextVar[tuple[dict[str, Any], dict[str, Any]]] = contextvars.ContextVar(
     "delivering"
 )
 
 
 class RuleTargets:
-    """Delivers to Lambda targets; every other kind stays with the emulator."""
+    """Delivers to Lambda targets. The emulator delivers to all others."""
 
     def __init__(self, invocations: AsyncInvocations, permissions: Permissions) -> None:
         self._events = guard.module("ministack.services.eventbridge")
@@ -40,11 +40,11 @@ class RuleTargets:
         self._permissions = permissions
 
     def install(self) -> None:
-        """Stand before the emulator's delivery, which carries the target no further itself."""
-        self._events._invoke_target = self._remember_target  # type: ignore[attr-defined]
+        """Patch the emulator's delivery, which does not pass the target on."""
+        self._events._invoke_target = self._invoke_with_context  # type: ignore[attr-defined]
         self._events._dispatch_to_lambda = self._to_lambda  # type: ignore[attr-defined]
 
-    def _remember_target(
+    def _invoke_with_context(
         self, target: dict[str, Any], event: Any, rule: dict[str, Any], view: Any = None
     ) -> None:
         before = _delivering.set((target, rule))

@@ -36,7 +36,7 @@ COLD = ColdStart(
     modules=[("botocore", 0.04, 78)],
     slowest=[("ssl", 0.01)],
     sizes={"httpx2": (400_000, 90_000)},
-    stages={"SDK: import": 0.2, "import the rest": 0.05},
+    phases={"SDK: import": 0.2, "import the rest": 0.05},
 )
 STORM = Storm(100, 1000, 100, 1.0, 4.9, 59.9, 60.0, 0, 0, 3, {"drained": 100})
 FIGURES = Figures(

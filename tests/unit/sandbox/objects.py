@@ -1,4 +1,4 @@
-"""Kubernetes objects as the watches bring them, in a few words."""
+"""Build Kubernetes objects as the watches return them."""
 
 from typing import Any
 

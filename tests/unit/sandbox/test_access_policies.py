@@ -1,4 +1,4 @@
-"""EKS access policies, as the simulated cluster reads them from a user's groups."""
+"""EKS access policies, which the simulated cluster reads from a user's groups."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ VIEW = "eks:access-policy:AmazonEKSViewPolicy:castai-agent,other"
         ("system:authenticated", "default", False),
     ],
 )
-def test_a_policy_counts_in_its_scope(group: str, namespace: str, *, has: bool) -> None:
+def test_a_policy_applies_in_its_scope(group: str, namespace: str, *, has: bool) -> None:
     assert bool(list(rules([group], namespace))) is has
 
 
-def test_viewing_shows_no_secret() -> None:
+def test_the_view_policy_excludes_secrets() -> None:
     seen = {resource for rule in rules([VIEW], "other") for resource in rule["resources"]}
     assert "pods" in seen
     assert "secrets" not in seen

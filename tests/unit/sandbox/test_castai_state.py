@@ -1,4 +1,4 @@
-"""The simulation: strict where CAST AI is, and never a secret in what it shows."""
+"""The simulated CAST AI: it refuses what CAST AI refuses, and shows no secret."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tests.unit.sandbox.objects import NODE, OTHER, pod
 
 @pytest.fixture
 def timeline() -> Timeline:
-    """One pod evicted, back elsewhere."""
+    """One pod evicted, with a replacement on another node."""
     timeline = Timeline(NODE)
     timeline.pod_changed(pod("web-1", owner="web"), 0)
     timeline.begin()
@@ -38,7 +38,7 @@ def result(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_an_account_that_agrees_with_the_cluster_passes(timeline: Timeline) -> None:
+def test_a_result_that_matches_the_cluster_passes(timeline: Timeline) -> None:
     checks.drained(result(), timeline)
 
 
@@ -51,14 +51,14 @@ def test_an_account_that_agrees_with_the_cluster_passes(timeline: Timeline) -> N
         pytest.param({"pods": {"evicted": 1, "forced": 0, "left": 1}}, id="left"),
     ],
 )
-def test_an_account_that_differs_from_the_cluster_fails(
+def test_a_result_that_differs_from_the_cluster_fails(
     timeline: Timeline, wrong: dict[str, Any]
 ) -> None:
     with pytest.raises(checks.DemoError):
         checks.drained(result(**wrong), timeline)
 
 
-def test_a_pod_that_did_not_come_back_fails(timeline: Timeline) -> None:
+def test_a_pod_without_replacement_fails(timeline: Timeline) -> None:
     timeline.pods["uid-web-1"].replacement_ready = False
     with pytest.raises(checks.DemoError, match="shop/web-1"):
         checks.drained(result(), timeline)
@@ -69,23 +69,23 @@ def test_the_conclusion_is_one_line_of_the_handlers_numbers() -> None:
     assert line == f"node {NODE} drained in 8.1 s of 120 s: 12 evicted, 1 forced, 0 left"
 
 
-def test_every_chapter_stands_on_an_earlier_one() -> None:
+def test_every_chapter_needs_an_earlier_one() -> None:
     for number, chapter in enumerate(chapters.CHAPTERS):
         earlier = {before.name for before in chapters.CHAPTERS[:number]}
         assert chapter.needs in (earlier or {""}), chapter.name
 
 
-def test_one_chapter_plays_with_what_it_stands_on() -> None:
+def test_one_chapter_runs_with_those_that_it_needs() -> None:
     names = [chapter.name for chapter in chapters.selected("notice")]
     assert names == ["account", "connect", "onboard", "notice"]
 
 
-def test_an_unknown_chapter_names_the_known_ones() -> None:
+def test_the_error_for_an_unknown_chapter_lists_the_known_ones() -> None:
     with pytest.raises(SandboxError, match="account, connect, onboard"):
         chapters.selected("onboarding-2")
 
 
-def test_rights_as_they_should_be_pass() -> None:
+def test_expected_permissions_pass() -> None:
     checks.rights("the agent", {"list pods": True, "evict pods": False}, allowed={"list pods"})
 
 
@@ -96,7 +96,9 @@ def test_rights_as_they_should_be_pass() -> None:
         ({"list pods": False, "evict pods": False}, "the agent may not list pods"),
     ],
 )
-def test_a_right_too_many_or_too_few_is_named(answers: dict[str, bool], fault: str) -> None:
+def test_the_error_names_a_permission_too_many_or_too_few(
+    answers: dict[str, bool], fault: str
+) -> None:
     with pytest.raises(checks.DemoError, match=fault):
         checks.rights("the agent", answers, allowed={"list pods"})
 
@@ -111,21 +113,23 @@ def test_an_account_as_before_passes() -> None:
 @pytest.mark.parametrize(
     ("after", "fault"),
     [
-        ({USER, ROLE}, "left behind: IAM role cast-demo"),
-        (set(), "took what was there before: IAM user administrator"),
+        ({USER, ROLE}, "did not remove: IAM role cast-demo"),
+        (set(), "removed what existed before: IAM user administrator"),
     ],
 )
-def test_what_stays_or_goes_too_much_is_named(after: set[inventory.Thing], fault: str) -> None:
+def test_the_error_names_what_was_not_or_wrongly_removed(
+    after: set[inventory.Thing], fault: str
+) -> None:
     with pytest.raises(checks.DemoError, match=fault):
         checks.same({USER}, after)
 
 
-def test_a_secret_that_can_be_read_names_the_place_and_not_the_secret() -> None:
+def test_the_error_for_a_secret_names_the_place_and_not_the_secret() -> None:
     texts = [("a log", b"nothing"), ("an output", b"key: 5ecret")]
     with pytest.raises(checks.DemoError, match="an output") as raised:
-        checks.secret_unseen("5ecret", texts)
+        checks.secret_absent("5ecret", texts)
     assert "5ecret" not in str(raised.value)
-    assert checks.secret_unseen("other", texts) == len(texts)
+    assert checks.secret_absent("other", texts) == len(texts)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +140,7 @@ def test_a_secret_that_can_be_read_names_the_place_and_not_the_secret() -> None:
         pytest.param({"principal": "arn"}, id="principal"),
     ],
 )
-def test_a_cluster_that_castai_still_holds_fails(still: dict[str, Any]) -> None:
+def test_a_cluster_that_is_still_connected_fails(still: dict[str, Any]) -> None:
     gone = {"status": "deleting", "credentials": {}, "principal": ""}
     checks.disconnected(gone)
     with pytest.raises(checks.DemoError, match="still connected"):
@@ -148,21 +152,21 @@ def test_things_are_counted_by_kind() -> None:
     assert inventory.counted([*policies, ROLE]) == "2 IAM policies, 1 IAM role"
 
 
-@pytest.mark.parametrize("error", [checks.DemoError("it went wrong"), None])
-def test_the_exit_status_says_how_it_went_and_the_sandbox_ends(
+@pytest.mark.parametrize("error", [checks.DemoError("a check failed"), None])
+def test_the_exit_status_follows_the_checks_and_the_sandbox_ends(
     error: SandboxError | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended: list[Path] = []
 
-    def play(*_: object) -> None:
+    def run(*_: object) -> None:
         if error:
             raise error
 
-    monkeypatch.setattr(command, "play", play)
+    monkeypatch.setattr(command, "run", run)
     monkeypatch.setattr(command.aws, "isolate", lambda: None)
     monkeypatch.setattr(command.lifecycle, "down", lambda folder, **_: ended.append(folder))
     monkeypatch.setattr(command.signal, "signal", lambda *_: None)
     done = CliRunner().invoke(command.app, ["demo", "--folder", str(tmp_path)])
     assert done.exit_code == (1 if error else 0)
-    assert ended == [tmp_path, tmp_path]  # before it begins, and when it is over
-    assert ("it went wrong" in done.output) is bool(error)
+    assert ended == [tmp_path, tmp_path]  # before the demo and after it
+    assert ("a check failed" in done.output) is bool(error)

@@ -1,4 +1,4 @@
-"""The demo's pictures and lines."""
+"""The demo's live view and its plain lines."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def view_on(screen: io.StringIO, *, plain: bool) -> View:
 
 
 def drawing_on(view: View, timeline: Timeline) -> Drawing:
-    watcher = cast("Any", SimpleNamespace(read=lambda question: question(timeline)))
+    watcher = cast("Any", SimpleNamespace(read=lambda function: function(timeline)))
     return Drawing(view, cast("Watcher", watcher), GIVEN, GIVEN + 120)
 
 
-def test_the_picture_shows_each_pods_way_and_the_budgets(timeline: Timeline) -> None:
+def test_the_live_view_shows_each_pods_progress_and_the_budgets(timeline: Timeline) -> None:
     screen = io.StringIO()
     view = view_on(screen, plain=False)
-    view.console.print(drawing_on(view, timeline).picture())
+    view.console.print(drawing_on(view, timeline).render())
     lines = {line.split()[0]: line for line in screen.getvalue().splitlines() if line.strip()}
     assert "evicted, gone" in lines["shop/web-1"]
     assert "shop/web-2" in lines["shop/web-1"]
@@ -63,11 +63,11 @@ def test_the_picture_shows_each_pods_way_and_the_budgets(timeline: Timeline) -> 
     assert "of 120 s" in screen.getvalue()
 
 
-def test_a_pipe_gets_each_line_once_with_its_second(timeline: Timeline) -> None:
+def test_plain_output_has_each_line_once_with_its_second(timeline: Timeline) -> None:
     screen = io.StringIO()
     drawing = drawing_on(view_on(screen, plain=True), timeline)
-    drawing.look()
-    drawing.look()
+    drawing.update()
+    drawing.update()
     assert [line.strip() for line in screen.getvalue().splitlines()] == [
         "0.5 s  node cordoned and tainted",
         "1.0 s  shop/web-1 evicted",
@@ -78,7 +78,7 @@ def test_a_pipe_gets_each_line_once_with_its_second(timeline: Timeline) -> None:
     ]
 
 
-def test_a_table_is_as_wide_as_its_cells_and_everything_printed_is_remembered() -> None:
+def test_a_table_is_as_wide_as_its_cells_and_all_printed_lines_are_kept() -> None:
     screen = io.StringIO()
     view = view_on(screen, plain=True)
     view.chapter(1, "Title", "word " * 30)

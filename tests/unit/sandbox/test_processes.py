@@ -1,4 +1,4 @@
-"""Only processes that the sandbox started are ever ended."""
+"""Only processes that the sandbox started are ended."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_ending_twice_is_no_error(sleeper: subprocess.Popen[bytes]) -> None:
     process.end()
 
 
-def test_children_go_with_their_parent() -> None:
+def test_children_are_ended_with_their_parent() -> None:
     code = (
         "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', 'input()'], "
         "stdin=subprocess.PIPE); print(child.pid, flush=True); input()"
@@ -57,7 +57,7 @@ def test_children_go_with_their_parent() -> None:
         assert not child.alive()
 
 
-def test_a_process_that_is_gone_has_no_identity() -> None:
+def test_an_ended_process_is_not_found() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
     with pytest.raises(SandboxError, match="has ended"):

@@ -1,4 +1,4 @@
-"""What the sandbox takes from the user and from the shell."""
+"""Input of the sandbox: options, environment, state file and kubeconfig."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sandbox.state import Administrator, Emulator, Node, State
 STATE = State(
     folder="/nowhere",
     ca="/nowhere/ca.pem",
-    emulator=Emulator(Process(1, 1.0), "https://localhost:1", "door", "root"),
+    emulator=Emulator(Process(1, 1.0), "https://localhost:1", "token", "root"),
     administrator=Administrator("AKIA", "secret"),
     nodes=(Node("i-0aa", "ip-1", "eu-central-1b", spot=True),),
 )
@@ -32,11 +32,11 @@ def shell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "intranet")
     monkeypatch.setenv("no_proxy", "intranet")
     for name in aws.NO_ACCOUNT:
-        monkeypatch.setenv(name, "x")  # so that what isolate sets is undone after the test
+        monkeypatch.setenv(name, "x")  # so that the test's end undoes what isolate sets
 
 
 @pytest.mark.usefixtures("shell")
-def test_the_shells_aws_account_is_out_of_reach() -> None:
+def test_isolate_removes_the_shells_aws_settings() -> None:
     aws.isolate()
     assert {name for name in os.environ if name.startswith("AWS_")} == set(aws.NO_ACCOUNT)
     assert os.environ["NO_PROXY"] == "intranet,localhost,127.0.0.1"
@@ -60,12 +60,12 @@ def test_a_time_is_a_moment_or_seconds_ago() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "s", "-5s", "12"])
-def test_a_time_that_is_none_says_how_to_write_it(text: str) -> None:
+def test_the_error_for_a_wrong_time_shows_the_format(text: str) -> None:
     with pytest.raises(SandboxError, match="90s"):
         aws.moment(text)
 
 
-def test_a_notice_is_shaped_as_ec2_sends_it() -> None:
+def test_a_notice_has_the_format_of_ec2() -> None:
     given = datetime(2026, 1, 31, 12, tzinfo=UTC)
     assert aws.spot_notice("i-0aa", given=given, state=STATE) == {
         "source": "aws.ec2",
@@ -87,7 +87,7 @@ def test_no_state_is_no_sandbox(tmp_path: Path) -> None:
     assert State.load(tmp_path) is None
 
 
-def test_a_state_of_another_version_says_what_to_do(tmp_path: Path) -> None:
+def test_the_error_for_a_state_of_another_version_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text('{"pid": 1}')
     with pytest.raises(SandboxError, match=r"Remove .*state\.json"):
         State.load(tmp_path)
@@ -110,7 +110,9 @@ clusters: [{name: it, cluster: {server: "https://127.0.0.1:6443", %s}}]
         pytest.param("certificate-authority-data: UEVN", id="data"),
     ],
 )
-def test_another_clusters_place_is_read_from_its_kubeconfig(tmp_path: Path, authority: str) -> None:
+def test_another_clusters_endpoint_is_read_from_its_kubeconfig(
+    tmp_path: Path, authority: str
+) -> None:
     (tmp_path / "ca.pem").write_text("PEM")
     (tmp_path / "config").write_text(KUBECONFIG % authority)
     assert kubernetes.server(tmp_path / "config") == ("https://127.0.0.1:6443", "PEM")
@@ -122,11 +124,11 @@ def test_a_kubeconfig_without_authority_is_refused(tmp_path: Path) -> None:
         kubernetes.server(tmp_path / "config")
 
 
-def test_waiting_answers_as_soon_as_there_is_something() -> None:
+def test_until_returns_the_first_truthy_result() -> None:
     answers = iter(["", "", "found"])
     assert wait.until(lambda: next(answers), "it", timeout=5, interval=0) == "found"
 
 
-def test_waiting_ends() -> None:
-    with pytest.raises(SandboxError, match="the moon turning did not happen"):
-        wait.until(lambda: None, "the moon turning", timeout=0, interval=0)
+def test_until_fails_after_the_timeout() -> None:
+    with pytest.raises(SandboxError, match="waited 0 s for a pod"):
+        wait.until(lambda: None, "a pod", timeout=0, interval=0)

@@ -1,4 +1,4 @@
-"""`python -m sandbox status`: what came of the events, on a terminal of 80 characters."""
+"""`python -m sandbox status`: results of events, on a terminal of 80 characters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def delivery(event: str, state: str, result: object) -> dict[str, Any]:
     }
 
 
-def test_long_texts_stand_below_the_table_in_whole_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_texts_are_below_the_table_in_whole_words(monkeypatch: pytest.MonkeyPatch) -> None:
     done = delivery(
         "762e3b58-6682-409c-96ec-7917ccf3db44", "succeeded", {"outcome": "node_not_found"}
     )

@@ -1,4 +1,4 @@
-"""The timeline of a drain, which the demo shows and the tests compare with."""
+"""The timeline of a drain, which the demo shows and which the tests compare results with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.unit.sandbox.objects import NODE, OTHER, budget, node, pod
 
 @pytest.fixture
 def timeline() -> Timeline:
-    """A node with a pod of a ReplicaSet, a bare pod, a DaemonSet's and a static one."""
+    """A node with pods of a ReplicaSet and a DaemonSet, a bare, a static and a finished pod."""
     timeline = Timeline(NODE)
     timeline.pod_changed(pod("web-1", owner="web"), 0)
     timeline.pod_changed(pod("shell"), 0)
@@ -26,7 +26,7 @@ def texts(timeline: Timeline) -> list[str]:
     return [line.text for line in timeline.lines]
 
 
-def test_what_was_there_is_no_news(timeline: Timeline) -> None:
+def test_the_initial_state_gives_no_lines(timeline: Timeline) -> None:
     assert texts(timeline) == []
 
 
@@ -39,7 +39,9 @@ def test_only_pods_that_a_drain_must_move_are_leaving(timeline: Timeline) -> Non
     }
 
 
-def test_an_evicted_pod_is_told_from_one_deleted_past_its_budget(timeline: Timeline) -> None:
+def test_evicted_pods_are_distinguished_from_pods_deleted_past_their_budget(
+    timeline: Timeline,
+) -> None:
     timeline.pod_changed(pod("web-1", owner="web", evicted=True), 1)
     timeline.pod_changed(pod("shell", terminating=True), 2)
     assert timeline.count() == (1, 1, 0)
@@ -52,7 +54,7 @@ def test_a_pod_that_still_runs_is_left(timeline: Timeline) -> None:
     assert not timeline.empty()
 
 
-def test_a_deletion_repeated_by_the_watch_is_told_once(timeline: Timeline) -> None:
+def test_a_repeated_watch_event_gives_one_line(timeline: Timeline) -> None:
     for _ in range(2):
         timeline.pod_changed(pod("web-1", owner="web", evicted=True), 1)
         timeline.pod_changed(pod("web-1", owner="web", evicted=True), 3, deleted=True)
@@ -79,7 +81,7 @@ def test_a_replacement_is_the_new_pod_of_the_same_controller(timeline: Timeline)
     assert f"shop/web-3 ready on {OTHER}" in texts(timeline)
 
 
-def test_one_replacement_serves_one_pod(timeline: Timeline) -> None:
+def test_one_pod_replaces_one_pod(timeline: Timeline) -> None:
     timeline.pod_changed(pod("web-9", owner="web"), 1)
     for name in ("web-1", "web-9"):
         timeline.pod_changed(pod(name, owner="web", evicted=True), 1)
@@ -106,10 +108,10 @@ def test_a_bare_pod_is_not_awaited(timeline: Timeline) -> None:
     assert timeline.settled()
 
 
-def test_a_pod_that_lands_late_has_to_go_too(timeline: Timeline) -> None:
+def test_a_pod_that_is_bound_later_must_leave_too(timeline: Timeline) -> None:
     timeline.pod_changed(pod("late", owner="web"), 1)
     assert timeline.pods["uid-late"].state is PodState.RUNNING
-    assert "shop/late landed on the node" in texts(timeline)
+    assert "shop/late bound to the node" in texts(timeline)
 
 
 def test_a_stateful_pod_under_its_old_name_is_another_pod(timeline: Timeline) -> None:
@@ -123,7 +125,7 @@ def test_a_stateful_pod_under_its_old_name_is_another_pod(timeline: Timeline) ->
     assert timeline.pods["old"].replacement_uid == "new"
 
 
-def test_the_cordon_is_told_once_and_only_of_this_node(timeline: Timeline) -> None:
+def test_the_cordon_gives_one_line_and_only_for_this_node(timeline: Timeline) -> None:
     timeline.node_changed(node(OTHER, cordoned=True), 1)
     timeline.node_changed(node(), 1)
     timeline.node_changed(node(cordoned=True), 2)
@@ -132,12 +134,12 @@ def test_the_cordon_is_told_once_and_only_of_this_node(timeline: Timeline) -> No
     assert timeline.cordoned_at == 2
 
 
-def test_a_budget_is_told_when_it_opens_or_closes(timeline: Timeline) -> None:
+def test_a_budget_gives_a_line_when_its_allowed_evictions_change(timeline: Timeline) -> None:
     timeline.budget_changed(budget("web", healthy=3, desired=2, allowed=1), 0)
     timeline.budget_changed(budget("web", healthy=2, desired=2, allowed=0), 1)
     timeline.budget_changed(budget("web", healthy=2, desired=2, allowed=0), 2)
     timeline.budget_changed(budget("web", healthy=3, desired=2, allowed=1), 3)
     assert texts(timeline) == [
-        "budget shop/web lets no more go (2 must stay ready)",
-        "budget shop/web lets 1 go (3 ready, 2 required)",
+        "budget shop/web, evictions allowed: 0 (2 must stay ready)",
+        "budget shop/web, evictions allowed: 1 (3 ready, 2 required)",
     ]

@@ -1,4 +1,4 @@
-"""The functions of the custom resources serve their own stack and no other caller."""
+"""The functions of the custom resources refuse every request but those of their own stack."""
 
 from __future__ import annotations
 
@@ -11,22 +11,16 @@ from lambdas.agent import handler as agent
 from lambdas.common.errors import CastaiError
 from lambdas.common.own_stack import STACK_ID
 from lambdas.onboarding import handler as onboarding
+from tests.support.lambda_context import LambdaContext
 
 OWN = "arn:aws:cloudformation:eu-central-1:111122223333:stack/castai-agent/0a1b2c3d"
 
 
-class LambdaContext:
-    """As much of Lambda's as the handlers ask for."""
-
-    def get_remaining_time_in_millis(self) -> int:
-        return 600_000
-
-
 @pytest.fixture(params=[agent, onboarding], ids=["agent", "onboarding"])
 def handler(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """A handler that is not to get as far as its clients."""
+    """A handler; the test fails if it makes its clients."""
     module: ModuleType = request.param
-    monkeypatch.setattr(module, "dependencies", lambda: pytest.fail("it went on"))
+    monkeypatch.setattr(module, "dependencies", lambda: pytest.fail("the request was accepted"))
     monkeypatch.setenv(STACK_ID, OWN)
     return module
 
@@ -47,16 +41,16 @@ def test_a_request_of_another_stack_is_refused(
     assert refusal(handler, event).startswith("Call this function through its own CloudFormation")
 
 
-def test_one_that_comes_back_from_waiting_is_refused_too(handler: ModuleType) -> None:
+def test_an_is_complete_request_of_another_stack_is_refused(handler: ModuleType) -> None:
     event = {"RequestType": "Create", "ReadyUntil": 0, "StackId": "other"}
     assert "the request names other" in refusal(handler, event)
 
 
-def test_no_request_at_all(handler: ModuleType) -> None:
+def test_an_event_without_a_stack_is_refused(handler: ModuleType) -> None:
     assert refusal(handler, {}).endswith("the request names none")
 
 
-def test_a_function_that_does_not_know_its_stack_says_so(
+def test_a_function_without_stack_id_says_to_set_it(
     handler: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(STACK_ID)

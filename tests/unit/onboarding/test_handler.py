@@ -1,8 +1,7 @@
-"""The boundary: what CloudFormation is told, and what it is not."""
+"""The errors that the handler gives to CloudFormation."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,16 +12,7 @@ from lambdas.common.names import OWN_ROLE_VARIABLE
 from lambdas.common.text import REASON_LIMIT
 from lambdas.onboarding import handler
 from lambdas.onboarding.handler import OnboardingResourceError, lambda_handler
-
-
-@dataclass
-class LambdaContext:
-    """As much of Lambda's as the handler asks for."""
-
-    milliseconds: int = 600_000
-
-    def get_remaining_time_in_millis(self) -> int:
-        return self.milliseconds
+from tests.support.lambda_context import LambdaContext
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
@@ -55,7 +45,7 @@ def test_notes_are_part_of_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(answer()) == "Do this\nRemove that by hand as well"
 
 
-def test_a_bug_is_told_by_kind_and_place_and_not_by_what_it_says(
+def test_a_bug_is_reported_by_type_and_line_without_its_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failing(monkeypatch, KeyError("wJalrXUtnFEMI"))
@@ -66,7 +56,7 @@ def test_a_bug_is_told_by_kind_and_place_and_not_by_what_it_says(
     assert "wJalrXUtnFEMI" not in capsys.readouterr().out
 
 
-def test_a_function_that_does_not_know_its_role_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_function_without_own_role_arn_says_to_set_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_stack, "check", lambda _: None)
     monkeypatch.delenv(OWN_ROLE_VARIABLE, raising=False)
     handler.dependencies.cache_clear()

@@ -1,4 +1,4 @@
-"""What holds in every tier."""
+"""Settings for the tests of every tier."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-# A test of a synth is none of the network: where there is no Python for the zips' bytecode, uv is
-# not to fetch one.
+# A synth in a test does not use the network: uv does not fetch a Python for the zips' bytecode.
 os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
 
-# A busy machine is no failure: properties are about values, and speed is the benchmarks' business.
+# Without time limits: a busy machine is no failure, and the benchmarks measure speed.
 settings.register_profile(
     "project", deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
 )

@@ -1,4 +1,4 @@
-"""The app, synthesised once per session for each way of setting it up that matters."""
+"""The app, synthesised once in a session for each combination of settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 CONTEXT: dict[str, Any] = json.loads((ROOT / "cdk.json").read_text())["context"]
 ACCOUNT = "111122223333"
 
-# The ways of setting the app up: nothing chosen, everything chosen, the role taken from elsewhere.
+# No setting, every setting, and an imported role.
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "everything": {
@@ -76,7 +76,7 @@ class Assembly:
         }
 
     def stack(self, part: str) -> Stack:
-        """The stack of this part, whatever its prefix."""
+        """The stack of this part, with any prefix."""
         (template,) = (
             template for name, template in self.templates.items() if name.endswith(f"-{part}")
         )
@@ -85,7 +85,7 @@ class Assembly:
 
 @dataclass(frozen=True)
 class Stack:
-    """One template, asked by type."""
+    """One template, with access to its resources by type."""
 
     template: dict[str, Any]
 
@@ -112,7 +112,7 @@ Synthesise = Callable[..., Assembly]
 
 @pytest.fixture(scope="session")
 def synthesise(tmp_path_factory: pytest.TempPathFactory) -> Synthesise:
-    """Synthesise with this context and no bundling, each combination once."""
+    """Synthesise with a context and without bundling, each combination once."""
     done: dict[str, Assembly] = {}
 
     def synth(context: dict[str, Any], region: str | None = None) -> Assembly:
@@ -134,7 +134,7 @@ def synthesise(tmp_path_factory: pytest.TempPathFactory) -> Synthesise:
 
 @pytest.fixture(params=VARIANTS)
 def variant(request: pytest.FixtureRequest, synthesise: Synthesise) -> Assembly:
-    """Each variant in turn."""
+    """Each variant."""
     return synthesise(VARIANTS[request.param])
 
 
@@ -154,7 +154,7 @@ def imported(synthesise: Synthesise) -> Stack:
 
 
 def without_assets(template: dict[str, Any]) -> Any:
-    """A template without what changes with every line of a function's source."""
+    """A template without the hashes that change with a function's source."""
     text = json.dumps(template)
     text = re.sub(r"\b[0-9a-f]{64}\b", "ASSET", text)
     return json.loads(re.sub(r"(CurrentVersion[0-9A-F]{8})[0-9a-f]{32}", r"\1VERSION", text))

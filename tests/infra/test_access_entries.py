@@ -1,4 +1,4 @@
-"""One owner of the access entry of the spot handler's role, however the lists change."""
+"""The access entry of the spot handler's role has one owner for every change of the lists."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ONBOARDED = {"castai:onboardClusters": "blue", **KEY}
 
 
 def owners(synthesise: Synthesise, context: dict[str, Any]) -> set[str]:
-    """Who makes the entry in cluster blue."""
+    """The stacks that create the entry in cluster blue."""
     assembly = synthesise(context)
     entries = assembly.stack("spot-handler").all(ENTRY).values()
     found = {"spot handler" for entry in entries if entry["ClusterName"] == "blue"}
@@ -29,7 +29,7 @@ def owners(synthesise: Synthesise, context: dict[str, Any]) -> set[str]:
 
 
 OLDER = {"castai:onboardByCluster": {"blue": {"ClusterAccess": "aws-auth"}}}
-"""As the README says for a cluster whose authentication mode is CONFIG_MAP."""
+"""The setting that the README gives for a cluster with the authentication mode CONFIG_MAP."""
 
 
 @pytest.mark.parametrize("lists", [ONBOARDED, {**LISTED, **ONBOARDED}], ids=["onboarded", "both"])
@@ -45,10 +45,10 @@ STATES = (LISTED, ONBOARDED, {**LISTED, **ONBOARDED})
 
 
 @pytest.mark.parametrize(("before", "after"), [*itertools.permutations(STATES, 2)])
-def test_a_change_of_the_lists_changes_no_owner(
+def test_a_change_of_the_lists_does_not_change_the_owner(
     synthesise: Synthesise, before: dict[str, Any], after: dict[str, Any]
 ) -> None:
-    """The spot handler is deployed first: it could neither take an entry over nor leave a gap."""
+    """The spot handler is deployed first: an entry can be neither taken over nor missing."""
     assert owners(synthesise, before) == owners(synthesise, after) == {"spot handler"}
     ids = [set(synthesise(each).stack("spot-handler").all(ENTRY)) for each in (before, after)]
     assert ids[0] == ids[1]
@@ -66,7 +66,7 @@ def test_a_change_of_the_lists_changes_no_owner(
         ({"castai:onboardProperties": {"ClusterAccess": "access-entries"}}, {"spot handler"}),
     ],
 )
-def test_the_onboarding_is_the_owner_where_the_spot_handlers_stack_makes_none(
+def test_the_onboarding_is_the_owner_where_the_spot_handlers_stack_has_no_entry(
     synthesise: Synthesise, more: dict[str, Any], owner: set[str]
 ) -> None:
     assert owners(synthesise, {**ONBOARDED, **more}) == owner

@@ -1,4 +1,4 @@
-"""The agent's stack: what the template says where it matters."""
+"""The agent's stack: custom resources, function, role."""
 
 from __future__ import annotations
 
@@ -56,20 +56,20 @@ def assembly(request: pytest.FixtureRequest, synthesise: Synthesise) -> Assembly
 
 
 def own_role(stack: Stack) -> dict[str, Any]:
-    """The role of our function; the framework has its own."""
+    """The role of our function; the Provider framework has its own."""
     (role,) = [role for role in stack.all("AWS::IAM::Role").values() if "RoleName" in role]
     return role
 
 
 def statements(stack: Stack) -> dict[str, dict[str, Any]]:
-    """Of the policy that is the same for all clusters."""
+    """By Sid, the statements of the policy for all clusters."""
     (attached,) = own_role(stack)["ManagedPolicyArns"]
     policy = stack.all("AWS::IAM::ManagedPolicy")[attached["Ref"]]
     return {each["Sid"]: each for each in policy["PolicyDocument"]["Statement"]}
 
 
 def rights(stack: Stack) -> dict[str, dict[str, Any]]:
-    """The whole resources that are policies of clusters, by the cluster's name."""
+    """The resources that are policies of one cluster, by the cluster's name."""
     found: dict[str, dict[str, Any]] = {}
     for logical, resource in stack.template["Resources"].items():
         name = resource["Properties"].get("PolicyName", "")
@@ -87,17 +87,17 @@ def text(value: Any) -> str:
     return str(value)
 
 
-def test_there_is_none_without_clusters(synthesise: Synthesise) -> None:
+def test_without_clusters_there_is_no_agent_stack(synthesise: Synthesise) -> None:
     assert "castai-agent" not in synthesise({}).templates
 
 
 class TestResource:
-    def test_one_for_each_cluster(self, plain: Stack) -> None:
+    def test_there_is_one_for_each_cluster(self, plain: Stack) -> None:
         resources = plain.all(RESOURCE_TYPE).values()
         assert sorted(each["ClusterName"] for each in resources) == ["blue", "green"]
 
     @pytest.mark.parametrize("name", ["plain", "full"])
-    def test_the_function_takes_what_the_template_gives(
+    def test_the_properties_in_the_template_are_valid(
         self, name: str, request: pytest.FixtureRequest
     ) -> None:
         stack: Stack = request.getfixturevalue(name)
@@ -113,8 +113,8 @@ class TestResource:
         assert resource["ApiUrl"] == "https://api.eu.cast.ai"
         assert re.fullmatch("[0-9a-f]{16}", resource["CodeVersion"])
 
-    def test_time_outs_nest(self, full: Stack) -> None:
-        """Ours ends first and says why, then the framework's, then CloudFormation's."""
+    def test_our_time_out_ends_before_the_frameworks_and_cloudformations(self, full: Stack) -> None:
+        """The first one to end has to be ours, because its error says why."""
         resource = full.one(RESOURCE_TYPE)
         machine = text(full.one("AWS::StepFunctions::StateMachine")["DefinitionString"])
         interval, attempts = (
@@ -133,7 +133,7 @@ class TestResource:
 
 
 class TestFunction:
-    def test_is_told_its_own_role(self, plain: Stack) -> None:
+    def test_it_has_its_role_and_its_stack_in_the_environment(self, plain: Stack) -> None:
         (function,) = [
             each
             for each in plain.all("AWS::Lambda::Function").values()
@@ -143,7 +143,7 @@ class TestFunction:
         assert function["Environment"]["Variables"][STACK_ID_VARIABLE] == {"Ref": "AWS::StackId"}
         assert "VpcConfig" not in function
 
-    def test_reaches_private_endpoints_through_the_vpc(self, full: Stack) -> None:
+    def test_it_is_in_the_vpc_of_the_settings(self, full: Stack) -> None:
         (function,) = [
             each for each in full.all("AWS::Lambda::Function").values() if "VpcConfig" in each
         ]
@@ -152,7 +152,7 @@ class TestFunction:
 
 
 class TestRole:
-    def test_it_gives_access_to_itself_alone(self, plain: Stack) -> None:
+    def test_it_may_create_an_access_entry_for_itself_only(self, plain: Stack) -> None:
         found = statements(plain)
         role = "castai-agent-<Region>"
         principal = found["LetItselfInOnly"]["Condition"]["ArnNotEquals"]["eks:principalArn"]
@@ -164,7 +164,7 @@ class TestRole:
             f"arn:<Partition>:eks:<Region>:<AccountId>:access-entry/*/role/<AccountId>/{role}/*"
         )
 
-    def test_it_gives_itself_two_policies_and_no_other(self, plain: Stack) -> None:
+    def test_it_may_associate_two_access_policies_only(self, plain: Stack) -> None:
         found = statements(plain)["TwoAccessPoliciesOnly"]
         assert found["Effect"] == "Deny"
         given = found["Condition"]["ArnNotEquals"]["eks:policyArn"]
@@ -187,8 +187,10 @@ class TestRole:
                 f"arn:<Partition>:eks:*:*:access-entry/{cluster}/*",
             }
 
-    def test_a_clusters_rights_go_after_its_custom_resource(self, plain: Stack) -> None:
-        """CloudFormation deletes in the reverse order of dependencies, also while it cleans up."""
+    def test_the_policy_of_a_cluster_is_deleted_after_its_custom_resource(
+        self, plain: Stack
+    ) -> None:
+        """CloudFormation deletes in the reverse order of dependencies, in a clean-up too."""
         found = rights(plain)
         for resource in plain.template["Resources"].values():
             if resource["Type"] == RESOURCE_TYPE:
@@ -196,7 +198,7 @@ class TestRole:
                 assert resource["DependsOn"] == [found[cluster]["id"]]
 
     @pytest.mark.parametrize("removed", ["blue", "green", "red"])
-    def test_a_cluster_that_leaves_the_list_changes_nothing_of_the_others(
+    def test_removing_a_cluster_from_the_list_changes_no_other_resource(
         self, synthesise: Synthesise, removed: str
     ) -> None:
         names = ["blue", "green", "red"]
@@ -212,35 +214,35 @@ class TestRole:
         }
         assert without_assets(after.template["Resources"]) == without_assets(left)
 
-    def test_it_reads_the_one_secret(self, plain: Stack, full: Stack) -> None:
+    def test_it_may_read_the_secret_of_the_api_key_only(self, plain: Stack, full: Stack) -> None:
         resource = text(statements(plain)["ReadApiKey"]["Resource"])
         assert resource.endswith(f":secret:{SECRET}-??????")
         assert "DecryptApiKey" not in statements(plain)
         assert statements(full)["ReadApiKey"]["Resource"] == FULL["castai:apiKeySecret"]
         assert statements(full)["DecryptApiKey"]["Resource"] == FULL["castai:apiKeyKmsKey"]
 
-    def test_it_writes_its_own_log(self, plain: Stack) -> None:
+    def test_it_may_write_its_own_log_only(self, plain: Stack) -> None:
         assert text(statements(plain)["WriteOwnLog"]["Resource"]).endswith(
             ":log-group:/aws/lambda/castai-agent:*"
         )
 
-    def test_every_role_has_the_boundary(self, full: Stack) -> None:
+    def test_every_role_has_the_permissions_boundary(self, full: Stack) -> None:
         for role in full.all("AWS::IAM::Role").values():
             assert text(role["PermissionsBoundary"]).endswith(":policy/platform/Boundary")
 
 
-def test_cdk_nag_finds_nothing_but_what_is_acknowledged(assembly: Assembly) -> None:
+def test_every_finding_of_cdk_nag_is_acknowledged(assembly: Assembly) -> None:
     report = assembly.json("validation-report.json")
     (nag,) = (r for r in report["pluginReports"] if r["pluginName"] == "AwsSolutions")
     assert nag["conclusion"] == "success"
     assert all(len(found["reason"]) > 20 for found in nag["suppressedViolations"])
 
 
-def test_cfn_lint_has_nothing_to_say(assembly: Assembly) -> None:
+def test_cfn_lint_has_no_finding(assembly: Assembly) -> None:
     template = json.dumps(assembly.templates["castai-agent"])
     matches = lint(template, config=ManualArgs(regions=REGIONS))
     assert [str(match) for match in matches if match.rule.id not in ACCEPTED] == []
 
 
-def test_no_partition_is_written_down(plain: Stack) -> None:
+def test_the_template_has_no_literal_partition(plain: Stack) -> None:
     assert not re.search(r"arn:aws[:-]", json.dumps(plain.template))

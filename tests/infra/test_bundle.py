@@ -1,4 +1,4 @@
-"""The zip, built for real: what is in it, what is not, and that the handler runs from it alone."""
+"""The built zip: its contents, its bytecode, its size, and an import of the handler from it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ AARCH64 = 0xB7  # ELF e_machine
 LOCK = ROOT / "lambdas" / "requirements.txt"
 BIG_LOCK = ROOT / "lambdas" / "onboarding" / "requirements.txt"
 
-# What the Lambda runtime has beside the zip: boto3 and what it stands on.
+# The packages of the Lambda runtime: boto3 and its dependencies.
 RUNTIME_PACKAGES = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six", "urllib3")
 
 
@@ -56,7 +56,7 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def files(folder: Path) -> dict[str, str]:
-    """Hashes of all files by path."""
+    """The hash of each file by its path."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.rglob("*")
@@ -64,7 +64,7 @@ def files(folder: Path) -> dict[str, str]:
     }
 
 
-def test_the_zip_is_small(bundle: Path) -> None:
+def test_the_zip_is_not_larger_than_its_limit(bundle: Path) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in files(bundle):
@@ -72,13 +72,13 @@ def test_the_zip_is_small(bundle: Path) -> None:
     assert len(buffer.getvalue()) <= ZIP_LIMIT
 
 
-def test_it_holds_the_handler_under_its_dotted_path_and_no_other_function(bundle: Path) -> None:
+def test_it_has_the_handler_at_its_dotted_path_and_no_other_function(bundle: Path) -> None:
     packages = {path.name for path in (bundle / "lambdas").iterdir()} - {"__pycache__"}
     assert packages == {"__init__.py", "common", "spot_handler"}
     assert (bundle / "lambdas" / "spot_handler" / "handler.py").is_file()
 
 
-def test_it_holds_neither_boto3_nor_what_does_not_run(bundle: Path) -> None:
+def test_it_has_neither_boto3_nor_files_that_are_not_used_at_run_time(bundle: Path) -> None:
     found = files(bundle)
     assert not [
         name
@@ -88,7 +88,7 @@ def test_it_holds_neither_boto3_nor_what_does_not_run(bundle: Path) -> None:
     ]
 
 
-def test_every_package_keeps_its_licence(bundle: Path) -> None:
+def test_every_package_has_its_licence(bundle: Path) -> None:
     packages = list(bundle.glob("*.dist-info"))
     assert len(packages) >= 3
     for package in packages:
@@ -97,7 +97,7 @@ def test_every_package_keeps_its_licence(bundle: Path) -> None:
         assert licences, package.name
 
 
-def test_no_file_names_the_machine_that_built_it(bundle: Path) -> None:
+def test_no_file_has_a_path_of_the_build_machine(bundle: Path) -> None:
     machine = (str(ROOT).encode(), sys.prefix.encode(), str(bundle).encode())
     assert not [
         name
@@ -107,7 +107,7 @@ def test_no_file_names_the_machine_that_built_it(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("target", [LAMBDA, LOCAL], ids=lambda target: target.name)
-def test_built_twice_it_is_the_same(target: Target, tmp_path: Path) -> None:
+def test_two_builds_are_the_same(target: Target, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     for folder in (first, second):
         folder.mkdir()
@@ -116,9 +116,7 @@ def test_built_twice_it_is_the_same(target: Target, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("python", LAMBDA_PLATFORMS)
-def test_for_lambda_its_machine_code_is_of_lambdas_processor_and_python(
-    python: str, tmp_path: Path
-) -> None:
+def test_its_libraries_are_for_lambdas_processor_and_python(python: str, tmp_path: Path) -> None:
     for package, lock in (("spot_handler", LOCK), ("onboarding", BIG_LOCK)):
         folder = tmp_path / package
         Bundle(package, lock, lambda_target(python)).build(folder)
@@ -133,7 +131,7 @@ def test_for_lambda_its_machine_code_is_of_lambdas_processor_and_python(
 
 @pytest.fixture(scope="module")
 def own_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The zip for a Lambda whose Python is this interpreter's."""
+    """The contents of the zip for a runtime with this interpreter's Python."""
     folder = tmp_path_factory.mktemp("own")
     target = replace(LAMBDA, runtime=f"{sys.version_info.major}.{sys.version_info.minor}")
     with pytest.MonkeyPatch.context() as patch:
@@ -142,17 +140,17 @@ def own_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_it_holds_bytecode_that_lambda_takes_without_a_look_at_the_source(own_python: Path) -> None:
+def test_its_bytecode_is_used_without_a_check_of_the_source(own_python: Path) -> None:
     skipped = re.compile("|".join(NOT_COMPILED))
     sources = [path for path in own_python.rglob("*.py") if not skipped.search(str(path))]
     assert len(sources) > 100
     for source in sources:
         header = Path(cache_from_source(str(source))).read_bytes()[:16]
         assert header[:4] == MAGIC_NUMBER, source
-        assert header[4:8] == (0b01).to_bytes(4, "little"), source  # by hash, and not checked
+        assert header[4:8] == (0b01).to_bytes(4, "little"), source  # hash-based, unchecked
 
 
-def test_what_is_not_compiled_is_there_and_costs_nothing(own_python: Path) -> None:
+def test_sources_that_are_not_compiled_have_no_bytecode(own_python: Path) -> None:
     sources = [str(path) for path in own_python.rglob("*.py")]
     for pattern in NOT_COMPILED:
         found = [source for source in sources if re.search(pattern, source)]
@@ -160,7 +158,7 @@ def test_what_is_not_compiled_is_there_and_costs_nothing(own_python: Path) -> No
         assert not [source for source in found if Path(cache_from_source(source)).exists()]
 
 
-def test_bytecode_names_its_sources_as_lambda_unpacks_them(own_python: Path) -> None:
+def test_bytecode_has_the_path_of_its_source_in_lambda(own_python: Path) -> None:
     source = own_python / "lambdas" / "spot_handler" / "handler.py"
     code = marshal.loads(Path(cache_from_source(str(source))).read_bytes()[16:])  # noqa: S302 - our own
     assert code.co_filename == "/var/task/lambdas/spot_handler/handler.py"
@@ -172,11 +170,11 @@ def test_a_cold_start_compiles_nothing_of_the_zip(tmp_path: Path) -> None:
 import sys
 from importlib.machinery import SourceFileLoader
 compiled, compile_source = [], SourceFileLoader.source_to_code
-def note(loader, data, path, **more):
+def record(loader, data, path, **more):
     if str(path).startswith({str(tmp_path)!r}):
         compiled.append(path)
     return compile_source(loader, data, path, **more)
-SourceFileLoader.source_to_code = note
+SourceFileLoader.source_to_code = record
 sys.path.insert(0, {str(tmp_path)!r})
 import asyncio, lambdas.spot_handler.handler, lambdas.spot_handler.notify_castai
 from lambdas.spot_handler.node_api import NodeApi, transport
@@ -203,7 +201,7 @@ print("compiled", *compiled)
     assert done.stdout == "compiled\n", done.stderr
 
 
-def test_without_an_interpreter_it_holds_sources_under_another_hash(
+def test_without_an_interpreter_it_has_sources_only_and_another_fingerprint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashes = []
@@ -215,7 +213,7 @@ def test_without_an_interpreter_it_holds_sources_under_another_hash(
     assert not list(tmp_path.rglob("*.pyc"))
 
 
-def test_a_source_that_is_none_of_the_functions_python_is_an_error(
+def test_a_source_that_does_not_compile_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = tmp_path / "lambdas" / "__init__.py"
@@ -230,14 +228,14 @@ def test_a_source_that_is_none_of_the_functions_python_is_an_error(
     assert any("SyntaxError" in line for line in rest)
 
 
-UvSays = Callable[..., Path]
+FakeUv = Callable[..., Path]
 
 
 @pytest.fixture
-def uv_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UvSays:
-    """A uv that notes how it is called, finds a Python after so many installations, or never."""
+def fake_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeUv:
+    """A uv that records its calls and finds a Python after `found_after` installs, or never."""
 
-    def says(*, found_after: int | None) -> Path:
+    def install(*, found_after: int | None) -> Path:
         log = tmp_path / "calls"
         log.write_text("")
         uv = tmp_path / "uv"
@@ -255,11 +253,11 @@ esac
         interpreter.cache_clear()
         return log
 
-    return says
+    return install
 
 
 @pytest.fixture(autouse=True)
-def forget_interpreters() -> None:
+def clear_interpreters() -> None:
     interpreter.cache_clear()
 
 
@@ -271,10 +269,10 @@ def forget_interpreters() -> None:
         (None, None, ["find", "install", "find"]),
     ],
 )
-def test_an_interpreter_is_looked_for_once_and_fetched_where_there_is_none(
-    found_after: int | None, path: str | None, calls: list[str], uv_says: UvSays
+def test_an_interpreter_is_searched_once_and_installed_if_it_is_missing(
+    found_after: int | None, path: str | None, calls: list[str], fake_uv: FakeUv
 ) -> None:
-    log = uv_says(found_after=found_after)
+    log = fake_uv(found_after=found_after)
     assert interpreter("3.14") == interpreter("3.14") == path
     lines = log.read_text().splitlines()
     assert [line.split()[1] for line in lines] == calls
@@ -307,7 +305,7 @@ for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
 assert callable(sys.modules["lambdas.{package}.handler"].lambda_handler)
 print(json.dumps({{n: m.__file__ for n, m in sys.modules.items() if getattr(m, "__file__", None)}}))
 """
-    # -I -S: neither the environment's packages nor this checkout can be seen.
+    # -I -S: without the environment's packages and this checkout.
     done = subprocess.run(  # noqa: S603 - the script above
         [sys.executable, "-I", "-S", "-B", "-c", script],
         cwd=tmp_path,
@@ -324,7 +322,7 @@ print(json.dumps({{n: m.__file__ for n, m in sys.modules.items() if getattr(m, "
     assert modules["botocore"].startswith(str(runtime))
 
 
-def test_the_fingerprint_follows_sources_lock_and_target() -> None:
+def test_the_fingerprint_depends_on_sources_lock_and_target() -> None:
     bundle = spot(LAMBDA)
     assert bundle.fingerprint() == spot(LAMBDA).fingerprint()
     others = [
@@ -336,7 +334,7 @@ def test_the_fingerprint_follows_sources_lock_and_target() -> None:
     assert len({bundle.fingerprint(), *(other.fingerprint() for other in others)}) == 5
 
 
-def test_the_code_version_follows_our_sources_alone(
+def test_the_code_version_depends_on_our_sources_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert spot(LAMBDA).code_version() == spot(LOCAL).code_version()
@@ -354,7 +352,7 @@ def test_the_code_version_follows_our_sources_alone(
     assert versions[0] == versions[1] != versions[2]
 
 
-def test_a_wheel_that_is_missing_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_wheel_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     future = replace(LAMBDA, runtime="3.60")
     with pytest.raises(BundlingError) as caught:
         spot(future).build(tmp_path)
@@ -364,7 +362,7 @@ def test_a_wheel_that_is_missing_is_an_error_that_says_what_to_do(tmp_path: Path
     assert any("msgspec" in line for line in rest)
 
 
-def test_a_bundle_that_fails_ends_the_synth_and_docker_is_not_asked(
+def test_a_bundle_that_fails_ends_the_synth_without_docker(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def fail(*_: object) -> None:
@@ -376,7 +374,7 @@ def test_a_bundle_that_fails_ends_the_synth_and_docker_is_not_asked(
     assert "docker" not in str(caught.value).lower()
 
 
-def test_the_assembly_holds_the_bundle_under_a_hash_that_other_settings_leave_alone(
+def test_the_asset_hash_of_the_bundle_does_not_depend_on_other_settings(
     tmp_path: Path,
 ) -> None:
     assets = set()

@@ -1,4 +1,4 @@
-"""What every stack of the app is held to: cdk-nag, cfn-lint, partitions, and a synth offline."""
+"""Checks of every stack: cdk-nag, cfn-lint, partitions, and a synth without the network."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.infra.conftest import CONTEXT, ROOT, VARIANTS, Assembly, Synthesise
 
 REGIONS = ["us-east-1", "eu-central-1", "cn-north-1", "us-gov-west-1"]
 
-# cfn-lint's remarks that stay.
+# Findings of cfn-lint that are accepted.
 ACCEPTED = {
-    "W3005": "CDK writes every dependency down, also those that a reference implies",
+    "W3005": "CDK writes every dependency, even if a reference implies it",
 }
 
 HERE = "<AWS::Region>:<AWS::AccountId>"
 
-# Findings of cdk-nag that stay, by variant: a new acknowledgement is a decision, made here too.
+# Acknowledged findings of cdk-nag by variant: a new acknowledgement has to be added here too.
 ACKNOWLEDGED = {
     "default": {
         "AwsSolutions-SQS3",
@@ -51,7 +51,7 @@ ACKNOWLEDGED = {
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_cdk_nag_finds_nothing_but_what_is_acknowledged_with_a_reason(
+def test_every_finding_of_cdk_nag_is_acknowledged_with_a_reason(
     synthesise: Synthesise, name: str
 ) -> None:
     report = synthesise(VARIANTS[name]).json("validation-report.json")
@@ -73,8 +73,8 @@ def test_an_unacknowledged_finding_stops_the_synth(
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_cfn_lint_has_nothing_to_say(synthesise: Synthesise, name: str) -> None:
-    # SnapStart, of "everything", is not to be had in every partition.
+def test_cfn_lint_has_no_finding(synthesise: Synthesise, name: str) -> None:
+    # The variant "everything" has SnapStart, which not every partition has.
     regions = REGIONS[:2] if name == "everything" else REGIONS
     for template in synthesise(VARIANTS[name]).templates.values():
         matches = lint(json.dumps(template), config=ManualArgs(regions=regions))
@@ -86,10 +86,10 @@ def test_cfn_lint_has_nothing_to_say(synthesise: Synthesise, name: str) -> None:
     [("eu-central-1", "aws"), ("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")],
 )
 @pytest.mark.parametrize("name", ["default", "everything"])
-def test_every_arn_is_of_the_partition_it_is_deployed_to(
+def test_every_arn_has_the_partition_of_the_region(
     synthesise: Synthesise, region: str, partition: str, name: str
 ) -> None:
-    # SnapStart is not to be had in every partition.
+    # Not every partition has SnapStart.
     assembly = synthesise(VARIANTS[name] | {"castai:snapStart": False}, region)
     for template in assembly.templates.values():
         assert set(re.findall(r"\barn:([a-z-]+):", json.dumps(template))) == {partition}
@@ -98,18 +98,18 @@ def test_every_arn_is_of_the_partition_it_is_deployed_to(
 
 
 @pytest.mark.parametrize("name", ["default", "everything"])
-def test_no_arn_of_an_unknown_region_names_a_partition(synthesise: Synthesise, name: str) -> None:
+def test_without_a_region_no_arn_has_a_literal_partition(synthesise: Synthesise, name: str) -> None:
     for template in synthesise(VARIANTS[name]).templates.values():
         assert re.findall(r"arn:aws[a-z-]*:", json.dumps(template)) == []
 
 
-def test_no_source_of_the_stacks_names_a_partition_in_an_arn() -> None:
+def test_no_source_of_the_stacks_has_a_literal_partition() -> None:
     sources = [ROOT / "app.py", *(ROOT / "stacks").rglob("*.py")]
     assert len(sources) > 5
     assert [path for path in sources if re.search(r"arn:aws\b", path.read_text())] == []
 
 
-def test_a_template_holds_no_analytics_and_names_no_machine(variant: Assembly) -> None:
+def test_a_template_has_no_analytics_and_no_path_of_the_machine(variant: Assembly) -> None:
     for template in variant.templates.values():
         text = json.dumps(template)
         assert "AWS::CDK::Metadata" not in text
@@ -137,7 +137,7 @@ sys.addaudithook(hook)
 
 @pytest.fixture
 def offline(tmp_path: Path) -> dict[str, str]:
-    """The environment of a process that ends with 97 where it, or its Node, uses the network."""
+    """The environment of a process that exits with 97 if it or its Node uses the network."""
     (tmp_path / "no_network.js").write_text(NO_NETWORK_IN_NODE)
     (tmp_path / "sitecustomize.py").write_text(NO_NETWORK_IN_PYTHON)
     return {
@@ -165,19 +165,21 @@ def run(*command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
         ("node", "-e", "require('dns').promises.resolve('localhost')"),
     ],
 )
-def test_the_tripwire_trips(offline: dict[str, str], command: tuple[str, ...]) -> None:
+def test_a_process_that_uses_the_network_exits_with_97(
+    offline: dict[str, str], command: tuple[str, ...]
+) -> None:
     done = run(*command, env=offline)
     assert (done.returncode, done.stderr) == (97, "NETWORK\n")
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_synth_makes_no_network_call_and_asks_the_cli_for_none(
+def test_a_synth_uses_no_network_and_needs_no_context_lookup(
     offline: dict[str, str], name: str
 ) -> None:
     context = CONTEXT | VARIANTS[name] | {"aws:cdk:bundling-stacks": []}
     done = run(sys.executable, "app.py", env=offline | {"CDK_CONTEXT_JSON": json.dumps(context)})
     assert done.returncode == 0, done.stderr
-    # What the app cannot know it would list as missing, for the CLI to look up in the account.
+    # "missing" lists the values that the CLI has to look up in the account.
     manifest = Assembly(Path(offline["CDK_OUTDIR"])).json("manifest.json")
     assert manifest.get("missing", []) == []
 

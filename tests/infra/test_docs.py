@@ -1,4 +1,4 @@
-"""What the documents say of the templates and of the CDK's command line is so."""
+"""Outputs, alarms, names, services, permissions and cdk options in the documents."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ USAGE = ROOT / "docs" / "aws-usage.md"
 SHOWN: list[dict[str, Any]] = [
     json.loads(each.text) for page in (README, OPERATIONS) for each in pages.blocks(page, "json")
 ]
-# What the documents show, in both modes, with a key and without, and with all that is optional.
+# The settings in the documents, in both modes, with and without a key, with every option.
 CONTEXTS: list[dict[str, Any]] = [
     *SHOWN,
     SHOWN[-1] | {"castai:onboardMode": "user"},
@@ -31,7 +31,7 @@ CONTEXTS: list[dict[str, Any]] = [
     },
 ]
 
-# How people call a service that CloudFormation calls otherwise. Custom resources are Lambda's.
+# The names of the services by their names in CloudFormation's types.
 SERVICES = {
     "Lambda": "Lambda",
     "IAM": "IAM",
@@ -50,7 +50,7 @@ def assemblies(synthesise: Synthesise) -> list[Assembly]:
     return [synthesise(context) for context in CONTEXTS]
 
 
-def test_the_outputs_are_those_of_the_stacks(assemblies: list[Assembly]) -> None:
+def test_the_table_of_outputs_has_those_of_the_stacks(assemblies: list[Assembly]) -> None:
     written: dict[str, set[str]] = {}
     for assembly in assemblies:
         for stack, template in assembly.templates.items():
@@ -63,14 +63,16 @@ def test_the_outputs_are_those_of_the_stacks(assemblies: list[Assembly]) -> None
     assert said == written
 
 
-def test_the_alarms_are_those_of_the_stack(assemblies: list[Assembly]) -> None:
+def test_the_table_of_alarms_has_those_of_the_stack(assemblies: list[Assembly]) -> None:
     stack = assemblies[0].stack("spot-handler")
     names = {alarm["AlarmName"] for alarm in stack.all("AWS::CloudWatch::Alarm").values()}
     said = {row[0].strip("`") for row in pages.rows(pages.section(OPERATIONS, "Alarms"))}
     assert said == names
 
 
-def test_functions_queues_and_logs_have_these_names(assemblies: list[Assembly]) -> None:
+def test_the_names_of_functions_queues_and_logs_are_in_the_templates(
+    assemblies: list[Assembly],
+) -> None:
     templates = json.dumps([assembly.templates for assembly in assemblies])
     for page in WRITTEN:
         text = page.read_text()
@@ -78,7 +80,7 @@ def test_functions_queues_and_logs_have_these_names(assemblies: list[Assembly]) 
             assert f'"{name.rstrip("-")}' in templates, f"{page.name}: {name}"
 
 
-def test_the_services_are_those_of_the_templates(assemblies: list[Assembly]) -> None:
+def test_the_table_of_services_has_those_of_the_templates(assemblies: list[Assembly]) -> None:
     used = {
         resource["Type"].split("::")[1]
         for assembly in assemblies
@@ -114,7 +116,7 @@ def test_the_pinned_cdk_has_these_options(command: str, option: str) -> None:
     assert re.search(rf"(?m)^ .*(?<![\w-]){option}(?![\w-])", done.stdout)
 
 
-# Everything that puts a statement into a role.
+# Every setting that adds a statement to a role.
 EVERYTHING: dict[str, Any] = SHOWN[-1] | {
     "castai:rolePolicies": "least-privilege",
     "castai:apiKeyKmsKey": "arn:aws:kms:eu-central-1:111122223333:key/0a1b2c3d",
@@ -142,7 +144,7 @@ def test_every_statement_of_every_role_is_on_the_permissions_page(synthesise: Sy
 
 
 def statements(template: dict[str, Any]) -> list[dict[str, Any]]:
-    """Of every policy of the template that a role carries."""
+    """The statements of every policy of the roles in the template."""
     documents = []
     for resource in template["Resources"].values():
         properties = resource.get("Properties", {})

@@ -1,4 +1,4 @@
-"""Many clusters in one account: what CloudFormation and IAM take, and what stops the synth."""
+"""Many clusters in one account: limits of CloudFormation and IAM, and faults of the settings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def clusters(number: int) -> list[str]:
 
 
 def characters(document: Any) -> int:
-    """As IAM counts them: without white space. Everything is resolved but references."""
+    """The characters of a document as IAM counts them: without white space."""
     return len(re.sub(r"\s", "", json.dumps(document, separators=(",", ":"))))
 
 
@@ -54,13 +54,15 @@ def fits(stack: Stack) -> None:
         assert characters(policy["PolicyDocument"]) <= MANAGED
 
 
-# Length of the names, clusters.
+# The length of the names, and how many clusters fit.
 AGENTS = [(20, 27), (30, 26), (100, 18)]
 
 
 @pytest.mark.parametrize(("length", "most"), AGENTS)
-def test_the_agents_stack_has_room(synthesise: Synthesise, length: int, most: int) -> None:
-    """For these clusters, and for one that takes the place of another during an update."""
+def test_the_agents_stack_with_the_most_clusters_is_within_the_limits(
+    synthesise: Synthesise, length: int, most: int
+) -> None:
+    """An update that replaces a cluster needs space for one more."""
     names = [name[:length] for name in clusters(most)]
     settings = {"castai:agentClusters": names, "castai:namePrefix": "p" * 32, **KEY, **VPC}
     stack = synthesise(settings, GOVERNMENT).stack("agent")
@@ -71,7 +73,7 @@ def test_the_agents_stack_has_room(synthesise: Synthesise, length: int, most: in
 
 
 @pytest.mark.parametrize(("length", "most"), AGENTS)
-def test_more_agents_than_fit_stop_the_synth_with_the_reason(length: int, most: int) -> None:
+def test_more_agents_than_fit_are_a_fault_of_the_settings(length: int, most: int) -> None:
     names = [name[:length] for name in clusters(most + 1)]
     Settings.from_context({"castai:agentClusters": names[:-1], **KEY})
     said = rf"castai:agentClusters: one stack has room for the first {most} of these {most + 1} "
@@ -80,7 +82,9 @@ def test_more_agents_than_fit_stop_the_synth_with_the_reason(length: int, most: 
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_onboardings_stack_has_room(synthesise: Synthesise, mode: str) -> None:
+def test_the_onboardings_stack_with_the_most_clusters_is_within_the_limits(
+    synthesise: Synthesise, mode: str
+) -> None:
     """Without an API key there is one more output for each cluster."""
     names = [name[:40] for name in clusters(25)]
     own = {
@@ -101,13 +105,13 @@ def test_the_onboardings_stack_has_room(synthesise: Synthesise, mode: str) -> No
     fits(assembly.stack("spot-handler"))
 
 
-def test_the_documents_say_how_many_agents_fit() -> None:
+def test_the_documents_name_how_many_agents_fit() -> None:
     said = " ".join((ROOT / "docs" / "operations.md").read_text().split())
     for length, most in AGENTS:
         assert f"{most} with names of {length} characters" in said
 
 
-def test_more_clusters_than_fit_stop_the_synth_with_the_reason() -> None:
+def test_more_clusters_than_fit_are_a_fault_of_the_settings() -> None:
     most = MOST_ONBOARD_CLUSTERS
     names = [f"c{number}" for number in range(most + 1)]
     Settings.from_context({"castai:onboardClusters": names[:-1], **KEY})
@@ -120,13 +124,15 @@ def test_more_clusters_than_fit_stop_the_synth_with_the_reason() -> None:
 @pytest.mark.parametrize(
     "names", [["prod-1", "prod1"], ["eu-west", "eu_west"], ["a-bc", "ab-c"], ["Prod", "prod"]]
 )
-def test_names_of_one_id_stop_the_synth_with_the_reason(key: str, names: list[str]) -> None:
+def test_names_with_the_same_logical_id_are_a_fault_of_the_settings(
+    key: str, names: list[str]
+) -> None:
     with pytest.raises(ContextError, match=f"{names[0]} and {names[1]} differ in hyphens"):
         Settings.from_context({f"castai:{key}": names, **KEY})
 
 
-def test_the_ids_of_simple_names_stay(synthesise: Synthesise) -> None:
-    """Another id is another resource: CloudFormation would make it anew and delete the old one."""
+def test_the_logical_ids_of_simple_names_do_not_change(synthesise: Synthesise) -> None:
+    """For another logical id CloudFormation creates a new resource and deletes the old one."""
     names = ["blue", "eu-west_1"]
     settings = {f"castai:{key}": names for key in ("clusters", "agentClusters", "onboardClusters")}
     assembly = synthesise({**settings, **KEY})

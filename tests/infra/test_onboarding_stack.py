@@ -1,4 +1,4 @@
-"""The onboarding's stack: what the template says where it matters."""
+"""The onboarding's stack: custom resources, functions, roles, settings."""
 
 from __future__ import annotations
 
@@ -81,18 +81,18 @@ def own_roles(stack: Stack) -> list[dict[str, Any]]:
     return [role for role in stack.all("AWS::IAM::Role").values() if "RoleName" in role]
 
 
-def test_there_is_none_without_clusters(synthesise: Synthesise) -> None:
+def test_without_clusters_there_is_no_onboarding_stack(synthesise: Synthesise) -> None:
     assert "castai-onboarding" not in synthesise({}).templates
 
 
 class TestResource:
-    def test_one_for_each_cluster(self, plain: Stack) -> None:
+    def test_there_is_one_for_each_cluster(self, plain: Stack) -> None:
         resources = plain.all(RESOURCE_TYPE).values()
         assert sorted(each["ClusterName"] for each in resources) == ["blue", "green"]
         assert len({json.dumps(each["ServiceToken"]) for each in resources}) == 2
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_the_function_takes_what_the_template_gives(
+    def test_the_properties_in_the_template_are_valid(
         self, name: str, request: pytest.FixtureRequest
     ) -> None:
         stack: Stack = request.getfixturevalue(name)
@@ -101,7 +101,7 @@ class TestResource:
             deployed["SpotHandlerRoleArn"] = "arn:aws:iam::111122223333:role/SpotRole"
             assert faults_of(deployed) == []
 
-    def test_settings_become_properties_and_one_cluster_may_have_its_own(self, full: Stack) -> None:
+    def test_settings_become_properties_of_all_clusters_or_of_one(self, full: Stack) -> None:
         blue, long = (full.all(RESOURCE_TYPE)[each] for each in sorted(full.all(RESOURCE_TYPE)))
         assert (blue["Mode"], blue["Permissions"], blue["Path"]) == (
             "cross-account-role", "strict", "/castai/",
@@ -110,9 +110,7 @@ class TestResource:
         assert "SecurityGroup" not in long
         assert text(blue["SpotHandlerRoleArn"]).endswith(":role/SpotRole")
 
-    def test_the_tags_of_the_app_are_on_what_the_onboarding_makes(
-        self, synthesise: Synthesise
-    ) -> None:
+    def test_the_tags_of_the_app_are_in_the_properties(self, synthesise: Synthesise) -> None:
         tags = {"team": "platform", "stage": "test"}
         context = PLAIN | {
             "castai:tags": tags,
@@ -123,7 +121,7 @@ class TestResource:
         assert found == {"blue": tags | {"stage": "prod"}, "green": tags}
 
     def test_every_property_can_be_set(self) -> None:
-        """In the JSON, or by a setting that exists."""
+        """A property is set in the JSON or by a setting of its own."""
         fields = structs.fields(Onboarding)
         in_json = {
             each.encode_name: to_builtins(default(Onboarding, each.name))
@@ -135,24 +133,26 @@ class TestResource:
         known = {name for group in groups().values() for name in names(group)}
         assert set(ONBOARD_PROPERTIES.elsewhere.values()) <= known
 
-    def test_a_releases_code_sends_an_update(self, plain: Stack, synthesise: Synthesise) -> None:
-        """Not its target: who deploys from another machine sends none."""
+    def test_the_code_version_of_a_release_is_in_the_properties(
+        self, plain: Stack, synthesise: Synthesise
+    ) -> None:
+        """It does not depend on the target: a deploy from another machine is no update."""
         bundle = Bundle("onboarding", ROOT / "lambdas/onboarding/requirements.txt", LAMBDA)
         local = synthesise(PLAIN | {"castai:bundling": "local"}).stack("onboarding")
         for stack in (plain, local):
             versions = {each["CodeVersion"] for each in stack.all(RESOURCE_TYPE).values()}
             assert versions == {bundle.code_version()}
 
-    def test_time_outs_nest(self, plain: Stack) -> None:
+    def test_the_function_ends_before_cloudformations_time_out(self, plain: Stack) -> None:
         (function, *_) = own_functions(plain)
         for resource in plain.all(RESOURCE_TYPE).values():
             assert function["Timeout"] < int(resource["ServiceTimeout"]) <= 3600
 
-    def test_nothing_waits_in_a_state_machine(self, plain: Stack) -> None:
-        """What a run made is known to that run only: it has to end in one invocation."""
+    def test_there_is_no_state_machine(self, plain: Stack) -> None:
+        """Only the run itself has the ledger of its writes: it has to end in one invocation."""
         assert plain.all("AWS::StepFunctions::StateMachine") == {}
 
-    def test_outputs_are_described_and_name_attributes_that_exist(
+    def test_outputs_are_described_and_use_existing_attributes(
         self, plain: Stack, full: Stack
     ) -> None:
         attributes = set(steps.attributes(_any_context(), steps.Results()))
@@ -162,13 +162,13 @@ class TestResource:
                 assert output["Value"]["Fn::GetAtt"][1] in attributes
         assert "BlueUserArn" in plain.template["Outputs"]
         assert "BlueRoleArn" in full.template["Outputs"]
-        assert "BlueNextStep" not in plain.template["Outputs"]  # the key is there
+        assert "BlueNextStep" not in plain.template["Outputs"]  # with an API key
         assert "BlueNextStep" in full.template["Outputs"]
 
-    def test_resources_that_share_a_policy_come_one_after_the_other(
+    def test_resources_with_a_shared_policy_depend_on_each_other(
         self, plain: Stack, synthesise: Synthesise
     ) -> None:
-        def stands_on_another(stack: Stack) -> int:
+        def depending_on_another(stack: Stack) -> int:
             found = {
                 logical: set(resource.get("DependsOn", ()))
                 for logical, resource in stack.template["Resources"].items()
@@ -176,11 +176,13 @@ class TestResource:
             }
             return sum(bool(dependencies & found.keys()) for dependencies in found.values())
 
-        assert stands_on_another(plain) == 0
+        assert depending_on_another(plain) == 0
         shared = PLAIN | {"castai:onboardProperties": {"AccountWidePolicy": "true"}}
-        assert stands_on_another(synthesise(shared).stack("onboarding")) == 1
+        assert depending_on_another(synthesise(shared).stack("onboarding")) == 1
 
-    def test_it_comes_after_the_agent_and_the_spot_handler(self, synthesise: Synthesise) -> None:
+    def test_the_stack_depends_on_those_of_agent_and_spot_handler(
+        self, synthesise: Synthesise
+    ) -> None:
         assembly = synthesise(PLAIN | {"castai:agentClusters": "blue"})
         found = assembly.json("manifest.json")["artifacts"]["castai-onboarding"]["dependencies"]
         assert {"castai-agent", "castai-spot-handler"} <= set(found)
@@ -202,19 +204,19 @@ def _any_context() -> Context:
 
 
 class TestFunction:
-    def test_one_for_each_cluster_with_a_log_that_ends(self, full: Stack) -> None:
+    def test_each_function_has_a_log_group_with_retention(self, full: Stack) -> None:
         names = {each["FunctionName"] for each in own_functions(full)}
         groups = full.all("AWS::Logs::LogGroup").values()
         logs = {g["LogGroupName"]: g["RetentionInDays"] for g in groups if "LogGroupName" in g}
         assert logs == {f"/aws/lambda/{name}": 7 for name in names}
         assert all("RetentionInDays" in group for group in groups)
 
-    def test_names_fit_whatever_the_cluster_is_called(self, full: Stack) -> None:
+    def test_the_names_fit_for_a_long_cluster_name(self, full: Stack) -> None:
         for role in own_roles(full):
             assert len(text(role["RoleName"]).replace("<Region>", "ap-northeast-1")) <= 64
         assert len({f["FunctionName"] for f in own_functions(full)}) == 2
 
-    def test_it_knows_its_role_and_no_key(self, plain: Stack) -> None:
+    def test_the_environment_has_role_and_stack_and_no_key(self, plain: Stack) -> None:
         for function in own_functions(plain):
             variables = function["Environment"]["Variables"]
             powertools = {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_LOG_LEVEL"}
@@ -233,7 +235,7 @@ class TestFunction:
 
 
 class TestRole:
-    def test_it_acts_on_its_own_cluster_only(self, plain: Stack) -> None:
+    def test_a_policy_names_its_own_cluster_only(self, plain: Stack) -> None:
         for policy in plain.all("AWS::IAM::ManagedPolicy").values():
             document = json.dumps(policy["PolicyDocument"])
             mine, other = ("blue", "green") if "blue" in policy["Description"] else (
@@ -242,12 +244,12 @@ class TestRole:
             assert mine in document
             assert not re.search(rf"\b{other}\b", document)
 
-    def test_documents_have_no_more_than_iam_takes(self, assembly: Assembly) -> None:
+    def test_the_policies_are_within_iams_limit(self, assembly: Assembly) -> None:
         for policy in assembly.stack("onboarding").all("AWS::IAM::ManagedPolicy").values():
             written = re.sub(r'\{"Ref": "AWS::(\w+)"\}', r"\1", json.dumps(policy))
             assert len(re.sub(r"\s", "", written)) < 6144 * 1.1
 
-    def test_sizes_are_those_of_the_deployed_documents_and_not_of_tokens(
+    def test_the_size_of_a_policy_is_that_of_the_deployed_document(
         self, synthesise: Synthesise
     ) -> None:
         context = PLAIN | {
@@ -261,27 +263,27 @@ class TestRole:
                 context | {"castai:onboardProperties": {"Path": "/" + "p" * 300 + "/"}}
             )
 
-    def test_roles_for_castai_are_bounded_where_a_boundary_is_set(self, full: Stack) -> None:
+    def test_with_a_boundary_roles_may_be_created_only_with_it(self, full: Stack) -> None:
         for policy in full.all("AWS::IAM::ManagedPolicy").values():
             for statement in policy["PolicyDocument"]["Statement"]:
                 if "iam:CreateRole" in statement["Action"]:
                     bound = statement["Condition"]["ArnEquals"]["iam:PermissionsBoundary"]
                     assert bound.endswith("platform/Boundary")
 
-    def test_the_spot_handlers_role_is_named_as_the_settings_name_it(self, full: Stack) -> None:
+    def test_the_policies_name_the_spot_handlers_role_of_the_settings(self, full: Stack) -> None:
         documents = json.dumps(full.all("AWS::IAM::ManagedPolicy"))
         assert "role/SpotRole" in documents
         assert "CastLambdaRoleForSpot" not in documents
 
 
 class TestChecks:
-    def test_cdk_nag_finds_nothing_but_what_is_acknowledged(self, assembly: Assembly) -> None:
+    def test_every_finding_of_cdk_nag_is_acknowledged(self, assembly: Assembly) -> None:
         report = assembly.json("validation-report.json")
         (nag,) = (r for r in report["pluginReports"] if r["pluginName"] == "AwsSolutions")
         assert nag["conclusion"] == "success"
         assert all(len(found["reason"]) > 20 for found in nag["suppressedViolations"])
 
-    def test_cfn_lint_has_nothing_to_say(self, assembly: Assembly) -> None:
+    def test_cfn_lint_has_no_finding(self, assembly: Assembly) -> None:
         template = json.dumps(assembly.stack("onboarding").template)
         matches = lint(template, config=ManualArgs(regions=REGIONS))
         assert [str(m) for m in matches if m.rule.id not in ACCEPTED] == []
@@ -290,7 +292,7 @@ class TestChecks:
         ("region", "partition"),
         [("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov"), (None, None)],
     )
-    def test_every_arn_is_of_its_partition(
+    def test_every_arn_has_the_partition_of_the_region(
         self, synthesise: Synthesise, region: str | None, partition: str | None
     ) -> None:
         template = json.dumps(synthesise(PLAIN, region).stack("onboarding").template)
@@ -348,7 +350,7 @@ class TestSettings:
             ),
         ],
     )
-    def test_what_the_resource_would_refuse_stops_the_synth(
+    def test_properties_that_the_function_would_refuse_are_a_fault_of_the_settings(
         self, context: dict[str, Any], message: str
     ) -> None:
         with pytest.raises(ContextError, match=re.escape(message)):

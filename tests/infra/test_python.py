@@ -23,7 +23,7 @@ ALLOWED = get_args(get_type_hints(FunctionSettings)["python"])
 
 
 def runtimes(assembly: Assembly) -> set[str]:
-    """Of our own functions; CDK's Provider framework chooses its own."""
+    """The runtimes of our functions; CDK's Provider framework has its own."""
     return {
         function["Runtime"]
         for name in assembly.templates
@@ -48,7 +48,7 @@ def warnings(context: dict[str, Any], folder: Path) -> list[str]:
     ]
 
 
-def test_every_python_that_may_be_chosen_has_a_platform() -> None:
+def test_every_allowed_python_has_a_platform_and_the_default_is_the_newest() -> None:
     assert set(ALLOWED) == set(LAMBDA_PLATFORMS)
     assert FunctionSettings().python == LAMBDA_PYTHON == max(ALLOWED)
 
@@ -63,7 +63,7 @@ def test_every_function_runs_on_the_chosen_python(python: str, synthesise: Synth
     assert ("AwsSolutions-L1" in found) == (python != LAMBDA_PYTHON)
 
 
-def test_one_warning_says_that_the_zips_have_no_bytecode(
+def test_without_an_interpreter_one_warning_says_that_the_zips_have_no_bytecode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bundling, "interpreter", lambda _: None)
@@ -73,7 +73,7 @@ def test_one_warning_says_that_the_zips_have_no_bytecode(
 
 
 @pytest.mark.parametrize("bundled_for", ["lambda", "local"])
-def test_there_is_no_warning_where_there_is_an_interpreter(
+def test_with_an_interpreter_there_is_no_warning(
     bundled_for: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = "/usr/bin/python3.14" if bundled_for == "lambda" else None

@@ -1,4 +1,4 @@
-"""requirements.txt is enough: what a user installs is what `cdk deploy` and `castai-eks` import."""
+"""requirements.txt has every package that `cdk deploy` and `castai-eks` import."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# Makes an environment with more in it behave like one in which only the lock is installed.
+# Hides the packages of the environment that are not in the lock.
 ONLY_THE_LOCK = """
 import importlib, re, sys
 from importlib.metadata import packages_distributions
@@ -39,8 +39,8 @@ importlib.import_module(module)
 
 
 @pytest.mark.parametrize("module", ["app", "stacks.settings", "cli.main"])
-def test_the_lock_of_users_is_enough(module: str) -> None:
-    done = subprocess.run(  # noqa: S603 - this interpreter with a text of ours
+def test_a_module_imports_with_the_packages_of_the_lock_only(module: str) -> None:
+    done = subprocess.run(  # noqa: S603 - this interpreter with the script above
         [sys.executable, "-c", ONLY_THE_LOCK, str(ROOT / "requirements.txt"), module],
         cwd=ROOT,
         capture_output=True,

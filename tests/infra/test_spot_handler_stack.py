@@ -1,4 +1,4 @@
-"""The spot handler's stack: what the template says where it matters."""
+"""The spot handler's stack: function, rules, queue, role, access entries, alarms."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def flat(value: Any) -> str:
 
 
 def statements(stack: Stack) -> dict[str, tuple[list[str], list[str]]]:
-    """Statements of the role by Sid: actions and resources, each sorted."""
+    """The actions and resources of the role's statements by Sid, each sorted."""
     (policy,) = stack.one(ROLE)["Policies"]
 
     def many(value: Any) -> list[Any]:
@@ -63,16 +63,18 @@ def statements(stack: Stack) -> dict[str, tuple[list[str], list[str]]]:
 
 
 class TestFunction:
-    def test_newest_python_on_arm64_with_the_one_handler_path(self, default: Stack) -> None:
+    def test_it_has_the_newest_python_on_arm64_and_the_handlers_dotted_path(
+        self, default: Stack
+    ) -> None:
         function = default.one(FUNCTION)
         assert function["Runtime"] == "python3.14"
         assert function["Architectures"] == ["arm64"]
         assert function["Handler"] == "lambdas.spot_handler.handler.lambda_handler"
 
-    def test_outlives_the_notice(self, default: Stack) -> None:
+    def test_its_time_out_is_longer_than_the_notice_and_the_report(self, default: Stack) -> None:
         assert default.one(FUNCTION)["Timeout"] > notices.NOTICE_PERIOD + REPORT_RESERVE
 
-    def test_logs_json_to_its_own_group_with_retention(self, default: Stack) -> None:
+    def test_it_logs_json_to_its_own_log_group_with_retention(self, default: Stack) -> None:
         logging = default.one(FUNCTION)["LoggingConfig"]
         assert logging["LogFormat"] == "JSON"
         assert logging["LogGroup"] == {"Ref": default.id("AWS::Logs::LogGroup")}
@@ -84,16 +86,14 @@ class TestFunction:
     @pytest.mark.parametrize(
         ("name", "threshold"), [("default", "INFO"), ("everything", "INFO"), ("imported", "DEBUG")]
     )
-    def test_lambda_never_holds_back_metrics_or_what_the_handler_logs(
+    def test_lambdas_log_level_drops_neither_metrics_nor_lines_of_the_handler(
         self, synthesise: Synthesise, name: str, threshold: str
     ) -> None:
         stack = synthesise(VARIANTS[name]).stack("spot-handler")
         logging = stack.one(FUNCTION)["LoggingConfig"]
         assert logging["ApplicationLogLevel"] == threshold
 
-    def test_the_handler_understands_its_environment(
-        self, default: Stack, everything: Stack
-    ) -> None:
+    def test_the_handler_parses_its_environment(self, default: Stack, everything: Stack) -> None:
         environment = everything.one(FUNCTION)["Environment"]["Variables"]
         settings = Environment.from_env(environment)
         assert settings == Environment.from_env(
@@ -112,12 +112,14 @@ class TestFunction:
             Environment.from_env(default.one(FUNCTION)["Environment"]["Variables"]) == Environment()
         )
 
-    def test_the_handler_reads_each_variable_of_its_environment(self, everything: Stack) -> None:
+    def test_every_variable_of_the_environment_is_one_of_the_handlers(
+        self, everything: Stack
+    ) -> None:
         assert set(everything.one(FUNCTION)["Environment"]["Variables"]) <= set(
             Environment.__struct_encode_fields__
         )
 
-    def test_vpc_tracing_snapshots_and_concurrency_by_context_only(
+    def test_vpc_tracing_snapstart_and_concurrency_are_set_by_context_only(
         self, default: Stack, everything: Stack
     ) -> None:
         optional = {"VpcConfig", "TracingConfig", "SnapStart", "ReservedConcurrentExecutions"}
@@ -131,16 +133,16 @@ class TestFunction:
         assert function["SnapStart"] == {"ApplyOn": "PublishedVersions"}
         assert function["ReservedConcurrentExecutions"] == 50
 
-    def test_the_sandbox_gets_this_machines_architecture(self, imported: Stack) -> None:
+    def test_local_bundling_has_this_machines_architecture(self, imported: Stack) -> None:
         assert imported.one(FUNCTION)["Architectures"] == [LOCAL.architecture]
 
 
 class TestDelivery:
-    def test_a_rule_for_each_kind_of_event_that_the_handler_parses(self) -> None:
+    def test_there_is_a_rule_for_each_kind_of_event_that_the_handler_parses(self) -> None:
         kinds = (*EVENT_KINDS, RETURNED)
         assert {(kind.source, kind.detail_type) for kind in kinds} == set(notices.PARSERS)
 
-    def test_instances_that_start_again_are_heard_of_on_request(
+    def test_with_uncordon_returned_there_is_a_rule_for_running_instances(
         self, synthesise: Synthesise
     ) -> None:
         stack = synthesise({"castai:uncordonReturned": True}).stack("spot-handler")
@@ -152,7 +154,7 @@ class TestDelivery:
             "detail": {"state": ["running"]},
         }
 
-    def test_the_rule_is_on_the_default_bus_and_takes_aws_alone(self, default: Stack) -> None:
+    def test_the_rule_is_on_the_default_bus_and_matches_aws_only(self, default: Stack) -> None:
         rule = default.one(RULE)
         assert "EventBusName" not in rule
         assert rule["Name"] == "castai-spot-handler-SpotInterruption"
@@ -162,13 +164,11 @@ class TestDelivery:
             "detail-type": ["EC2 Spot Instance Interruption Warning"],
         }
 
-    def test_drill_sources_are_added(self, everything: Stack) -> None:
+    def test_drill_sources_are_in_the_event_pattern(self, everything: Stack) -> None:
         assert everything.one(RULE)["EventPattern"]["source"] == ["aws.ec2", "platform.drill"]
 
     @pytest.mark.parametrize("name", ["default", "everything"])
-    def test_only_the_rule_may_invoke_what_it_targets(
-        self, synthesise: Synthesise, name: str
-    ) -> None:
+    def test_only_the_rule_may_invoke_its_target(self, synthesise: Synthesise, name: str) -> None:
         stack = synthesise(VARIANTS[name]).stack("spot-handler")
         (target,) = stack.one(RULE)["Targets"]
         permission = stack.one("AWS::Lambda::Permission")
@@ -176,32 +176,32 @@ class TestDelivery:
         assert permission["Principal"] == "events.amazonaws.com"
         assert permission["SourceArn"] == arn(stack.id(RULE))
 
-    def test_nothing_older_than_the_notice_is_run_at_either_stage(self, default: Stack) -> None:
+    def test_eventbridge_and_lambda_drop_events_older_than_the_notice(self, default: Stack) -> None:
         (target,) = default.one(RULE)["Targets"]
         invocation = default.one("AWS::Lambda::EventInvokeConfig")
         assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] == notices.NOTICE_PERIOD
         assert invocation["MaximumEventAgeInSeconds"] == notices.NOTICE_PERIOD
-        # Lambda's second retry comes three minutes after the first try.
+        # Lambda's second retry is three minutes after the first invocation.
         assert invocation["MaximumRetryAttempts"] == 1
 
-    def test_both_stages_leave_what_they_give_up_in_the_one_queue(self, default: Stack) -> None:
+    def test_eventbridge_and_lambda_send_failed_events_to_the_failure_queue(
+        self, default: Stack
+    ) -> None:
         queue = arn(default.id(QUEUE))
         (target,) = default.one(RULE)["Targets"]
         invocation = default.one("AWS::Lambda::EventInvokeConfig")
         assert target["DeadLetterConfig"]["Arn"] == queue
         assert invocation["DestinationConfig"] == {"OnFailure": {"Destination": queue}}
 
-    def test_with_snapshots_the_published_version_is_called_and_configured(
-        self, everything: Stack
-    ) -> None:
+    def test_with_snapstart_the_alias_is_invoked_and_configured(self, everything: Stack) -> None:
         (target,) = everything.one(RULE)["Targets"]
         alias = everything.id("AWS::Lambda::Alias")
         assert target["Arn"] == {"Ref": alias}
-        # Taken from the alias's ARN, so that the alias is there before its configuration.
+        # From the alias's ARN, so that the alias is created before its configuration.
         qualifier = everything.one("AWS::Lambda::EventInvokeConfig")["Qualifier"]
         assert qualifier == {"Fn::Select": [7, {"Fn::Split": [":", {"Ref": alias}]}]}
 
-    def test_the_queue_is_encrypted_takes_tls_only_and_keeps_two_weeks(
+    def test_the_queue_is_encrypted_requires_tls_and_keeps_messages_two_weeks(
         self, default: Stack
     ) -> None:
         queue = default.one(QUEUE)
@@ -215,7 +215,7 @@ class TestDelivery:
 
 
 class TestRole:
-    def test_name_trust_and_tag(self, default: Stack) -> None:
+    def test_it_has_this_name_trust_policy_and_tag(self, default: Stack) -> None:
         role = default.one(ROLE)
         assert role["RoleName"] == "CastLambdaRoleForSpot"
         assert role["AssumeRolePolicyDocument"]["Statement"] == [
@@ -228,7 +228,9 @@ class TestRole:
         assert {"Key": "cast:managed-by", "Value": "cast.ai"} in role["Tags"]
         assert default.one(FUNCTION)["Role"] == arn(default.id(ROLE))
 
-    def test_the_documented_policies_and_what_they_lack(self, default: Stack) -> None:
+    def test_managed_has_the_documented_policies_and_two_more_statements(
+        self, default: Stack
+    ) -> None:
         assert default.one(ROLE)["ManagedPolicyArns"] == [
             managed("CloudWatchLogsFullAccess"),
             managed("service-role/AWSLambdaRole"),
@@ -246,7 +248,7 @@ class TestRole:
             ),
         }
 
-    def test_least_privilege_is_exactly_what_is_used_in_the_regions_that_share_the_role(
+    def test_least_privilege_has_these_statements_for_the_regions_of_the_role(
         self, everything: Stack
     ) -> None:
         assert "ManagedPolicyArns" not in everything.one(ROLE)
@@ -262,7 +264,7 @@ class TestRole:
             "FindInstance": (["ec2:DescribeInstances"], ["*"]),
             "FindCluster": (
                 ["eks:DescribeCluster"],
-                # The clusters of the other region have names that this stack does not know.
+                # This stack does not have the names of the clusters of the other region.
                 [f"arn:<AWS::Partition>:eks:{place}:cluster/*" for place in (central, west)],
             ),
             "KeepFailedNotices": (
@@ -302,23 +304,21 @@ class TestRole:
             ),
         }
 
-    def test_the_listed_clusters_alone_where_the_role_is_of_one_region(
+    def test_a_role_of_one_region_may_describe_the_listed_clusters_only(
         self, synthesise: Synthesise
     ) -> None:
         assembly = synthesise({"castai:clusters": "blue"})
         _, resources = statements(assembly.stack("spot-handler"))["FindCluster"]
         assert resources == ["arn:<AWS::Partition>:eks:<AWS::Region>:<AWS::AccountId>:cluster/blue"]
 
-    def test_the_names_in_the_statements_are_those_of_the_resources(
-        self, everything: Stack
-    ) -> None:
+    def test_the_statements_have_the_names_of_log_group_and_queue(self, everything: Stack) -> None:
         found = statements(everything)
         group = everything.one("AWS::Logs::LogGroup")["LogGroupName"]
         queue = everything.one(QUEUE)["QueueName"]
         assert all(f":{group}:" in resource for resource in found["WriteOwnLog"][1])
         assert all(r.endswith(f":{queue}") for r in found["KeepFailedNotices"][1])
 
-    def test_an_api_key_with_a_kms_key_of_its_own(self, synthesise: Synthesise) -> None:
+    def test_it_may_read_the_api_key_and_use_its_kms_key(self, synthesise: Synthesise) -> None:
         key = f"arn:aws:kms:eu-central-1:{ACCOUNT}:key/0a1b2c3d"
         secret = f"arn:aws:secretsmanager:eu-central-1:{ACCOUNT}:secret:castai-AbCdEf"
         context = {"castai:apiKeySecret": secret, "castai:apiKeyKmsKey": key}
@@ -327,7 +327,7 @@ class TestRole:
         assert found["DecryptApiKey"] == (["kms:Decrypt"], [key])
 
     @pytest.mark.parametrize("name", ["default", "everything", "imported"])
-    def test_no_grant_adds_to_the_role(self, synthesise: Synthesise, name: str) -> None:
+    def test_there_is_no_other_policy_of_the_role(self, synthesise: Synthesise, name: str) -> None:
         template = synthesise(VARIANTS[name]).stack("spot-handler").template
         kinds = {resource["Type"] for resource in template["Resources"].values()}
         assert not kinds & {"AWS::IAM::Policy", "AWS::IAM::ManagedPolicy", "AWS::IAM::RolePolicy"}
@@ -338,7 +338,9 @@ class TestRole:
             "arn:<AWS::Partition>:iam::<AWS::AccountId>:role/CastLambdaRoleForSpot"
         )
 
-    def test_the_boundary_bounds_it(self, default: Stack, everything: Stack) -> None:
+    def test_it_has_the_permissions_boundary_of_the_settings(
+        self, default: Stack, everything: Stack
+    ) -> None:
         assert "PermissionsBoundary" not in default.one(ROLE)
         assert flat(everything.one(ROLE)["PermissionsBoundary"]) == (
             "arn:<AWS::Partition>:iam::<AWS::AccountId>:policy/platform/Boundary"
@@ -355,7 +357,7 @@ class TestClusterAccess:
             assert entry["KubernetesGroups"] == ["castai:spot-handler"]
             assert "AccessPolicies" not in entry
 
-    def test_none_where_no_cluster_is_listed_or_access_is_left_to_the_user(
+    def test_there_is_no_entry_without_listed_clusters_or_cluster_access(
         self, default: Stack, imported: Stack
     ) -> None:
         assert default.all(ENTRY) == {}
@@ -363,7 +365,7 @@ class TestClusterAccess:
 
 
 class TestAlarms:
-    def test_one_for_each_sign_of_a_lost_drain(self, default: Stack) -> None:
+    def test_there_is_one_for_each_metric_of_a_failed_drain(self, default: Stack) -> None:
         found = {
             (alarm["Namespace"], alarm["MetricName"], alarm["Statistic"])
             for alarm in default.all(ALARM).values()
@@ -379,7 +381,7 @@ class TestAlarms:
             assert alarm["ComparisonOperator"] == "GreaterThanOrEqualToThreshold"
             assert alarm["TreatMissingData"] == "notBreaching"
 
-    def test_pods_left_is_read_where_the_handler_writes_it(
+    def test_the_alarm_on_pods_left_has_namespace_and_dimensions_of_the_handlers_metric(
         self, default: Stack, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (alarm,) = (a for a in default.all(ALARM).values() if a["MetricName"] == "PodsLeft")
@@ -398,7 +400,7 @@ class TestAlarms:
         dimensions = tuple(sorted((d["Name"], d["Value"]) for d in alarm["Dimensions"]))
         assert (alarm["Namespace"], "PodsLeft", dimensions) in written
 
-    def test_a_topic_is_told_if_there_is_one(
+    def test_alarms_are_sent_to_the_topic_of_the_settings(
         self, default: Stack, everything: Stack, imported: Stack
     ) -> None:
         assert default.all("AWS::SNS::Topic") == {}
@@ -407,7 +409,9 @@ class TestAlarms:
         assert all(alarm["AlarmActions"] == [topic] for alarm in everything.all(ALARM).values())
         subscription = everything.one("AWS::SNS::Subscription")
         assert (subscription["Protocol"], subscription["Endpoint"]) == ("email", "ops@example.org")
-        assert "KmsMasterKeyId" not in everything.one("AWS::SNS::Topic")  # alarms could not use it
+        assert "KmsMasterKeyId" not in everything.one(
+            "AWS::SNS::Topic"
+        )  # CloudWatch alarms cannot use the AWS managed key
         own = VARIANTS["imported"]["castai:alarmTopicArn"]
         assert imported.all("AWS::SNS::Topic") == {}
         assert all(alarm["AlarmActions"] == [own] for alarm in imported.all(ALARM).values())
@@ -418,7 +422,7 @@ class TestAlarms:
     [("eu-central-1", "aws"), ("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")],
 )
 class TestTopicPolicy:
-    """Who may publish to the topic: its policy replaces the one that SNS makes."""
+    """The topic's policy, which replaces SNS's default policy: it decides who may publish."""
 
     @pytest.fixture
     def may_publish(
@@ -450,10 +454,12 @@ class TestTopicPolicy:
 
         return may_publish
 
-    def test_cloudwatch_may_for_our_alarms(self, may_publish: Callable[..., bool]) -> None:
+    def test_cloudwatch_may_publish_for_our_alarms(self, may_publish: Callable[..., bool]) -> None:
         assert may_publish()
 
-    def test_nothing_else_may(self, may_publish: Callable[..., bool], partition: str) -> None:
+    def test_no_other_service_alarm_account_or_transport_may_publish(
+        self, may_publish: Callable[..., bool], partition: str
+    ) -> None:
         other = f"arn:{partition}:cloudwatch:eu-central-1:{ACCOUNT}:alarm:other"
         assert not may_publish("events.amazonaws.com")
         assert not may_publish(SourceArn=other)
@@ -462,20 +468,18 @@ class TestTopicPolicy:
 
 
 class TestStack:
-    def test_it_and_its_outputs_describe_themselves(self, default: Stack) -> None:
+    def test_stack_and_outputs_have_descriptions(self, default: Stack) -> None:
         assert default.template["Description"]
         outputs = default.template["Outputs"]
         assert outputs.keys() == {"FunctionName", "RoleArn", "LogGroupName", "FailureQueueUrl"}
         assert all(output["Description"] for output in outputs.values())
 
-    def test_everything_that_takes_tags_carries_those_of_the_settings(
-        self, everything: Stack
-    ) -> None:
+    def test_every_resource_with_tags_has_those_of_the_settings(self, everything: Stack) -> None:
         for kind in (FUNCTION, ROLE, QUEUE, ENTRY, ALARM, RULE, "AWS::Logs::LogGroup"):
             for properties in everything.all(kind).values():
                 assert {"Key": "team", "Value": "platform"} in properties["Tags"], kind
 
-    def test_nothing_outlives_the_stack(self, variant: Assembly) -> None:
+    def test_every_resource_is_deleted_with_the_stack(self, variant: Assembly) -> None:
         for template in variant.templates.values():
             for logical, resource in template["Resources"].items():
                 if resource["Type"] != "AWS::Lambda::Version":

@@ -1,6 +1,6 @@
-"""The sandbox, started once: the emulator, the simulated cluster, the stack by a real cdk deploy.
+"""The sandbox, started once in a session: emulator, simulated cluster, a stack by `cdk deploy`.
 
-Every test drains nodes of its own and may run alone, in any order.
+Every test drains nodes of its own, and may run alone and in any order.
 """
 
 from __future__ import annotations
@@ -8,25 +8,27 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 from lightkube import Client
 
 from sandbox import aws, kubernetes, lifecycle
 from sandbox.aws import Aws
 from sandbox.cdk import Cdk
-from sandbox.state import API_KEY_SECRET, State
+from sandbox.state import API_KEY_SECRET, CastAi, State
 from tests.integration.pool import Pool
 
 LEAST_PRIVILEGE = {"castai:rolePolicies": "least-privilege"}
-# Every function logs as much as it can: what must not be logged would be there.
-LOUD = {"castai:logLevel": "DEBUG"}
+# Every function logs at DEBUG, where a secret would be logged.
+DEBUG_LOG = {"castai:logLevel": "DEBUG"}
 SIGNED = ("k8s-aws-v1.", "X-Amz-Signature", "AWS4-HMAC-SHA256")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _isolated() -> Iterator[None]:
-    """No real AWS account in reach; other tiers of the same run get their environment back."""
+    """Remove AWS settings from the environment, and restore it for other tiers of the run."""
     before = dict(os.environ)
     aws.isolate()
     yield
@@ -42,33 +44,53 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[State]:
     lifecycle.down(folder)
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder for another sandbox, which ends with the test."""
+    yield tmp_path / "sandbox"
+    lifecycle.down(tmp_path / "sandbox")
+
+
 @pytest.fixture(scope="session")
 def account(state: State) -> Aws:
-    """Its AWS account, as the administrator."""
+    """The sandbox's AWS account, as the administrator."""
     return Aws(state)
 
 
 @pytest.fixture(scope="session")
 def admin(state: State) -> Iterator[Client]:
-    """Its cluster, as the administrator."""
+    """The sandbox's cluster, as the administrator."""
     with kubernetes.administrator(state) as client:
         yield client
 
 
+@pytest.fixture
+def castai(state: State) -> CastAi:
+    """The sandbox's simulated CAST AI."""
+    assert state.castai is not None
+    return state.castai
+
+
+def castai_log(castai: CastAi) -> dict[str, Any]:
+    """The state and the calls of the simulated CAST AI."""
+    log: dict[str, Any] = httpx2.get(f"{castai.url}/_sandbox/log").json()
+    return log
+
+
 @pytest.fixture(scope="session")
 def stack(state: State, account: Aws) -> Cdk:
-    """The spot handler, deployed with the least that it needs."""
+    """The spot handler, deployed with the least-privilege policies."""
     cdk = Cdk(account, Path(state.folder), name="least-privilege")
     assert state.castai is not None
     castai = {"castai:apiKeySecret": API_KEY_SECRET, "castai:apiUrl": state.castai.url}
-    cdk.synth({"castai:clusters": state.cluster, **castai, **LEAST_PRIVILEGE, **LOUD})
+    cdk.synth({"castai:clusters": state.cluster, **castai, **LEAST_PRIVILEGE, **DEBUG_LOG})
     cdk.bootstrap()
     cdk.deploy()
     return cdk
 
 
 def assert_no_secret_is_logged(account: Aws, function: str, *secrets: str) -> None:
-    """Search a function's whole log for keys, tokens and signatures. It has to log something."""
+    """Search the log of a function for keys, tokens and signatures. The log must not be empty."""
     pages = account.logs.get_paginator("filter_log_events").paginate(
         logGroupName=f"/aws/lambda/{function}"
     )
@@ -83,6 +105,6 @@ def assert_no_secret_is_logged(account: Aws, function: str, *secrets: str) -> No
 def pool(
     state: State, account: Aws, admin: Client, stack: Cdk, request: pytest.FixtureRequest
 ) -> Pool:
-    """Nodes for one test, on which nothing runs but what the test puts there."""
+    """Nodes for one test, on which only the test's pods run."""
     del stack  # deployed before a notice is given
     return Pool(state, account, admin, request.node.name)

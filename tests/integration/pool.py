@@ -1,4 +1,4 @@
-"""A few nodes of a test's own, what runs on them, and notices for them."""
+"""The nodes of one test, their pods, and notices for them."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from sandbox.state import Node, State
 
 FUNCTION = "castai-spot-handler"
 ENDED = ("succeeded", "failed", "expired", "discarded")
-SOON = 60.0  # s: many times what a drain of a few pods takes on a busy machine
+SOON = 60.0  # s: much more than the drain of a few pods on a busy machine
 
-_numbers = itertools.count(1)  # names are cut, and a parameter may be all that differs
+_numbers = itertools.count(1)  # makes cut names unique
 
 WORKLOAD = """
 apiVersion: policy/v1
@@ -70,7 +70,7 @@ spec:
 
 @dataclass(frozen=True)
 class Delivery:
-    """What came of one event: state, attempts, and what the function answered last."""
+    """The delivery of one event: its state, its attempts, and the function's last result."""
 
     event: str
     state: str
@@ -100,7 +100,7 @@ class Pool:
         ]  # fmt: skip
 
     def node(self, *, name: str = "") -> Node:
-        """A new instance and its node; another node name than EC2's if given."""
+        """A new instance and its node. `name` is another name than EC2's DNS name."""
         [node] = accounts.launch(
             self.account,
             self.state.cluster,
@@ -117,15 +117,15 @@ class Pool:
         self.nodes.append(node)
         return node
 
-    def belongs_to_castai(self, node: Node) -> None:
-        """Tag the instance as CAST AI does with its own, so that it is told of the interruption."""
+    def tag_with_cluster_id(self, node: Node) -> None:
+        """Tag the instance as CAST AI does, so that the interruption is reported to CAST AI."""
         tag = {"Key": "cast:cluster-id", "Value": "00000000-0000-4000-8000-000000000000"}
         self.account.ec2.create_tags(Resources=[node.instance], Tags=[tag])  # type: ignore[list-item]
 
     def deployment(
         self, name: str, *, replicas: int, min_available: int, ready: float = 0.2, grace: int = 10
     ) -> None:
-        """A Deployment on this pool's nodes and its budget; ready when this returns."""
+        """Create a Deployment on this pool's nodes and its budget, and wait until it is ready."""
         self._apply(
             WORKLOAD.format(
                 name=name,
@@ -139,7 +139,7 @@ class Pool:
         self.settled()
 
     def pod(self, node: Node, name: str = "lone", *, shutdown: float = 0.2) -> None:
-        """A bare pod on the node, ready when this returns; it needs ``shutdown`` seconds to end."""
+        """Create a pod without an owner and wait until it is ready. It ends after `shutdown` s."""
         self._apply(
             POD.format(name=name, namespace=self.namespace, node=node.name, shutdown=shutdown)
         )
@@ -162,23 +162,23 @@ class Pool:
         )
 
     def watcher(self, node: Node) -> Watcher:
-        """What happens to the node's pods."""
+        """A watcher of the node's pods."""
         return Watcher(partial(kubernetes.administrator, self.state), node.name)
 
     def notice(self, node: Node, **changes: Any) -> str:
-        """A spot notice for the node's instance; the event's id."""
+        """Publish a spot notice for the node's instance. Returns the event's id."""
         event = spot_notice(node.instance, given=datetime.now(UTC), state=self.state)
         return self.account.publish({**event, **changes})
 
     def logged(self, event: str) -> list[dict[str, Any]]:
-        """The function's log lines about one event."""
+        """The function's log lines with this event's id."""
         found = self.account.logs.filter_log_events(logGroupName=f"/aws/lambda/{FUNCTION}")
         lines = [line["message"] for line in found["events"]]
         decoded = [json.loads(line) for line in lines if line.startswith("{")]
         return [line for line in decoded if line.get("event_id") == event]
 
     def ended(self, event: str, functions: int) -> list[dict[str, Any]]:
-        """Wait until so many functions are done with the event; their deliveries."""
+        """Wait until the event's deliveries to this number of functions have ended."""
 
         def ended() -> list[dict[str, Any]]:
             found = [
@@ -188,15 +188,15 @@ class Pool:
             ]
             return found if len(found) == functions else []
 
-        return wait.until(ended, f"{functions} ends of event {event}", timeout=SOON)
+        return wait.until(ended, f"{functions} ended deliveries of event {event}", timeout=SOON)
 
     def outcome(self, event: str) -> Delivery:
-        """Wait until Lambda is done with the event."""
+        """Wait until the event's delivery has ended."""
         [found] = self.ended(event, 1)
         return Delivery(event, found["state"], found["attempts"], found["result"] or {})
 
     def drained(self, node: Node, **changes: Any) -> Delivery:
-        """A notice for the node, and what came of it."""
+        """Publish a notice for the node and wait until its delivery has ended."""
         return self.outcome(self.notice(node, **changes))
 
     def _apply(self, manifests: str) -> None:

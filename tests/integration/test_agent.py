@@ -1,4 +1,4 @@
-"""The agent's stack by real deploys: connected, changed, removed, and what a failure says."""
+"""The agent's stack by `cdk deploy`: connect, change, disconnect, and a failed deployment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from lightkube import ApiError, Client
 from lightkube.resources.apps_v1 import Deployment
@@ -23,28 +22,22 @@ from sandbox.cdk import Cdk
 from sandbox.demo import inventory
 from sandbox.errors import SandboxError
 from sandbox.state import API_KEY_SECRET, CastAi, Node, State
-from tests.integration.conftest import LOUD, assert_no_secret_is_logged
+from tests.integration.conftest import DEBUG_LOG, assert_no_secret_is_logged, castai_log
 
 NAME = "castai-agent"
 SECOND = "second"
 
 
 @pytest.fixture
-def castai(state: State) -> CastAi:
-    assert state.castai is not None
-    return state.castai
-
-
-@pytest.fixture
-def agents_part(admin: Client) -> Iterator[None]:
-    """The agent's pods run nothing: its reports are played."""
+def agent_reports(admin: Client) -> Iterator[None]:
+    """Simulate the agent's reports to CAST AI: its pods run no process."""
     with reporting(admin):
         yield
 
 
 @pytest.fixture
 def second(state: State, account: Aws, tmp_path: Path) -> Iterator[Client]:
-    """A second cluster of the account, as its administrator; its agent is played as well."""
+    """A second cluster of the account, as its administrator, with simulated agent reports."""
     first = account.eks.describe_cluster(name=state.cluster)["cluster"]
     accounts.create_cluster(account, SECOND, first["resourcesVpcConfig"]["subnetIds"])
     certificates = Certificates.ensure(state.path / "tls")
@@ -71,36 +64,30 @@ def found(admin: Client, kind: Any, name: str) -> Any:
         raise
 
 
-def received(castai: CastAi) -> dict[str, Any]:
-    """What CAST AI shows of itself."""
-    shown: dict[str, Any] = httpx2.get(f"{castai.url}/_sandbox/log").json()
-    return shown
-
-
 def cdk_of(state: State, account: Aws, castai: CastAi, **more: str) -> Cdk:
     cdk = Cdk(account, Path(state.folder), name="agent")
     context = {
         "castai:agentClusters": state.cluster,
         "castai:apiKeySecret": API_KEY_SECRET,
         "castai:apiUrl": castai.url,
-        **LOUD,
+        **DEBUG_LOG,
         **{f"castai:{key}": value for key, value in more.items()},
     }
     cdk.synth(context)
     return cdk
 
 
-@pytest.mark.long  # three deployments, some two and a half minutes
-@pytest.mark.usefixtures("stack", "agents_part")
-def test_connect_change_and_disconnect(
+@pytest.mark.long  # three deployments: about two and a half minutes
+@pytest.mark.usefixtures("stack", "agent_reports")
+def test_the_agent_is_connected_changed_and_disconnected(
     state: State, account: Aws, admin: Client, second: Client, castai: CastAi
 ) -> None:
-    """The second cluster leaves the list with the change."""
+    """The change also removes the second cluster from the list."""
     cdk = cdk_of(state, account, castai, agentClusters=f"{SECOND},{state.cluster}")
     cdk.deploy("castai-agent")
     try:
         assert found(second, Namespace, NAME) is not None
-        (cluster,) = [c for c in received(castai)["clusters"] if c["name"] == state.cluster]
+        (cluster,) = [c for c in castai_log(castai)["clusters"] if c["name"] == state.cluster]
         assert cdk.outputs()[f"{state.cluster.capitalize()}ClusterId"] == cluster["id"]
         assert cluster["agent_status"] == "online"
         deployment = admin.get(Deployment, NAME, namespace=NAME)
@@ -127,7 +114,7 @@ def test_connect_change_and_disconnect(
         SecretId=API_KEY_SECRET
     )["SecretString"]
     folder = Path(state.folder)
-    places = [json.dumps(received(castai)), *(log.read_text() for log in folder.glob("*.log"))]
+    places = [json.dumps(castai_log(castai)), *(log.read_text() for log in folder.glob("*.log"))]
     places += [file.read_text() for file in folder.rglob("*.template.json")]
     places += [
         str(event["message"])
@@ -138,7 +125,7 @@ def test_connect_change_and_disconnect(
 
 
 @pytest.mark.usefixtures("stack")
-def test_a_wrong_key_fails_the_deployment_with_what_to_do_and_leaves_nothing(
+def test_a_wrong_key_fails_the_deployment_with_what_to_do_and_leaves_no_namespace(
     state: State, account: Aws, admin: Client, castai: CastAi
 ) -> None:
     secrets = account.session.client("secretsmanager", **account.client_options())

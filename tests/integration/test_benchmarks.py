@@ -1,4 +1,4 @@
-"""The benchmarks run and write their table: small, once, and no figure is looked at."""
+"""The benchmarks run in their quick form and write their document; no figure is checked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kubesim import ServedCluster
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[2]
-LONGEST = 300  # s before a hanging run is ended
+LONGEST = 300  # s: time limit of a run
 NODE = "ip-10-0-0-1.eu-central-1.compute.internal"
 OTHER = "ip-10-0-0-2.eu-central-1.compute.internal"
 
@@ -48,7 +48,7 @@ def test_a_quick_run_measures_every_goal_but_kubectls(tmp_path: Path) -> None:
     ]
 
 
-def test_on_a_cluster_that_exists_nothing_stays_behind(tmp_path: Path) -> None:
+def test_an_existing_cluster_is_left_as_it_was(tmp_path: Path) -> None:
     kubeconfig = tmp_path / "kubeconfig"
     with ServedCluster() as cluster:
         kubeconfig.write_text(cluster.kubeconfig())
@@ -64,13 +64,13 @@ def test_on_a_cluster_that_exists_nothing_stays_behind(tmp_path: Path) -> None:
         cluster.until(lambda state: not state.list("pods"))
 
 
-def test_the_pods_of_others_are_not_evicted(tmp_path: Path) -> None:
+def test_a_node_with_pods_of_others_is_refused(tmp_path: Path) -> None:
     kubeconfig = tmp_path / "kubeconfig"
     with ServedCluster() as cluster:
         kubeconfig.write_text(cluster.kubeconfig())
         cluster.add_node(NODE, "aws:///eu-central-1a/i-00000000000000001")
-        cluster.add_pod("precious", NODE)
+        cluster.add_pod("other", NODE)
         text = bench("--kubeconfig", kubeconfig, "--node", NODE, "--yes", succeeds=False)
-        assert "default/precious" in text
-        assert cluster.get("pods", "precious", "default")
+        assert "default/other" in text
+        assert cluster.get("pods", "other", "default")
         assert cluster.get("namespaces", "castai-benchmark") is None

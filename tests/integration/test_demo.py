@@ -1,6 +1,6 @@
-"""`make demo` without a terminal, as in a pipeline: the whole story, as the README shows it.
+"""`make demo` without a terminal, as in a pipeline: its output is that in the README.
 
-With the least privilege; `.ci/run` plays it with the managed policies, which are the default.
+The test uses the least-privilege policies; `.ci/run` uses the managed policies, the default.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[2]
 LEAST_PRIVILEGE = "castai:rolePolicies=least-privilege"
-LIMIT = 600  # s: a stuck demo must not keep the tests for ever
+LIMIT = 600  # s: time limit of the demo
 
 
-def test_the_whole_story_ends_well_and_leaves_nothing(tmp_path: Path) -> None:
+def test_the_demo_succeeds_leaves_nothing_and_prints_what_the_readme_shows(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
-    done = subprocess.run(  # noqa: S603 - this very program
+    done = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-m", "sandbox", "demo", "--folder", folder, "-c", LEAST_PRIVILEGE],
         cwd=ROOT,
         env={**os.environ, "CI": "true"},
@@ -45,12 +45,12 @@ def test_the_whole_story_ends_well_and_leaves_nothing(tmp_path: Path) -> None:
     )
     assert not folder.exists()
     assert re.search(r"^ +castai:rolePolicies +least-privilege$", done.stdout, re.MULTILINE)
-    said = {masked(line) for line in done.stdout.splitlines()}
+    printed = {masked(line) for line in done.stdout.splitlines()}
     shown = pages.between(pages.README, "demo").splitlines()[1:-1]  # without the fences
-    unsaid = [line for line in shown if masked(line) not in said]
-    assert not unsaid, "Take the README's extract anew from the output of make demo"
+    missing = [line for line in shown if masked(line) not in printed]
+    assert not missing, "Take the README's extract anew from the output of make demo"
 
 
 def masked(line: str) -> str:
-    """The line without what differs from run to run: figures, names with hashes, alignment."""
+    """The line without what differs between runs: figures, names with hashes, alignment."""
     return " ".join(re.sub(r"[\w.-]*\d[\w.-]*", "#", line).split())

@@ -1,7 +1,7 @@
-"""What the launcher adds to the emulator, seen through AWS's own API.
+"""The launcher's additions to the emulator, tested through AWS's API.
 
-The rest of the suite trusts it: were a permission granted here that AWS denies, our policies would
-look sufficient without being so.
+The other tests rely on them: if the emulator allowed what AWS denies, our policies would seem to be
+sufficient.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ADMIN_POLICY = "arn:aws:iam::aws:policy/AdministratorAccess"
 
 
 class User:
-    """An IAM user who may do what a test says."""
+    """An IAM user with the permissions that a test gives."""
 
     def __init__(self, account: Aws) -> None:
         self._account = account
@@ -37,8 +37,8 @@ class User:
         account.iam.create_user(UserName=self.name)
         self._key = account.iam.create_access_key(UserName=self.name)["AccessKey"]
 
-    def may(self, *statements: dict[str, Any]) -> None:
-        """Replace the user's permissions; no Resource is any."""
+    def allow(self, *statements: dict[str, Any]) -> None:
+        """Replace the user's permissions. A statement without Resource is for every resource."""
         document = {
             "Version": "2012-10-17",
             "Statement": [{"Effect": "Allow", "Resource": "*", **found} for found in statements],
@@ -64,7 +64,7 @@ def user(account: Aws) -> User:
 
 @pytest.fixture
 def role(account: Aws) -> Iterator[str]:
-    """The name of a role that EC2 and Lambda may take."""
+    """The name of a role that EC2 and Lambda may assume."""
     name = f"role-{next(_numbers)}"
     trust = {
         "Version": "2012-10-17",
@@ -84,7 +84,7 @@ def role(account: Aws) -> Iterator[str]:
 
 
 def denied(call: Callable[..., Any], **arguments: Any) -> str:
-    """The message of the refusal, which must come."""
+    """Make a call that has to be denied. Returns the message."""
     with pytest.raises(ClientError) as refused:
         call(**arguments)
     assert refused.value.response["Error"]["Code"] in (
@@ -99,15 +99,15 @@ def only_if(key: str, value: str) -> dict[str, Any]:
     return {"Condition": {"StringEquals": {key: value}}}
 
 
-def test_policies_may_be_attached_by_their_arn(user: User, role: str) -> None:
-    user.may({"Action": "iam:AttachRolePolicy", **only_if("iam:PolicyARN", NODE_POLICY)})
+def test_iam_policy_arn_limits_the_attached_policies(user: User, role: str) -> None:
+    user.allow({"Action": "iam:AttachRolePolicy", **only_if("iam:PolicyARN", NODE_POLICY)})
     attach = user.client("iam").attach_role_policy
     denied(attach, RoleName=role, PolicyArn=ADMIN_POLICY)
     attach(RoleName=role, PolicyArn=NODE_POLICY)
 
 
-def test_a_permissions_boundary_may_be_required(user: User, account: Aws) -> None:
-    user.may({"Action": "iam:CreateRole", **only_if("iam:PermissionsBoundary", ADMIN_POLICY)})
+def test_iam_permissions_boundary_is_required_for_a_new_role(user: User, account: Aws) -> None:
+    user.allow({"Action": "iam:CreateRole", **only_if("iam:PermissionsBoundary", ADMIN_POLICY)})
     create = user.client("iam").create_role
     trust = '{"Version":"2012-10-17","Statement":[]}'
     denied(create, RoleName="unbounded", AssumeRolePolicyDocument=trust)
@@ -115,7 +115,7 @@ def test_a_permissions_boundary_may_be_required(user: User, account: Aws) -> Non
     account.iam.delete_role(RoleName="bounded")
 
 
-def test_a_role_is_handed_to_lambda_only_by_who_may_pass_it(
+def test_a_function_with_a_role_needs_pass_role_to_lambda(
     user: User, account: Aws, role: str
 ) -> None:
     archive = io.BytesIO()
@@ -129,14 +129,14 @@ def test_a_role_is_handed_to_lambda_only_by_who_may_pass_it(
         "Code": {"ZipFile": archive.getvalue()},
     }
     create = user.client("lambda").create_function
-    user.may({"Action": "lambda:CreateFunction"})
+    user.allow({"Action": "lambda:CreateFunction"})
     assert "iam:PassRole" in denied(create, **function)
-    user.may(
+    user.allow(
         {"Action": "lambda:CreateFunction"},
         {"Action": "iam:PassRole", **only_if("iam:PassedToService", "ec2.amazonaws.com")},
     )
     assert "iam:PassRole" in denied(create, **function)
-    user.may(
+    user.allow(
         {"Action": "lambda:CreateFunction"},
         {"Action": "iam:PassRole", **only_if("iam:PassedToService", "lambda.amazonaws.com")},
     )
@@ -144,38 +144,36 @@ def test_a_role_is_handed_to_lambda_only_by_who_may_pass_it(
     account.functions.delete_function(FunctionName=role)
 
 
-def test_a_role_comes_into_an_instance_profile_only_by_who_may_pass_it(
-    user: User, account: Aws, role: str
-) -> None:
+def test_a_role_in_an_instance_profile_needs_pass_role(user: User, account: Aws, role: str) -> None:
     account.iam.create_instance_profile(InstanceProfileName=role)
     add = user.client("iam").add_role_to_instance_profile
-    user.may({"Action": "iam:AddRoleToInstanceProfile"})
+    user.allow({"Action": "iam:AddRoleToInstanceProfile"})
     assert "iam:PassRole" in denied(add, InstanceProfileName=role, RoleName=role)
-    user.may({"Action": ["iam:AddRoleToInstanceProfile", "iam:PassRole"]})
+    user.allow({"Action": ["iam:AddRoleToInstanceProfile", "iam:PassRole"]})
     add(InstanceProfileName=role, RoleName=role)
     launch = user.client("ec2").run_instances
-    user.may({"Action": "ec2:RunInstances"})
+    user.allow({"Action": "ec2:RunInstances"})
     arguments: dict[str, Any] = {"ImageId": "ami-0123", "MinCount": 1, "MaxCount": 1}
     assert "iam:PassRole" in denied(launch, IamInstanceProfile={"Name": role}, **arguments)
     account.iam.remove_role_from_instance_profile(InstanceProfileName=role, RoleName=role)
     account.iam.delete_instance_profile(InstanceProfileName=role)
 
 
-def test_instances_may_be_bound_to_tags(user: User, account: Aws) -> None:
+def test_tag_conditions_limit_launch_and_termination_of_instances(user: User, account: Aws) -> None:
     launch, end = user.client("ec2").run_instances, user.client("ec2").terminate_instances
-    user.may({"Action": "ec2:RunInstances", **only_if("aws:RequestTag/owner", "us")})
+    user.allow({"Action": "ec2:RunInstances", **only_if("aws:RequestTag/owner", "us")})
     arguments: dict[str, Any] = {"ImageId": "ami-0123", "MinCount": 1, "MaxCount": 1}
     denied(launch, **arguments)
     tags = [{"ResourceType": "instance", "Tags": [{"Key": "owner", "Value": "us"}]}]
     ours = launch(TagSpecifications=tags, **arguments)["Instances"][0]["InstanceId"]
     theirs = account.ec2.run_instances(**arguments)["Instances"][0]["InstanceId"]
-    user.may({"Action": "ec2:TerminateInstances", **only_if("ec2:ResourceTag/owner", "us")})
+    user.allow({"Action": "ec2:TerminateInstances", **only_if("ec2:ResourceTag/owner", "us")})
     denied(end, InstanceIds=[theirs])
     denied(end, InstanceIds=[ours, theirs])
     end(InstanceIds=[ours])
 
 
-def test_security_groups_may_be_bound_to_a_vpc(user: User, account: Aws, state: State) -> None:
+def test_ec2_vpc_limits_changes_of_security_groups(user: User, account: Aws, state: State) -> None:
     vpcs = account.ec2.describe_vpcs(Filters=[{"Name": "tag:Name", "Values": [state.cluster]}])
     vpc = vpcs["Vpcs"][0]["VpcId"]
     ours = account.ec2.create_security_group(GroupName="ours", Description="x", VpcId=vpc)[
@@ -183,7 +181,7 @@ def test_security_groups_may_be_bound_to_a_vpc(user: User, account: Aws, state: 
     ]
     theirs = account.ec2.create_security_group(GroupName="theirs", Description="x")["GroupId"]
     arn = f"arn:aws:ec2:{account.region}:{account.account}:vpc/{vpc}"
-    user.may({"Action": "ec2:AuthorizeSecurityGroupIngress", **only_if("ec2:Vpc", arn)})
+    user.allow({"Action": "ec2:AuthorizeSecurityGroupIngress", **only_if("ec2:Vpc", arn)})
     rule: dict[str, Any] = {"IpProtocol": "tcp", "FromPort": 1, "ToPort": 1, "CidrIp": "10.0.0.0/8"}
     authorize = user.client("ec2").authorize_security_group_ingress
     denied(authorize, GroupId=theirs, **rule)
@@ -192,7 +190,9 @@ def test_security_groups_may_be_bound_to_a_vpc(user: User, account: Aws, state: 
         account.ec2.delete_security_group(GroupId=group)
 
 
-def test_a_security_group_in_use_stays_and_its_users_are_found(account: Aws) -> None:
+def test_a_security_group_of_an_instance_cannot_be_deleted_and_the_instance_is_found(
+    account: Aws,
+) -> None:
     ec2 = account.ec2
     group = ec2.create_security_group(GroupName="busy", Description="x")["GroupId"]
     account.iam.create_instance_profile(InstanceProfileName="busy")
@@ -217,7 +217,9 @@ def test_a_security_group_in_use_stays_and_its_users_are_found(account: Aws) -> 
     account.iam.delete_instance_profile(InstanceProfileName="busy")
 
 
-def test_a_security_group_that_a_rule_names_stays_and_the_rule_is_found(account: Aws) -> None:
+def test_a_security_group_that_a_rule_names_cannot_be_deleted_and_the_rule_is_found(
+    account: Aws,
+) -> None:
     ec2 = account.ec2
     named, naming = (
         ec2.create_security_group(GroupName=name, Description="x")["GroupId"]
@@ -240,21 +242,21 @@ def test_a_security_group_that_a_rule_names_stays_and_the_rule_is_found(account:
         ec2.delete_security_group(GroupId=group)
 
 
-def test_access_entries_are_resources_of_their_own(
+def test_the_resource_limits_the_access_entries_that_may_be_deleted(
     user: User, account: Aws, state: State, role: str
 ) -> None:
     principal = f"arn:aws:iam::{account.account}:role/{role}"
     account.eks.create_access_entry(clusterName=state.cluster, principalArn=principal)
     delete = user.client("eks").delete_access_entry
     prefix = f"arn:aws:eks:{account.region}:{account.account}:access-entry/{state.cluster}/role"
-    user.may(
+    user.allow(
         {
             "Action": "eks:DeleteAccessEntry",
-            "Resource": f"{prefix}/{account.account}/somebody-else/*",
+            "Resource": f"{prefix}/{account.account}/other/*",
         }
     )
     denied(delete, clusterName=state.cluster, principalArn=principal)
-    user.may(
+    user.allow(
         {"Action": "eks:DeleteAccessEntry", "Resource": f"{prefix}/{account.account}/{role}/*"}
     )
     delete(clusterName=state.cluster, principalArn=principal)
@@ -279,7 +281,7 @@ QUEUE_POLICY = """{
 
 @pytest.fixture
 def function(account: Aws, role: str) -> Iterator[str]:
-    """A function that answers at once; its ARN."""
+    """The ARN of a function that returns its event's detail."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as code:
         code.writestr("main.py", "def handler(event, context):\n    return event['detail']\n")
@@ -296,7 +298,7 @@ def function(account: Aws, role: str) -> Iterator[str]:
 def test_a_rule_invokes_a_function_only_with_its_permission(
     account: Aws, function: str, role: str
 ) -> None:
-    """Without it the event goes to the dead-letter queue of the rule's target."""
+    """Without the permission the event goes to the dead-letter queue of the rule's target."""
     queue = account.sqs.create_queue(QueueName=role, Attributes={"Policy": QUEUE_POLICY})[
         "QueueUrl"
     ]
@@ -315,8 +317,8 @@ def test_a_rule_invokes_a_function_only_with_its_permission(
     }
     try:
         refused = account.publish(event)
-        [letter] = account.sqs.receive_message(QueueUrl=queue)["Messages"]
-        assert json.loads(letter["Body"])["id"] == refused
+        [message] = account.sqs.receive_message(QueueUrl=queue)["Messages"]
+        assert json.loads(message["Body"])["id"] == refused
         assert account.deliveries(refused) == []
 
         account.functions.add_permission(
@@ -350,7 +352,7 @@ def handler(event, context):
 def test_the_root_logger_has_the_functions_level_before_the_handler_is_imported(
     account: Aws, role: str
 ) -> None:
-    """A library's DEBUG lines reach the log here as they do on AWS."""
+    """The DEBUG lines of a library are in the log, as on AWS."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as code:
         code.writestr("main.py", SHOW_LEVEL)
@@ -369,7 +371,7 @@ def test_the_root_logger_has_the_functions_level_before_the_handler_is_imported(
         assert json.loads(answer) == [expected, 1]
 
 
-def test_an_emulator_that_has_changed_is_named_before_it_serves() -> None:
+def test_a_changed_emulator_is_an_error_at_its_start() -> None:
     code = (
         "from ministack.services import eks\n"
         "eks._create_access_entry = lambda body: None\n"
@@ -389,8 +391,8 @@ def test_an_emulator_that_has_changed_is_named_before_it_serves() -> None:
     assert "_create_access_entry takes ('body',)" in last
 
 
-def test_nothing_of_ours_is_importable_where_functions_run() -> None:
-    """A dependency that is missing from a zip must fail here too."""
+def test_our_packages_cannot_be_imported_in_the_emulators_environment() -> None:
+    """Otherwise a dependency that is missing in a zip would be found here."""
     for name in ("lambdas", "sandbox", "httpx2", "msgspec", "lightkube", "aws_lambda_powertools"):
         found = subprocess.run(  # noqa: S603 - our own interpreter
             [emulator_process.PYTHON, "-c", f"import {name}"],

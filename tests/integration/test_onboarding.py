@@ -1,4 +1,4 @@
-"""The onboarding by real deploys, with IAM enforced: both modes, the switch, a failure, the end."""
+"""The onboarding's stack by `cdk deploy` with IAM enforced: both modes, a failure, destroy."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from sandbox.aws import Aws
 from sandbox.cdk import Cdk
 from sandbox.errors import SandboxError
 from sandbox.state import API_KEY_SECRET, CastAi, State
-from tests.integration.conftest import LEAST_PRIVILEGE, LOUD, assert_no_secret_is_logged
-from tests.integration.test_agent import castai, received
-
-__all__ = ["castai"]  # a fixture
+from tests.integration.conftest import (
+    DEBUG_LOG,
+    LEAST_PRIVILEGE,
+    assert_no_secret_is_logged,
+    castai_log,
+)
 
 SPOT_SETTINGS = {
-    key.removeprefix("castai:"): value for key, value in {**LEAST_PRIVILEGE, **LOUD}.items()
+    key.removeprefix("castai:"): value for key, value in {**LEAST_PRIVILEGE, **DEBUG_LOG}.items()
 }
 
 
 class Account:
-    """What of the account the onboarding could touch."""
+    """The resources of the account that the onboarding could change."""
 
     def __init__(self, account: Aws, cluster: str) -> None:
         options = account.client_options()
@@ -63,7 +65,7 @@ class Account:
         }
 
     def made(self, before: dict[str, Any]) -> dict[str, set[str]]:
-        """What is there now and was not before, of the kinds that something was made of."""
+        """The new resources by kind, without kinds that have none."""
         now = self.snapshot()
         new = {kind: set(now[kind]) - set(before[kind]) for kind in now}
         return {kind: things for kind, things in new.items() if things}
@@ -71,7 +73,7 @@ class Account:
 
 @pytest.fixture
 def spot_handler(stack: Cdk) -> Iterator[None]:
-    """The spot handler's stack, which a deploy of the onboarding updates, and as it was after."""
+    """The spot handler's stack; it is deployed again after the test, which updates it."""
     yield
     stack.deploy()
 
@@ -90,7 +92,7 @@ def cdk_of(
 ) -> Cdk:
     cdk = Cdk(account, Path(state.folder), name="onboarding")
     settings = {
-        # The onboarding stands on the spot handler's stack, which is deployed along: as it is.
+        # The onboarding's stack depends on the spot handler's, which is deployed unchanged.
         **SPOT_SETTINGS,
         "clusters": state.cluster,
         "onboardClusters": state.cluster,
@@ -104,12 +106,14 @@ def cdk_of(
 
 
 def known(castai: CastAi, name: str) -> dict[str, Any]:
-    (cluster,) = [c for c in received(castai)["clusters"] if c["name"] == name]
+    (cluster,) = [c for c in castai_log(castai)["clusters"] if c["name"] == name]
     return dict(cluster)
 
 
 @pytest.mark.usefixtures("spot_handler")
-def test_user_then_role_then_gone(state: State, account: Aws, castai: CastAi, own: Account) -> None:
+def test_user_mode_then_role_mode_then_destroy(
+    state: State, account: Aws, castai: CastAi, own: Account
+) -> None:
     cluster, before = state.cluster, own.snapshot()
     cdk = cdk_of(state, account, castai, {"ManageSpotLambda": "true"})
     part = cluster.capitalize()
@@ -147,7 +151,7 @@ def test_user_then_role_then_gone(state: State, account: Aws, castai: CastAi, ow
 
 
 @pytest.mark.usefixtures("spot_handler")
-def test_a_create_that_is_in_the_way_of_others_rolls_back_to_nothing(
+def test_a_create_with_a_conflict_is_rolled_back_without_a_change(
     state: State, account: Aws, castai: CastAi, own: Account
 ) -> None:
     name = f"cast-eks-{state.cluster}"

@@ -1,4 +1,4 @@
-"""Every permission is needed, and the lack of any says which one: IAM, RBAC, and the way in."""
+"""Without any one permission (IAM, RBAC) a drain fails and names it; and tokens for the cluster."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ ROLE = "CastLambdaRoleForSpot"
 POLICY = "SpotHandler"
 CLUSTER_ROLE = "castai-spot-handler"
 
-# What the least-privilege policy grants, by what happens without it.
+# The permissions of the least-privilege policy, by the effect of their absence.
 CALLED = ("ec2:DescribeInstances", "eks:DescribeCluster")  # the drain fails
 LOGGING = ("logs:CreateLogStream", "logs:PutLogEvents")  # nothing is logged
-KEEPING = ("sqs:SendMessage",)  # a notice that failed is lost
-TELLING = ("secretsmanager:GetSecretValue",)
+QUEUE = ("sqs:SendMessage",)  # a notice that failed is lost
+REPORTING = ("secretsmanager:GetSecretValue",)
 
 
 def policy_of(account: Aws) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def actions_of(statement: dict[str, Any]) -> list[str]:
 
 @contextmanager
 def without_permission(account: Aws, action: str) -> Iterator[None]:
-    """The role as deployed, less one action."""
+    """The deployed role without one action."""
     before = policy_of(account)
     changed = copy.deepcopy(before)
     for statement in changed["Statement"]:
@@ -73,7 +73,7 @@ def _put(account: Aws, document: dict[str, Any]) -> None:
 
 @contextmanager
 def without_rule(admin: Client, resource: str, verb: str) -> Iterator[None]:
-    """The ClusterRole as shipped, less one verb on one resource."""
+    """The ClusterRole of the manifest without one verb on one resource."""
     role = admin.get(ClusterRole, CLUSTER_ROLE)
     before = copy.deepcopy(role.rules or [])
     for rule in role.rules or []:
@@ -89,8 +89,8 @@ def without_rule(admin: Client, resource: str, verb: str) -> Iterator[None]:
         admin.replace(role)
 
 
-def kept(account: Aws, event: str) -> list[dict[str, Any]]:
-    """Records of the event in the failure queue."""
+def failed_notices(account: Aws, event: str) -> list[dict[str, Any]]:
+    """The records of the event in the failure queue."""
     url = account.sqs.get_queue_url(QueueName=f"{FUNCTION}-failures")["QueueUrl"]
     found = account.sqs.receive_message(
         QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=0, WaitTimeSeconds=0
@@ -99,16 +99,18 @@ def kept(account: Aws, event: str) -> list[dict[str, Any]]:
     return [record for record in records if record["requestPayload"]["id"] == event]
 
 
-def test_the_policy_holds_what_is_tried_here_and_nothing_else(stack: Cdk, account: Aws) -> None:
+def test_the_policy_has_the_permissions_that_are_tested_here_and_no_others(
+    stack: Cdk, account: Aws
+) -> None:
     del stack
     granted = [action for found in policy_of(account)["Statement"] for action in actions_of(found)]
-    assert sorted(granted) == sorted((*CALLED, *LOGGING, *KEEPING, *TELLING))
+    assert sorted(granted) == sorted((*CALLED, *LOGGING, *QUEUE, *REPORTING))
     attached = account.iam.list_attached_role_policies(RoleName=ROLE)["AttachedPolicies"]
     assert attached == []
 
 
 @pytest.mark.parametrize("action", CALLED)
-def test_without_a_call_the_drain_fails_names_it_and_is_kept(
+def test_without_a_permission_the_drain_fails_names_it_and_the_notice_is_queued(
     pool: Pool, account: Aws, action: str
 ) -> None:
     node = pool.node()
@@ -116,7 +118,9 @@ def test_without_a_call_the_drain_fails_names_it_and_is_kept(
     with without_permission(account, action):
         delivery = pool.drained(node)
         [record, *_] = wait.until(
-            lambda: kept(account, delivery.event), "the failed notice in the queue", timeout=SOON
+            lambda: failed_notices(account, delivery.event),
+            "the failed notice in the queue",
+            timeout=SOON,
         )
     assert delivery.state in ("failed", "expired")
     assert action in delivery.error
@@ -124,12 +128,12 @@ def test_without_a_call_the_drain_fails_names_it_and_is_kept(
     assert pool.pods(node) == ["lone"]
 
 
-@pytest.mark.parametrize("action", TELLING)
-def test_without_the_key_the_drain_goes_on_and_castai_is_not_told(
+@pytest.mark.parametrize("action", REPORTING)
+def test_without_the_permission_to_read_the_key_the_node_is_drained_and_not_reported(
     pool: Pool, account: Aws, action: str
 ) -> None:
     node = pool.node()
-    pool.belongs_to_castai(node)
+    pool.tag_with_cluster_id(node)
     pool.pod(node)
     with without_permission(account, action):
         result = pool.drained(node).result
@@ -138,28 +142,34 @@ def test_without_the_key_the_drain_goes_on_and_castai_is_not_told(
 
 
 @pytest.mark.parametrize("action", LOGGING)
-def test_without_logging_nothing_is_logged(pool: Pool, account: Aws, action: str) -> None:
+def test_without_a_permission_for_logs_the_node_is_drained_and_not_logged(
+    pool: Pool, account: Aws, action: str
+) -> None:
     node = pool.node()
     pool.pod(node)
     with without_permission(account, action):
-        silent = pool.drained(node)
-    assert silent.result["outcome"] == "drained"
-    heard = pool.drained(node)  # after it, so that waiting for it is waiting for both
-    wait.until(lambda: pool.logged(heard.event), "the log of the second notice", timeout=SOON)
-    assert pool.logged(silent.event) == []
+        unlogged = pool.drained(node)
+    assert unlogged.result["outcome"] == "drained"
+    logged = pool.drained(node)  # the later one: its log is the last to be written
+    wait.until(lambda: pool.logged(logged.event), "the log of the second notice", timeout=SOON)
+    assert pool.logged(unlogged.event) == []
 
 
-def test_without_the_queue_a_failed_notice_is_lost(pool: Pool, account: Aws) -> None:
+def test_without_the_permission_for_the_queue_a_failed_notice_is_lost(
+    pool: Pool, account: Aws
+) -> None:
     node = pool.node()
     with without_permission(account, "ec2:DescribeInstances"):
         with without_permission(account, "sqs:SendMessage"):
             lost = pool.drained(node)
         found = pool.drained(node)
         wait.until(
-            lambda: kept(account, found.event), "the second notice in the queue", timeout=SOON
+            lambda: failed_notices(account, found.event),
+            "the second notice in the queue",
+            timeout=SOON,
         )
     assert lost.state in ("failed", "expired")
-    assert kept(account, lost.event) == []
+    assert failed_notices(account, lost.event) == []
 
 
 @pytest.mark.parametrize(
@@ -172,11 +182,11 @@ def test_without_the_queue_a_failed_notice_is_lost(pool: Pool, account: Aws) -> 
         ("pods/eviction", "create"),
     ],
 )
-def test_without_a_right_in_the_cluster_the_drain_fails_and_names_it(
+def test_without_a_right_of_the_cluster_role_the_drain_fails_and_names_it(
     pool: Pool, admin: Client, resource: str, verb: str
 ) -> None:
     node = pool.node()
-    pool.pod(node, shutdown=4)  # still there when Lambda tries again
+    pool.pod(node, shutdown=4)  # still on the node at Lambda's retry
     with without_rule(admin, resource, verb):
         delivery = pool.drained(node)
     assert delivery.state in ("failed", "expired"), delivery.result
@@ -184,7 +194,7 @@ def test_without_a_right_in_the_cluster_the_drain_fails_and_names_it(
     assert f'cannot {verb} resource "{resource}"' in delivery.error
 
 
-def test_without_listing_nodes_a_node_of_another_name_is_not_found(
+def test_without_the_right_to_list_nodes_a_node_of_another_name_is_not_found(
     pool: Pool, admin: Client
 ) -> None:
     node = pool.node(name="i-unlisted.internal")
@@ -193,7 +203,7 @@ def test_without_listing_nodes_a_node_of_another_name_is_not_found(
     assert 'cannot list resource "nodes"' in delivery.error
 
 
-def test_without_deletion_a_blocked_pod_is_left_and_the_log_names_the_right(
+def test_without_the_right_to_delete_pods_a_blocked_pod_is_left_and_the_right_is_logged(
     pool: Pool, admin: Client
 ) -> None:
     node = pool.node()
@@ -211,24 +221,24 @@ def test_without_deletion_a_blocked_pod_is_left_and_the_log_names_the_right(
     assert len(pool.pods(node)) == 1
 
 
-def test_without_events_the_drain_goes_on(pool: Pool, admin: Client) -> None:
+def test_without_the_right_to_create_events_the_node_is_drained(pool: Pool, admin: Client) -> None:
     node = pool.node()
     pool.pod(node)
     with without_rule(admin, "events", "create"):
         delivery = pool.drained(node)
     assert delivery.result["outcome"] == "drained"
-    told = [
+    events = [
         event
         for event in admin.list(Event, namespace="*")
         if event.involvedObject.name == node.name
         and event.source is not None
         and event.source.component == "castai-spot-handler"
     ]
-    assert told == []
+    assert events == []
 
 
-def ask(state: State, token: str) -> int:
-    """The status that the cluster answers this bearer with."""
+def list_nodes(state: State, token: str) -> int:
+    """List the nodes with this token. Returns the HTTP status."""
     assert state.kubernetes is not None
     endpoint, authority = kubernetes.server(Path(state.kubernetes.kubeconfig))
     tls = ssl.create_default_context(cadata=authority)
@@ -247,13 +257,13 @@ def token(account: Aws, cluster: str) -> str:
     )
 
 
-def test_a_token_for_this_cluster_is_let_in(state: State, account: Aws) -> None:
-    """The cluster's creator, who has an access entry."""
-    assert ask(state, token(account, state.cluster)) in (200, 403)
+def test_a_token_for_this_cluster_is_authenticated(state: State, account: Aws) -> None:
+    """The token is of the cluster's creator, who has an access entry."""
+    assert list_nodes(state, token(account, state.cluster)) in (200, 403)
 
 
 def test_a_token_for_another_cluster_is_refused(state: State, account: Aws) -> None:
-    assert ask(state, token(account, "another")) == 401
+    assert list_nodes(state, token(account, "another")) == 401
 
 
 def test_a_tampered_token_is_refused(state: State, account: Aws) -> None:
@@ -263,7 +273,7 @@ def test_a_tampered_token_is_refused(state: State, account: Aws) -> None:
     [signature] = query["X-Amz-Signature"]
     forged = url.replace(signature, signature[::-1])
     encoded = base64.urlsafe_b64encode(forged.encode()).decode().rstrip("=")
-    assert ask(state, eks.TOKEN_PREFIX + encoded) == 401
+    assert list_nodes(state, eks.TOKEN_PREFIX + encoded) == 401
 
 
 def test_an_expired_token_is_refused(
@@ -271,9 +281,11 @@ def test_an_expired_token_is_refused(
 ) -> None:
     long_ago = datetime.now(UTC) - timedelta(minutes=20)
     monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda: long_ago)
-    assert ask(state, token(account, state.cluster)) == 401
+    assert list_nodes(state, token(account, state.cluster)) == 401
 
 
-@pytest.mark.parametrize("garbage", ["k8s-aws-v1.", "k8s-aws-v1.!!!", "not a token", "x" * 20_000])
-def test_garbage_is_refused(state: State, garbage: str) -> None:
-    assert ask(state, garbage) == 401
+@pytest.mark.parametrize(
+    "malformed", ["k8s-aws-v1.", "k8s-aws-v1.!!!", "not a token", "x" * 20_000]
+)
+def test_a_malformed_token_is_refused(state: State, malformed: str) -> None:
+    assert list_nodes(state, malformed) == 401

@@ -1,9 +1,8 @@
-"""Up and down: idempotent, nothing keeps running, another cluster in the simulated one's place."""
+"""`up` and `down`: idempotent, every process ends, another cluster instead of the simulated one."""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -19,14 +18,7 @@ from sandbox.state import State
 pytestmark = pytest.mark.long
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder whose sandbox, if any, ends with the test."""
-    yield tmp_path / "sandbox"
-    lifecycle.down(tmp_path / "sandbox")
-
-
-def test_up_twice_is_up_once_and_down_leaves_nothing(folder: Path) -> None:
+def test_a_second_up_changes_nothing_and_down_ends_every_process(folder: Path) -> None:
     first = lifecycle.up(folder, print)
     assert lifecycle.up(folder, print) == first
     processes = first.processes()
@@ -38,7 +30,7 @@ def test_up_twice_is_up_once_and_down_leaves_nothing(folder: Path) -> None:
     assert lifecycle.down(folder) == []
 
 
-def test_a_sandbox_of_which_a_part_died_is_started_anew(folder: Path) -> None:
+def test_a_sandbox_with_an_ended_process_is_started_again(folder: Path) -> None:
     first = lifecycle.up(folder, print)
     assert first.kubernetes is not None
     assert isinstance(first.kubernetes.process, Process)
@@ -50,8 +42,8 @@ def test_a_sandbox_of_which_a_part_died_is_started_anew(folder: Path) -> None:
     assert not any(process.alive() for process in first.processes().values())
 
 
-def test_another_cluster_takes_the_simulated_ones_place(folder: Path, state: State) -> None:
-    """The session's cluster serves as a cluster of the user."""
+def test_another_cluster_is_used_instead_of_the_simulated_one(folder: Path, state: State) -> None:
+    """The user's cluster in this test is the one of the session's sandbox."""
     assert state.kubernetes is not None
     other = Path(state.kubernetes.kubeconfig)
     placed = lifecycle.up(folder, print, kubeconfig=other)
@@ -69,7 +61,7 @@ def test_another_cluster_takes_the_simulated_ones_place(folder: Path, state: Sta
 
 
 def _reviewed(state: State, account: Aws, cluster: str) -> bool:
-    """Whether the printed URL knows the administrator's token for that cluster."""
+    """Whether the TokenReview URL authenticates the administrator's token for that cluster."""
     assert state.kubernetes is not None
     credentials = account.session.get_credentials()
     assert credentials is not None

@@ -1,4 +1,4 @@
-"""A real notice, a real rule, the real function: what becomes of the node and its pods."""
+"""Notices through EventBridge's rule to the deployed function: the node, its pods, the outcome."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def cordoned(admin: Client, node: Node) -> bool:
 
 
 def begun(timeline: Timeline) -> bool:
-    """Whether a pod has begun to leave the node."""
+    """Whether the eviction of a pod has begun."""
     return any(pod.state is not PodState.RUNNING for pod in timeline.leaving)
 
 
 def test_no_key_token_or_signature_is_logged_at_debug(pool: Pool, account: Aws) -> None:
-    """The level is the one of the deployed function; CAST AI is told, so the key is read."""
+    """The deployed function logs at DEBUG, and reads the key to report to CAST AI."""
     node = pool.node()
-    pool.belongs_to_castai(node)
-    assert pool.drained(node).result["castai"] == "failed"  # no such cluster
+    pool.tag_with_cluster_id(node)
+    assert pool.drained(node).result["castai"] == "failed"  # CAST AI has no such cluster
     assert_no_secret_is_logged(account, FUNCTION)
 
 
@@ -47,7 +47,7 @@ def test_a_notice_drains_the_node_within_the_budget_and_no_pod_is_lost(
     pool.node()  # where the replacements go
     with pool.watcher(node) as watcher:
         delivery = pool.drained(node)
-        wait.until(lambda: watcher.read(Timeline.settled), "every pod being back", timeout=SOON)
+        wait.until(lambda: watcher.read(Timeline.settled), "every pod to run again", timeout=SOON)
     assert delivery.state == "succeeded", delivery.error
     checks.drained(delivery.result, watcher.timeline)
     assert cordoned(admin, node)
@@ -63,8 +63,8 @@ def _healthy(lines: list[Any]) -> list[int]:
     return [int(text.split()[0]) for text in words] or [0]
 
 
-def test_who_follows_a_node_leaves_no_watch_behind(pool: Pool) -> None:
-    """A reader of a closed connection reads what another one gets on the same descriptor."""
+def test_a_watcher_leaves_no_thread(pool: Pool) -> None:
+    """A thread on a closed connection would read from the next one with its file descriptor."""
     with pool.watcher(pool.node()) as watcher:
         assert watcher.read(Timeline.empty)
     assert "watcher" not in {thread.name for thread in threading.enumerate()}
@@ -84,19 +84,21 @@ def test_the_outcome_is_logged_with_the_events_id(pool: Pool) -> None:
     assert line["pods"] == delivery.result["pods"]
 
 
-def test_a_pod_whose_budget_never_allows_it_is_forced_in_time(pool: Pool) -> None:
+def test_a_pod_whose_budget_never_allows_it_is_forced_before_the_deadline(pool: Pool) -> None:
     node = pool.node()
-    # Its grace leaves so little of the two minutes that it must be forced at once.
+    # With this grace it has to be forced at once to end before the deadline.
     pool.deployment("ledger", replicas=1, min_available=1, grace=115)
     pool.node()
     with pool.watcher(node) as watcher:
         delivery = pool.drained(node)
-        wait.until(lambda: watcher.read(Timeline.settled), "the pod being back", timeout=SOON)
+        wait.until(lambda: watcher.read(Timeline.settled), "the pod to run again", timeout=SOON)
     assert delivery.result["pods"]["forced"] == 1, delivery.result
     checks.drained(delivery.result, watcher.timeline)
 
 
-def test_a_function_killed_midway_is_run_again_and_ends_the_same(pool: Pool, account: Aws) -> None:
+def test_a_function_that_is_killed_is_invoked_again_and_drains_the_node(
+    pool: Pool, account: Aws
+) -> None:
     node = pool.node()
     pool.deployment("checkout", replicas=3, min_available=2, ready=1)
     pool.node()
@@ -112,7 +114,7 @@ def test_a_function_killed_midway_is_run_again_and_ends_the_same(pool: Pool, acc
         for worker in workers:
             os.kill(worker["pid"], signal.SIGKILL)
         delivery = pool.outcome(event)
-        wait.until(lambda: watcher.read(Timeline.settled), "every pod being back", timeout=SOON)
+        wait.until(lambda: watcher.read(Timeline.settled), "every pod to run again", timeout=SOON)
     assert delivery.state == "succeeded", delivery.error
     assert delivery.attempts == 2
     assert delivery.result["outcome"] == "drained"
@@ -153,8 +155,8 @@ def test_a_node_whose_name_is_not_the_dns_name_is_found(pool: Pool, admin: Clien
 
 
 def test_an_unknown_instance_is_ignored(pool: Pool) -> None:
-    stranger = Node("i-0fffffffffffffff0", "none", "eu-central-1a", spot=True)
-    delivery = pool.drained(stranger)
+    unknown = Node("i-0fffffffffffffff0", "none", "eu-central-1a", spot=True)
+    delivery = pool.drained(unknown)
     assert (delivery.result["outcome"], delivery.attempts) == ("ignored", 1)
 
 
@@ -165,7 +167,7 @@ def test_an_instance_of_no_cluster_is_ignored(pool: Pool, account: Aws) -> None:
     assert (delivery.result["outcome"], delivery.attempts) == ("ignored", 1)
 
 
-def test_a_malformed_event_is_rejected_and_not_tried_again(pool: Pool) -> None:
+def test_a_malformed_event_is_rejected_and_not_retried(pool: Pool) -> None:
     node = pool.node()
     delivery = pool.drained(node, detail={"instance-id": "not an id"})
     assert (delivery.result["outcome"], delivery.attempts) == ("rejected", 1)
@@ -179,7 +181,7 @@ def test_a_malformed_event_is_rejected_and_not_tried_again(pool: Pool) -> None:
 
 
 def test_only_aws_may_publish_a_notice(account: Aws, state: State) -> None:
-    """The control API is needed because the bus refuses aws.* sources, as AWS does."""
+    """The bus refuses aws.* sources, as on AWS: the sandbox publishes through its control API."""
     entry = {
         "Source": "aws.ec2",
         "DetailType": "EC2 Spot Instance Interruption Warning",

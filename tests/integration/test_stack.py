@@ -1,4 +1,4 @@
-"""The stack's life: other settings, removal."""
+"""The spot handler's stack with other settings, and its removal."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from sandbox.aws import Aws
 from sandbox.cdk import Cdk
 from sandbox.demo import inventory
 from sandbox.state import State
-from tests.integration.pool import Pool
+from tests.integration.pool import FUNCTION, Pool
 
-FUNCTION = "castai-spot-handler"
-ROLE = "CastLambdaRoleForSpot"
 SETTINGS = {"castai:namePrefix": "other", "castai:spotRoleName": "OtherCastRole"}
 
 
 def test_with_the_managed_policies_a_notice_drains_the_node(
     pool: Pool, state: State, account: Aws
 ) -> None:
-    """The stack beside the first one; its function, called by the same notice, drains as well."""
+    """A second stack beside the first: the same notice invokes both functions."""
     cdk = Cdk(account, Path(state.folder), name="managed")
     cdk.synth({"castai:clusters": state.cluster, "castai:rolePolicies": "managed", **SETTINGS})
     cdk.deploy()

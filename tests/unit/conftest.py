@@ -1,4 +1,4 @@
-"""The unit tier is pure: a socket opened here is a mistake, and so is an import of CDK."""
+"""The unit tier is pure: a test that opens a socket or imports CDK fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pytest_socket import disable_socket, enable_socket
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """CDK imports jsii, which starts Node: a machine may have none on its PATH."""
+    """Make an import of CDK fail: CDK imports jsii, which starts Node."""
     with pytest.MonkeyPatch.context() as patch:
         if isinstance(collector, pytest.Module):
             patch.setitem(sys.modules, "jsii", None)  # type: ignore[arg-type] - as import has it
@@ -22,6 +22,6 @@ def pytest_make_collect_report(
 
 @pytest.fixture(autouse=True)
 def _no_network() -> object:
-    disable_socket(allow_unix_socket=True)  # asyncio's own wake-up pipe is a socket pair
+    disable_socket(allow_unix_socket=True)  # asyncio's self-pipe is a socket pair
     yield
     enable_socket()

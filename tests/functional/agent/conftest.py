@@ -1,4 +1,4 @@
-"""The agent's code against a cluster behind TLS, the simulated CAST AI, and an EKS in memory."""
+"""The agent's function on a served cluster, the simulated CAST AI and a fake of EKS."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import SYSTEM
 from lambdas.common.eks import Cluster, Token
 from lambdas.common.kubernetes_objects import Kube, connect
+from lambdas.common.names import AGENT
 from sandbox.castai_api.server import running
 from sandbox.castai_api.state import State
 
@@ -31,6 +32,27 @@ REGION = "eu-central-1"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/agent-function"
 PLACE = Place(account=ACCOUNT, region=REGION, cluster="prod")
 OWNER = "stack/Agent"
+AGENT_KINDS = (
+    "Namespace", "ResourceQuota", "ServiceAccount", "Secret", "ConfigMap", "ClusterRole",
+    "ClusterRoleBinding", "Role", "RoleBinding", "PodDisruptionBudget", "Deployment",
+)  # fmt: skip
+
+
+def of_the_agent(cluster: ServedCluster) -> set[str]:
+    """The kinds and names of the agent's objects and of all that is in its namespace."""
+    return {
+        f"{kind} {each['metadata']['name']}"
+        for kind in AGENT_KINDS
+        for each in cluster.list(kind)
+        if AGENT in (each["metadata"]["name"], each["metadata"].get("namespace"))
+        and (kind, each["metadata"]["name"]) != ("ServiceAccount", "default")
+        and each["metadata"]["name"] != "kube-root-ca.crt"
+    }
+
+
+def is_available(cluster: Any) -> bool:
+    deployment = cluster.get("Deployment", AGENT, AGENT)
+    return bool(deployment and deployment["status"].get("availableReplicas"))
 
 
 @pytest.fixture
@@ -68,7 +90,7 @@ def objects(key: str = KEY, **properties: Any) -> list[Object]:
 
 
 def _refusal(code: str, operation: str) -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": "said the fake"}}, operation)
+    return ClientError({"Error": {"Code": code, "Message": "refused by the fake"}}, operation)
 
 
 @cache
@@ -79,22 +101,22 @@ def _eks_meta() -> Any:
 
 @dataclass
 class Eks:
-    """DescribeCluster and access entries, by EKS's rules; moto has no access entries."""
+    """A fake of EKS: DescribeCluster and access entries, which moto does not have."""
 
     cluster: ServedCluster | None
     mode: str = "API"
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     throttled: dict[str, int] = field(default_factory=dict)
-    """By operation: so many calls more are answered with ThrottlingException."""
+    """By operation: how many further calls get a ThrottlingException."""
     unknown_rights: int = 0
-    """So many calls more are denied: IAM has not told EKS of a new policy yet."""
+    """How many further calls are denied: a new policy is not effective in EKS at once."""
     denied: set[str] = field(default_factory=set)
     """Operations that are not allowed."""
 
     @property
     def meta(self) -> Any:
-        """The names of the methods in EKS's API, by the SDK."""
+        """The SDK's names of EKS's operations."""
         return _eks_meta()
 
     def _limit(self, operation: str) -> None:

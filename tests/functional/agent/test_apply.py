@@ -1,4 +1,4 @@
-"""Applying and removing the agent on a served cluster: what is ours, what is another owner's."""
+"""Apply and remove of the agent's objects on a served cluster, and objects of other owners."""
 
 from __future__ import annotations
 
@@ -22,29 +22,14 @@ from lambdas.common import agent_status
 from lambdas.common.errors import ClusterRefusedError, ClusterUnauthorizedError
 from lambdas.common.kubernetes_objects import Kube
 from lambdas.common.names import AGENT
-from tests.functional.agent.conftest import OWNER, kube_of, objects
-
-AGENT_KINDS = (
-    "Namespace", "ResourceQuota", "ServiceAccount", "Secret", "ConfigMap", "ClusterRole",
-    "ClusterRoleBinding", "Role", "RoleBinding", "PodDisruptionBudget", "Deployment",
-)  # fmt: skip
-
-
-def of_the_agent(cluster: ServedCluster) -> set[str]:
-    """Everything in the cluster that has to do with the agent."""
-    return {
-        f"{kind} {each['metadata']['name']}"
-        for kind in AGENT_KINDS
-        for each in cluster.list(kind)
-        if AGENT in (each["metadata"]["name"], each["metadata"].get("namespace"))
-        and (kind, each["metadata"]["name"]) != ("ServiceAccount", "default")
-        and each["metadata"]["name"] != "kube-root-ca.crt"
-    }
-
-
-def is_available(cluster: Any) -> bool:
-    deployment = cluster.get("Deployment", AGENT, AGENT)
-    return bool(deployment and deployment["status"].get("availableReplicas"))
+from tests.functional.agent.conftest import (
+    AGENT_KINDS,
+    OWNER,
+    is_available,
+    kube_of,
+    objects,
+    of_the_agent,
+)
 
 
 def foreign(kind: str, name: str, **body: Any) -> dict[str, Any]:
@@ -55,8 +40,10 @@ def foreign(kind: str, name: str, **body: Any) -> dict[str, Any]:
     return {"apiVersion": versions.get(kind, "v1"), "kind": kind, "metadata": metadata, **body}
 
 
-class TestApplying:
-    def test_the_agent_comes_up(self, cluster: ServedCluster, kube: Kube) -> None:
+class TestApply:
+    def test_the_agents_objects_are_created_and_its_pods_run(
+        self, cluster: ServedCluster, kube: Kube
+    ) -> None:
         changes = apply(kube, objects(Replicas="2"), owner=OWNER)
         assert len(changes.created) == len(AGENT_KINDS)
         cluster.until(is_available)
@@ -65,13 +52,13 @@ class TestApplying:
         assert secret is not None
         assert base64.b64decode(secret["data"]["API_KEY"]) == b"castai-key-for-tests"
 
-    def test_twice_is_once(self, kube: Kube) -> None:
+    def test_a_second_apply_changes_nothing(self, kube: Kube) -> None:
         apply(kube, objects(), owner=OWNER)
         changes = apply(kube, objects(), owner=OWNER)
         assert changes.created == changes.deleted == changes.updated == []
         assert len(changes.unchanged) == len(objects())
 
-    def test_a_new_key_is_one_change_of_secret_and_pods(self, kube: Kube) -> None:
+    def test_a_new_key_changes_secret_and_deployment(self, kube: Kube) -> None:
         apply(kube, objects(), owner=OWNER)
         changes = apply(kube, objects(key="another"), owner=OWNER)
         assert changes.updated == [
@@ -87,10 +74,12 @@ class TestApplying:
         assert changes.deleted == ["PodDisruptionBudget castai-agent/castai-agent"]
         assert cluster.list("PodDisruptionBudget", AGENT) == []
 
-    def test_the_autoscalers_memory_is_left_to_it(self, cluster: ServedCluster, kube: Kube) -> None:
+    def test_memory_that_the_autoscaler_set_is_kept(
+        self, cluster: ServedCluster, kube: Kube
+    ) -> None:
         apply(kube, objects(), owner=OWNER)
 
-        def scale(running: SimulatedCluster) -> None:  # at once: the controller writes the status
+        def scale(running: SimulatedCluster) -> None:  # in the loop: no controller writes between
             deployment = running.get("Deployment", AGENT, AGENT)
             assert deployment is not None
             container = deployment["spec"]["template"]["spec"]["containers"][0]
@@ -109,7 +98,9 @@ class TestApplying:
         assert len(changes.created) == len(objects())
         assert of_the_agent(cluster) == set()
 
-    def test_what_can_write_is_never_applied(self, cluster: ServedCluster, kube: Kube) -> None:
+    def test_a_role_that_can_write_is_refused_before_any_apply(
+        self, cluster: ServedCluster, kube: Kube
+    ) -> None:
         manifest = objects()
         role = next(each for each in manifest if each["kind"] == "ClusterRole")
         role["rules"][0]["verbs"].append("delete")
@@ -117,7 +108,7 @@ class TestApplying:
             apply(kube, manifest, owner=OWNER)
         assert of_the_agent(cluster) == set()
 
-    def test_a_failed_first_application_leaves_nothing(
+    def test_a_first_apply_that_fails_removes_what_it_created(
         self, cluster: ServedCluster, kube: Kube
     ) -> None:
         refusal = {"kind": "Status", "apiVersion": "v1", "message": "no", "code": 422}
@@ -127,16 +118,16 @@ class TestApplying:
         cluster.until(lambda state: state.get("Namespace", AGENT) is None)
         assert of_the_agent(cluster) == set()
 
-    def test_the_wrong_token_is_explained(self, cluster: ServedCluster) -> None:
+    def test_a_wrong_token_is_refused_with_what_to_do(self, cluster: ServedCluster) -> None:
         with (
-            kube_of(cluster, "wrong") as stranger,
+            kube_of(cluster, "wrong") as unauthorized,
             pytest.raises(ClusterUnauthorizedError, match="Give this identity access"),
         ):
-            apply(stranger, objects(), owner=OWNER)
+            apply(unauthorized, objects(), owner=OWNER)
 
 
 class TestObjectsOfOthers:
-    def test_an_agent_that_is_there_already_is_shown_and_not_touched(
+    def test_objects_that_exist_already_are_listed_and_not_changed(
         self, cluster: ServedCluster, kube: Kube
     ) -> None:
         cluster.create(foreign("Namespace", AGENT))
@@ -149,13 +140,13 @@ class TestObjectsOfOthers:
         assert "- ServiceAccount castai-agent/castai-agent" in str(caught.value)
         assert of_the_agent(cluster) == before
 
-    def test_the_agent_of_another_owner_is_named_by_it(self, kube: Kube) -> None:
+    def test_an_agent_of_another_owner_is_refused_and_not_removed(self, kube: Kube) -> None:
         apply(kube, objects(), owner="the command line")
         with pytest.raises(ForeignObjectsError, match="made by the command line"):
             apply(kube, objects(), owner=OWNER)
         assert remove(kube, owner=OWNER).deleted == []
 
-    def test_a_namespace_that_was_there_is_used_and_kept(
+    def test_a_namespace_that_existed_before_is_used_and_kept(
         self, cluster: ServedCluster, kube: Kube
     ) -> None:
         cluster.create(foreign("Namespace", AGENT))
@@ -166,7 +157,7 @@ class TestObjectsOfOthers:
         remove(kube, owner=OWNER)
         assert of_the_agent(cluster) == {"Namespace castai-agent"}
 
-    def test_a_field_that_another_took_is_shown_and_not_taken_back(
+    def test_a_field_of_another_field_manager_is_named_and_not_overwritten(
         self, cluster: ServedCluster, kube: Kube
     ) -> None:
         apply(kube, objects(), owner=OWNER)
@@ -193,8 +184,8 @@ class TestObjectsOfOthers:
         assert deployment["spec"]["replicas"] == 3
 
 
-class TestRemoving:
-    def test_nothing_remains(self, cluster: ServedCluster, kube: Kube) -> None:
+class TestRemove:
+    def test_remove_leaves_no_object_and_no_pod(self, cluster: ServedCluster, kube: Kube) -> None:
         before = {kind: len(cluster.list(kind)) for kind in AGENT_KINDS}
         apply(kube, objects(Replicas="2"), owner=OWNER)
         cluster.until(is_available)
@@ -204,7 +195,7 @@ class TestRemoving:
         assert {kind: len(cluster.list(kind)) for kind in AGENT_KINDS} == before
         assert cluster.list("Pod") == []
 
-    def test_twice_is_fine(self, kube: Kube) -> None:
+    def test_a_second_remove_deletes_nothing(self, kube: Kube) -> None:
         apply(kube, objects(), owner=OWNER)
         first = remove(kube, owner=OWNER)
         assert first.deleted[0] == "Deployment castai-agent/castai-agent"
@@ -218,39 +209,39 @@ class TestRemoving:
         assert of_the_agent(cluster) == before
 
     @pytest.mark.parametrize(
-        "keepsake",
+        "foreign_object",
         [
-            foreign("ConfigMap", "keepsake", data={"a": "b"}),
-            foreign("Secret", "keepsake"),
-            foreign("PersistentVolumeClaim", "keepsake"),
-            foreign("ServiceAccount", "keepsake"),
+            foreign("ConfigMap", "foreign_object", data={"a": "b"}),
+            foreign("Secret", "foreign_object"),
+            foreign("PersistentVolumeClaim", "foreign_object"),
+            foreign("ServiceAccount", "foreign_object"),
         ],
         ids=lambda each: each["kind"],
     )
-    def test_a_namespace_with_something_foreign_in_it_is_kept(
-        self, cluster: ServedCluster, kube: Kube, keepsake: dict[str, Any]
+    def test_a_namespace_with_objects_of_others_is_kept(
+        self, cluster: ServedCluster, kube: Kube, foreign_object: dict[str, Any]
     ) -> None:
         apply(kube, objects(), owner=OWNER)
-        cluster.create(keepsake)
+        cluster.create(foreign_object)
         changes = remove(kube, owner=OWNER)
         assert changes.kept == [
-            f"Namespace castai-agent: holds {keepsake['kind']} castai-agent/keepsake"
+            f"Namespace castai-agent: holds {foreign_object['kind']} castai-agent/foreign_object"
         ]
-        assert of_the_agent(cluster) - {f"{keepsake['kind']} keepsake"} == {
+        assert of_the_agent(cluster) - {f"{foreign_object['kind']} foreign_object"} == {
             "Namespace castai-agent"
         }
         assert left(kube, owner=OWNER) == ""
 
-    def test_a_look_alike_with_our_label_is_not_ours(
+    def test_an_object_of_another_name_with_our_labels_is_not_removed(
         self, cluster: ServedCluster, kube: Kube
     ) -> None:
-        role = foreign("ClusterRole", "look-alike", rules=[])
+        role = foreign("ClusterRole", "other", rules=[])
         role["metadata"]["labels"] = {"app.kubernetes.io/managed-by": "castai-eks"}
         role["metadata"]["annotations"] = {"castai-eks/owner": OWNER}
         cluster.create(role)
         assert remove(kube, owner=OWNER).deleted == []
 
-    def test_connecting_while_the_namespace_leaves_is_refused_for_a_moment(
+    def test_apply_is_refused_while_the_namespace_is_terminating(
         self, cluster: ServedCluster, kube: Kube
     ) -> None:
         apply(kube, objects(), owner=OWNER)
@@ -263,7 +254,7 @@ class TestRemoving:
             apply(kube, objects(), owner=OWNER)
 
 
-def test_disconnecting_waits_until_all_is_gone(cluster: ServedCluster, kube: Kube) -> None:
+def test_disconnect_waits_until_every_object_is_gone(cluster: ServedCluster, kube: Kube) -> None:
     apply(kube, objects(), owner=OWNER)
     cluster.until(is_available)
     lifecycle.disconnect(kube, owner=OWNER, until=float("inf"))

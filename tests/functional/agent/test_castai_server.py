@@ -1,4 +1,4 @@
-"""The simulated CAST AI as it is used: over a real socket, in a thread and as a process."""
+"""The simulated CAST AI over a socket, in a thread and as a process."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ ROOT = Path(__file__).parents[3]
 START_LIMIT = 20.0  # s
 
 
-def test_in_a_thread() -> None:
+def test_the_api_and_the_control_api_are_served_from_a_thread() -> None:
     state = State("a-key")
     with running(state) as url, CastaiApi("a-key", url) as api:
         cluster_id = api.register("prod", "eu-central-1", "123456789012")
-        bench = f"{url}/_sandbox/clusters/{cluster_id}/agent"
-        assert httpx2.post(bench, json={"status": "online"}).status_code == 200
+        control = f"{url}/_sandbox/clusters/{cluster_id}/agent"
+        assert httpx2.post(control, json={"status": "online"}).status_code == 200
         assert api.get(cluster_id).agent_status == "online"
         assert "prod" in httpx2.get(url).text
         log = httpx2.get(f"{url}/_sandbox/log").json()
         assert [call["status"] for call in log["calls"]] == [200, 200]
 
 
-def test_an_ordered_outage_ends() -> None:
+def test_an_outage_of_one_request_ends_after_one_request() -> None:
     with running(State("a-key")) as url:
         httpx2.post(f"{url}/_sandbox/settings", json={"outage": 1})
         statuses = [
@@ -47,13 +47,13 @@ def test_an_ordered_outage_ends() -> None:
 @pytest.mark.parametrize(
     ("body", "status"), [(b"{", 400), (b"[]", 400), (b"x" * (1 << 20) + b"x", 413)]
 )
-def test_a_body_that_is_no_object_is_refused(body: bytes, status: int) -> None:
+def test_a_body_that_is_no_json_object_or_too_large_is_refused(body: bytes, status: int) -> None:
     with running(State("a-key")) as url:
         answer = httpx2.post(f"{url}/v1/kubernetes/external-clusters", content=body)
         assert answer.status_code == status
 
 
-def test_as_a_process(tmp_path: Path) -> None:
+def test_a_process_writes_its_state_file_and_removes_it_at_sigterm(tmp_path: Path) -> None:
     file = tmp_path / "castai.json"
     process = subprocess.Popen(  # noqa: S603 - our own program
         [sys.executable, "-m", "sandbox.castai_api", "--state-file", str(file)],
@@ -76,7 +76,7 @@ def test_as_a_process(tmp_path: Path) -> None:
 
 
 def _read(file: Path, process: subprocess.Popen[bytes]) -> dict[str, str | int]:
-    """The state file, once the process has written it: it is a process, so the wait is real."""
+    """Wait for the state file of the process, in real time, and read it."""
     end = time.monotonic() + START_LIMIT
     while not file.exists():
         assert process.poll() is None, "the process ended before it listened"

@@ -25,8 +25,7 @@ from lambdas.onboarding.context import Clients
 from lambdas.onboarding.context import Place as AwsPlace
 from lambdas.onboarding.session import Dependencies
 from sandbox.castai_api.state import State
-from tests.functional.agent.conftest import ACCOUNT, KEY, REGION, Eks, Secrets
-from tests.functional.agent.test_apply import is_available
+from tests.functional.agent.conftest import ACCOUNT, KEY, REGION, Eks, Secrets, is_available
 
 WRITER = """
 apiVersion: rbac.authorization.k8s.io/v1
@@ -37,7 +36,7 @@ rules: [{apiGroups: [""], resources: [pods], verbs: [delete]}]
 
 
 class Waiting:
-    """A clock of which each sleep lets something happen."""
+    """Time that passes only in `sleep`, which also calls `then`."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
@@ -83,15 +82,15 @@ def run(
     return invoke
 
 
-def test_connect_waits_until_cast_ai_sees_the_agent_and_disconnect_leaves_nothing(
+def test_connect_waits_until_castai_sees_the_agent_and_disconnect_leaves_nothing(
     run: Callable[..., Result], cluster: ServedCluster, castai: State, waiting: Waiting
 ) -> None:
-    def reported() -> None:
+    def report_online() -> None:
         cluster.until(is_available)
         (cluster_id,) = castai.clusters
         castai.agent(cluster_id, "online")
 
-    waiting.then = reported
+    waiting.then = report_online
     done = run("connect", "prod")
     assert done.exit_code == 0
     assert "CAST AI sees the agent." in done.output
@@ -119,7 +118,7 @@ def test_json_is_one_object_of_what_was_done(
     assert set(gone["changes"]["deleted"]) == set(done["changes"]["created"])
 
 
-def test_connect_says_what_is_wrong_when_the_wait_ends(
+def test_connect_fails_with_the_reason_after_ready_within(
     run: Callable[..., Result], cluster: ServedCluster
 ) -> None:
     del cluster
@@ -127,13 +126,13 @@ def test_connect_says_what_is_wrong_when_the_wait_ends(
         run("connect", "prod", "-p", "ReadyWithin=60")
 
 
-def test_no_command_grants_itself_access(run: Callable[..., Result], eks: Eks) -> None:
+def test_connect_creates_no_access_entry_for_the_user(run: Callable[..., Result], eks: Eks) -> None:
     with pytest.raises(PermanentError):
         run("connect", "prod", "-p", "ReadyWithin=60")
     assert eks.calls == []
 
 
-def test_a_manifest_that_writes_is_refused_before_anything_is_applied(
+def test_a_manifest_that_can_write_is_refused_before_any_apply(
     run: Callable[..., Result], cluster: ServedCluster, tmp_path: Path
 ) -> None:
     manifest = tmp_path / "agent.yaml"
@@ -144,6 +143,6 @@ def test_a_manifest_that_writes_is_refused_before_anything_is_applied(
     assert cluster.get("ClusterRole", AGENT) is None
 
 
-def test_disconnect_asks_first(run: Callable[..., Result], eks: Eks) -> None:
+def test_disconnect_asks_for_confirmation(run: Callable[..., Result], eks: Eks) -> None:
     assert run("disconnect", "prod").exit_code == 1
     assert eks.calls == []

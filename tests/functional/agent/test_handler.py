@@ -1,4 +1,4 @@
-"""The custom resource from the Provider framework's requests to a connected cluster, and back."""
+"""The custom resource of the agent: requests of the Provider framework on a served cluster."""
 
 from __future__ import annotations
 
@@ -16,8 +16,17 @@ from lambdas.common.clock import Clock
 from lambdas.common.custom_resource import RequestFailedError, answered_errors
 from lambdas.common.names import AGENT
 from sandbox.castai_api.state import State
-from tests.functional.agent.conftest import ACCOUNT, KEY, REGION, ROLE, Eks, Secrets
-from tests.functional.agent.test_apply import is_available, of_the_agent
+from tests.functional.agent.conftest import (
+    ACCOUNT,
+    KEY,
+    REGION,
+    ROLE,
+    Eks,
+    Secrets,
+    is_available,
+    of_the_agent,
+)
+from tests.support.fake_time import FakeTime
 
 STACK = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/castai-agent/0a1b2c3d"
 REMAINING = 120.0  # s
@@ -49,14 +58,14 @@ def respond(event: dict[str, Any], deps: Dependencies, *, remaining: float) -> d
         return handler.respond(event, deps, remaining=remaining)
 
 
-def reported(castai: State) -> None:
-    """The agent reports, as it does once its pod runs."""
+def report_online(castai: State) -> None:
+    """Set the agent's status at CAST AI to online."""
     (cluster_id,) = castai.clusters
     castai.agent(cluster_id, "online")
 
 
-class TestConnecting:
-    def test_create_then_complete(
+class TestCreate:
+    def test_create_is_complete_when_castai_sees_the_agent(
         self, cluster: ServedCluster, deps: Dependencies, castai: State, properties: dict[str, Any]
     ) -> None:
         request = event("Create", properties)
@@ -70,10 +79,10 @@ class TestConnecting:
         waiting = {**request, **answer}
         cluster.until(is_available)
         assert respond(waiting, deps, remaining=REMAINING) == {"IsComplete": False}
-        reported(castai)
+        report_online(castai)
         assert respond(waiting, deps, remaining=REMAINING) == {"IsComplete": True}
 
-    def test_update_is_create_again(
+    def test_update_changes_the_agent_and_keeps_the_physical_id(
         self, cluster: ServedCluster, deps: Dependencies, properties: dict[str, Any]
     ) -> None:
         first = respond(event("Create", properties), deps, remaining=REMAINING)
@@ -84,7 +93,7 @@ class TestConnecting:
         assert deployment is not None
         assert deployment["spec"]["replicas"] == 2
 
-    def test_another_cluster_is_another_resource(
+    def test_another_cluster_gets_another_physical_id(
         self, deps: Dependencies, properties: dict[str, Any]
     ) -> None:
         first = respond(event("Create", properties), deps, remaining=REMAINING)
@@ -131,7 +140,7 @@ class TestConnecting:
             ("two words", "nothing else, into the secret"),
         ],
     )
-    def test_a_secret_without_a_key_is_explained(
+    def test_a_secret_without_a_key_is_refused_with_the_reason(
         self,
         deps: Dependencies,
         secrets: Secrets,
@@ -164,7 +173,7 @@ class TestConnecting:
         with pytest.raises(RequestFailedError, match=r"(?s)Tolerance.*Replicas"):
             respond(event("Create", properties), deps, remaining=REMAINING)
 
-    def test_a_long_list_ends_with_a_whole_line(
+    def test_a_long_list_of_faults_is_cut_by_whole_lines(
         self, deps: Dependencies, properties: dict[str, Any]
     ) -> None:
         wrong = [f"Tolerance{number:02}" for number in range(40)]
@@ -176,33 +185,35 @@ class TestConnecting:
         assert last == "…"
 
 
-def test_a_servers_words_are_cut_before_they_are_logged_or_returned(
+def test_a_long_message_of_the_server_is_cut_in_log_and_error(
     cluster: ServedCluster,
     deps: Dependencies,
     properties: dict[str, Any],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """An admission webhook may answer with whatever it wants to say."""
+    """The message of an admission webhook has no limit."""
     words = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 422}
-    flood = Answer(422, words | {"message": "no " * 100_000})
-    cluster.faults.add("PATCH", "/namespaces/castai-agent/", flood)
+    long = Answer(422, words | {"message": "no " * 100_000})
+    cluster.faults.add("PATCH", "/namespaces/castai-agent/", long)
     with pytest.raises(RequestFailedError) as caught:
         respond(event("Create", properties), deps, remaining=REMAINING)
     assert str(caught.value).startswith("Change what refuses this request: applying ")
     assert "no no no" in str(caught.value)
-    assert caught.value.__suppress_context__  # Lambda logs no cause, which has all of it
+    assert (
+        caught.value.__suppress_context__
+    )  # Lambda does not log the cause, which has the whole message
     (logged,) = caplog.records
     assert 500 < len(str(vars(logged))) < 5000
 
 
-class TestWaiting:
+class TestIsComplete:
     def waiting(
         self, deps: Dependencies, properties: dict[str, Any], **more: Any
     ) -> dict[str, Any]:
         request = event("Create", properties)
         return {**request, **respond(request, deps, remaining=REMAINING), **more}
 
-    def test_the_end_says_what_is_wrong(
+    def test_a_wait_that_is_over_fails_with_the_reason(
         self, cluster: ServedCluster, deps: Dependencies, properties: dict[str, Any]
     ) -> None:
         cluster.delete("Node", "node-1")
@@ -211,7 +222,7 @@ class TestWaiting:
         with pytest.raises(RequestFailedError, match=r"\(waited 600 s\)"):
             respond(waiting, deps, remaining=REMAINING)
 
-    def test_an_agent_that_castai_does_not_see(
+    def test_a_wait_that_is_over_fails_where_castai_does_not_see_the_agent(
         self, cluster: ServedCluster, deps: Dependencies, properties: dict[str, Any]
     ) -> None:
         waiting = self.waiting(deps, properties, **{READY_UNTIL: 0})
@@ -219,21 +230,21 @@ class TestWaiting:
         with pytest.raises(RequestFailedError, match="CAST AI sees it as waiting-connection"):
             respond(waiting, deps, remaining=REMAINING)
 
-    def test_an_api_that_is_down_for_a_moment_fails_nothing(
+    def test_an_outage_of_castai_during_the_wait_is_not_an_error(
         self, cluster: ServedCluster, deps: Dependencies, castai: State, properties: dict[str, Any]
     ) -> None:
         waiting = self.waiting(deps, properties)
         cluster.until(is_available)
         castai.outage = 1000
-        impatient = dataclasses.replace(
+        without_retries = dataclasses.replace(
             deps,
             open_api=lambda key, url, clock, _: CastaiApi(
                 key, url, clock=clock, deadline=clock.now()
             ),
         )
-        assert respond(waiting, impatient, remaining=REMAINING) == {"IsComplete": False}
+        assert respond(waiting, without_retries, remaining=REMAINING) == {"IsComplete": False}
 
-    def test_looking_takes_the_right_to_look_once_for_the_whole_wait(
+    def test_the_view_access_is_created_once_and_deleted_when_complete(
         self,
         cluster: ServedCluster,
         deps: Dependencies,
@@ -247,12 +258,12 @@ class TestWaiting:
             assert respond(waiting, deps, remaining=REMAINING) == {"IsComplete": False}
         assert eks.calls == ["create", "AmazonEKSViewPolicy"]
         cluster.until(is_available)
-        reported(castai)
+        report_online(castai)
         assert respond(waiting, deps, remaining=REMAINING) == {"IsComplete": True}
         assert eks.calls == ["create", "AmazonEKSViewPolicy", "delete"]
         assert eks.entries == {}
 
-    def test_the_right_to_look_ends_with_the_time(
+    def test_the_view_access_is_deleted_when_the_wait_is_over(
         self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         waiting = self.waiting(deps, properties)
@@ -262,7 +273,7 @@ class TestWaiting:
             respond({**waiting, READY_UNTIL: 0}, deps, remaining=REMAINING)
         assert eks.entries == {}
 
-    def test_the_right_to_look_ends_with_an_error(
+    def test_the_view_access_is_deleted_after_an_error(
         self, deps: Dependencies, eks: Eks, secrets: Secrets, properties: dict[str, Any]
     ) -> None:
         waiting = self.waiting(deps, properties)
@@ -272,7 +283,7 @@ class TestWaiting:
             respond(waiting, deps, remaining=REMAINING)
         assert eks.entries == {}
 
-    def test_the_right_to_look_ends_with_a_removal_that_comes_in_between(
+    def test_the_view_access_is_deleted_by_a_delete_during_the_wait(
         self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         waiting = self.waiting(deps, properties)
@@ -282,7 +293,7 @@ class TestWaiting:
         assert eks.entries == {}
 
     @pytest.mark.parametrize("mode", ["API", "CONFIG_MAP"])
-    def test_an_entry_that_a_person_made_is_looked_with_and_stays(
+    def test_an_access_entry_of_others_is_used_for_the_wait_and_kept(
         self, deps: Dependencies, eks: Eks, properties: dict[str, Any], mode: str
     ) -> None:
         eks.mode = mode
@@ -293,91 +304,88 @@ class TestWaiting:
             respond(waiting, deps, remaining=REMAINING)
         assert (eks.entries, eks.calls) == (theirs, [])
 
-    def test_a_right_that_could_not_be_taken_back_is_in_the_reason(
+    def test_view_access_that_could_not_be_deleted_is_in_the_reason(
         self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         waiting = self.waiting(deps, properties)
         respond(waiting, deps, remaining=REMAINING)
         eks.throttled["DeleteAccessEntry"] = 10_000
         with pytest.raises(RequestFailedError, match=f"Remove access entry {ROLE} by hand"):
-            respond({**waiting, READY_UNTIL: 0}, in_no_time(deps), remaining=REMAINING)
+            respond({**waiting, READY_UNTIL: 0}, without_waiting(deps), remaining=REMAINING)
 
 
 OPERATIONS = ["DescribeCluster", "DescribeAccessEntry", "CreateAccessEntry", "DeleteAccessEntry"]
 
 
-def in_no_time(deps: Dependencies) -> Dependencies:
-    """Time passes only where code sleeps."""
-    passed = [deps.clock.now()]
-
-    def sleep(seconds: float) -> None:
-        passed[0] += seconds
-
-    return dataclasses.replace(deps, clock=Clock(now=lambda: passed[0], sleep=sleep))
+def without_waiting(deps: Dependencies) -> Dependencies:
+    """The same dependencies with a clock whose time passes only in `sleep`."""
+    return dataclasses.replace(deps, clock=FakeTime(deps.clock.now()).clock)
 
 
 class TestThrottling:
-    """EKS's control plane has limits for the whole account; the SDK's own retries are off."""
+    """EKS's API has limits for the whole account; the SDK's own retries are off."""
 
     @pytest.mark.parametrize("operation", [*OPERATIONS, "AssociateAccessPolicy"])
-    def test_a_throttled_call_is_made_again(
+    def test_a_throttled_call_to_eks_is_retried(
         self, deps: Dependencies, eks: Eks, properties: dict[str, Any], operation: str
     ) -> None:
         eks.throttled[operation] = 3
         request = event("Create", properties)
-        answer = respond(request, in_no_time(deps), remaining=REMAINING)
-        respond({**request, **answer}, in_no_time(deps), remaining=REMAINING)
+        answer = respond(request, without_waiting(deps), remaining=REMAINING)
+        respond({**request, **answer}, without_waiting(deps), remaining=REMAINING)
         eks.throttled[operation] = 3
         gone = {**event("Delete", properties), "PhysicalResourceId": "x"}
-        respond(gone, deps, remaining=REMAINING)  # the cluster needs its time to end a namespace
+        respond(
+            gone, deps, remaining=REMAINING
+        )  # in real time: the cluster terminates the namespace
         assert eks.throttled[operation] == 0
         assert eks.entries == {}
 
-    def test_so_is_that_for_the_key(
+    def test_a_throttled_read_of_the_api_key_is_retried(
         self, deps: Dependencies, secrets: Secrets, properties: dict[str, Any]
     ) -> None:
         secrets.throttled = 3
-        respond(event("Create", properties), in_no_time(deps), remaining=REMAINING)
+        respond(event("Create", properties), without_waiting(deps), remaining=REMAINING)
         assert secrets.throttled == 0
 
     @pytest.mark.parametrize("operation", OPERATIONS[:3])
-    def test_one_look_that_is_throttled_throughout_is_followed_by_another(
+    def test_a_check_whose_calls_are_all_throttled_is_not_complete(
         self, deps: Dependencies, eks: Eks, properties: dict[str, Any], operation: str
     ) -> None:
         request = event("Create", properties)
         waiting = {**request, **respond(request, deps, remaining=REMAINING)}
         eks.throttled[operation] = 10_000
-        quick = in_no_time(deps)
+        quick = without_waiting(deps)
         assert respond(waiting, quick, remaining=REMAINING) == {"IsComplete": False}
         eks.throttled.clear()
         assert respond(waiting, quick, remaining=REMAINING) == {"IsComplete": False}
         assert list(eks.entries) == [ROLE]
 
 
-class TestNewRights:
-    """The policy for a cluster is made a moment before the cluster's resource needs it."""
+class TestNewPolicy:
+    """The stack creates a cluster's policy shortly before the cluster's custom resource."""
 
-    def test_a_policy_that_eks_does_not_know_yet_is_waited_for(
+    def test_a_call_is_retried_until_a_new_policy_is_effective(
         self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         eks.unknown_rights = 5
-        respond(event("Create", properties), in_no_time(deps), remaining=REMAINING)
+        respond(event("Create", properties), without_waiting(deps), remaining=REMAINING)
         assert eks.calls[:2] == ["create", "AmazonEKSClusterAdminPolicy"]
 
-    def test_one_that_never_comes_is_named(
+    def test_a_permission_that_is_always_denied_is_named(
         self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         eks.unknown_rights = 10_000
         with pytest.raises(RequestFailedError, match=r"^Allow eks:DescribeCluster to this"):
-            respond(event("Create", properties), in_no_time(deps), remaining=REMAINING)
+            respond(event("Create", properties), without_waiting(deps), remaining=REMAINING)
 
 
-class TestDisconnecting:
+class TestDelete:
     def connected(self, deps: Dependencies, properties: dict[str, Any]) -> str:
         answer = respond(event("Create", properties), deps, remaining=REMAINING)
         return str(answer["PhysicalResourceId"])
 
-    def test_nothing_of_the_agent_remains(
+    def test_delete_leaves_nothing_of_the_agent(
         self, cluster: ServedCluster, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         physical_id = self.connected(deps, properties)
@@ -389,7 +397,7 @@ class TestDisconnecting:
         assert of_the_agent(cluster) == set()
         assert eks.entries == {}
 
-    def test_neither_key_nor_sound_properties_are_needed(
+    def test_delete_needs_no_key_and_no_valid_properties(
         self,
         cluster: ServedCluster,
         deps: Dependencies,
@@ -402,7 +410,7 @@ class TestDisconnecting:
         respond(event("Delete", old, PhysicalResourceId=physical_id), deps, remaining=REMAINING)
         assert of_the_agent(cluster) == set()
 
-    def test_a_cluster_that_is_gone_took_the_agent_along(
+    def test_delete_succeeds_where_the_cluster_is_gone(
         self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         eks.cluster = None
@@ -411,7 +419,7 @@ class TestDisconnecting:
         )
         assert answer["PhysicalResourceId"] == "x"
 
-    def test_another_resources_agent_stays(
+    def test_delete_keeps_the_agent_of_another_resource(
         self, cluster: ServedCluster, deps: Dependencies, properties: dict[str, Any]
     ) -> None:
         self.connected(deps, properties)
@@ -421,15 +429,15 @@ class TestDisconnecting:
         assert of_the_agent(cluster) == before
 
 
-class TestOwnAccess:
-    def test_it_exists_while_we_work(
+class TestTemporaryAccess:
+    def test_the_access_entry_is_created_before_and_deleted_after_the_work(
         self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         respond(event("Create", properties), deps, remaining=REMAINING)
         assert eks.calls == ["create", "AmazonEKSClusterAdminPolicy", "delete"]
         assert eks.entries == {}
 
-    def test_it_goes_when_the_work_fails(
+    def test_the_access_entry_is_deleted_when_the_work_fails(
         self, cluster: ServedCluster, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         cluster.faults.add("PATCH", "/namespaces/castai-agent/", Answer(422))
@@ -437,14 +445,14 @@ class TestOwnAccess:
             respond(event("Create", properties), deps, remaining=REMAINING)
         assert eks.entries == {}
 
-    def test_what_a_killed_run_left_is_used_and_removed(
+    def test_the_access_entry_of_a_killed_run_is_used_and_deleted(
         self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         eks.entries[ROLE] = {"tags": {"castai-eks:temporary": "true"}}
         respond(event("Create", properties), deps, remaining=REMAINING)
         assert eks.entries == {}
 
-    def test_an_entry_that_a_person_made_stays(
+    def test_an_access_entry_of_others_is_used_and_kept(
         self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         eks.entries[ROLE] = {"tags": {"team": "platform"}}
@@ -452,23 +460,23 @@ class TestOwnAccess:
         assert eks.entries == {ROLE: {"tags": {"team": "platform"}}}
         assert eks.calls == []
 
-    def test_a_cluster_with_aws_auth_only_has_none(
+    def test_no_access_entry_is_created_where_the_cluster_has_aws_auth_only(
         self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         eks.mode = "CONFIG_MAP"
         respond(event("Create", properties), deps, remaining=REMAINING)
         assert eks.calls == []
 
-    def test_the_cluster_may_take_a_moment_to_know_it(
+    def test_a_401_is_retried_until_the_access_entry_is_effective(
         self, cluster: ServedCluster, deps: Dependencies, properties: dict[str, Any]
     ) -> None:
         cluster.faults.add("GET", "/", Answer(401), times=2)
-        naps: list[float] = []
-        patient = dataclasses.replace(deps, clock=Clock(sleep=naps.append))
-        respond(event("Create", properties), patient, remaining=REMAINING)
-        assert len(naps) == 2
+        sleeps: list[float] = []
+        counting = dataclasses.replace(deps, clock=Clock(sleep=sleeps.append))
+        respond(event("Create", properties), counting, remaining=REMAINING)
+        assert len(sleeps) == 2
 
-    def test_what_could_not_be_removed_is_in_the_reason(
+    def test_an_access_entry_that_could_not_be_deleted_is_in_the_reason(
         self, cluster: ServedCluster, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         cluster.faults.add("PATCH", "/namespaces/castai-agent/", Answer(422))

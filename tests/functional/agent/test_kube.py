@@ -1,8 +1,7 @@
-"""The patient Kubernetes client: what is retried, what is explained, what is final."""
+"""The Kubernetes client of the custom resources: retries, errors and objects."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 
 from kubesim import Answer, Reset, ServedCluster
 from lambdas.common import agent_status
-from lambdas.common.clock import Clock
 from lambdas.common.eks import Cluster, Token
 from lambdas.common.errors import (
     ClusterForbiddenError,
@@ -21,24 +19,11 @@ from lambdas.common.errors import (
 )
 from lambdas.common.kubernetes_objects import Kube, connect
 from tests.functional.agent.conftest import kube_of
-
-
-@dataclasses.dataclass
-class Time:
-    """A clock that moves only when someone sleeps."""
-
-    now: float = 0.0
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-    @property
-    def clock(self) -> Clock:
-        return Clock(now=lambda: self.now, sleep=self.sleep)
+from tests.support.fake_time import FakeTime
 
 
 @pytest.mark.parametrize("code", [429, 500, 503])
-def test_a_server_that_is_not_well_is_asked_again(
+def test_a_temporary_error_of_the_server_is_retried(
     cluster: ServedCluster, kube: Kube, code: int
 ) -> None:
     cluster.faults.add("GET", "/namespaces/default", Answer(code))
@@ -47,14 +32,14 @@ def test_a_server_that_is_not_well_is_asked_again(
     assert found["kind"] == "Namespace"
 
 
-def test_a_connection_that_breaks_is_tried_again(cluster: ServedCluster, kube: Kube) -> None:
+def test_a_request_on_a_broken_connection_is_retried(cluster: ServedCluster, kube: Kube) -> None:
     cluster.faults.add("GET", "/namespaces/default", Reset())
     assert kube.get("v1", "Namespace", "default") is not None
 
 
-def test_patience_ends(cluster: ServedCluster) -> None:
+def test_retries_end_at_the_given_time(cluster: ServedCluster) -> None:
     cluster.faults.add("GET", "/namespaces/", Answer(503), times=1000)
-    time = Time()
+    time = FakeTime()
     with (
         kube_of(cluster, clock=time.clock, until=10.0) as kube,
         pytest.raises(ClusterUnavailableError, match="reading Namespace default"),
@@ -63,11 +48,13 @@ def test_patience_ends(cluster: ServedCluster) -> None:
     assert 5 < time.now <= 10
 
 
-def test_an_endpoint_that_cannot_be_reached_is_explained(cluster: ServedCluster) -> None:
+def test_an_endpoint_that_cannot_be_reached_is_refused_with_what_to_check(
+    cluster: ServedCluster,
+) -> None:
     nowhere = Cluster(
         name="prod", endpoint="https://127.0.0.1:1", ca_pem=cluster.ca_pem, region="eu-central-1"
     )
-    time = Time()
+    time = FakeTime()
     with (
         connect(nowhere, Token(lambda: "x"), clock=time.clock) as kube,
         pytest.raises(ClusterUnavailableError, match="VPC, security group") as caught,
@@ -76,16 +63,16 @@ def test_an_endpoint_that_cannot_be_reached_is_explained(cluster: ServedCluster)
     assert caught.value.unreachable
 
 
-def test_what_is_missing_is_none_and_deleted_already(kube: Kube) -> None:
+def test_a_missing_object_is_none_and_its_delete_is_no_error(kube: Kube) -> None:
     assert kube.get("v1", "ConfigMap", "none", "default") is None
     kube.delete("v1", "ConfigMap", "none", "default")
 
 
 def test_a_missing_right_is_named() -> None:
     with (
-        ServedCluster(tokens={"weak": ("somebody", ())}) as cluster,
+        ServedCluster(tokens={"weak": ("reader", ())}) as cluster,
         kube_of(cluster, "weak") as kube,
-        pytest.raises(ClusterForbiddenError, match=r"Give this identity the right.*somebody"),
+        pytest.raises(ClusterForbiddenError, match=r"Give this identity the right.*reader"),
     ):
         kube.list("v1", "Secret")
 
@@ -93,10 +80,10 @@ def test_a_missing_right_is_named() -> None:
 @pytest.mark.parametrize(
     ("code", "error"), [(401, ClusterUnauthorizedError), (403, ClusterForbiddenError)]
 )
-def test_a_refusal_may_pass_until_access_has_settled(
+def test_401_and_403_are_retried_until_new_access_is_effective(
     cluster: ServedCluster, code: int, error: type[Exception]
 ) -> None:
-    time = Time()
+    time = FakeTime()
     message = 'namespaces "default" is forbidden: User "us" cannot get resource "namespaces"'
     refusal = Answer(code, {"kind": "Status", "message": message, "code": code})
     with kube_of(cluster, clock=time.clock, refusals_pass_until=60.0) as kube:
@@ -126,7 +113,7 @@ def test_an_object_that_the_server_refuses_is_named(kube: Kube) -> None:
         kube.apply(bad)
 
 
-def test_a_kind_that_is_not_handled_is_refused_without_asking(kube: Kube) -> None:
+def test_a_kind_that_is_not_supported_is_refused_without_a_request(kube: Kube) -> None:
     with pytest.raises(PermanentError, match="Leave CronJob"):
         kube.get("batch/v1", "CronJob", "x", "default")
 

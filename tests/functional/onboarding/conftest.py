@@ -1,5 +1,5 @@
-"""An account (moto), an EKS cluster (in memory) with a real HTTPS API server (simulated), CAST AI
-(simulated), and the handler between them. Time stands still and passes only where code sleeps."""
+"""The onboarding's handler on an account (moto), a fake of EKS, a served cluster and the simulated
+CAST AI. Time passes only where code sleeps."""
 
 from __future__ import annotations
 
@@ -40,11 +40,15 @@ from sandbox.castai_api.server import running
 from sandbox.castai_api.state import State
 from tests.functional.onboarding.eks import ACCOUNT, FakeEks, FakeLambda, refusal
 from tests.functional.onboarding.rights import Rights
+from tests.support.aws_environment import aws_environment
+from tests.support.fake_time import FakeTime
 
 REGION = "eu-central-1"
+SPOT_ROLE = f"arn:aws:iam::{ACCOUNT}:role/CastLambdaRoleForSpot"
 OWN_ROLE = f"arn:aws:iam::{ACCOUNT}:role/castai-onboarding"
 API_KEY = "castai-api-key-of-the-tests"
 API_KEY_SECRET = "castai/api-key"
+START = 1_800_000_000.0  # epoch seconds
 REMAINING = 600.0  # s: the function's time-out
 STACK = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/castai-onboarding/1b2c"
 MANAGED = (
@@ -62,12 +66,12 @@ _delete_group = EC2Backend._delete_security_group  # moto's own deletes a group 
 
 
 class Users:
-    """Admits our tokens as EKS does: by the access entry or the mapping that is there now."""
+    """Authenticates the function's token while an access entry or a mapping exists for its role."""
 
     def __init__(self) -> None:
         self.admits: Callable[[], bool] = lambda: False
         self.refusals = 0
-        """How many more times an API server does not know the entry yet."""
+        """How many further requests get a 401 although the entry exists."""
 
     async def authenticate(self, token: str) -> User | None:
         if token != "k8s-aws-v1.test" or not self.admits():
@@ -80,7 +84,7 @@ class Users:
 
 @dataclass
 class Fault:
-    """The write number `at` (from 0) fails: before it is done, or after (the answer is lost)."""
+    """The write number `at` (from 0) fails: it is refused, or with `after` its answer is lost."""
 
     at: int
     code: str = "AccessDenied"
@@ -89,28 +93,28 @@ class Fault:
 
 @dataclass
 class Writes:
-    """Every write to AWS, in order, and the fault that hits one of them."""
+    """The writes to AWS, in order, and the fault of one of them."""
 
     done: list[str] = field(default_factory=list)
     actions: set[str] = field(default_factory=set)
-    """Every call as IAM names it, reads included."""
+    """The IAM actions of all calls, reads included."""
     fault: Fault | None = None
     attached: list[dict[str, str]] = field(default_factory=list)
-    """What was attached to which user or role, as it was asked for."""
+    """The arguments of the calls that attached a policy to a user or a role."""
     deleted: list[dict[str, str]] = field(default_factory=list)
-    """Users and roles that IAM names once more among those that have a policy."""
+    """Deleted users and roles that IAM lists once more as entities of a policy."""
     just_before: dict[str, Callable[[], object]] = field(default_factory=dict)
-    """By write: what another run does between our read and this write. It happens once."""
+    """By write: what another run does before it. Each is called once."""
 
 
 @cache
 def client_meta(service: str) -> Any:
-    """The names of a client's methods in the service's API; the fakes have none."""
+    """The SDK's names of the service's operations; the fakes have none."""
     return boto3.client(service, region_name=REGION).meta  # type: ignore[call-overload]
 
 
-class Watched:
-    """A client that checks the rights first, counts its writes, and fails where a fault says so."""
+class RecordingClient:
+    """A client that checks the permissions, records its writes and fails where a fault is set."""
 
     def __init__(self, client: Any, service: str, writes: Writes, rights: Rights) -> None:
         self._client, self._service = client, service
@@ -125,7 +129,7 @@ class Watched:
         if reads:
             method = _paged(self._client, name, method)
         if name == "list_entities_for_policy":
-            method = self._late(method)
+            method = self._with_deleted(method)
 
         def call(**arguments: Any) -> Any:
             self._rights.check(self._service, name, arguments)
@@ -139,8 +143,8 @@ class Watched:
         writes = self._writes
         number = len(writes.done)
         writes.done.append(f"{self._service}:{name}")
-        if meanwhile := writes.just_before.pop(f"{self._service}:{name}", None):
-            meanwhile()
+        if before := writes.just_before.pop(f"{self._service}:{name}", None):
+            before()
         fault = writes.fault
         if fault is not None and fault.at == number:
             if fault.after:
@@ -149,7 +153,7 @@ class Watched:
             raise refusal(fault.code, f"injected into {self._service}:{name}")
         try:
             answer = method(**arguments)
-        except ValueError as error:  # moto, removing a role from a profile once more
+        except ValueError as error:  # moto: the role is not in the profile
             raise refusal("NoSuchEntity") from error
         if name in {"attach_user_policy", "attach_role_policy"}:
             writes.attached.append(arguments)
@@ -157,15 +161,17 @@ class Watched:
             writes.deleted.append(arguments)
         return answer
 
-    def _late(self, listing: Any) -> Any:
-        """IAM's lists name a deleted user or role for a while."""
+    def _with_deleted(self, listing: Any) -> Any:
+        """A listing that has the deleted users and roles once more, as IAM's lists may."""
 
         def listed(**arguments: Any) -> Any:
             answer = listing(**arguments)
             policy = {"PolicyArn": arguments["PolicyArn"]}
-            late = [each for each in self._writes.deleted if each | policy in self._writes.attached]
+            deleted = [
+                each for each in self._writes.deleted if each | policy in self._writes.attached
+            ]
             self._writes.deleted.clear()
-            for each in late:
+            for each in deleted:
                 answer["PolicyUsers" if "UserName" in each else "PolicyRoles"].append(each)
             return answer
 
@@ -173,7 +179,7 @@ class Watched:
 
 
 def _paged(client: Any, name: str, method: Any) -> Any:
-    """A listing whose first page is empty and not the last one, as EC2's and IAM's may be."""
+    """A listing whose first page is empty and not the last, as EC2's and IAM's may be."""
     if not isinstance(client, BaseClient) or not client.can_paginate(name):
         return method
     listing = client.get_paginator(name)
@@ -182,7 +188,7 @@ def _paged(client: Any, name: str, method: Any) -> Any:
 
     def page(**arguments: Any) -> Any:
         if token not in arguments:
-            method(**arguments)  # it also refuses at once
+            method(**arguments)  # an error comes with the first page
             first = {token: _NEXT, **{key: [] for key in keys}}
             return first | ({more.expression: True} if more else {})
         if arguments[token] == _NEXT:
@@ -193,24 +199,8 @@ def _paged(client: Any, name: str, method: Any) -> Any:
 
 
 @dataclass
-class Time:
-    """Seconds that pass only where code sleeps."""
-
-    now: float = 1_800_000_000.0
-    slept: float = 0.0
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        self.slept += seconds
-
-    @property
-    def clock(self) -> Clock:
-        return Clock(now=lambda: self.now, sleep=self.sleep)
-
-
-@dataclass
-class Scene:
-    """Everything that the handler works with, and the state of all of it."""
+class OnboardingTestbed:
+    """The handler's dependencies and their state."""
 
     iam: Any
     ec2: Any
@@ -220,13 +210,13 @@ class Scene:
     users: Users
     castai: State
     castai_url: str
-    time: Time = field(default_factory=Time)
+    time: FakeTime = field(default_factory=lambda: FakeTime(START))
     writes: Writes = field(default_factory=Writes)
     functions: FakeLambda = field(default_factory=FakeLambda)
     agent: str = ""
-    """What is wrong with the agent."""
+    """The problem of the agent; empty: none."""
     documents: Sequence[Document] = ()
-    """The rights of whoever calls AWS; none: all."""
+    """The policies of the caller of AWS; empty: every call is allowed."""
 
     @property
     def cluster_id(self) -> str:
@@ -239,22 +229,22 @@ class Scene:
 
     @property
     def known(self) -> Any:
-        """The cluster as CAST AI knows it."""
+        """The cluster as it is registered at CAST AI."""
         return self.castai.clusters[self.cluster_id]
 
-    def beside(self, name: str, *, region: str = REGION) -> Scene:
-        """Another cluster of the same account."""
+    def other_cluster(self, name: str, *, region: str = REGION) -> OnboardingTestbed:
+        """A testbed for another cluster of the same account."""
         eks = FakeEks(name, region=region, vpc=self.eks.vpc)
         eks.endpoint, eks.ca_pem = self.eks.endpoint, self.eks.ca_pem
         eks.unique_id, eks.now = self.eks.unique_id, self.eks.now
         return replace(self, eks=eks)
 
     def node(self, data: dict[str, Any]) -> str:
-        """Launch a node as CAST AI does; its instance id."""
+        """Launch a node as CAST AI does. Returns its instance id."""
         return self.launch(data["InstanceProfileArn"], data["SecurityGroupId"])
 
     def launch(self, profile: str = "", group: str = "") -> str:
-        """Launch an instance, by default with what the onboarding made; its id."""
+        """Launch an instance, by default with the onboarding's profile and security group."""
         if not profile:
             profiles = self.iam.list_instance_profiles()["InstanceProfiles"]
             profile = next(p["Arn"] for p in profiles if _made_by_us(p))
@@ -275,7 +265,7 @@ class Scene:
         return list(self.ec2.describe_images(Owners=["self"])["Images"])
 
     def terminate(self, node: str) -> None:
-        """End a node. EC2 deletes its network interface with it; moto does not."""
+        """Terminate a node and delete its network interface, as EC2 does and moto does not."""
         self.ec2.terminate_instances(InstanceIds=[node])
         backend = ec2_backends[ACCOUNT][REGION]
         for key, interface in list(backend.enis.items()):
@@ -283,7 +273,7 @@ class Scene:
                 del backend.enis[key]
 
     def set_state(self, node: str, state: str) -> None:
-        """Put an instance into one of EC2's states; moto passes those that last seconds over."""
+        """Set the state of an instance; moto skips the states that last seconds."""
         (instance,) = ec2_backends[ACCOUNT][REGION].get_multi_instances_by_id([node])
         instance._state.name = state
 
@@ -291,7 +281,7 @@ class Scene:
         rights = Rights(self.ec2, self.eks, self.eks.region, self.documents)
 
         def client(of: Any, service: str) -> Any:
-            return Watched(of, service, self.writes, rights)
+            return RecordingClient(of, service, self.writes, rights)
 
         return Dependencies(
             clients=Clients(
@@ -337,11 +327,11 @@ class Scene:
         }
 
     def scope(self, path: str = "/") -> Scope:
-        """The cluster as the policies of who onboards it name it."""
+        """The scope of the policies for onboarding this cluster."""
         return Scope("aws", self.eks.region, ACCOUNT, self.eks.name, "", "", path)
 
     def send(self, event: dict[str, Any]) -> dict[str, Any]:
-        """As the function, with the rights that the stack gives it for these properties."""
+        """Send a request to the function, which has the policies of the stack."""
         given = event["ResourceProperties"]
         self.documents = [
             *onboarder.onboarding_lambda(
@@ -356,7 +346,7 @@ class Scene:
         return handler.respond(event, self.dependencies(), remaining=REMAINING)
 
     def create(self, *, resource: str = "Prod", **changes: Any) -> dict[str, Any]:
-        """The attributes."""
+        """Send a Create. Returns the attributes."""
         answer = self.send(self.event("Create", self.properties(**changes), resource=resource))
         data: dict[str, Any] = answer["Data"]
         return data
@@ -364,7 +354,7 @@ class Scene:
     def update(
         self, old: dict[str, Any], *, resource: str = "Prod", **changes: Any
     ) -> dict[str, Any]:
-        """From the properties that `old` changes to those that `changes` changes."""
+        """Send an Update from the properties with `old` to those with `changes`."""
         answer = self.send(
             self.event(
                 "Update",
@@ -397,7 +387,7 @@ class Scene:
         return stored
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything in account and cluster that the onboarding could touch."""
+        """All resources of account and cluster that the onboarding could change."""
         return {
             **self._identities(),
             "policies": {
@@ -502,11 +492,11 @@ def _unique_id(iam: Any, arn: str) -> str:
             return str(iam.get_user(UserName=name)["User"]["UserId"])
         return str(iam.get_role(RoleName=name)["Role"]["RoleId"])
     except iam.exceptions.NoSuchEntityException:
-        return arn  # a principal that no test makes, such as the function's own role
+        return arn  # a principal that does not exist in moto, such as the function's role
 
 
 def _iam_time(now: float) -> datetime:
-    """IAM's dates are in whole seconds, cut; moto's have no zone."""
+    """A date as moto has it: IAM cuts to whole seconds, moto has no time zone."""
     return datetime.fromtimestamp(int(now), UTC).replace(tzinfo=None)
 
 
@@ -516,7 +506,7 @@ def _profile_arn(instance: Instance) -> str:
 
 
 def _delete_unless_in_use(ec2: EC2Backend, vpc_id: str | None, group_id: str) -> None:
-    """As EC2: not while a network interface has the group, or a rule of another group names it."""
+    """As EC2: refuse while a network interface or a rule of another group uses the group."""
     holding = {group.id for eni in ec2.enis.values() for group in eni.group_set}
     naming = {
         rule.source_group.get("GroupId")
@@ -531,7 +521,7 @@ def _delete_unless_in_use(ec2: EC2Backend, vpc_id: str | None, group_id: str) ->
 
 
 def _add_managed_policies() -> None:
-    """Those of AWS's policies that we attach. moto can load all thousand, which takes longer."""
+    """Add the AWS managed policies that we attach: to load all of moto's takes longer."""
     backend = iam_backends[ACCOUNT]["aws"]
     for path in MANAGED:
         prefix, _, name = path.rpartition("/")
@@ -559,27 +549,16 @@ def users() -> Users:
 
 @pytest.fixture(scope="session")
 def api_server(users: Users) -> Iterator[ServedCluster]:
-    """One for all tests: starting it takes longer than a test."""
+    """One API server for all tests: its start takes longer than a test."""
     with ServedCluster(authenticators=(users,)) as cluster:
         yield cluster
 
 
 @pytest.fixture
-def scene(api_server: ServedCluster, users: Users) -> Iterator[Scene]:
-    environment = {
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_REGION": REGION,
-        "AWS_DEFAULT_REGION": REGION,
-        "MOTO_EC2_LOAD_DEFAULT_AMIS": "false",
-    }
+def testbed(api_server: ServedCluster, users: Users) -> Iterator[OnboardingTestbed]:
     castai = State(API_KEY)
-    with pytest.MonkeyPatch.context() as patch, mock_aws(), running(castai) as url:
-        for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_CA_BUNDLE", "AWS_SESSION_TOKEN"):
-            patch.delenv(name, raising=False)
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        # moto has no such filter, and says so: DescribeInstances by the ARN of the profile.
+    with aws_environment(REGION) as patch, mock_aws(), running(castai) as url:
+        # moto has no filter of DescribeInstances by the ARN of the instance profile.
         patch.setitem(filter_dict_attribute_mapping, "iam-instance-profile.arn", "own_profile_arn")
         patch.setattr(Instance, "own_profile_arn", property(_profile_arn), raising=False)
         patch.setattr(EC2Backend, "_delete_security_group", _delete_unless_in_use)
@@ -592,12 +571,12 @@ def scene(api_server: ServedCluster, users: Users) -> Iterator[Scene]:
         eks.endpoint, eks.ca_pem = api_server.endpoint, api_server.ca_pem
         users.refusals = 0
         iam = boto3.client("iam", region_name=REGION)
-        time = Time()
+        time = FakeTime(START)
         patch.setattr(moto.iam.models, "utcnow", lambda: _iam_time(time.now))
         eks.now = lambda: time.now
         eks.unique_id = partial(_unique_id, iam)
-        users.admits = lambda: eks.knows(OWN_ROLE) and bool(eks.entries[OWN_ROLE].policies)
-        yield Scene(
+        users.admits = lambda: eks.admits(OWN_ROLE) and bool(eks.entries[OWN_ROLE].policies)
+        yield OnboardingTestbed(
             iam=iam,
             ec2=ec2,
             secrets=secrets,

@@ -1,6 +1,6 @@
-"""EKS's access entries and Lambda's functions in memory. Answers and error codes are AWS's.
+"""Fakes of EKS's access entries and Lambda's functions, with AWS's answers and error codes.
 
-moto has no access entries, and wants Docker for functions.
+moto has no access entries, and needs Docker for functions.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Entry:
     groups: list[str]
     tags: dict[str, str]
     principal_id: str = ""
-    """The unique id that the principal had when the entry was made."""
+    """The unique id of the principal when the entry was created."""
     created: float = 0.0
     """Epoch seconds."""
     policies: list[str] = field(default_factory=list)
 
 
 class FakeLambda:
-    """The functions of a region, by name with their role."""
+    """The functions of a region: the role of each by its name."""
 
     def __init__(self) -> None:
         self.roles: dict[str, str] = {}
@@ -49,7 +49,7 @@ class FakeLambda:
 
 
 class FakeEks:
-    """One cluster and its access entries, by the methods of boto3's client."""
+    """One cluster and its access entries, with the methods of boto3's client."""
 
     def __init__(self, name: str, *, region: str, vpc: str) -> None:
         self.name, self.region, self.vpc = name, region, vpc
@@ -59,7 +59,7 @@ class FakeEks:
         self.endpoint, self.ca_pem = "https://cluster.invalid", "-----BEGIN CERTIFICATE-----\n"
         self.entries: dict[str, Entry] = {}
         self.unique_id: Callable[[str], str] = lambda arn: arn
-        """IAM's unique id of the principal that has an ARN now."""
+        """Returns the unique id of the principal that has this ARN now."""
         self.now: Callable[[], float] = lambda: 0.0
         self.exists = True
         self.is_throttled: Callable[[], bool] = lambda: False
@@ -85,13 +85,13 @@ class FakeEks:
             }
         }
 
-    def knows(self, principal: str) -> bool:
-        """Whether the cluster lets the principal in: an entry is bound to its unique id."""
+    def admits(self, principal: str) -> bool:
+        """Whether an entry gives the principal access: it is bound to the principal's unique id."""
         entry = self.entries.get(principal)
         return entry is not None and entry.principal_id == self.unique_id(principal)
 
     def entry_arn(self, principal: str) -> str:
-        """An entry's ARN; where there is none, as IAM's decision on it names one."""
+        """The ARN of an entry; without an entry, the ARN that IAM decides on."""
         kind, _, name = principal.rpartition(":")[2].partition("/")
         last = "0a1b" if principal in self.entries else "*"
         entry = f"access-entry/{self.name}/{kind}/{ACCOUNT}/{name.rpartition('/')[2]}/{last}"
@@ -110,7 +110,7 @@ class FakeEks:
         return self.entries[principal]
 
     def list_access_entries(self, *, clusterName: str, nextToken: str = "") -> Any:  # noqa: N803
-        """One entry a page, so that paging is used."""
+        """List one entry in each page, so that the tests use paging."""
         del clusterName
         self._answer()
         all_of_them, at = sorted(self.entries), int(nextToken or 0)

@@ -1,8 +1,8 @@
-"""What IAM decides for each call of the onboarding: action, resource and condition keys.
+"""IAM's decision on each call of the onboarding: action, resource and condition keys.
 
-By the service authorization reference of each service
-(https://docs.aws.amazon.com/service-authorization/latest/reference/). moto and the fakes decide
-nothing. A key of KMS is not decided here.
+They follow the service authorization reference of each service
+(https://docs.aws.amazon.com/service-authorization/latest/reference/). moto and the fakes make no
+decision. Calls to KMS are not decided here.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _TAGGED = {"User", "Role", "Policy", "InstanceProfile"}
 
 @dataclass
 class Rights:
-    """The documents of whoever calls, in an account as it is now."""
+    """The policies of the caller, and the account whose resources they are evaluated on."""
 
     ec2: Any
     eks: Any
     region: str
     documents: Sequence[Document] = ()
-    """None: everything is allowed."""
+    """Empty: every call is allowed."""
 
     def check(self, service: str, method: str, arguments: Arguments) -> None:
-        """Raises ClientError where the documents do not allow the call."""
+        """Decide on a call. Raises ClientError if the documents do not allow it."""
         if not self.documents:
             return
         requests: Callable[[str, Arguments], Iterator[Request]] = getattr(self, f"_{service}")
@@ -46,7 +46,7 @@ class Rights:
     # IAM ------------------------------------------------------------------------------------------
 
     def _iam(self, action: str, given: Arguments) -> Iterator[Request]:
-        if action == "ListRoles":  # knows no resources
+        if action == "ListRoles":  # has no resource types
             yield Request("iam:ListRoles", "*")
             return
         if "InstanceProfileName" in given:
@@ -79,7 +79,7 @@ class Rights:
             yield Request("iam:PassRole", self._arn("Role", given["RoleName"]), passed)
 
     def _arn(self, kind: str, name: str, path: str | None = None) -> str:
-        """Of what is there; IAM cannot know the path of what is not, unless the call names it."""
+        """The ARN of a resource. Without one, IAM takes the path of the call, or none."""
         found = self._found(kind, name) if path is None else None
         if found:
             return str(found.arn)
@@ -87,7 +87,7 @@ class Rights:
         return f"arn:aws:iam::{ACCOUNT}:{resource}{path or '/'}{name}"
 
     def _found(self, kind: str, name: str) -> Any:
-        """From moto's own tables: a call for each decision would be a third of the tests' time."""
+        """Look a resource up in moto's tables: calls would take a third of the tests' time."""
         tables = iam_backends[ACCOUNT]["aws"]
         if kind == "User":
             return tables.users.get(name)
@@ -98,7 +98,7 @@ class Rights:
         if "PermissionsBoundary" in given:
             return str(given["PermissionsBoundary"])
         found = self._found(kind, name) if kind in {"User", "Role"} else None
-        bound = getattr(found, "permissions_boundary_arn", None)  # moto keeps none of a user
+        bound = getattr(found, "permissions_boundary_arn", None)  # moto has none for users
         return str(bound) if bound else None
 
     # EC2 ------------------------------------------------------------------------------------------

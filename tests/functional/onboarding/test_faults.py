@@ -1,5 +1,8 @@
-"""Every single write fails once, before it is done and after: nothing is orphaned, nothing foreign
-is touched, and CloudFormation's next request ends well."""
+"""Each write of a request fails once: it is refused, or its answer is lost.
+
+No resource is orphaned, no resource of others is changed, and CloudFormation's next request
+succeeds.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,15 @@ from typing import Any
 import pytest
 
 from lambdas.common.errors import CastaiError
-from tests.functional.onboarding.conftest import Fault, Scene
+from tests.functional.onboarding.conftest import SPOT_ROLE, Fault, OnboardingTestbed
 
-SPOT = {"SpotHandlerRoleArn": "arn:aws:iam::123456789012:role/CastLambdaRoleForSpot"}
+SPOT = {"SpotHandlerRoleArn": SPOT_ROLE}
 USER: dict[str, Any] = {"Mode": "user", **SPOT}
 ROLE: dict[str, Any] = {"Mode": "cross-account-role", **SPOT}
 REFUSED, ANSWER_LOST = ("AccessDenied", False), ("Timeout", True)
 
-# Every write of every request fails once in each. `make test` plays each mode and each kind of
-# fault, paired; `make long`, as in CI, each mode with each kind.
+# In each case every write fails once. `make test` runs some pairs of mode and kind of fault;
+# `make long`, as in CI, runs all pairs.
 EVERY = bool(os.environ.get("EVERY_FAULT"))
 CREATES = {
     "user-refused": (USER, REFUSED, "access-entries"),
@@ -47,16 +50,16 @@ def cases(names: str, few: Mapping[str, Any], more: Mapping[str, Any]) -> pytest
     return pytest.mark.parametrize(names, list(chosen.values()), ids=list(chosen))
 
 
-def furnish(scene: Scene) -> None:
-    """Things of other people, some of them close to ours."""
+def create_resources_of_others(testbed: OnboardingTestbed) -> None:
+    """Create resources of other teams, with names like ours and an aws-auth."""
     trust = '{"Version":"2012-10-17","Statement":[]}'
-    scene.iam.create_role(RoleName="cast-prod-eks-deadbeef", AssumeRolePolicyDocument=trust)
-    scene.iam.create_user(UserName="cast-eks-prod-2")
-    scene.iam.create_access_key(UserName="cast-eks-prod-2")
-    scene.eks.create_access_entry(
+    testbed.iam.create_role(RoleName="cast-prod-eks-deadbeef", AssumeRolePolicyDocument=trust)
+    testbed.iam.create_user(UserName="cast-eks-prod-2")
+    testbed.iam.create_access_key(UserName="cast-eks-prod-2")
+    testbed.eks.create_access_entry(
         clusterName="prod", principalArn="arn:aws:iam::123456789012:role/admins"
     )
-    scene.cluster.create(
+    testbed.cluster.create(
         {
             "apiVersion": "v1",
             "kind": "ConfigMap",
@@ -68,103 +71,103 @@ def furnish(scene: Scene) -> None:
     )  # fmt: skip
 
 
-def writes_of(scene: Scene) -> int:
-    """How many writes the last request made; the counter starts again."""
-    count = len(scene.writes.done)
-    scene.writes.done.clear()
+def writes_of(testbed: OnboardingTestbed) -> int:
+    """Count the writes of the last request, and reset the count."""
+    count = len(testbed.writes.done)
+    testbed.writes.done.clear()
     return count
 
 
-def hit(scene: Scene, at: int, kind: tuple[str, bool]) -> None:
-    scene.writes.done.clear()
-    scene.writes.fault = Fault(at, *kind)
+def set_fault(testbed: OnboardingTestbed, at: int, kind: tuple[str, bool]) -> None:
+    testbed.writes.done.clear()
+    testbed.writes.fault = Fault(at, *kind)
 
 
-def heal(scene: Scene) -> None:
-    scene.writes.done.clear()
-    scene.writes.fault = None
+def clear_fault(testbed: OnboardingTestbed) -> None:
+    testbed.writes.done.clear()
+    testbed.writes.fault = None
 
 
 @cases("mode, kind, access", CREATES, MORE_CREATES)
 def test_a_create_that_fails_leaves_the_account_as_it_was(
-    scene: Scene, mode: dict[str, Any], kind: tuple[str, bool], access: str
+    testbed: OnboardingTestbed, mode: dict[str, Any], kind: tuple[str, bool], access: str
 ) -> None:
-    furnish(scene)
-    before = scene.snapshot()
+    create_resources_of_others(testbed)
+    before = testbed.snapshot()
     wanted = {**mode, "ClusterAccess": access}
-    scene.create(**wanted)
-    total = writes_of(scene)
-    scene.delete(**wanted)
-    assert scene.snapshot() == before
+    testbed.create(**wanted)
+    total = writes_of(testbed)
+    testbed.delete(**wanted)
+    assert testbed.snapshot() == before
     failed = 0
     for at in range(total):
-        hit(scene, at, kind)
+        set_fault(testbed, at, kind)
         try:
-            scene.create(**wanted)
+            testbed.create(**wanted)
         except CastaiError:
             failed += 1
-            heal(scene)
-            assert scene.snapshot() == before, f"write {at}"
-        else:  # it was tried again, or it was the cleaning up
-            heal(scene)
-            scene.delete(**wanted)
-            assert scene.snapshot() == before, f"write {at}"
+            clear_fault(testbed)
+            assert testbed.snapshot() == before, f"write {at}"
+        else:  # the write was retried, or it was a clean-up
+            clear_fault(testbed)
+            testbed.delete(**wanted)
+            assert testbed.snapshot() == before, f"write {at}"
     assert failed
 
 
 @cases("mode, kind", DELETES, MORE_DELETES)
 def test_a_delete_that_fails_is_finished_by_the_next(
-    scene: Scene, mode: dict[str, Any], kind: tuple[str, bool]
+    testbed: OnboardingTestbed, mode: dict[str, Any], kind: tuple[str, bool]
 ) -> None:
-    furnish(scene)
-    before = scene.snapshot()
-    scene.create(**mode)
-    heal(scene)
-    scene.delete(**mode)
-    total = writes_of(scene)
+    create_resources_of_others(testbed)
+    before = testbed.snapshot()
+    testbed.create(**mode)
+    clear_fault(testbed)
+    testbed.delete(**mode)
+    total = writes_of(testbed)
     for at in range(total):
-        scene.create(**mode)
-        hit(scene, at, kind)
+        testbed.create(**mode)
+        set_fault(testbed, at, kind)
         try:
-            scene.delete(**mode)
+            testbed.delete(**mode)
         except CastaiError:
-            heal(scene)
-            scene.delete(**mode)
-        heal(scene)
-        assert scene.snapshot() == before, f"write {at}"
+            clear_fault(testbed)
+            testbed.delete(**mode)
+        clear_fault(testbed)
+        assert testbed.snapshot() == before, f"write {at}"
 
 
 @cases("old, new, kind", UPDATES, MORE_UPDATES)
-def test_an_update_that_fails_is_rolled_back_by_the_old_properties(
-    scene: Scene, old: dict[str, Any], new: dict[str, Any], kind: tuple[str, bool]
+def test_an_update_that_fails_is_rolled_back_by_an_update_to_the_old_properties(
+    testbed: OnboardingTestbed, old: dict[str, Any], new: dict[str, Any], kind: tuple[str, bool]
 ) -> None:
-    furnish(scene)
-    clean = scene.snapshot()
+    create_resources_of_others(testbed)
+    clean = testbed.snapshot()
     new = {**new, "Tags": {"team": "platform"}, "Permissions": "strict", "SsmOnNodes": "true"}
-    scene.create(**old)
-    heal(scene)
-    scene.update(old, **new)
-    total = writes_of(scene)
-    scene.update(new, **old)
+    testbed.create(**old)
+    clear_fault(testbed)
+    testbed.update(old, **new)
+    total = writes_of(testbed)
+    testbed.update(new, **old)
     for at in range(total):
-        before = _without_keys(scene.snapshot())
-        hit(scene, at, kind)
+        before = _without_keys(testbed.snapshot())
+        set_fault(testbed, at, kind)
         try:
-            scene.update(old, **new)
+            testbed.update(old, **new)
         except CastaiError:
-            heal(scene)
-            scene.update(new, **old)  # CloudFormation's second Update
+            clear_fault(testbed)
+            testbed.update(new, **old)  # CloudFormation's second Update
         else:
-            heal(scene)
-            scene.update(old, **new)
-            scene.update(new, **old)
-        assert _without_keys(scene.snapshot()) == before, f"write {at}"
-    scene.delete(**old)
-    assert scene.snapshot() == clean
+            clear_fault(testbed)
+            testbed.update(old, **new)
+            testbed.update(new, **old)
+        assert _without_keys(testbed.snapshot()) == before, f"write {at}"
+    testbed.delete(**old)
+    assert testbed.snapshot() == clean
 
 
 def _without_keys(snapshot: dict[str, Any]) -> dict[str, Any]:
-    """The access key may be another; there is one all the same, and the secret holds it."""
+    """Leave out the access key, which may differ. It is one key, and the secret holds it."""
     keys = snapshot["users"].get("cast-eks-prod")
     if keys is None:
         return snapshot

@@ -32,7 +32,9 @@ from lambdas.spot_handler.interruption import Dependencies
 from lambdas.spot_handler.nodes import Clusters
 from lambdas.spot_handler.result import Result
 from lambdas.spot_handler.settings import Environment
+from tests.support.aws_environment import aws_environment
 from tests.support.events import spot_notice
+from tests.support.lambda_context import LambdaContext
 
 REGION = "eu-central-1"
 CLUSTER = "shop"
@@ -72,25 +74,14 @@ class Account:
 
 
 def point_cluster_at(endpoint: str, ca_pem: str) -> None:
-    """moto invents an endpoint and a CA that is none; give its cluster a real pair."""
+    """Give moto's cluster this endpoint and CA: moto's own are not usable."""
     cluster = eks_backends["123456789012"][REGION].clusters[CLUSTER]
     cluster.endpoint = endpoint
     cluster.certificate_authority = {"data": base64.b64encode(ca_pem.encode()).decode()}
 
 
 def open_account() -> Iterator[Account]:
-    environment = {
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_REGION": REGION,
-        "AWS_DEFAULT_REGION": REGION,
-        "MOTO_EC2_LOAD_DEFAULT_AMIS": "false",
-    }
-    with pytest.MonkeyPatch.context() as patch, mock_aws():
-        for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_CA_BUNDLE", "AWS_SESSION_TOKEN"):
-            patch.delenv(name, raising=False)
-        for name, value in environment.items():
-            patch.setenv(name, value)
+    with aws_environment(REGION), mock_aws():
         lean_sdk.session.cache_clear()
         ec2 = boto3.client("ec2", region_name=REGION)
         eks = boto3.client("eks", region_name=REGION)
@@ -122,7 +113,7 @@ def account() -> Iterator[Account]:
 
 
 class EksUsers:
-    """Knows our role's tokens, as an EKS access entry makes the cluster know them."""
+    """Authenticates the function's tokens, as a cluster does with an EKS access entry."""
 
     def __init__(self) -> None:
         self.groups = ["castai:spot-handler"]
@@ -143,8 +134,8 @@ class EksUsers:
 
 
 @dataclass
-class Scene:
-    """A cluster of three nodes, one of which is the account's instance, and the handler."""
+class SpotTestbed:
+    """The handler and a cluster of three nodes; one node is the account's instance."""
 
     account: Account
     cluster: SimulatedCluster
@@ -169,7 +160,7 @@ class Scene:
         return self.cluster.add_pod(name, options.pop("node", self.node), **options)
 
     def names(self, node: str | None = None) -> set[str]:
-        """The pods that are on a node: by default on the one that goes away."""
+        """The names of the pods on a node, by default on the interrupted one."""
         return {pod["metadata"]["name"] for pod in self.cluster.pods_on(node or self.node)}
 
     def clock(self) -> Clock:
@@ -204,7 +195,7 @@ class Scene:
         return await self._handle(event, deps or self.deps(**settings), remaining)
 
     async def running(self, *, age: float = 0.0) -> Result:
-        """Deliver the event that the instance runs, `age` seconds old."""
+        """Deliver a state-change event (running) that is `age` seconds old."""
         detail = {"instance-id": self.account.instance, "state": "running"}
         kind = "EC2 Instance State-change Notification"
         event = self.event(age=age, detail_type=kind, detail=detail)
@@ -216,33 +207,23 @@ class Scene:
         limit = self.cluster.now() + remaining
         return await interruption.handle(notice, deps, time_limit=limit)
 
-    def asked(self) -> dict[str, int]:
+    def requests(self) -> dict[str, int]:
         return dict(self.cluster.log.by_verb())
 
 
 @pytest.fixture
-def scene(shared_account: Account) -> Scene:
-    """Not started: enter `scene.cluster` inside the test's own loop."""
-    return make_scene(shared_account)
+def testbed(shared_account: Account) -> SpotTestbed:
+    """A testbed whose cluster is not started: the test enters `testbed.cluster`."""
+    return make_testbed(shared_account)
 
 
-def make_scene(account: Account) -> Scene:
+def make_testbed(account: Account) -> SpotTestbed:
     users = EksUsers()
-    return Scene(account, SimulatedCluster(authenticators=[users]), users)
-
-
-@dataclass
-class Context:
-    """The part of Lambda's context that the handler uses."""
-
-    remaining: int  # ms
-
-    def get_remaining_time_in_millis(self) -> int:
-        return self.remaining
+    return SpotTestbed(account, SimulatedCluster(authenticators=[users]), users)
 
 
 class Stdout:
-    """Whatever sys.stdout is when it is written to: `capsys` changes it with each test."""
+    """Writes to the current sys.stdout: `capsys` replaces it in each test."""
 
     def write(self, text: str) -> int:
         return sys.stdout.write(text)
@@ -257,11 +238,11 @@ def container() -> None:
     handler.dependencies.cache_clear()
     report.logger.cache_clear()
     report.logger()
-    # logging's registry outlives the container, and with it the stream of an earlier test.
+    # logging keeps its handlers between tests, with the stream of an earlier test.
     for known in logging.getLogger(METRICS_SERVICE).handlers:
         assert isinstance(known, logging.StreamHandler)
         known.stream = Stdout()
 
 
 def call(event: object, *, remaining: int = 150_000) -> dict[str, Any]:
-    return handler.lambda_handler(event, Context(remaining))  # type: ignore[arg-type]
+    return handler.lambda_handler(event, LambdaContext(remaining))  # type: ignore[arg-type]

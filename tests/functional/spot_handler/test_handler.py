@@ -1,4 +1,4 @@
-"""The boundary: what Lambda sees, what is logged, what is measured."""
+"""The handler's result, its errors, its log lines and its metrics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("shared_account")
-def test_a_foreign_event_is_ignored(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_event_of_an_unknown_kind_is_ignored(capsys: pytest.CaptureFixture[str]) -> None:
     result = call(spot_notice(detail_type="EC2 Instance Rebalance Recommendation"))
     assert result["outcome"] == "ignored"
     log = next(line for line in lines(capsys) if "level" in line)
@@ -36,7 +36,7 @@ SECRET = "IQoJb3JpZ2luX2VjE"
 
 
 class Ec2:
-    """Fails as it is told to."""
+    """An EC2 client whose DescribeInstances raises this error."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -55,13 +55,13 @@ def refused(message: str) -> ClientError:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        # AWS repeats the request that it refuses, its session token included, after long words.
+        # AWS repeats the refused request, with its session token, after a long message.
         (refused("because " * 1000 + SECRET), "ec2:DescribeInstances: SignatureDoesNotMatch"),
         (KeyError(SECRET), "Report this as a bug: KeyError at "),
     ],
     ids=["refused", "a bug"],
 )
-def test_a_failure_logs_its_own_words_and_not_those_of_its_cause(
+def test_a_failure_logs_its_own_message_and_not_that_of_its_cause(
     error: Exception, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     deps = replace(handler.dependencies(), ec2=Ec2(error))  # type: ignore[arg-type]
@@ -71,7 +71,7 @@ def test_a_failure_logs_its_own_words_and_not_those_of_its_cause(
     assert (line["level"], line["message"]) == ("ERROR", "The drain failed")
     assert words in line["fault"]
     assert len(json.dumps(line)) < 2_000
-    # Lambda logs the error that it gets, and whatever stands behind it.
+    # Lambda logs the raised error with its causes.
     shown = "".join(traceback.format_exception(caught.value))
     assert SECRET not in json.dumps(line) + shown
 
@@ -107,7 +107,7 @@ def test_the_result_is_json_with_every_documented_field() -> None:
 
 
 @pytest.mark.usefixtures("shared_account")
-def test_a_wrong_setting_fails_the_invocation_and_names_every_fault(
+def test_wrong_settings_fail_the_invocation_and_are_all_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MODE", "evict")
@@ -160,7 +160,7 @@ def metrics(capsys: pytest.CaptureFixture[str]) -> dict[tuple[str, ...], dict[st
     return found
 
 
-def test_the_metrics_stand_by_cluster_and_outcome_and_for_alarms_by_service(
+def test_metrics_have_dimensions_for_cluster_and_outcome_and_for_the_service(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     report.measure(RESULT)
@@ -174,18 +174,22 @@ def test_the_metrics_stand_by_cluster_and_outcome_and_for_alarms_by_service(
     assert found[("shop", "429", "partial", "spot-handler")] == {"EvictionAnswers": 9}
 
 
-def test_a_drained_node_has_the_time_it_took(capsys: pytest.CaptureFixture[str]) -> None:
+def test_notice_to_drained_is_measured_for_a_drained_node(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     report.measure(replace(RESULT, outcome=Outcome.DRAINED, drained_at=1050.0))
     assert metrics(capsys)[("shop", "drained", "spot-handler")]["NoticeToDrained"] == 50
 
 
-def test_a_notice_of_no_cluster_is_counted_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_notice_without_a_cluster_is_counted_under_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     report.measure(Result(Outcome.IGNORED))
     assert metrics(capsys)[("none", "ignored", "spot-handler")] == {"Notices": 1}
 
 
 @pytest.mark.usefixtures("shared_account")
-def test_with_a_secret_castai_is_told_with_the_key_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_secret_castai_is_called_with_the_key_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = boto3.client("secretsmanager", region_name="eu-central-1")
     secrets.create_secret(Name="castai/api-key", SecretString="key-of-the-tests")
     monkeypatch.setenv("CASTAI_API_KEY_SECRET", "castai/api-key")
@@ -197,5 +201,5 @@ def test_with_a_secret_castai_is_told_with_the_key_in_it(monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("shared_account")
-def test_without_one_castai_is_not_told() -> None:
+def test_without_a_secret_castai_is_not_called() -> None:
     assert handler.dependencies().castai is None

@@ -1,4 +1,4 @@
-"""The whole way without a stand-in: sockets, the cluster's own CA, RBAC."""
+"""The handler on a served cluster: sockets, TLS with the cluster's own CA, RBAC."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lambdas.common.errors import ClusterUnavailableError
 from tests.functional.spot_handler.conftest import (
     Account,
     EksUsers,
-    Scene,
+    SpotTestbed,
     call,
     point_cluster_at,
 )
@@ -19,14 +19,14 @@ from tests.support.events import spot_notice
 pytestmark = pytest.mark.usefixtures("container")
 
 
-def test_over_real_tls_with_a_cluster_that_moved(
+def test_a_drain_over_tls_after_endpoint_and_ca_have_changed(
     account: Account, capsys: pytest.CaptureFixture[str]
 ) -> None:
     users = EksUsers()
     for _ in range(2):  # the second time under another endpoint and another CA
         with ServedCluster(authenticators=[users]) as cluster:
             point_cluster_at(cluster.endpoint, cluster.ca_pem)
-            cluster.run(lambda inner: Scene(account, inner, users).build())
+            cluster.run(lambda inner: SpotTestbed(account, inner, users).build())
             for name in ("a", "b", "c"):
                 cluster.add_pod(name, account.dns_name, shutdown=0.01)
             result = call(spot_notice(account.instance, time=None))
@@ -38,10 +38,9 @@ def test_over_real_tls_with_a_cluster_that_moved(
     assert eks.TOKEN_PREFIX not in capsys.readouterr().out  # no token in the log
 
 
-def test_a_cluster_with_another_ca_is_not_believed(account: Account) -> None:
-    """Someone else answers at the endpoint: nothing is sent to them but the handshake."""
-    with ServedCluster() as real, ServedCluster() as impostor:
-        point_cluster_at(impostor.endpoint, real.ca_pem)
+def test_a_server_with_another_ca_gets_no_request(account: Account) -> None:
+    with ServedCluster() as real, ServedCluster() as other:
+        point_cluster_at(other.endpoint, real.ca_pem)
         with pytest.raises(ClusterUnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
             call(spot_notice(account.instance, time=None), remaining=4_000)
-        assert list(impostor.log.entries) == []
+        assert list(other.log.entries) == []

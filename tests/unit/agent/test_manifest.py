@@ -1,4 +1,4 @@
-"""The agent's objects: the mission's list, the hardening beyond it, and what properties change."""
+"""The agent's objects: kinds, permissions, hardening, and the changes by properties."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def environment(**properties: Any) -> dict[str, str]:
     return {each["name"]: each["value"] for each in container(**properties)["env"]}
 
 
-def test_every_object_of_the_mission_and_no_other() -> None:
+def test_the_manifest_has_these_objects_and_no_other() -> None:
     assert set(rendered()) == {
         ("Namespace", "castai-agent"),
         ("ResourceQuota", "castai-agent-critical-pods"),
@@ -66,7 +66,7 @@ def test_every_object_of_the_mission_and_no_other() -> None:
         {"Tolerations": [{"operator": "Exists"}], "NodeSelector": {"pool": "system"}},
     ],
 )
-def test_everything_is_kubernetes_and_proved_to_read_only(properties: dict[str, Any]) -> None:
+def test_every_object_is_valid_and_proved_read_only(properties: dict[str, Any]) -> None:
     objects = list(rendered(**properties).values())
     read_only.prove(objects, namespace=AGENT)
     for each in objects:
@@ -74,7 +74,7 @@ def test_everything_is_kubernetes_and_proved_to_read_only(properties: dict[str, 
         assert OWNED.items() <= each["metadata"]["labels"].items()
 
 
-def test_the_cluster_role_reads_what_the_mission_lists() -> None:
+def test_the_cluster_role_reads_these_resources_and_writes_none() -> None:
     rules = rendered()["ClusterRole", AGENT]["rules"]
     assert {(g, r) for rule in rules for g in rule["apiGroups"] for r in rule["resources"]} == {
         *(("", each) for each in ("pods", "nodes", "replicationcontrollers", "services")),
@@ -87,7 +87,7 @@ def test_the_cluster_role_reads_what_the_mission_lists() -> None:
     assert all(rule["verbs"] == ["get", "list", "watch"] for rule in rules)
 
 
-def test_the_role_patches_the_one_deployment() -> None:
+def test_the_role_patches_the_agents_deployment_only() -> None:
     (rule,) = rendered()["Role", AGENT]["rules"]
     assert rule == {
         "apiGroups": ["apps"],
@@ -108,7 +108,7 @@ def test_the_quota_is_for_critical_pods_without_a_limit() -> None:
     }
 
 
-def test_the_key_is_in_the_secret_and_nowhere_else() -> None:
+def test_the_key_is_in_the_secret_only() -> None:
     objects = rendered()
     secret = objects.pop(("Secret", AGENT))
     assert base64.b64decode(secret["data"]["API_KEY"]).decode() == KEY
@@ -117,7 +117,7 @@ def test_the_key_is_in_the_secret_and_nowhere_else() -> None:
     assert secret["data"]["API_KEY"] not in rest
 
 
-def test_another_key_makes_other_pods() -> None:
+def test_another_key_changes_the_pod_template() -> None:
     agent = parse(MINIMAL)
     one, again, other = (
         render(agent, PLACE, key)[-1]["spec"]["template"]["metadata"] for key in (KEY, KEY, "new")
@@ -125,7 +125,7 @@ def test_another_key_makes_other_pods() -> None:
     assert one == again != other
 
 
-def test_the_cluster_is_named_so_that_no_metadata_service_is_asked() -> None:
+def test_the_environment_names_the_cluster_so_that_no_metadata_service_is_needed() -> None:
     found = environment()
     assert found["PROVIDER"] == "eks"
     assert found["API_URL"] == "https://api.cast.ai"
@@ -149,14 +149,14 @@ def test_pods_fit_the_restricted_level_that_the_namespace_enforces() -> None:
     assert {next(iter(set(volume) - {"name"})) for volume in spec["volumes"]} == {"configMap"}
 
 
-def test_probes_ask_the_agents_own_health() -> None:
+def test_the_probes_use_the_agents_health_port() -> None:
     found = container()
     assert found["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "health"}
     assert found["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}
     assert found["ports"][0]["containerPort"] == 9876
 
 
-def test_a_crash_leaves_its_last_words_in_the_status() -> None:
+def test_the_termination_message_falls_back_to_the_log() -> None:
     assert container()["terminationMessagePolicy"] == "FallbackToLogsOnError"
 
 
@@ -170,7 +170,7 @@ def test_the_autoscaler_sizes_the_agent_by_the_number_of_nodes() -> None:
     assert "--config-file=/etc/config/castai-agent-autoscaler" in command
 
 
-def test_memory_is_the_autoscalers_field_or_the_users_never_both() -> None:
+def test_memory_is_set_by_the_autoscaler_or_by_the_properties() -> None:
     assert container()["resources"] == {"requests": {"cpu": "100m"}, "limits": {"cpu": "1000m"}}
     objects = rendered(Autoscaler="false", Requests={"memory": "1Gi"})
     assert ("ConfigMap", "castai-agent-autoscaler") not in objects
@@ -188,7 +188,7 @@ def test_several_replicas_elect_a_leader_and_have_a_budget() -> None:
     assert leases["resources"] == ["leases"]
 
 
-def test_a_private_registry_takes_the_place_of_both_hosts() -> None:
+def test_a_private_registry_replaces_the_hosts_of_both_images() -> None:
     registry = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/mirror"
     agent = AGENT_IMAGE.removeprefix("us-docker.pkg.dev")
     autoscaler = AUTOSCALER_IMAGE.removeprefix("registry.k8s.io")
@@ -196,7 +196,7 @@ def test_a_private_registry_takes_the_place_of_both_hosts() -> None:
     assert container("autoscaler", Registry=registry)["image"] == registry + autoscaler
 
 
-def test_a_proxy_is_never_between_the_agent_and_its_cluster() -> None:
+def test_no_proxy_includes_the_api_server() -> None:
     found = environment(HttpsProxy="http://proxy:3128", NoProxy=".corp,10.0.0.0/8")
     assert found["HTTPS_PROXY"] == "http://proxy:3128"
     assert found["NO_PROXY"].startswith("$(KUBERNETES_SERVICE_HOST),.svc,")
@@ -204,14 +204,14 @@ def test_a_proxy_is_never_between_the_agent_and_its_cluster() -> None:
     assert "NO_PROXY" not in environment()
 
 
-def test_a_custom_ca_is_added_to_the_systems() -> None:
+def test_a_custom_ca_is_mounted_beside_the_systems_certificates() -> None:
     found = rendered(CaCertificates=PEM)["ConfigMap", "castai-agent-certificates"]["data"]
     assert found == {"extra.pem": PEM}
     assert environment(CaCertificates=PEM)["SSL_CERT_DIR"] == "/etc/castai-certificates"
     assert container(CaCertificates=PEM)["volumeMounts"][0]["name"] == "certificates"
 
 
-def test_scheduling_is_the_users() -> None:
+def test_scheduling_properties_are_in_the_pod_template() -> None:
     spec = pod(
         NodeSelector={"pool": "system"},
         Tolerations=[{"key": "dedicated", "operator": "Exists", "tolerationSeconds": "60"}],

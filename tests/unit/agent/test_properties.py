@@ -1,4 +1,4 @@
-"""The properties: every fault in one error, in words that read well in CloudFormation."""
+"""The properties of the agent's resource: values, defaults, and one error with every fault."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lambdas.common.properties import PropertiesError
 MINIMAL = {"ClusterName": "prod", "ApiKeySecret": "castai/api-key"}
 
 
-def test_the_defaults() -> None:
+def test_optional_properties_have_defaults() -> None:
     agent = parse(MINIMAL)
     assert (agent.image, agent.replicas, agent.autoscaler) == (AGENT_IMAGE, 1, True)
     assert agent.api_url == "https://api.cast.ai"
@@ -27,7 +27,7 @@ def test_an_empty_string_is_no_value() -> None:
     assert parse({**MINIMAL, "Replicas": "", "HttpProxy": ""}) == parse(MINIMAL)
 
 
-def test_every_fault_is_named_at_once() -> None:
+def test_one_error_names_every_fault() -> None:
     with pytest.raises(PropertiesError) as caught:
         parse({"ClusterName": "no spaces here", "Replicas": "9", "Imgae": "x", "ApiUrl": "ftp://x"})
     lines = str(caught.value).splitlines()
@@ -68,7 +68,7 @@ def test_every_fault_is_named_at_once() -> None:
         ("ReadyWithin", "10"),
     ],
 )
-def test_what_cannot_be_is_refused(name: str, value: Any) -> None:
+def test_an_invalid_value_is_a_fault_of_its_property(name: str, value: Any) -> None:
     with pytest.raises(PropertiesError, match=f"- {name}: "):
         parse({**MINIMAL, name: value})
 
@@ -82,24 +82,26 @@ def test_what_cannot_be_is_refused(name: str, value: Any) -> None:
         ({"NoProxy": ".corp"}, "NoProxy"),
     ],
 )
-def test_what_cannot_be_together_is_refused(properties: dict[str, Any], named: str) -> None:
+def test_properties_that_contradict_each_other_are_a_fault(
+    properties: dict[str, Any], named: str
+) -> None:
     with pytest.raises(PropertiesError, match=f"- {named}: "):
         parse({**MINIMAL, **properties})
 
 
-def test_a_password_is_not_repeated() -> None:
+def test_a_password_is_not_in_the_error() -> None:
     with pytest.raises(PropertiesError) as caught:
         parse({**MINIMAL, "HttpProxy": "http://user:pa55@proxy:3128"})
     assert "pa55" not in str(caught.value)
 
 
 @pytest.mark.parametrize("digest", ["@sha256:" + "0" * 64, ":v1.2.3-rc.1"])
-def test_a_tag_or_a_digest_pins_an_image(digest: str) -> None:
+def test_an_image_may_have_a_tag_or_a_digest(digest: str) -> None:
     image = f"registry.example:5000/library/agent{digest}"
     assert parse({**MINIMAL, "Image": image}).image == image
 
 
-def test_a_removal_needs_the_cluster_only() -> None:
+def test_a_delete_needs_the_cluster_name_only() -> None:
     assert cluster_of({"ClusterName": "prod", "FromAnotherRelease": "?"}) == "prod"
     with pytest.raises(PropertiesError, match="ClusterName"):
         cluster_of({})

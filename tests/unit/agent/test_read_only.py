@@ -1,4 +1,4 @@
-"""The proof: every way we know to write, act or leak is refused, with its rule named."""
+"""The read-only proof: what writes, acts or reads secrets is refused, with the name of its rule."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def with_rule(manifest: list[Object], rule: Object, kind: str = "ClusterRole") -
     return manifest
 
 
-def test_our_own_manifest_is_proved(manifest: list[Object]) -> None:
+def test_our_manifest_is_accepted(manifest: list[Object]) -> None:
     prove(manifest, namespace=AGENT)
 
 
@@ -60,7 +60,7 @@ class TestRules:
             "",
         ],
     )
-    def test_a_verb_that_does_not_read(self, manifest: list[Object], verb: str) -> None:
+    def test_a_verb_that_writes_is_refused(self, manifest: list[Object], verb: str) -> None:
         rule = {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", verb]}
         message = refused(with_rule(manifest, rule))
         assert "ClusterRole castai-agent: rule 6" in message
@@ -68,38 +68,46 @@ class TestRules:
 
     @pytest.mark.parametrize("verb", ["escalate", "bind", "impersonate"])
     @pytest.mark.parametrize("kind", ["ClusterRole", "Role"])
-    def test_a_power_over_other_rights(self, manifest: list[Object], kind: str, verb: str) -> None:
+    def test_a_verb_over_other_permissions_is_refused(
+        self, manifest: list[Object], kind: str, verb: str
+    ) -> None:
         rule = {"apiGroups": [""], "resources": ["users"], "verbs": [verb]}
         assert f"powers over other rights: {verb}" in refused(with_rule(manifest, rule, kind))
 
     @pytest.mark.parametrize("field", ["apiGroups", "resources", "verbs"])
     @pytest.mark.parametrize("value", ["*", "*/status"])
     @pytest.mark.parametrize("kind", ["ClusterRole", "Role"])
-    def test_a_wildcard(self, manifest: list[Object], kind: str, field: str, value: str) -> None:
+    def test_a_wildcard_is_refused(
+        self, manifest: list[Object], kind: str, field: str, value: str
+    ) -> None:
         rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"], field: [value]}
         assert f"has a wildcard in {field}" in refused(with_rule(manifest, rule, kind))
 
     @pytest.mark.parametrize("resource", ["pods/exec", "pods/attach", "nodes/proxy", "pods/proxy"])
-    def test_reading_that_is_an_act(self, manifest: list[Object], resource: str) -> None:
+    def test_a_subresource_whose_get_acts_is_refused(
+        self, manifest: list[Object], resource: str
+    ) -> None:
         rule = {"apiGroups": [""], "resources": [resource], "verbs": ["get"]}
         assert "reading these is an act" in refused(with_rule(manifest, rule))
 
-    def test_reading_secrets(self, manifest: list[Object]) -> None:
+    def test_a_read_of_secrets_is_refused(self, manifest: list[Object]) -> None:
         rule = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]}
         assert "reads Secrets" in refused(with_rule(manifest, rule))
 
     @pytest.mark.parametrize("url", ["/metrics", "/logs/", "*", "/version/*"])
-    def test_urls_beyond_objects(self, manifest: list[Object], url: str) -> None:
+    def test_a_non_resource_url_is_refused(self, manifest: list[Object], url: str) -> None:
         rule = {"nonResourceURLs": [url], "verbs": ["get"]}
         assert "beyond the cluster's objects" in refused(with_rule(manifest, rule))
 
-    def test_the_servers_version_is_no_secret(self, manifest: list[Object]) -> None:
+    def test_the_url_of_the_version_is_accepted(self, manifest: list[Object]) -> None:
         prove(
             with_rule(manifest, {"nonResourceURLs": ["/version"], "verbs": ["get"]}),
             namespace=AGENT,
         )
 
-    def test_changing_permissions_in_the_own_namespace(self, manifest: list[Object]) -> None:
+    def test_a_change_of_roles_in_the_agents_namespace_is_refused(
+        self, manifest: list[Object]
+    ) -> None:
         rule = {
             "apiGroups": ["rbac.authorization.k8s.io"],
             "resources": ["roles"],
@@ -108,7 +116,7 @@ class TestRules:
         assert "changes permissions: create" in refused(with_rule(manifest, rule, "Role"))
 
     @pytest.mark.parametrize("rule", [None, "get pods", {"verbs": "get"}, {"verbs": None}, []])
-    def test_what_is_no_rule(self, manifest: list[Object], rule: Any) -> None:
+    def test_a_malformed_rule_is_refused(self, manifest: list[Object], rule: Any) -> None:
         assert "is no rule" in refused(with_rule(manifest, rule))
 
     def test_every_violation_is_named(self, manifest: list[Object]) -> None:
@@ -124,7 +132,9 @@ class TestRules:
         verbs=st.lists(st.sampled_from([*READ, "create", "delete", "patch", "*", "bind"])),
         resources=st.lists(st.sampled_from(["pods", "nodes", "secrets", "pods/exec", "*"])),
     )
-    def test_nothing_but_reading_gets_through(self, verbs: list[str], resources: list[str]) -> None:
+    def test_only_reads_of_harmless_resources_are_accepted(
+        self, verbs: list[str], resources: list[str]
+    ) -> None:
         role = {
             "apiVersion": RBAC,
             "kind": "ClusterRole",
@@ -136,19 +146,21 @@ class TestRules:
 
 
 class TestRolesAndBindings:
-    def test_rules_that_come_from_elsewhere(self, manifest: list[Object]) -> None:
+    def test_an_aggregated_cluster_role_is_refused(self, manifest: list[Object]) -> None:
         of_kind(manifest, "ClusterRole")["aggregationRule"] = {"clusterRoleSelectors": [{}]}
         assert "aggregationRule" in refused(manifest)
 
     @pytest.mark.parametrize("to", ["admin", "edit", "view"])
-    def test_rules_that_go_elsewhere(self, manifest: list[Object], to: str) -> None:
+    def test_a_label_that_aggregates_to_another_role_is_refused(
+        self, manifest: list[Object], to: str
+    ) -> None:
         label = f"rbac.authorization.k8s.io/aggregate-to-{to}"
         of_kind(manifest, "ClusterRole")["metadata"]["labels"][label] = "true"
         assert label in refused(manifest)
 
     @pytest.mark.parametrize("kind", ["ClusterRoleBinding", "RoleBinding"])
     @pytest.mark.parametrize("role", ["cluster-admin", "view", "system:node"])
-    def test_a_role_that_is_not_in_the_manifest(
+    def test_a_binding_to_a_role_outside_the_manifest_is_refused(
         self, manifest: list[Object], kind: str, role: str
     ) -> None:
         of_kind(manifest, kind)["roleRef"].update(kind="ClusterRole", name=role)
@@ -166,18 +178,18 @@ class TestRolesAndBindings:
             "castai-agent",
         ],
     )
-    def test_a_subject_that_is_not_in_the_manifest(
+    def test_a_binding_of_a_subject_outside_the_manifest_is_refused(
         self, manifest: list[Object], subject: Any
     ) -> None:
         of_kind(manifest, "ClusterRoleBinding")["subjects"].append(subject)
         assert "not to a ServiceAccount of the manifest" in refused(manifest)
 
-    def test_a_binding_without_a_role(self, manifest: list[Object]) -> None:
+    def test_a_binding_without_a_role_is_refused(self, manifest: list[Object]) -> None:
         del of_kind(manifest, "RoleBinding")["roleRef"]
         assert "names no role" in refused(manifest)
 
-    def elsewhere(self, manifest: list[Object], verbs: list[str]) -> list[Object]:
-        """CAST AI's later manifests read ConfigMaps of kube-system."""
+    def with_role_in_kube_system(self, manifest: list[Object], verbs: list[str]) -> list[Object]:
+        """The manifest with a Role in kube-system, as in CAST AI's later manifests."""
         role = {
             "apiVersion": RBAC,
             "kind": "Role",
@@ -188,11 +200,11 @@ class TestRolesAndBindings:
         binding["metadata"]["namespace"] = "kube-system"
         return [*manifest, role, binding]
 
-    def test_reading_elsewhere_is_reading(self, manifest: list[Object]) -> None:
-        prove(self.elsewhere(manifest, READ), namespace=AGENT)
+    def test_a_read_in_another_namespace_is_accepted(self, manifest: list[Object]) -> None:
+        prove(self.with_role_in_kube_system(manifest, READ), namespace=AGENT)
 
-    def test_writing_elsewhere_is_not(self, manifest: list[Object]) -> None:
-        message = refused(self.elsewhere(manifest, [*READ, "update"]))
+    def test_a_write_in_another_namespace_is_refused(self, manifest: list[Object]) -> None:
+        message = refused(self.with_role_in_kube_system(manifest, [*READ, "update"]))
         assert "Role kube-system/castai-agent: rule 1" in message
         assert "update" in message
 
@@ -230,7 +242,7 @@ class TestPods:
             (lambda pod: pod.pop("containers"), "no readable pod"),
         ],
     )
-    def test_a_pod_that_reaches_its_node(
+    def test_a_pod_with_access_to_its_node_is_refused(
         self, manifest: list[Object], change: Callable[[Any], object], named: str
     ) -> None:
         change(of_kind(manifest, "Deployment")["spec"]["template"]["spec"])
@@ -252,7 +264,7 @@ class TestKinds:
             ("example.org/v1", "ClusterRole"),
         ],
     )
-    def test_a_kind_that_reading_does_not_need(
+    def test_a_kind_that_a_reader_does_not_need_is_refused(
         self, manifest: list[Object], api_version: str, kind: str
     ) -> None:
         extra = {
@@ -263,24 +275,28 @@ class TestKinds:
         assert f"{kind} castai-agent/x: is of a kind" in refused([*manifest, extra])
 
     @pytest.mark.parametrize("kind", ["Secret", "ConfigMap", "ServiceAccount", "ResourceQuota"])
-    def test_an_object_of_another_namespace(self, manifest: list[Object], kind: str) -> None:
+    def test_an_object_of_another_namespace_is_refused(
+        self, manifest: list[Object], kind: str
+    ) -> None:
         of_kind(manifest, kind)["metadata"]["namespace"] = "kube-system"
         assert "outside the agent's namespace" in refused(manifest)
 
-    def test_an_object_without_a_namespace(self, manifest: list[Object]) -> None:
+    def test_an_object_without_a_namespace_is_refused(self, manifest: list[Object]) -> None:
         del of_kind(manifest, "Secret")["metadata"]["namespace"]
         assert "Secret castai-agent: is outside" in refused(manifest)
 
-    def test_another_namespace(self, manifest: list[Object]) -> None:
+    def test_another_namespace_object_is_refused(self, manifest: list[Object]) -> None:
         of_kind(manifest, "Namespace")["metadata"]["name"] = "kube-system"
         assert "Namespace kube-system: is not the agent's" in refused(manifest)
 
-    def test_a_secret_that_kubernetes_fills_with_a_token(self, manifest: list[Object]) -> None:
+    def test_a_secret_of_type_service_account_token_is_refused(
+        self, manifest: list[Object]
+    ) -> None:
         of_kind(manifest, "Secret")["type"] = "kubernetes.io/service-account-token"
         assert "service-account-token" in refused(manifest)
 
     @pytest.mark.parametrize(
         "odd", [{}, {"kind": "Secret"}, {"apiVersion": "v1", "kind": "Pod"}, 7]
     )
-    def test_what_is_no_object(self, manifest: list[Object], odd: Any) -> None:
+    def test_a_malformed_object_is_refused(self, manifest: list[Object], odd: Any) -> None:
         assert "no Kubernetes object" in refused([*manifest, odd])

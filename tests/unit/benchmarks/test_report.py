@@ -1,4 +1,4 @@
-"""The goals' verdicts, and the arithmetic of costs."""
+"""The verdicts of the goals, and the calculation of costs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def verdicts(figures: Figures) -> dict[str, str]:
     return {goal: verdict for goal, _, verdict in report.goals(figures)}
 
 
-def test_at_its_limit_a_goal_is_met() -> None:
+def test_a_figure_at_the_limit_meets_its_goal() -> None:
     found = verdicts(FIGURES)
     assert set(found.values()) == {"met"}
 
@@ -76,35 +76,37 @@ def test_at_its_limit_a_goal_is_met() -> None:
         ({"big": (Drain(3, 60, 3, 2, 100, 0.01, 1.1),)}, "reads per drain"),
     ],
 )
-def test_beyond_its_limit_it_is_not(change: dict[str, object], goal: str) -> None:
+def test_a_figure_beyond_the_limit_does_not_meet_its_goal(
+    change: dict[str, object], goal: str
+) -> None:
     found = verdicts(replace(FIGURES, **change))
     assert [verdict for name, verdict in found.items() if goal in name] == ["**not met**"]
 
 
-def test_a_peer_that_is_not_there_is_said_and_no_goal_is_claimed() -> None:
+def test_a_goal_whose_peer_is_missing_is_not_measured() -> None:
     figures = replace(FIGURES, full_node=node(0.6, None, 0.5))
     kubectl = [row[1:] for row in report.goals(figures) if "kubectl" in row[0]]
     assert kubectl == [(report.NOT_MEASURED, "")] * 2  # cold and warm
     assert "Not run: kubectl drain (no kubectl on PATH)." in report.markdown(figures)
 
 
-def test_what_was_not_measured_has_no_chapter() -> None:
+def test_the_report_has_no_section_for_what_was_not_measured() -> None:
     text = report.markdown(Figures("command", "here"))
     assert [line for line in text.splitlines() if line.startswith("## ")] == ["## Goals"]
 
 
-def test_the_default_memory_is_shown_and_explained() -> None:
+def test_the_report_marks_and_explains_the_default_memory() -> None:
     text = report.markdown(FIGURES)
     assert "| **512 MB** |" in text
     assert "The default, 512 MB, follows" in text
 
 
-def test_cost_is_memory_by_time_and_a_request() -> None:
+def test_the_cost_is_memory_times_time_plus_a_request() -> None:
     # 1,000 times 1 GB for 30 s at $0.0000133334, and 1,000 requests at $0.20 a million.
     assert cost.dollars(1024, 30.0) == pytest.approx(0.400202)
 
 
-def test_less_than_a_processor_takes_longer_and_more_than_one_no_less() -> None:
+def test_less_than_one_processor_takes_longer_and_more_than_one_is_not_faster() -> None:
     sizes = {
         choice.memory_mb: choice.seconds
         for choice in cost.choices(cold_seconds=0.5, drain_processor_seconds=0.25)

@@ -1,4 +1,4 @@
-"""The command itself: version, and completion of subcommands in bash."""
+"""The command `castai-eks`: version, script, and completion in bash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`castai-eks policy` and what needs no account."""
+"""`castai-eks policy`, `agent render` and the parsing of properties: no AWS account is needed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run_json(*arguments: str) -> Any:
     return json.loads(run(*arguments, "--json"))
 
 
-def test_admin_prints_what_the_chosen_mode_needs() -> None:
+def test_admin_prints_the_policies_of_the_chosen_mode() -> None:
     both = run_json("policy", "admin", *KNOWN)
     assert both == onboarder.administrator(SCOPE)
     named = run_json("policy", "admin", *KNOWN, "--spot-role-name", "Drain")
@@ -50,12 +50,12 @@ def test_admin_prints_what_the_chosen_mode_needs() -> None:
     assert user == onboarder.administrator(SCOPE, modes=[Mode.USER])
 
 
-def test_admin_takes_a_name_that_is_too_long_for_user_mode() -> None:
+def test_admin_prints_role_mode_for_a_name_that_is_too_long_for_user_mode() -> None:
     documents = run_json("policy", "admin", "--cluster", "c" * 60)
     assert "CreateUser" not in json.dumps(documents)
 
 
-def test_admin_for_cdk_needs_only_the_roles_of_the_bootstrap_stack() -> None:
+def test_admin_for_cdk_prints_the_roles_of_the_bootstrap_stack_only() -> None:
     documents = run_json("policy", "admin", *KNOWN, "--cdk")
     assert documents == {
         "cdk-deployer": onboarder.cdk_deployer("aws-cn", "111122223333", "cn-north-1")
@@ -63,7 +63,7 @@ def test_admin_for_cdk_needs_only_the_roles_of_the_bootstrap_stack() -> None:
 
 
 @pytest.mark.parametrize("permissions", Permissions)
-def test_cluster_prints_what_cast_ai_carries(permissions: Permissions) -> None:
+def test_cluster_prints_the_policies_of_castais_identity(permissions: Permissions) -> None:
     documents = run_json("policy", "cluster", *KNOWN, "--permissions", permissions.value)
     assert documents == {
         "CastEKSPolicy-prod": castai_identity.cast_eks_policy(
@@ -74,14 +74,14 @@ def test_cluster_prints_what_cast_ai_carries(permissions: Permissions) -> None:
     }
 
 
-def test_cluster_in_role_mode_prints_the_trust_too() -> None:
+def test_cluster_in_role_mode_prints_the_trust_policy_too() -> None:
     principal = "arn:aws-cn:iam::1:user/c"
     arguments = ["--mode", "cross-account-role", "--principal", principal]
     documents = run_json("policy", "cluster", *KNOWN, *arguments)
     assert documents["trust"] == castai_identity.cross_account_trust(principal, ID)
 
 
-def test_the_role_of_castais_own_function_is_printed_where_it_is_asked_for() -> None:
+def test_cluster_with_spot_lambda_prints_the_role_of_castais_function() -> None:
     documents = run_json("policy", "cluster", *KNOWN, "--spot-lambda")
     assert documents["role cast-prod-lambda-1a2b3c4d"] == {
         "trust": functions.lambda_trust("aws-cn"),
@@ -104,7 +104,7 @@ def test_node_and_spot_print_trust_and_managed_policies() -> None:
     assert keep["Action"] == ["sqs:SendMessage"]
 
 
-def test_spot_prints_the_least_and_the_api_key_on_request() -> None:
+def test_spot_prints_least_privilege_and_the_api_key_on_request() -> None:
     options = ["--least-privilege", "--api-key-secret", "castai/key"]
     spot = run_json("policy", "spot", *WHERE, *options)
     assert spot["managed-policies"] == []
@@ -117,7 +117,7 @@ def test_spot_prints_the_least_and_the_api_key_on_request() -> None:
 
 
 @pytest.mark.parametrize("command", ["admin", "cluster", "node", "spot"])
-def test_every_document_can_be_printed_with_placeholders_for_people(command: str) -> None:
+def test_every_command_prints_placeholders_without_options(command: str) -> None:
     text = run("policy", command)
     assert '"Version": "2012-10-17"' in text
 
@@ -152,17 +152,17 @@ def test_the_agents_manifest_is_printed_without_the_key() -> None:
         ("RotationId=", {"RotationId": ""}),
     ],
 )
-def test_a_property_is_a_pair(pair: str, value: dict[str, Any]) -> None:
+def test_a_property_is_parsed_from_a_pair(pair: str, value: dict[str, Any]) -> None:
     assert parsed([pair]) == value
 
 
 @pytest.mark.parametrize("pair", ["Path", "=x", "Tags={x"])
-def test_what_is_no_pair_is_refused(pair: str) -> None:
+def test_a_property_that_is_no_pair_is_refused(pair: str) -> None:
     with pytest.raises(PermanentError, match=r"^Give"):
         parsed([pair])
 
 
-def test_agent_prints_what_all_clusters_share_and_what_one_adds() -> None:
+def test_agent_prints_the_policy_of_all_clusters_and_that_of_one() -> None:
     where = FunctionScope("aws-cn", "111122223333", ("cn-north-1",), "castai-agent")
     assert run_json("policy", "agent", "--cluster", "prod", *WHERE, "--api-key-secret", "key") == {
         "trust": functions.lambda_trust("aws-cn"),

@@ -1,41 +1,24 @@
-"""The real client over the simulated API without a socket, and a clock that never waits."""
+"""CAST AI's client on the simulated API without a socket, with a clock that does not wait."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 import httpx2
 import pytest
 
 from lambdas.common.castai import CastaiApi
-from lambdas.common.clock import Clock
 from sandbox.castai_api.app import App
 from sandbox.castai_api.state import State
+from tests.support.fake_time import FakeTime
 
 KEY = "castai-key-for-tests"
 START = 1_700_000_000.0
 
 
-@dataclass
-class Time:
-    """Moves only when someone sleeps, or when a test says that a request took long."""
-
-    now: float = START
-    slept: list[float] = field(default_factory=list)
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-    @property
-    def clock(self) -> Clock:
-        return Clock(now=lambda: self.now, sleep=self.sleep)
-
-
 class AppTransport(httpx2.BaseTransport):
-    """Hands requests straight to the ASGI application, whose coroutines never wait."""
+    """Calls the ASGI application directly; its coroutines never wait."""
 
     def __init__(self, app: App) -> None:
         self._transport = httpx2.ASGITransport(app)
@@ -52,8 +35,8 @@ class AppTransport(httpx2.BaseTransport):
 
 
 @pytest.fixture
-def time() -> Time:
-    return Time()
+def time() -> FakeTime:
+    return FakeTime(START)
 
 
 @pytest.fixture
@@ -62,7 +45,7 @@ def state() -> State:
 
 
 @pytest.fixture
-def api(state: State, time: Time) -> Iterator[CastaiApi]:
+def api(state: State, time: FakeTime) -> Iterator[CastaiApi]:
     transport = AppTransport(App(state))
     with CastaiApi(KEY, "https://api.test", clock=time.clock, transport=transport) as client:
         yield client
@@ -72,8 +55,8 @@ Answering = Callable[..., CastaiApi]
 
 
 @pytest.fixture
-def answering(time: Time) -> Answering:
-    """A client whose server gives these answers (or raises these errors), the last for ever."""
+def answering(time: FakeTime) -> Answering:
+    """A client whose server gives these answers or errors, and then repeats the last one."""
 
     def client(*answers: httpx2.Response | Exception, deadline: float = float("inf")) -> CastaiApi:
         given = list(answers)

@@ -1,4 +1,4 @@
-"""What is wrong with the agent, from the objects' own status, in words that say what to do."""
+"""The problem of the agent as a sentence that says what to do, from the status of its objects."""
 
 from __future__ import annotations
 
@@ -58,20 +58,20 @@ def container(**state: Any) -> list[Object]:
     return [{"name": "agent", "image": IMAGE, "ready": False, **state}]
 
 
-def said(*pods: Object, replica_sets: tuple[Object, ...] = (replica_set(),)) -> str:
+def sentence_of(*pods: Object, replica_sets: tuple[Object, ...] = (replica_set(),)) -> str:
     found = diagnose(deployment(), replica_sets, pods)
     assert found.installed
     assert not found.available
     return found.sentence
 
 
-def test_no_agent_says_how_to_connect() -> None:
+def test_without_an_agent_the_sentence_says_how_to_connect() -> None:
     found = diagnose(None, (), ())
     assert not found.installed
     assert found.sentence.startswith("Connect the cluster first")
 
 
-def test_an_available_agent() -> None:
+def test_an_available_agent_has_its_image() -> None:
     found = diagnose(deployment(available=1), (), ())
     assert found.available
     assert found.image == IMAGE
@@ -86,18 +86,18 @@ def test_an_available_agent() -> None:
         deployment(available=1, updated=2, replicas=2),
     ],
 )
-def test_an_old_pod_does_not_count(not_yet: Object) -> None:
+def test_an_agent_with_an_old_pod_is_not_available(not_yet: Object) -> None:
     assert not diagnose(not_yet, (replica_set(),), ()).available
 
 
-def test_a_start_takes_its_time() -> None:
-    assert said(pod(containerStatuses=container(state={"running": {}}))).startswith("Wait")
+def test_for_a_pod_that_starts_the_advice_is_to_wait() -> None:
+    assert sentence_of(pod(containerStatuses=container(state={"running": {}}))).startswith("Wait")
 
 
 @pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff", "InvalidImageName"])
-def test_an_image_that_cannot_be_pulled(reason: str) -> None:
+def test_an_image_that_cannot_be_pulled_is_named_with_the_reason(reason: str) -> None:
     waiting = {"waiting": {"reason": reason, "message": "no route to host"}}
-    sentence = said(pod(containerStatuses=container(state=waiting)))
+    sentence = sentence_of(pod(containerStatuses=container(state=waiting)))
     assert sentence.startswith("Check the image")
     assert IMAGE in sentence
     assert "no route to host" in sentence
@@ -113,21 +113,23 @@ def test_an_image_that_cannot_be_pulled(reason: str) -> None:
         ("something else", "Let the agent's pods be created"),
     ],
 )
-def test_pods_that_are_not_even_made(message: str, advice: str) -> None:
+def test_pods_that_cannot_be_created_have_an_advice_for_each_reason(
+    message: str, advice: str
+) -> None:
     failed = {"type": "ReplicaFailure", "status": "True", "message": message}
-    sentence = said(replica_sets=(replica_set(conditions=[failed]),))
+    sentence = sentence_of(replica_sets=(replica_set(conditions=[failed]),))
     assert sentence.startswith(advice)
     assert message in sentence
 
 
-def test_a_pod_without_a_node() -> None:
+def test_for_an_unschedulable_pod_the_schedulers_message_is_quoted() -> None:
     condition = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}
-    sentence = said(pod(conditions=[condition]))
+    sentence = sentence_of(pod(conditions=[condition]))
     assert sentence.startswith("Make room")
     assert "0/3 nodes" in sentence
 
 
-# What a scheduler says of 12 nodes: 234 characters.
+# The message of a scheduler for 12 nodes: 234 characters.
 UNSCHEDULABLE = (
     "0/12 nodes are available: 3 node(s) had untolerated taint {dedicated: gpu}, 4 node(s) didn't "
     "match Pod's node affinity/selector, 5 Insufficient cpu. preemption: 0/12 nodes are available: "
@@ -135,72 +137,72 @@ UNSCHEDULABLE = (
 )
 
 
-def test_a_long_message_of_the_scheduler_ends_after_a_sentence_or_a_word() -> None:
+def test_a_long_message_of_the_scheduler_is_cut_after_a_sentence() -> None:
     assert len(UNSCHEDULABLE) == 234
     condition = {"type": "PodScheduled", "status": "False", "message": UNSCHEDULABLE}
-    sentence = said(pod(conditions=[condition]))
+    sentence = sentence_of(pod(conditions=[condition]))
     assert sentence.endswith("5 Insufficient cpu.")
 
 
 def test_long_messages_of_every_kind_are_cut() -> None:
     message = "denied by rule " * 100
     failed = {"type": "ReplicaFailure", "status": "True", "message": message}
-    found = [said(replica_sets=(replica_set(conditions=[failed]),))]
+    found = [sentence_of(replica_sets=(replica_set(conditions=[failed]),))]
     for reason in ("ErrImagePull", "CreateContainerError"):
         waiting = {"waiting": {"reason": reason, "message": message}}
-        found.append(said(pod(containerStatuses=container(state=waiting))))
+        found.append(sentence_of(pod(containerStatuses=container(state=waiting))))
     for sentence in found:
         assert sentence.endswith("denied by rule…")
         assert sentence.count("denied") < 20
 
 
-def test_a_secret_that_is_missing() -> None:
+def test_a_missing_secret_is_quoted() -> None:
     waiting = {"waiting": {"reason": "CreateContainerConfigError", "message": "secret not found"}}
-    assert "secret not found" in said(pod(containerStatuses=container(state=waiting)))
+    assert "secret not found" in sentence_of(pod(containerStatuses=container(state=waiting)))
 
 
 @pytest.mark.parametrize("where", ["lastState", "state"])
 @pytest.mark.parametrize("words", ["POST /v1/x: 401", "level=fatal Unauthorized"])
-def test_a_401_of_the_api(where: str, words: str) -> None:
+def test_for_a_401_of_castai_the_advice_is_a_valid_key(where: str, words: str) -> None:
     states: Object = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}}
     states[where] = {"terminated": {"exitCode": 1, "message": words}}
-    sentence = said(pod(containerStatuses=container(**states)))
+    sentence = sentence_of(pod(containerStatuses=container(**states)))
     assert sentence.startswith("Put a valid CAST AI API key")
 
 
-def test_an_agent_without_enough_memory() -> None:
+def test_for_an_oom_killed_agent_the_advice_is_more_memory() -> None:
     ended = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
     states = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
-    assert "more memory" in said(pod(containerStatuses=container(**states)))
+    assert "more memory" in sentence_of(pod(containerStatuses=container(**states)))
 
 
-def test_a_crash_is_quoted_by_its_last_line() -> None:
-    ended = {"terminated": {"exitCode": 2, "message": "first\n" + "x" * 5000 + "\nlast words"}}
+def test_the_last_line_of_a_crash_is_quoted() -> None:
+    ended = {"terminated": {"exitCode": 2, "message": "first\n" + "x" * 5000 + "\nthe reason"}}
     states = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
-    sentence = said(pod(containerStatuses=container(**states)))
-    assert sentence.endswith("ended with code 2: last words")
+    sentence = sentence_of(pod(containerStatuses=container(**states)))
+    assert sentence.endswith("ended with code 2: the reason")
 
 
-def test_a_long_last_line_is_quoted_from_a_word_on() -> None:
+def test_a_long_last_line_is_cut_at_its_beginning_before_a_word() -> None:
     ended = {"terminated": {"exitCode": 2, "message": "first\n" + "refused " * 100 + "twice"}}
     states = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
-    sentence = said(pod(containerStatuses=container(**states)))
+    sentence = sentence_of(pod(containerStatuses=container(**states)))
     assert sentence.endswith(": …" + "refused " * 24 + "twice")
 
 
-def test_pods_of_an_older_revision_are_not_looked_at() -> None:
+def test_pods_of_an_older_revision_are_ignored() -> None:
     waiting = {"waiting": {"reason": "ErrImagePull"}}
     old = pod(owner="old", containerStatuses=container(state=waiting))
     sets = (replica_set("old", "9"), replica_set("new", "10"))
-    assert said(old, replica_sets=sets).startswith("Wait")
+    assert sentence_of(old, replica_sets=sets).startswith("Wait")
 
 
-def test_a_foreign_pod_of_the_namespace_is_not_looked_at() -> None:
+def test_pods_of_another_owner_in_the_namespace_are_ignored() -> None:
     waiting = {"waiting": {"reason": "ErrImagePull"}}
     foreign = pod(owner="other", containerStatuses=container(state=waiting))
-    assert said(foreign).startswith("Wait")
+    assert sentence_of(foreign).startswith("Wait")
 
 
-def test_an_agent_that_was_scaled_down() -> None:
+def test_for_an_agent_with_no_replicas_the_advice_is_to_scale_up() -> None:
     found = diagnose(deployment(replicas=0, updated=0), (replica_set(),), ())
     assert found.sentence.startswith("Scale the agent up")

@@ -1,4 +1,4 @@
-"""The SDK's errors as ours."""
+"""The errors that the SDK's errors become."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def client_error(code: str, status: int) -> ClientError:
         (ParamValidationError(report=LONG), AwsRefusedError),
     ],
 )
-def test_a_long_message_is_cut(error: Exception, kind: type[CastaiError]) -> None:
+def test_an_error_of_the_sdk_becomes_ours_with_a_cut_message(
+    error: Exception, kind: type[CastaiError]
+) -> None:
     with pytest.raises(kind) as caught, aws.translated_errors("ec2:DescribeInstances"):
         raise error
     assert "because" in str(caught.value)

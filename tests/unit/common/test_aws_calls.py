@@ -1,4 +1,4 @@
-"""Calls to AWS: their names, their retries, and listings over several pages."""
+"""Calls to AWS: IAM's names for them, retries, and listings with several pages."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from lambdas.common.aws_calls import AwsCalls, iam_action
-from lambdas.common.clock import Clock
 from lambdas.common.errors import AwsRefusedError, AwsUnavailableError
+from tests.support.fake_time import FakeTime
 
 KEYS: dict[str, Any] = {
     "region_name": "eu-central-1",
@@ -21,7 +21,7 @@ KEYS: dict[str, Any] = {
 
 
 class Client:
-    """The methods of an IAM client, each with the answers that it still gives."""
+    """Two methods of an IAM client, which give these answers in order."""
 
     def __init__(self, *answers: dict[str, Any] | str) -> None:
         self.meta = boto3.client("iam", **KEYS).meta
@@ -38,17 +38,9 @@ class Client:
     list_roles = get_policy
 
 
-class Time:
-    now = 0.0
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
 @pytest.fixture
 def calls() -> AwsCalls:
-    time = Time()
-    return AwsCalls(Clock(now=lambda: time.now, sleep=time.sleep), until=lambda: 30.0)
+    return AwsCalls(FakeTime().clock, until=lambda: 30.0)
 
 
 @pytest.mark.parametrize(
@@ -61,18 +53,18 @@ def calls() -> AwsCalls:
          "lambda:GetFunctionConfiguration"),
     ],
 )  # fmt: skip
-def test_a_call_has_the_name_that_iam_has_for_it(
+def test_a_method_of_a_client_has_the_name_of_its_iam_action(
     method: Callable[[], Callable[..., object]], name: str
 ) -> None:
     assert iam_action(method()) == name
 
 
-def test_a_refusal_names_the_call(calls: AwsCalls) -> None:
+def test_a_refusal_names_the_iam_action_to_allow(calls: AwsCalls) -> None:
     with pytest.raises(AwsRefusedError, match="Allow iam:GetPolicy to this function"):
         calls.call(Client("AccessDenied").get_policy)
 
 
-def test_throttling_is_retried_until_the_time_is_used_up(calls: AwsCalls) -> None:
+def test_a_throttled_call_is_retried_until_the_given_time(calls: AwsCalls) -> None:
     client = Client("Throttling", {"Policy": 1})
     assert calls.call(client.get_policy, PolicyArn="arn") == {"Policy": 1}
     assert client.given == [{"PolicyArn": "arn"}] * 2
@@ -80,7 +72,7 @@ def test_throttling_is_retried_until_the_time_is_used_up(calls: AwsCalls) -> Non
         calls.call(Client(*["Throttling"] * 100).get_policy)
 
 
-def test_a_refusal_is_retried_only_on_request_and_stays_what_it_is(calls: AwsCalls) -> None:
+def test_a_refusal_is_retried_only_for_the_given_codes(calls: AwsCalls) -> None:
     with pytest.raises(AwsRefusedError):
         calls.call(Client("NoSuchEntity", {}).get_policy)
     assert calls.retrying({"NoSuchEntity"}).call(Client("NoSuchEntity", {}).get_policy) == {}
@@ -89,7 +81,7 @@ def test_a_refusal_is_retried_only_on_request_and_stays_what_it_is(calls: AwsCal
     assert refused.value.code == "NoSuchEntity"
 
 
-def test_what_does_not_exist_is_none_and_other_refusals_are_errors(calls: AwsCalls) -> None:
+def test_find_returns_none_only_for_what_does_not_exist(calls: AwsCalls) -> None:
     assert calls.find(Client("NoSuchEntity").get_policy) is None
     assert calls.find_items(Client("NoSuchEntity").list_roles, "Roles") == []
     with pytest.raises(AwsRefusedError):
@@ -98,7 +90,7 @@ def test_what_does_not_exist_is_none_and_other_refusals_are_errors(calls: AwsCal
         calls.items(Client("NoSuchEntity").list_roles, "Roles")
 
 
-def test_a_page_may_be_empty_or_throttled_and_the_listing_goes_on(calls: AwsCalls) -> None:
+def test_a_listing_goes_on_after_an_empty_or_a_throttled_page(calls: AwsCalls) -> None:
     client = Client(
         {"Roles": [], "Marker": "2"},
         {"Roles": ["a"], "Marker": "3"},

@@ -22,16 +22,10 @@ from lambdas.common.errors import CastaiError, PermanentError, SettingsError
 from lambdas.common.names import OWN_ROLE_VARIABLE, STACK_ID_VARIABLE
 from lambdas.common.text import REASON_LIMIT
 from lambdas.onboarding import handler as onboarding
+from tests.support.lambda_context import LambdaContext
 
 OWN = "arn:aws:cloudformation:eu-central-1:111122223333:stack/castai-agent/0a1b2c3d"
 PROPERTIES = {"ClusterName": "prod", "ApiKeySecret": "castai/key"}
-
-
-class LambdaContext:
-    """The part of Lambda's context that the handlers use."""
-
-    def get_remaining_time_in_millis(self) -> int:
-        return 600_000
 
 
 @pytest.fixture(params=[agent, onboarding], ids=["agent", "onboarding"])

@@ -18,7 +18,7 @@ def url(token: str) -> str:
     return base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)).decode()
 
 
-def test_a_token_is_a_presigned_identity_call_that_names_the_cluster() -> None:
+def test_a_token_is_a_presigned_get_caller_identity_that_names_the_cluster() -> None:
     token = eks.sign_token(
         CREDENTIALS, region="eu-central-1", dns_suffix="amazonaws.com", cluster="shop"
     )
@@ -33,7 +33,7 @@ def test_a_token_is_a_presigned_identity_call_that_names_the_cluster() -> None:
     assert "secret" not in url(token)
 
 
-def test_another_cluster_is_another_signature() -> None:
+def test_the_signature_depends_on_the_cluster() -> None:
     one, other = (
         eks.sign_token(CREDENTIALS, region="eu-central-1", dns_suffix="amazonaws.com", cluster=name)
         for name in ("a", "b")
@@ -49,14 +49,14 @@ def test_another_cluster_is_another_signature() -> None:
         ("cn-north-1", "amazonaws.com.cn"),
         ("us-iso-east-1", "c2s.ic.gov"),
         ("us-isob-east-1", "sc2s.sgov.gov"),
-        ("eu-south-9", "amazonaws.com"),  # a region younger than the SDK
+        ("eu-south-9", "amazonaws.com"),  # a region that the SDK does not have
     ],
 )
-def test_the_host_follows_the_partition(region: str, suffix: str) -> None:
+def test_the_dns_suffix_is_that_of_the_partition(region: str, suffix: str) -> None:
     assert aws.dns_suffix(aws.session(), region) == suffix
 
 
-def test_a_token_is_signed_anew_before_it_ends_and_never_shown() -> None:
+def test_a_token_is_signed_again_before_it_expires_and_is_not_in_the_repr() -> None:
     now = 0.0
     signed: list[str] = []
 

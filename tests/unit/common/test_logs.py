@@ -1,4 +1,4 @@
-"""No library's logger goes below WARNING in a function, whatever level Lambda gives the root."""
+"""In a function the loggers of libraries have at least WARNING, whatever level Lambda sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from lambdas.common.logs import LIBRARIES
 
-# As Lambda's runtime does it: the root's handler and level first, then the handler's module.
+# As in Lambda's runtime: the root logger's handler and level, then the import of the handler.
 SHOW = """
 import importlib, json, logging, sys
 root = logging.getLogger()
@@ -26,7 +26,7 @@ LOGGERS = ("", *LIBRARIES, "botocore.parsers", "botocore.auth", "httpcore2.http1
 @pytest.mark.parametrize(
     ("given", "least"), [("DEBUG", "WARNING"), ("INFO", "WARNING"), ("ERROR", "ERROR")]
 )
-def test_libraries_log_no_less_than_warnings(package: str, given: str, least: str) -> None:
+def test_loggers_of_libraries_have_at_least_warning(package: str, given: str, least: str) -> None:
     handler = f"lambdas.{package}.handler"
     done = subprocess.run(  # noqa: S603 - our own interpreter and code
         (sys.executable, "-c", SHOW, handler, given, *LOGGERS),

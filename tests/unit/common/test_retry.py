@@ -3,17 +3,8 @@ from __future__ import annotations
 import pytest
 
 from lambdas.common import retry
-from lambdas.common.clock import Clock
 from lambdas.common.errors import AwsRefusedError, AwsUnavailableError
-
-
-class FakeTime:
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.clock = Clock(now=lambda: self.now, sleep=self.sleep)
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
+from tests.support.fake_time import FakeTime
 
 
 def test_delays_grow_and_the_last_one_repeats() -> None:
@@ -21,12 +12,12 @@ def test_delays_grow_and_the_last_one_repeats() -> None:
         assert longest / 2 <= retry.delay(number) <= longest
 
 
-def test_functions_that_fail_together_do_not_come_back_together() -> None:
+def test_delays_are_random_so_that_functions_do_not_retry_at_the_same_time() -> None:
     assert len({retry.delay(2) for _ in range(100)}) > 90
     assert len({retry.delay(2, retry_after=1.0) for _ in range(100)}) > 90
 
 
-def test_the_servers_wish_is_respected_up_to_a_cap() -> None:
+def test_retry_after_is_followed_up_to_a_limit() -> None:
     for _ in range(100):
         assert 1.0 <= retry.delay(0, retry_after=1.0) <= 1.1
         cap = retry.DEFAULT.longest_retry_after
@@ -34,7 +25,7 @@ def test_the_servers_wish_is_respected_up_to_a_cap() -> None:
         assert 1.5 <= retry.delay(5, retry_after=0.0) <= 3.0
 
 
-def test_what_passes_is_tried_again() -> None:
+def test_a_retryable_error_is_retried() -> None:
     time = FakeTime()
     answers: list[Exception | str] = [AwsUnavailableError("a"), AwsUnavailableError("b"), "done"]
 
@@ -48,7 +39,7 @@ def test_what_passes_is_tried_again() -> None:
     assert 0.15 <= time.now <= 0.3
 
 
-def test_it_rises_when_the_time_is_used_up() -> None:
+def test_the_error_is_raised_when_the_time_is_used_up() -> None:
     time = FakeTime()
 
     def action() -> str:
@@ -59,7 +50,7 @@ def test_it_rises_when_the_time_is_used_up() -> None:
     assert 5 < time.now < 10
 
 
-def test_what_does_not_pass_rises_at_once() -> None:
+def test_a_permanent_error_is_raised_without_a_retry() -> None:
     time = FakeTime()
 
     def action() -> str:

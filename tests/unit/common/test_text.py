@@ -19,11 +19,11 @@ from lambdas.common.text import LIMIT, REASON_LIMIT, REFUSAL_LIMIT, cut, cut_fro
         ("a. " + "b" * 300, "a. " + "b" * (LIMIT - 4) + "…"),
     ],
 )
-def test_text_from_outside_is_one_short_line(given: object, expected: str) -> None:
+def test_text_is_cut_to_one_line_at_a_sentence_or_a_word(given: object, expected: str) -> None:
     assert cut(given) == expected
 
 
-def test_a_refusal_may_be_longer() -> None:
+def test_a_refusal_has_a_longer_limit() -> None:
     assert len(cut("x" * 10_000, REFUSAL_LIMIT)) == REFUSAL_LIMIT
 
 
@@ -38,7 +38,7 @@ def test_a_refusal_may_be_longer() -> None:
         ("b" * 300 + " end", "…" + "b" * (LIMIT - 5) + " end"),
     ],
 )
-def test_the_end_of_text_from_outside_begins_with_a_word(given: object, expected: str) -> None:
+def test_the_end_of_a_text_is_cut_before_a_word(given: object, expected: str) -> None:
     assert cut_front(given) == expected
 
 

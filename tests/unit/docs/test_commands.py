@@ -1,7 +1,7 @@
-"""Every command of the documents exists as it is written, and says what it needs.
+"""The commands in the documents: programs, subcommands and options exist.
 
-A block that begins with `# Needs …` is for an account, a cluster or the network: its commands are
-checked word by word. All others are run: by tests/integration/test_docs.py, or by .ci/run.
+A block that begins with `# Needs …` needs an account, a cluster or the network: its words are
+checked. tests/integration/test_docs.py or .ci/run runs every other block.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ COMMANDS = [(block, words) for block in BLOCKS for words in block.commands()]
 STACKS = {"castai-agent", "castai-onboarding", "castai-spot-handler"}
 APPS = {"cli": cli.main.app, "sandbox": sandbox.__main__.app}
 
-# Commands that the AWS CLI has beside the services' operations, with the options used here.
+# Commands of the AWS CLI that are no operation of a service, with the options used here.
 AWS_CUSTOM = {
     ("logs", "tail"): {"since", "format"},
     ("eks", "update-kubeconfig"): {"name"},
@@ -46,7 +46,7 @@ KUBECTL = {"annotate", "apply", "delete", "describe", "label", "taint", "uncordo
 
 
 def of(*programs: str) -> list[Any]:
-    """The commands of some programs, as parameters."""
+    """Test parameters: the commands of these programs."""
     return [
         pytest.param(words, id=f"{block.page.name}: {' '.join(words)[:60]}")
         for block, words in COMMANDS
@@ -55,7 +55,7 @@ def of(*programs: str) -> list[Any]:
 
 
 def options(words: Sequence[str]) -> Iterator[str]:
-    """Names of the options, without dashes and values."""
+    """The names of the options, without dashes and values."""
     for word in words:
         if word.startswith("--"):
             yield word.removeprefix("--").partition("=")[0]
@@ -66,7 +66,7 @@ def targets() -> set[str]:
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.text.splitlines()[0])
-def test_a_block_is_run_or_says_what_it_needs(block: Block) -> None:
+def test_a_block_begins_with_needs_or_is_run_by_a_test(block: Block) -> None:
     if block.needs:
         return
     ci = (ROOT / ".ci" / "run").read_text()
@@ -77,7 +77,7 @@ def test_a_block_is_run_or_says_what_it_needs(block: Block) -> None:
         assert " ".join(words) in ci
 
 
-def test_all_targets_that_are_named_are_targets() -> None:
+def test_make_targets_in_the_documents_exist() -> None:
     for page in WRITTEN:
         text = page.read_text(encoding="utf-8")
         for target in re.findall(r"`make ([a-z-]+)", text):
@@ -88,7 +88,7 @@ def test_all_targets_that_are_named_are_targets() -> None:
 
 
 @pytest.mark.parametrize("words", of("python3", ".venv/bin/python", "castai-eks"))
-def test_commands_of_ours_have_these_options(words: list[str]) -> None:
+def test_our_commands_have_these_options(words: list[str]) -> None:
     if words[0] == "castai-eks":
         words = ["python3", "-m", "cli", *words[1:]]
     assert words[1] == "-m"
@@ -102,7 +102,7 @@ def test_commands_of_ours_have_these_options(words: list[str]) -> None:
     assert {f"--{option}" for option in options(rest)} <= known
 
 
-def test_subcommands_that_are_named_in_prose_exist() -> None:
+def test_subcommands_of_castai_eks_in_the_text_exist() -> None:
     command: Any = typer.main.get_command(cli.main.app)
     for page in WRITTEN:
         for words in re.findall(r"`castai-eks ([a-z -]+)`", pages.prose(page)):
@@ -111,14 +111,14 @@ def test_subcommands_that_are_named_in_prose_exist() -> None:
                 found = found.commands[word]
 
 
-def test_chapters_that_are_named_exist() -> None:
+def test_chapters_in_the_documents_exist() -> None:
     names = {chapter.name for chapter in CHAPTERS}
     for page in WRITTEN:
         assert set(re.findall(r"--chapter (\w+)", page.read_text(encoding="utf-8"))) <= names
 
 
 @pytest.mark.parametrize("words", of("npx"))
-def test_the_cdk_is_given_our_stacks_and_settings(words: list[str]) -> None:
+def test_cdk_commands_have_our_stacks_and_valid_settings(words: list[str]) -> None:
     assert words[1] == "cdk"
     context = dict(
         after.split("=", 1) for before, after in pairwise(words) if before in {"-c", "--context"}
@@ -128,7 +128,7 @@ def test_the_cdk_is_given_our_stacks_and_settings(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("words", of("aws"))
-def test_aws_commands_have_these_operations_and_options(words: list[str]) -> None:
+def test_aws_commands_have_existing_operations_and_all_required_options(words: list[str]) -> None:
     service, operation = words[1:3]
     used = set(options(words[3:])) - AWS_GLOBAL
     if (service, operation) in AWS_CUSTOM:
@@ -148,7 +148,7 @@ def session() -> botocore.session.Session:
 
 
 @pytest.mark.parametrize("words", of("kubectl"))
-def test_kubectl_is_given_what_exists(words: list[str]) -> None:
+def test_kubectl_commands_have_known_verbs_and_existing_files(words: list[str]) -> None:
     assert words[1] in KUBECTL
     for before, after in pairwise(words):
         if before == "-f":
@@ -156,7 +156,7 @@ def test_kubectl_is_given_what_exists(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("words", of("pip", "npm", "source", "git"))
-def test_other_tools_are_used_as_they_are_known(words: list[str]) -> None:
+def test_commands_of_other_tools_are_these(words: list[str]) -> None:
     text = " ".join(words)
     assert text in {
         "source .venv/bin/activate",
@@ -169,7 +169,7 @@ def test_other_tools_are_used_as_they_are_known(words: list[str]) -> None:
         assert (ROOT / words[-1]).exists()
 
 
-def test_no_program_is_left_out() -> None:
+def test_every_program_in_the_documents_is_checked() -> None:
     checked = {"make", "python3", ".venv/bin/python", "castai-eks", "alias", "npx", "aws"}
     checked |= {"kubectl", "pip", "npm", "source", "git"}
     assert {words[0] for _, words in COMMANDS} <= checked
@@ -179,7 +179,7 @@ DRILLS = [words for _, words in COMMANDS if words[:3] == ["aws", "events", "put-
 
 
 @pytest.mark.parametrize("words", DRILLS, ids=" ".join)
-def test_a_drill_is_a_notice_to_the_handler(words: list[str]) -> None:
+def test_the_event_of_a_drill_is_parsed_as_a_notice(words: list[str]) -> None:
     (entry,) = json.loads(words[words.index("--entries") + 1])
     now = datetime(2026, 11, 21, tzinfo=UTC)
     event = {
@@ -199,7 +199,7 @@ def test_a_drill_is_a_notice_to_the_handler(words: list[str]) -> None:
     assert notice.deadline == now.timestamp() + notices.NOTICE_PERIOD
 
 
-def test_a_drilled_node_is_taken_back_whole() -> None:
+def test_the_commands_after_a_drill_remove_taint_and_labels() -> None:
     page = ROOT / "docs" / "operations.md"
     (block,) = (each for each in pages.blocks(page, "bash") if "uncordon" in each.text)
     taken = {word for words in block.commands() for word in words if word.endswith("-")}
@@ -207,7 +207,7 @@ def test_a_drilled_node_is_taken_back_whole() -> None:
     assert taken == {f"{key}-" for key in keys}
 
 
-def test_a_node_that_came_back_loses_its_annotation_too() -> None:
+def test_the_command_for_a_returned_node_removes_the_annotation() -> None:
     page = ROOT / "docs" / "operations.md"
     (block,) = (each for each in pages.blocks(page, "bash") if "annotate" in each.text)
     ((*_, taken),) = block.commands()

@@ -1,4 +1,4 @@
-"""Whatever a document points at is there."""
+"""Links and file names in the documents."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def test_links_between_documents_resolve(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
-def test_files_that_are_named_exist(page: Path) -> None:
+def test_files_in_the_documents_exist(page: Path) -> None:
     for words in CODE.findall(pages.prose(page)):
         if FILE.fullmatch(words):
             assert (ROOT / words).exists(), words
 
 
-def test_every_document_is_reached_from_the_readme() -> None:
+def test_every_document_is_linked_from_the_readme_or_from_a_linked_one() -> None:
     seen: set[Path] = set()
     todo = [pages.README]
     while todo:
@@ -54,7 +54,7 @@ def test_every_document_is_reached_from_the_readme() -> None:
     assert set(PAGES) - seen == set()
 
 
-def test_every_decision_is_in_the_index_under_its_title() -> None:
+def test_every_adr_is_in_the_index_with_its_title_and_has_its_parts() -> None:
     folder = ROOT / "docs" / "adr"
     index = {row[0]: row[1] for row in pages.rows((folder / "README.md").read_text())}
     for page in sorted(folder.glob("0*.md")):

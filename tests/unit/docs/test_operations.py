@@ -1,4 +1,4 @@
-"""What the documents say of metrics and log lines is what the handler writes."""
+"""Metrics, log queries and costs in the documents are those of the handler."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tests.support.pages import ROOT
 OPERATIONS = ROOT / "docs" / "operations.md"
 USAGE = ROOT / "docs" / "aws-usage.md"
 
-# Words of the query language, and the names that a query gives.
+# Words of the query language, and the names that the queries define.
 LANGUAGE = {"fields", "filter", "sort", "stats", "by", "desc", "and", "as", "ispresent"}
 LANGUAGE |= {"count", "pct", "bin", "drains", "cordoned", "drained"}
-# What Lambda and the logger add to a line, and the handler to a failure's.
+# Fields that Lambda and the logger add to a line, and the handler to the line of a failure.
 ADDED = {"@timestamp", "message", "level", "fault"}
 
 
 def result() -> Result:
-    """A drain with everything in it: one that left a pod, and of which CAST AI was told."""
+    """The result of a drain that left a pod and was reported to CAST AI: no field is empty."""
     return Result(
         Outcome.PARTIAL,
         reason="why",
@@ -50,7 +50,7 @@ def result() -> Result:
 def written(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> list[dict[str, Any]]:
-    """The lines of one drain: the outcome, then the metrics."""
+    """The log lines of one drain: the outcome, then the metrics."""
     fields: dict[str, Any] = {}
     monkeypatch.setattr(report.logger(), "info", lambda _, extra: fields.update(extra))
     report.log(result())
@@ -58,7 +58,7 @@ def written(
     return [fields, *(json.loads(line) for line in capsys.readouterr().out.splitlines())]
 
 
-def test_the_metrics_are_these_with_these_units(written: list[dict[str, Any]]) -> None:
+def test_the_table_has_every_metric_with_its_unit(written: list[dict[str, Any]]) -> None:
     emitted = {
         (f"`{metric['Name']}`", metric["Unit"])
         for line in written[1:]
@@ -68,7 +68,7 @@ def test_the_metrics_are_these_with_these_units(written: list[dict[str, Any]]) -
     assert {(row[0], row[1]) for row in table} == emitted
 
 
-def test_the_metrics_stand_under_these_dimensions(written: list[dict[str, Any]]) -> None:
+def test_the_text_names_the_dimensions_of_the_metrics(written: list[dict[str, Any]]) -> None:
     dimensions = {
         frozenset(line["_aws"]["CloudWatchMetrics"][0]["Dimensions"][0]) for line in written[1:]
     }
@@ -82,7 +82,7 @@ def test_the_metrics_stand_under_these_dimensions(written: list[dict[str, Any]])
 @pytest.mark.parametrize(
     "block", pages.blocks(OPERATIONS, "text"), ids=lambda block: block.text.splitlines()[0]
 )
-def test_a_query_asks_for_fields_that_are_there(
+def test_the_fields_of_a_query_are_in_the_log_line(
     block: pages.Block, written: list[dict[str, Any]]
 ) -> None:
     line = written[0]
@@ -96,19 +96,19 @@ def test_a_query_asks_for_fields_that_are_there(
 
 
 def _part(found: Any, part: str) -> Any:
-    """A field's part as Logs Insights finds it; a list's by number."""
+    """A part of a field's name as Logs Insights resolves it; the items of a list by number."""
     if isinstance(found, list):
-        return found[0]  # the sample has one
+        return found[0]  # the list has one item
     assert part in found, part
     return found[part]
 
 
 @pytest.mark.parametrize("outcome", re.findall(r'outcome = "(\w+)"', OPERATIONS.read_text()))
-def test_a_query_asks_for_outcomes_that_there_are(outcome: str) -> None:
+def test_the_outcomes_in_a_query_exist(outcome: str) -> None:
     assert outcome in list(Outcome)
 
 
-def test_the_figures_of_a_month_are_what_a_drain_writes(written: list[dict[str, Any]]) -> None:
+def test_the_number_of_metrics_is_that_of_a_drain(written: list[dict[str, Any]]) -> None:
     series = Counter(
         frozenset(line["_aws"]["CloudWatchMetrics"][0]["Dimensions"][0])
         for line in written[1:]
@@ -130,7 +130,7 @@ def test_the_figures_of_a_month_are_what_a_drain_writes(written: list[dict[str, 
     ("seconds", "shown"),
     re.findall(r"pods end in (\d+) s .*\$([\d.]+) \|$", USAGE.read_text(), re.MULTILINE),
 )
-def test_the_price_of_a_drain_is_that_of_waiting_and_a_little_work(
+def test_the_price_of_a_drain_is_that_of_its_time_and_up_to_20_percent_more(
     seconds: str, shown: str
 ) -> None:
     waiting = cost.dollars(SPOT_MEMORY_MB, float(seconds))
@@ -139,6 +139,6 @@ def test_the_price_of_a_drain_is_that_of_waiting_and_a_little_work(
 
 
 @pytest.mark.parametrize("event", ["SpotInterruption", "SpotDrained", "SpotDrainIncomplete"])
-def test_the_events_on_a_node_have_these_reasons(event: str) -> None:
+def test_the_reasons_of_the_events_on_a_node_are_named(event: str) -> None:
     assert f"`{event}`" in OPERATIONS.read_text()
     assert f'"{event}"' in (ROOT / "lambdas/spot_handler/report.py").read_text()

@@ -1,4 +1,4 @@
-"""The written documents are current, and the manual way does what the onboarding does."""
+"""The generated documents are current, and the manual onboarding does what the onboarding does."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SCOPE = Scope(
 WRITTEN = permissions.written() | manual.written()
 PRINCIPAL = "arn:aws-us-gov:iam::809060229965:user/cast"
 
-# What stands in for the AWS CLI, curl and jq: each call is noted, some have an answer.
+# A stub of the AWS CLI, curl and jq: it records each call and answers some.
 STUB = """#!/bin/bash
 printf '%s %s\\n' "${0##*/}" "$*" >> calls
 [[ -p /dev/stdin ]] && cat > /dev/null
@@ -42,7 +42,7 @@ esac
 
 
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
-def test_the_documents_are_current(path: Path) -> None:
+def test_a_generated_document_is_current(path: Path) -> None:
     assert path.read_text(encoding="utf-8") == WRITTEN[path], "Run make docs"
 
 
@@ -60,8 +60,8 @@ def test_every_permission_of_every_document_is_in_the_table() -> None:
                 assert all(action in text for action in statement["Action"])
 
 
-def by_hand(mode: Mode, folder: Path) -> list[str]:
-    """Run every command of one way in bash; the calls of programs, in order."""
+def run_manual(mode: Mode, folder: Path) -> list[str]:
+    """Run every command of this mode in bash. Returns the calls of programs, in order."""
     blocks = re.findall(r"```bash ?([a-z-]*)\n(.*?)```", manual.manual(), re.DOTALL)
     script = "\n".join(text for wanted, text in blocks if wanted in {"", mode.value})
     programs = folder / "bin"
@@ -70,7 +70,7 @@ def by_hand(mode: Mode, folder: Path) -> list[str]:
         stub = programs / name
         stub.write_text(STUB)
         stub.chmod(0o755)
-    subprocess.run(  # noqa: S603 - our own text, with stubs for all that reaches out
+    subprocess.run(  # noqa: S603 - our own text, with stubs
         ["/bin/bash", "-c", script],
         cwd=folder,
         env={
@@ -89,10 +89,8 @@ def by_hand(mode: Mode, folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_the_commands_write_the_documents_that_the_onboarding_uses(
-    mode: Mode, tmp_path: Path
-) -> None:
-    by_hand(mode, tmp_path)
+def test_the_commands_write_the_policies_of_the_onboarding(mode: Mode, tmp_path: Path) -> None:
+    run_manual(mode, tmp_path)
     expected = {
         "cast-eks-policy.json": castai_identity.cast_eks_policy(
             SCOPE, Permissions.FULL, manage_spot_lambda=False, boundary=None
@@ -109,8 +107,8 @@ def test_the_commands_write_the_documents_that_the_onboarding_uses(
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_the_commands_use_the_names_that_the_onboarding_uses(mode: Mode, tmp_path: Path) -> None:
-    calls = "\n".join(by_hand(mode, tmp_path))
+def test_the_commands_use_the_names_of_the_onboarding(mode: Mode, tmp_path: Path) -> None:
+    calls = "\n".join(run_manual(mode, tmp_path))
     role = SCOPE.node_role_arn.rpartition("/")[2]
     for name in (
         "--policy-name CastEKSPolicy-" + SCOPE.cluster,
@@ -128,16 +126,14 @@ def test_the_commands_use_the_names_that_the_onboarding_uses(mode: Mode, tmp_pat
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_the_administrators_policies_are_enough_for_the_commands(
-    mode: Mode, tmp_path: Path
-) -> None:
+def test_the_administrators_policies_allow_the_commands(mode: Mode, tmp_path: Path) -> None:
     granted = {
         action
         for document in onboarder.administrator(SCOPE, modes=[mode]).values()
         for statement in document["Statement"]
         for action in statement["Action"]
     }
-    for call in by_hand(mode, tmp_path):
+    for call in run_manual(mode, tmp_path):
         program, service, command, *_ = call.split(" ", 3)
         if program == "aws":
             action = "".join(word.capitalize() for word in command.split("-"))
@@ -146,6 +142,6 @@ def test_the_administrators_policies_are_enough_for_the_commands(
 
 @pytest.mark.parametrize("mode", Mode)
 def test_no_secret_is_on_a_command_line_or_left_in_a_file(mode: Mode, tmp_path: Path) -> None:
-    calls = by_hand(mode, tmp_path)
+    calls = run_manual(mode, tmp_path)
     assert not any("the-key" in call for call in calls)
     assert not {"castai-header", "key.json"} & {path.name for path in tmp_path.iterdir()}

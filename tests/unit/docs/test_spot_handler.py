@@ -1,4 +1,4 @@
-"""The spot handler's page names every field and every word of its result."""
+"""The spot handler's page names every field, outcome and CAST AI state of the result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGE = ROOT / "docs" / "spot-handler.md"
 
 
 def fields() -> set[str]:
-    """What the table of the section on the result names."""
+    """The fields in the table of the section on the result."""
     return {
         name
         for row in pages.rows(pages.section(PAGE, "Result"))
@@ -46,9 +46,9 @@ def test_every_outcome_is_explained() -> None:
     assert said == set(Outcome)
 
 
-def test_every_answer_of_castai_is_named() -> None:
-    assert all(f"`{told}`" in pages.section(PAGE, "Result") for told in CastaiState)
+def test_every_castai_state_is_named() -> None:
+    assert all(f"`{state}`" in pages.section(PAGE, "Result") for state in CastaiState)
 
 
-def test_the_notices_life_is_told_as_it_is() -> None:
+def test_the_age_at_which_a_notice_expires_is_named() -> None:
     assert f"more than {notices.NOTICE_PERIOD} s old" in PAGE.read_text()

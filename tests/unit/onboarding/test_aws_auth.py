@@ -1,4 +1,4 @@
-"""aws-auth: one entry comes or goes, and nothing else changes, however the text is written."""
+"""aws-auth: adding and removing an entry changes nothing else, in every form of the text."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def edited(text: str, entry: Entry = NODE) -> str:
     return data["mapRoles"]
 
 
-# What the entries are -----------------------------------------------------------------------------
+# The entries --------------------------------------------------------------------------------------
 
 
 def test_the_entries_are_what_the_cluster_expects() -> None:
@@ -52,7 +52,7 @@ def test_the_entries_are_what_the_cluster_expects() -> None:
     assert SPOT.as_data()["groups"] == ["castai:spot-handler"]
 
 
-def test_a_roles_path_is_left_out_and_a_users_is_kept() -> None:
+def test_an_entry_has_a_role_without_its_path_and_a_user_with_it() -> None:
     assert aws_auth.node_entry(f"{ACCOUNT}:role/a/b/nodes").arn == f"{ACCOUNT}:role/nodes"
     user = aws_auth.user_entry(f"{ACCOUNT}:user/a/cast-eks-prod")
     assert (user.arn, user.username) == (f"{ACCOUNT}:user/a/cast-eks-prod", "cast-eks-prod")
@@ -93,7 +93,7 @@ def some_items(rng: random.Random, kind: MapKey) -> Items:
             item["note"] = rng.choice(WORDS)
         items.append(dict(rng.sample(sorted(item.items()), len(item))))
     if items and rng.random() < 0.1:
-        items.append(rng.choice(items))  # twice; as YAML with an anchor
+        items.append(rng.choice(items))  # the same item twice: YAML writes an anchor
     if rng.random() < 0.2:
         ours = rng.choice([entry for entry in OURS if entry.map_key == kind]).as_data()
         items.insert(rng.randint(0, len(items)), ours)
@@ -131,11 +131,11 @@ def as_json(items: Items, rng: random.Random) -> str:
 
 
 def commented(text: str, rng: random.Random) -> str:
-    """Comments, blank lines and spaces where YAML lets them be."""
+    """Add comments, blank lines and spaces where YAML allows them."""
     lines = []
     for line in text.splitlines():
         if re.match(r" *- ", line) and rng.random() < 0.5:
-            lines.append(rng.choice(["# who: team", "", "   # - rolearn: old", "  "]))
+            lines.append(rng.choice(["# owner: team", "", "   # - rolearn: old", "  "]))
         safe = not re.search(r"""["'|>\[{]""", line) and ":" in line
         lines.append(line + (rng.choice(["", " # why", "  ", "\t"]) if safe else ""))
     return "\n".join(lines) + "\n"
@@ -154,7 +154,7 @@ def framed(text: str, rng: random.Random) -> str:
 
 
 def written(items: Items, rng: random.Random) -> str:
-    """The items in one of the forms that people and tools write."""
+    """Write the items in one of the forms that users and tools write."""
     form = rng.choice(["block", "block", "commented", "flow", "json"])
     if not items and rng.random() < 0.5:
         return rng.choice(["", "[]", " \n", "null", "~", "# none\n", "[] # none\n", "---\n"])
@@ -167,7 +167,7 @@ def written(items: Items, rng: random.Random) -> str:
 
 
 def read(text: str) -> Items:
-    """What a reader other than the edited module's makes of it: every scalar a string."""
+    """Read the text without the module's reader, with every scalar as a string."""
     try:
         return list(json.loads(text))
     except ValueError:
@@ -180,11 +180,11 @@ def read_map(text: str | None) -> Items:
 
 
 def comments(text: str) -> list[str]:
-    return re.findall(r"# (?:who: team|- rolearn: old|why|none|the end)", text)
+    return re.findall(r"# (?:owner: team|- rolearn: old|why|none|the end)", text)
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_ten_thousand_maps_gain_and_lose_our_entries_and_nothing_else(part: int) -> None:
+def test_in_ten_thousand_maps_only_our_entries_are_added_and_removed(part: int) -> None:
     for seed in range(part * MAPS // PARTS, (part + 1) * MAPS // PARTS):
         rng = random.Random(seed)  # noqa: S311 - the same maps every time
         items = {kind: some_items(rng, kind) for kind in MapKey}
@@ -223,28 +223,28 @@ def check(data: Mapping[str, str], entries: list[Entry], seed: int) -> None:
 @example("- ? rolearn\n  : x\n")
 @example("- |\n  rolearn: x\n")
 @given(st.text(alphabet=st.sampled_from("-: \n\r\t#[]{},'\"|>&*!%?~ax\u00e9\ufeff"), max_size=60))
-def test_any_text_is_edited_rightly_or_refused_and_never_anything_else(text: str) -> None:
+def test_any_text_is_edited_correctly_or_refused(text: str) -> None:
     for edit in (aws_auth.ensure, aws_auth.remove):
         try:
             after = edit(roles(text), [NODE])
         except AwsAuthError as error:
-            assert str(error).endswith(aws_auth.render(NODE))  # noqa: PT017 - either is right
+            assert str(error).endswith(aws_auth.render(NODE))  # noqa: PT017 - both are correct
         else:
             assert after is not None
             again = edit(after, [NODE])
             assert again is after
 
 
-# Written forms that deserve a name ----------------------------------------------------------------
+# Written forms ------------------------------------------------------------------------------------
 
 
-def test_a_missing_config_map_or_key_begins_with_our_entry() -> None:
+def test_a_missing_config_map_or_key_gets_our_entry_only() -> None:
     for data in (None, {}):
         assert aws_auth.ensure(data, [NODE]) == roles(aws_auth.render(NODE))
     assert aws_auth.ensure(None, [USER]) == {"mapUsers": aws_auth.render(USER)}
 
 
-def test_nothing_to_do_gives_the_very_same_back() -> None:
+def test_without_a_change_the_same_object_is_returned() -> None:
     data = roles(aws_auth.render(NODE))
     assert aws_auth.ensure(data, [NODE]) is data
     assert aws_auth.remove(data, [SPOT]) is data
@@ -252,12 +252,12 @@ def test_nothing_to_do_gives_the_very_same_back() -> None:
     assert aws_auth.remove(None, [NODE]) is None
 
 
-def test_block_yaml_keeps_every_character() -> None:
+def test_an_entry_is_appended_to_block_yaml_without_another_change() -> None:
     text = "# managed by platform\n- rolearn: x   # do not touch\n  groups: [a]\n\n# end\n"
     assert edited(text) == text + aws_auth.render(NODE)
 
 
-def test_an_indented_list_gets_an_indented_entry_and_its_own_line_ends() -> None:
+def test_the_entry_has_the_indentation_and_the_line_ends_of_the_list() -> None:
     lines = edited("  - rolearn: x\r\n    username: y\r\n").split("\r\n")
     assert lines[2] == f"  - rolearn: {NODE.arn}"
     assert lines[-1] == ""
@@ -279,7 +279,7 @@ def test_a_flow_list_keeps_its_comments_and_may_end_in_a_comma() -> None:
     assert read(after)[-1] == NODE.as_data()
 
 
-def test_a_duplicate_of_ours_goes_with_it() -> None:
+def test_remove_removes_duplicates_of_our_entry() -> None:
     twice = aws_auth.render(NODE) * 2 + aws_auth.render(SPOT)
     assert aws_auth.remove(roles(twice), [NODE]) == roles(aws_auth.render(SPOT))
 
@@ -288,10 +288,10 @@ def test_removing_the_last_entry_leaves_an_empty_list() -> None:
     assert aws_auth.remove(roles(aws_auth.render(NODE)), [NODE]) == roles("[]")
 
 
-# What counts as ours ------------------------------------------------------------------------------
+# Our entries --------------------------------------------------------------------------------------
 
 
-def test_an_entry_is_there_with_more_groups_and_in_another_case() -> None:
+def test_an_entry_with_more_groups_or_in_another_case_counts_as_ours() -> None:
     text = aws_auth.render(NODE).replace("system:nodes", "system:nodes\n    - more").upper()
     text = text.replace("ROLEARN", "rolearn").replace("GROUPS", "groups")
     text = text.replace("USERNAME", "username").replace("SYSTEM:", "system:")
@@ -317,7 +317,7 @@ def test_an_arn_that_is_mapped_to_something_else_is_refused(change: tuple[str, s
         aws_auth.ensure(roles(text), [NODE])
 
 
-def test_the_last_of_two_entries_counts_as_for_the_authenticator() -> None:
+def test_of_two_entries_the_last_one_counts_as_in_aws_iam_authenticator() -> None:
     other = aws_auth.render(NODE).replace("system:nodes", "system:readers")
     data = roles(other + aws_auth.render(NODE))
     assert aws_auth.ensure(data, [NODE]) is data
@@ -325,7 +325,7 @@ def test_the_last_of_two_entries_counts_as_for_the_authenticator() -> None:
         aws_auth.ensure(roles(aws_auth.render(NODE) + other), [NODE])
 
 
-def test_an_entry_that_someone_changed_is_not_removed() -> None:
+def test_an_entry_that_others_changed_is_not_removed() -> None:
     for change in (
         ("system:nodes", "system:nodes\n    - more"),
         ("  groups", "  note: x\n  groups"),
@@ -334,7 +334,7 @@ def test_an_entry_that_someone_changed_is_not_removed() -> None:
         assert aws_auth.remove(data, [NODE]) is data
 
 
-# What is refused ----------------------------------------------------------------------------------
+# Refusals -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_an_entry_that_someone_changed_is_not_removed() -> None:
         ("-\n", "not a list of entries"),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_the_entry_to_add_by_hand(
+def test_text_that_cannot_be_read_is_refused_with_the_entry_to_add_by_hand(
     text: str, reason: str
 ) -> None:
     for edit, verb in ((aws_auth.ensure, "Add"), (aws_auth.remove, "Remove")):
@@ -364,7 +364,7 @@ def test_what_cannot_be_read_is_refused_with_the_entry_to_add_by_hand(
         assert message.endswith(aws_auth.render(NODE))
 
 
-def test_an_entry_that_others_refer_to_is_not_removed() -> None:
+def test_an_entry_whose_anchor_is_used_is_not_removed() -> None:
     text = aws_auth.render(NODE).replace("groups:", "groups: &nodes")
     text += "- rolearn: x\n  groups: *nodes\n"
     with pytest.raises(AwsAuthError, match="Remove this entry"):
@@ -383,6 +383,6 @@ def test_an_edit_that_would_change_more_is_refused(monkeypatch: pytest.MonkeyPat
     wrong(lambda text: text.replace("x", "y") + aws_auth.render(NODE))
 
 
-def test_the_entry_to_paste_reads_as_itself() -> None:
+def test_the_entry_to_add_by_hand_is_valid_yaml() -> None:
     for entry in OURS:
         assert read(aws_auth.render(entry)) == [entry.as_data()]

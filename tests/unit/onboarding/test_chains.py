@@ -1,10 +1,11 @@
-"""What CAST AI's identity can become, step after step, and what it reaches then.
+"""Privilege escalation of CAST AI's identity over several steps, and what it can reach then.
 
-`test_isolation` decides single requests. Here the rights are followed: whoever may pass a role to
-a function or an instance and start it acts as that role; whoever may invoke a function of ours acts
-as its role, because the function believes its event; whoever may write a principal's policies, keys
-or trust acts as the principal. What is reached in this way beyond the cluster is listed, with its
-reason, in `tools.docs.policy_reasons.CHAINS`, and nothing else may be.
+`test_isolation` decides single requests. These tests follow permissions. A principal acts as a role
+if it may pass the role to a function or an instance and start it. It acts as the role of one of our
+functions if it may invoke the function, because the function trusts its event. It acts as
+a principal if it may write the principal's policies, keys or trust policy. Permissions beyond the
+cluster that are reached in this way are listed, with the reason, in
+`tools.docs.policy_reasons.CHAINS`; there are no others.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ from lambdas.onboarding.policies.document import Document
 from lambdas.onboarding.policies.scope import FunctionScope, Mode, Permissions, Scope
 from lambdas.onboarding.properties import Onboarding
 from tests.support.iam_evaluator import Request, is_allowed
-from tests.unit.onboarding.test_isolation import NEIGHBOUR, OWN, SCOPE, launch
+from tests.unit.onboarding.test_isolation import OWN, SCOPE, SECOND, launch
 from tools.docs.policy_reasons import CHAINS
 
-OTHER = NEIGHBOUR.scope
+OTHER = SECOND.scope
 ACCOUNT_ADMINISTRATOR = "administrator of the account"
 LAMBDA, EC2 = "lambda.amazonaws.com", "ec2.amazonaws.com"
 ADMINISTRATOR_ACCESS = "arn:aws:iam::aws:policy/AdministratorAccess"
@@ -48,7 +49,7 @@ def aws_policies() -> dict[str, Any]:
 
 
 def managed(arns: Iterable[str]) -> dict[str, Document]:
-    """AWS's own documents by name."""
+    """The documents of AWS managed policies by name."""
     policy_names = [arn.rpartition("/")[2] for arn in arns]
     return {name: aws_policies()[name]["Document"] for name in policy_names}
 
@@ -61,7 +62,7 @@ class Principal:
     arn: str
     named: dict[str, Document]
     service: str = ""
-    """Which service may become it."""
+    """The service that may assume it."""
 
     @property
     def documents(self) -> list[Document]:
@@ -73,7 +74,7 @@ class Principal:
 
 @dataclass(frozen=True)
 class Function:
-    """A Lambda function that believes its event, and the rules that may call it."""
+    """A Lambda function that trusts its event, and the rules that invoke it."""
 
     arn: str
     role: str
@@ -82,13 +83,13 @@ class Function:
 
 @dataclass(frozen=True)
 class Account:
-    """Two onboarded clusters, the app's functions, and what other teams have."""
+    """Two onboarded clusters, the app's functions, and principals of other teams."""
 
     identity: Principal
     others: list[Principal]
     functions: list[Function]
     in_clusters: dict[str, set[str]]
-    """Cluster → names of the principals that its API server lets in."""
+    """By cluster, the names of the principals with access to it."""
 
 
 def account(
@@ -99,7 +100,7 @@ def account(
     account_wide: bool = False,
     existing: str = "role of CAST AI's function of another cluster",
 ) -> Account:
-    """`existing`: whose role CAST AI's function has, which is there already."""
+    """`existing`: the principal whose role CAST AI's existing function has."""
     user = mode is Mode.USER
     identity = Principal(
         "CAST AI",
@@ -146,7 +147,7 @@ def account(
         ),
         our_function("another team's function", SCOPE.iam("role/payments"), ANYTHING),
         Principal("another team's instances", SCOPE.iam("role/builds"), {"all": ANYTHING}, EC2),
-        Principal("a person", SCOPE.iam("user/administrator"), {"all": ANYTHING}),
+        Principal("another user", SCOPE.iam("user/administrator"), {"all": ANYTHING}),
     ]
     rules = SCOPE.regional("events", "rule/castai-spot-handler-SpotInterruption")
     return Account(
@@ -203,7 +204,7 @@ def lambda_role(name: str, scope: Scope) -> Principal:
 
 
 def role_of_nodes(name: str, scope: Scope, identity: Principal) -> Principal:
-    """With all that CAST AI may attach to it."""
+    """A node role with every policy that CAST AI may attach to it."""
     attachable = node_role.node_managed_policies("aws", ssm=True, ebs_csi=True)
     given = node_role.node_managed_policies("aws", ssm=False, ebs_csi=False)
     attached = [
@@ -217,11 +218,11 @@ def role_of_nodes(name: str, scope: Scope, identity: Principal) -> Principal:
     return Principal(name, scope.node_role_arn, documents, EC2)
 
 
-# Step after step ----------------------------------------------------------------------------------
+# Steps --------------------------------------------------------------------------------------------
 
 
 def reached(it: Account) -> dict[str, str]:
-    """Every principal that CAST AI can act as, and the last step to it."""
+    """Every principal that CAST AI can act as, with the last step to it."""
     found = {it.identity.name: ""}
     waiting = [it.identity]
     while waiting:
@@ -274,7 +275,7 @@ def may_fill(actor: Principal, principal: Principal) -> bool:
     )
 
 
-# What that reaches --------------------------------------------------------------------------------
+# Permissions beyond the cluster -------------------------------------------------------------------
 
 FOREIGN = [
     function("payments"),
@@ -296,18 +297,18 @@ FOREIGN = [
         )
     ),
 ]  # fmt: skip
-# Names and states of things, which the identity's own AWS policies show it anyway.
-LOOKS = re.compile(r"(ec2|eks|ecr|ssm):(Describe|List)\w+")
+# Names and states of resources: the identity's AWS managed policies allow these reads.
+READS = re.compile(r"(ec2|eks|ecr|ssm):(Describe|List)\w+")
 
 
 def beyond(document: Document) -> set[str]:
-    """The actions of a document that fit something of others, whatever its conditions say."""
+    """The actions of a document that match resources of others, without regard to conditions."""
     found = set()
     for statement in document["Statement"]:
         free = [{"Statement": [{k: v for k, v in statement.items() if k != "Condition"}]}]
         for action in _list(statement["Action"]):
             fits = any(is_allowed(free, Request(action, arn)) for arn in FOREIGN)
-            if fits and not LOOKS.fullmatch(action):
+            if fits and not READS.fullmatch(action):
                 found.add(action)
     return found
 
@@ -321,7 +322,7 @@ EVERY = [(permissions, mode) for permissions in Permissions for mode in Mode]
 
 @pytest.mark.parametrize("spot_lambda", [Onboarding(cluster_name="prod").manage_spot_lambda, True])
 @pytest.mark.parametrize(("permissions", "mode"), EVERY)
-def test_cast_ai_becomes_no_one_but_those_listed(
+def test_castai_can_act_as_the_listed_principals_only(
     permissions: Permissions, mode: Mode, spot_lambda: bool
 ) -> None:
     it = account(permissions, mode, spot_lambda=spot_lambda)
@@ -333,21 +334,21 @@ def test_cast_ai_becomes_no_one_but_those_listed(
     }, found
 
 
-# By PassRole for a function that it makes, and by the code of the one that another cluster's has.
+# By PassRole for a function that it creates, and by the code of the function of another cluster.
 CAST_AIS_FUNCTION = (
     "role of CAST AI's function",
     "role of CAST AI's function of another cluster",
 )
 
 
-def test_a_function_that_the_old_script_made_would_lead_to_the_spot_handlers_role() -> None:
-    """Why an onboarding refuses it."""
+def test_a_function_of_castais_script_would_give_the_spot_handlers_role() -> None:
+    """This is why an onboarding refuses it."""
     it = account(Permissions.STRICT, Mode.ROLE, spot_lambda=True, existing="spot handler")
     assert {"spot handler", ACCOUNT_ADMINISTRATOR} <= reached(it).keys()
 
 
 @pytest.mark.parametrize(("permissions", "mode"), EVERY)
-def test_what_it_becomes_reaches_beyond_the_cluster_only_as_listed(
+def test_permissions_beyond_the_cluster_are_the_listed_ones(
     permissions: Permissions, mode: Mode
 ) -> None:
     it = account(permissions, mode, spot_lambda=True)
@@ -362,7 +363,7 @@ def test_what_it_becomes_reaches_beyond_the_cluster_only_as_listed(
 
 
 @pytest.mark.parametrize(("permissions", "mode"), EVERY)
-def test_no_other_cluster_lets_it_in(permissions: Permissions, mode: Mode) -> None:
+def test_castai_gets_access_to_no_other_cluster(permissions: Permissions, mode: Mode) -> None:
     it = account(permissions, mode, spot_lambda=True)
     inside = {name for name, members in it.in_clusters.items() if members & reached(it).keys()}
     assert inside == {"prod"}
@@ -379,7 +380,7 @@ def test_a_shared_policy_adds_the_node_roles_of_other_clusters() -> None:
     }
 
 
-# The model itself: each kind of step is followed --------------------------------------------------
+# The model itself: each kind of step is found -----------------------------------------------------
 
 
 def allowing(*actions: str, resource: str = "*") -> Document:
@@ -387,7 +388,7 @@ def allowing(*actions: str, resource: str = "*") -> Document:
 
 
 @pytest.mark.parametrize(
-    ("actions", "becomes"),
+    ("actions", "principal"),
     [
         (["iam:PassRole", "lambda:CreateFunction"], "spot handler"),
         (["lambda:UpdateFunctionCode"], "agent's function"),
@@ -395,19 +396,19 @@ def allowing(*actions: str, resource: str = "*") -> Document:
         (["events:PutTargets"], "spot handler"),
         (["iam:PassRole", "ec2:RunInstances", "ec2:CreateTags"], "another team's instances"),
         (["iam:UpdateAssumeRolePolicy"], "another team's function"),
-        (["iam:CreateAccessKey"], "a person"),
+        (["iam:CreateAccessKey"], "another user"),
         (["iam:PutRolePolicy"], ACCOUNT_ADMINISTRATOR),
         (["iam:AttachUserPolicy"], ACCOUNT_ADMINISTRATOR),
     ],
 )
-def test_a_step_that_is_possible_is_found(actions: list[str], becomes: str) -> None:
+def test_a_step_that_is_possible_is_found(actions: list[str], principal: str) -> None:
     it = account(Permissions.STRICT, Mode.ROLE, spot_lambda=False)
     it.identity.named["more"] = allowing(*actions)
-    assert becomes in reached(it)
+    assert principal in reached(it)
 
 
-def test_the_spot_handlers_role_would_lead_to_every_function_and_cluster() -> None:
-    """Why CAST AI's function has a role of its own."""
+def test_the_spot_handlers_role_would_give_every_function_and_cluster() -> None:
+    """This is why CAST AI's function has a role of its own."""
     it = account(Permissions.STRICT, Mode.ROLE, spot_lambda=True)
     it.identity.named["more"] = allowing("iam:PassRole", resource=SCOPE.spot_role_arn)
     assert {"onboarding of another cluster", ACCOUNT_ADMINISTRATOR} <= reached(it).keys()

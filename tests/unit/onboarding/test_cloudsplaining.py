@@ -1,8 +1,8 @@
 """cloudsplaining on every document, twice.
 
-As its users run it, it looks at statements that are bound to nothing: there must be no finding.
-Its strict way counts bound statements too, so that what an onboarding is made of (roles, keys,
-policies) does show; each such finding is acknowledged by name, with what keeps it harmless.
+By default it checks statements without a condition or a resource: there must be no finding. Its
+strict flags check all statements, so that the writes of an onboarding (roles, keys, policies) are
+findings; each is acknowledged by name, with the reason why it is harmless.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ def documents() -> dict[str, Document]:
 
 DOCUMENTS = documents()
 
-ONE_NODE_ROLE = "only AWS's policies for nodes, by iam:PolicyARN, and only to the node role"
-LAUNCH_NODES = "launching nodes is CAST AI's work; the one role it may pass is the nodes'"
-OWN_FUNCTION = "one function by name, with a role of its own that may hardly do anything"
-MAKES_THE_USER = "the one user that it makes for CAST AI; the boundary, if set, holds for it"
-MAKES_THE_ROLES = "the roles that it makes for CAST AI and the nodes; the boundary holds for them"
-MAKES_THE_POLICY = "CastEKSPolicy of this cluster, which only CAST AI's identity carries"
-NAMED_SECRETS = "the cluster's credentials, and the API key where its secret is named"
-BOOTSTRAP_ROLES = "the roles of the CDK bootstrap stack are made for exactly this"
+ONE_NODE_ROLE = "only AWS's policies for nodes (iam:PolicyARN), and only to the node role"
+LAUNCH_NODES = "CAST AI launches nodes; it may pass the node role only"
+OWN_FUNCTION = "one function by name; its role may only describe instances"
+MAKES_THE_USER = "only the user for CAST AI, with the boundary if it is set"
+MAKES_THE_ROLES = "only the roles for CAST AI and the nodes, with the boundary if it is set"
+MAKES_THE_POLICY = "only CastEKSPolicy of this cluster, which only CAST AI's identity has"
+NAMED_SECRETS = "only the cluster's credentials, and the API key whose secret is named"
+BOOTSTRAP_ROLES = "the roles of the CDK bootstrap stack are meant to be assumed by the deployer"
 
 ONBOARDS = {
     "CreateAccessKey": MAKES_THE_USER,
@@ -117,7 +117,7 @@ ACKNOWLEDGED: dict[str, dict[str, str]] = {
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_nothing_is_found_as_its_users_run_it(name: str) -> None:
+def test_by_default_there_is_no_finding(name: str) -> None:
     policy = PolicyDocument(DOCUMENTS[name], exclusions=DEFAULT_EXCLUSIONS)
     assert list(risks(policy)) == []
     assert policy.permissions_management_without_constraints == []
@@ -127,7 +127,7 @@ def test_nothing_is_found_as_its_users_run_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_every_strict_finding_is_acknowledged_and_every_acknowledgement_needed(name: str) -> None:
+def test_the_strict_findings_are_the_acknowledged_ones(name: str) -> None:
     policy = PolicyDocument(
         DOCUMENTS[name],
         exclusions=DEFAULT_EXCLUSIONS,
@@ -137,7 +137,7 @@ def test_every_strict_finding_is_acknowledged_and_every_acknowledgement_needed(n
     assert set(risks(policy)) == ACKNOWLEDGED.get(name, {}).keys()
 
 
-def test_no_acknowledgement_is_for_a_document_that_is_gone() -> None:
+def test_every_acknowledgement_is_for_an_existing_document() -> None:
     assert ACKNOWLEDGED.keys() <= DOCUMENTS.keys()
 
 

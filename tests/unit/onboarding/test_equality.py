@@ -1,4 +1,4 @@
-"""Equal by meaning: rewriting a document never makes another of it, changing it always does."""
+"""Policy documents are compared by meaning: another notation is equal, another value is not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DOCUMENTS: list[Document] = [
 
 
 def rewritten(value: Any, rng: Random, key: str = "") -> Any:
-    """The same document as someone else would write it."""
+    """The same document in another notation."""
     if isinstance(value, dict):
         result = {name: rewritten(value[name], rng, name) for name in shuffled(value, rng)}
         if "Effect" in result:
@@ -49,7 +49,7 @@ def shuffled(values: Any, rng: Random) -> list[Any]:
 
 
 @given(document=st.sampled_from(DOCUMENTS), rng=st.randoms(use_true_random=True))
-def test_a_rewritten_document_is_the_same(document: Document, rng: Random) -> None:
+def test_a_document_in_another_notation_is_the_same(document: Document, rng: Random) -> None:
     other = rewritten(document, rng)
     assert same(document, other)
     assert same(json.dumps(other), document)
@@ -57,7 +57,7 @@ def test_a_rewritten_document_is_the_same(document: Document, rng: Random) -> No
 
 
 def places(value: Any) -> list[tuple[Any, Any]]:
-    """Every place in the document that holds a string, but for the Sids."""
+    """The container and key of every string in the document, without Sids."""
     found: list[tuple[Any, Any]] = []
     entries = value.items() if isinstance(value, dict) else enumerate(value)
     for key, item in entries:
@@ -69,7 +69,7 @@ def places(value: Any) -> list[tuple[Any, Any]]:
 
 
 @given(document=st.sampled_from(DOCUMENTS), data=st.data())
-def test_a_change_in_any_place_is_a_difference(document: Document, data: st.DataObject) -> None:
+def test_a_change_of_any_string_is_a_difference(document: Document, data: st.DataObject) -> None:
     changed = copy.deepcopy(document)
     holder, key = data.draw(st.sampled_from(places(changed)))
     holder[key] += "x"
@@ -77,7 +77,7 @@ def test_a_change_in_any_place_is_a_difference(document: Document, data: st.Data
 
 
 @given(document=st.sampled_from(DOCUMENTS), data=st.data())
-def test_a_statement_or_condition_more_or_less_is_a_difference(
+def test_a_removed_statement_or_condition_is_a_difference(
     document: Document, data: st.DataObject
 ) -> None:
     changed = copy.deepcopy(document)
@@ -112,7 +112,7 @@ def trust(principal: Any, **more: Any) -> Document:
         ),
     ],
 )
-def test_two_ways_to_say_one_thing(one: Document, other: Document) -> None:
+def test_two_notations_of_one_meaning_are_the_same(one: Document, other: Document) -> None:
     assert same(one, other)
     assert hash(meaning(one)) == hash(meaning(other))
 
@@ -143,7 +143,9 @@ def test_two_ways_to_say_one_thing(one: Document, other: Document) -> None:
         ),
     ],
 )
-def test_two_things_that_look_alike(one: Document, other: Document) -> None:
+def test_similar_documents_of_other_meanings_are_not_the_same(
+    one: Document, other: Document
+) -> None:
     assert not same(one, other)
 
 
@@ -162,6 +164,6 @@ def test_two_things_that_look_alike(one: Document, other: Document) -> None:
         {"Statement": [{"Effect": "Allow", "Condition": {"StringEquals": "v"}}]},
     ],
 )
-def test_what_is_no_policy_document_is_never_the_same_as_one(document: Any) -> None:
+def test_what_is_no_policy_document_is_refused(document: Any) -> None:
     with pytest.raises(NotADocumentError, match=r"^Give"):
         meaning(document)

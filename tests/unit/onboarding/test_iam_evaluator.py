@@ -1,4 +1,4 @@
-"""The evaluator that the isolation table trusts, against IAM's documented rules."""
+"""The IAM evaluator of the tests follows IAM's documented rules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def allows(document: dict[str, Any], **context: Any) -> bool:
     return is_allowed([document], Request("ec2:TerminateInstances", INSTANCE, context))
 
 
-def test_nothing_is_allowed_that_no_statement_allows() -> None:
+def test_without_a_matching_allow_a_request_is_denied() -> None:
     assert not is_allowed([], Request("ec2:TerminateInstances", INSTANCE))
     assert not allows(policy(Action="ec2:Start*"))
     assert not allows(policy(Resource="arn:aws:ec2:us-east-1:*"))
@@ -42,7 +42,7 @@ def test_a_deny_wins_over_an_allow_in_another_document() -> None:
         (["ec2:StartInstances", "*"], True),
     ],
 )
-def test_actions_have_wildcards_and_no_case(action: str | list[str], matches: bool) -> None:
+def test_actions_match_wildcards_and_any_case(action: str | list[str], matches: bool) -> None:
     assert allows(policy(Action=action)) is matches
 
 
@@ -50,7 +50,7 @@ def test_actions_have_wildcards_and_no_case(action: str | list[str], matches: bo
     ("resource", "matches"),
     [(INSTANCE, True), (INSTANCE.upper(), False), ("arn:aws:ec2:*:instance/i-?", True)],
 )
-def test_resources_have_wildcards_and_case(resource: str, matches: bool) -> None:
+def test_resources_match_wildcards_and_the_same_case_only(resource: str, matches: bool) -> None:
     assert allows(policy(Resource=resource)) is matches
 
 
@@ -58,7 +58,9 @@ def test_resources_have_wildcards_and_case(resource: str, matches: bool) -> None
     ("resource", "matches"),
     [(INSTANCE, False), ("arn:aws:ec2:*:vpc/*", True), (["*:vpc/*", "*:instance/*"], False)],
 )
-def test_a_statement_may_be_on_everything_else(resource: str | list[str], matches: bool) -> None:
+def test_not_resource_matches_every_other_resource(
+    resource: str | list[str], matches: bool
+) -> None:
     document = policy(NotResource=resource)
     del document["Statement"][0]["Resource"]
     assert allows(document) is matches
@@ -98,7 +100,9 @@ VPC = "arn:aws:ec2:eu-west-1:111122223333:vpc/vpc-1"
         ({"ForAllValues:StringEquals": {"k": "v"}}, {}, True),
     ],
 )
-def test_conditions(condition: dict[str, Any], context: dict[str, Any], holds: bool) -> None:
+def test_a_condition_holds_as_iam_documents_it(
+    condition: dict[str, Any], context: dict[str, Any], holds: bool
+) -> None:
     assert allows(policy(Condition=condition), **context) is holds
 
 
@@ -111,6 +115,6 @@ def test_conditions(condition: dict[str, Any], context: dict[str, Any], holds: b
         {"Resource": "arn:aws:iam::*:user/${aws:username}"},
     ],
 )
-def test_what_it_does_not_know_is_an_error_and_never_a_match(statement: dict[str, Any]) -> None:
+def test_an_unknown_element_or_operator_is_an_error(statement: dict[str, Any]) -> None:
     with pytest.raises(NotImplementedError):
         allows(policy(**statement), k="1")

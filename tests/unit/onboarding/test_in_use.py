@@ -1,4 +1,4 @@
-"""The refusal fits what is in the way, one or many."""
+"""The refusal of a removal names the resources that are in use, one or many."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ MANY = (
         ),
     ],
 )
-def test_only_what_is_in_the_way_is_counted_and_advised_on(
+def test_the_refusal_counts_and_names_the_resources_of_each_kind(
     instances: list[str], interfaces: list[str], naming: list[str], words: str
 ) -> None:
     assert refusal(instances, interfaces, naming) == words
 
 
-def test_a_long_list_is_cut_and_says_so() -> None:
+def test_a_long_list_is_cut_with_the_number_of_the_rest() -> None:
     many = [f"i-{number:02}" for number in range(SHOWN + 3)]
     assert refusal(many, [], []).endswith(
         f"In use by 13 instances: {', '.join(many[:SHOWN])} and 3 more"

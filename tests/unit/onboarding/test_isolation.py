@@ -1,9 +1,9 @@
-"""No write beyond the cluster: every write action on what is ours and on everything beside it.
+"""No write beyond the cluster: every write action on the cluster's resources and on others.
 
-The rows are what AWS asks IAM for each action (resource types and condition keys of the service
-authorization reference); the columns are places where such a thing can be. What reaches beyond
-the cluster by nature is listed, with its reason, in `tools.docs.policy_reasons.WIDE`, and nothing
-else may.
+The rows are the requests that IAM decides for each action (resource types and condition keys of the
+service authorization reference); the columns are places of a resource. Actions that cannot be
+limited to the cluster are listed, with the reason, in `tools.docs.policy_reasons.WIDE`; there are
+no others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SCOPE = Scope("aws", "eu-west-1", "111122223333", "prod", ID, "vpc-1")
 
 @dataclass(frozen=True)
 class Place:
-    """Where a thing is, and which cluster's it is, if any's."""
+    """The place of a resource, and the cluster that it belongs to, if any."""
 
     scope: Scope
     tagged: bool = True
@@ -43,7 +43,7 @@ class Place:
         return {self.scope.cluster_tag: "owned", CLUSTER_ID_TAG: self.scope.cluster_id}
 
     def existing(self) -> dict[str, str | list[str]]:
-        """The condition keys of a thing that exists in a VPC."""
+        """The condition keys of a resource that exists in a VPC."""
         return {
             **{f"ec2:ResourceTag/{key}": value for key, value in self.tags.items()},
             **{f"aws:ResourceTag/{key}": value for key, value in self.tags.items()},
@@ -55,25 +55,25 @@ class Place:
         return self.of_the_vpc(f"vpc/{self.scope.vpc_id}")
 
     def of_the_vpc(self, resource: str) -> str:
-        """A VPC, a subnet or a shared group: its ARN has the account of the VPC's owner."""
+        """The ARN of a VPC, a subnet or a shared group: it has the account of the VPC's owner."""
         return replace(self.scope, account=self.vpc_owner or self.scope.account).ec2(resource)
 
     def wanted(self) -> dict[str, str | list[str]]:
-        """The condition keys of a thing that the request would make."""
+        """The condition keys of a resource that the request creates."""
         return {f"aws:RequestTag/{key}": value for key, value in self.tags.items()}
 
 
 OWN = Place(SCOPE)
 SHARED_VPC = replace(OWN, vpc_owner="222233334444")
-NEIGHBOUR = Place(replace(SCOPE, cluster="prod-2", cluster_id=OTHER_ID))
-UNTAGGED = replace(NEIGHBOUR, tagged=False)
+SECOND = Place(replace(SCOPE, cluster="prod-2", cluster_id=OTHER_ID))
+UNTAGGED = replace(SECOND, tagged=False)
 ELSEWHERE = {
-    "another cluster in the VPC": NEIGHBOUR,
+    "another cluster in the VPC": SECOND,
     "untagged in the VPC": UNTAGGED,
-    "another cluster in another VPC": Place(replace(NEIGHBOUR.scope, vpc_id="vpc-2")),
-    "untagged in another VPC": replace(UNTAGGED, scope=replace(NEIGHBOUR.scope, vpc_id="vpc-2")),
-    "another VPC of the owner who shares ours": replace(
-        UNTAGGED, scope=replace(NEIGHBOUR.scope, vpc_id="vpc-2"), vpc_owner="222233334444"
+    "another cluster in another VPC": Place(replace(SECOND.scope, vpc_id="vpc-2")),
+    "untagged in another VPC": replace(UNTAGGED, scope=replace(SECOND.scope, vpc_id="vpc-2")),
+    "another VPC of the account that shares ours": replace(
+        UNTAGGED, scope=replace(SECOND.scope, vpc_id="vpc-2"), vpc_owner="222233334444"
     ),
     "the same name in another region": Place(
         replace(SCOPE, region="us-east-1", cluster_id=OTHER_ID, vpc_id="vpc-3")
@@ -85,7 +85,7 @@ Row = Callable[[Place], list[Request]]
 
 
 def on(action: str, kind: str) -> Row:
-    """An action on one existing EC2 thing."""
+    """An action on one existing EC2 resource."""
     return lambda place: [Request(action, place.scope.ec2(kind), place.existing())]
 
 
@@ -149,7 +149,7 @@ def on_node_group(action: str) -> Row:
 
 
 def in_account(action: str, resource: str, service: str = "iam", **context: str) -> Row:
-    """An action on something that an account (and region) has once."""
+    """An action on a resource that an account (and region) has once."""
 
     def requests(place: Place) -> list[Request]:
         scope = place.scope
@@ -244,8 +244,7 @@ ROWS = {
     Permissions.STANDARD: STRICT,
     Permissions.STRICT: STRICT,
 }
-"""Every write action of each variant. The mission's list of actions is the first one's keys,
-together with `SPOT_LAMBDA`."""
+"""Every write action of each variant, without those of `SPOT_LAMBDA`."""
 
 
 def documents(permissions: Permissions, *, spot_lambda: bool = True) -> list[Document]:
@@ -258,7 +257,7 @@ def documents(permissions: Permissions, *, spot_lambda: bool = True) -> list[Doc
 
 
 def may(permissions: Permissions, requests: list[Request], *, spot_lambda: bool = True) -> bool:
-    """Whether AWS would carry the action out: it needs every one of the requests."""
+    """Whether AWS allows the action: it needs every one of the requests."""
     written = documents(permissions, spot_lambda=spot_lambda)
     return all(is_allowed(written, request) for request in requests)
 
@@ -288,7 +287,7 @@ ON_OWN = [(p, action, row) for p, rows in ROWS.items() for action, row in rows.i
 
 
 @pytest.mark.parametrize(("permissions", "action", "row"), ON_OWN)
-def test_cast_ai_can_do_its_work_on_its_own_cluster(
+def test_every_action_is_allowed_on_the_own_cluster(
     permissions: Permissions, action: str, row: Row
 ) -> None:
     for own in (OWN, SHARED_VPC):
@@ -296,7 +295,7 @@ def test_cast_ai_can_do_its_work_on_its_own_cluster(
 
 
 @pytest.mark.parametrize("permissions", Permissions)
-def test_a_group_that_the_owner_of_the_vpc_shares_can_be_used(permissions: Permissions) -> None:
+def test_a_shared_security_group_can_be_used_and_not_changed(permissions: Permissions) -> None:
     group = SHARED_VPC.of_the_vpc("security-group/sg-2")
     at_launch = Request("ec2:RunInstances", group, {"ec2:Vpc": SHARED_VPC.vpc_arn})
     assert may(permissions, [*launch(SHARED_VPC), at_launch])
@@ -308,7 +307,7 @@ def test_a_group_that_the_owner_of_the_vpc_shares_can_be_used(permissions: Permi
 
 @pytest.mark.parametrize("where", ELSEWHERE)
 @pytest.mark.parametrize(("permissions", "action", "row"), ON_OWN)
-def test_no_write_beyond_the_cluster_but_the_listed_ones(
+def test_a_write_beyond_the_cluster_is_allowed_only_if_it_is_listed(
     permissions: Permissions, action: str, row: Row, where: str
 ) -> None:
     place = ELSEWHERE[where]
@@ -317,7 +316,7 @@ def test_no_write_beyond_the_cluster_but_the_listed_ones(
 
 @pytest.mark.parametrize("permissions", Permissions)
 @pytest.mark.parametrize("action", SPOT_LAMBDA)
-def test_the_spot_function_is_one_per_account_its_role_is_the_clusters_and_only_on_request(
+def test_the_actions_on_castais_function_are_allowed_on_request_only(
     permissions: Permissions, action: str
 ) -> None:
     row = SPOT_LAMBDA[action]
@@ -343,13 +342,13 @@ def fits(pattern: str, action: str) -> bool:
     return action == pattern or bool(star and action.startswith(head) and action.endswith(tail))
 
 
-def test_actions_that_a_variant_drops_are_denied_even_on_its_own_cluster() -> None:
+def test_actions_of_full_are_denied_in_other_variants() -> None:
     for action, row in ONLY_FULL.items():
         for permissions in (Permissions.STANDARD, Permissions.STRICT):
             assert not may(permissions, row(OWN)), action
 
 
-# What someone with these permissions would try next -----------------------------------------------
+# Privilege escalation -----------------------------------------------------------------------------
 
 
 def request(action: str, resource: str, **context: str) -> list[Request]:
@@ -363,17 +362,17 @@ ATTEMPTS: dict[str, list[Request]] = {
     "pass the node role to a function": request(
         "iam:PassRole", SCOPE.node_role_arn, **{"iam:PassedToService": "lambda.amazonaws.com"}
     ),
-    "make the node role an administrator's": request(
+    "attach AdministratorAccess to the node role": request(
         "iam:AttachRolePolicy",
         SCOPE.node_role_arn,
         **{"iam:PolicyARN": "arn:aws:iam::aws:policy/AdministratorAccess"},
     ),
-    "make the node role anew without the boundary": request("iam:CreateRole", SCOPE.node_role_arn),
+    "create the node role without the boundary": request("iam:CreateRole", SCOPE.node_role_arn),
     "write an inline policy": request("iam:PutRolePolicy", SCOPE.node_role_arn),
-    "widen its own policy": request(
+    "change its own policy": request(
         "iam:CreatePolicyVersion", SCOPE.policy_arn(account_wide=False)
     ),
-    "make an access key": request("iam:CreateAccessKey", SCOPE.user_arn),
+    "create an access key": request("iam:CreateAccessKey", SCOPE.user_arn),
     "claim an untagged instance by tagging it": [
         Request(
             "ec2:CreateTags",
@@ -387,7 +386,7 @@ ATTEMPTS: dict[str, list[Request]] = {
         )
     ],
     "tag the VPC": request("ec2:CreateTags", OWN.vpc_arn),
-    "map itself in the cluster": request("eks:CreateAccessEntry", SCOPE.cluster_arn),
+    "create an access entry": request("eks:CreateAccessEntry", SCOPE.cluster_arn),
     "delete the cluster": request("eks:DeleteCluster", SCOPE.cluster_arn),
     "pass the spot handler's role to a function": request(
         "iam:PassRole", SCOPE.spot_role_arn, **{"iam:PassedToService": "lambda.amazonaws.com"}
@@ -408,7 +407,9 @@ ATTEMPTS: dict[str, list[Request]] = {
 
 @pytest.mark.parametrize("permissions", Permissions)
 @pytest.mark.parametrize("attempt", ATTEMPTS)
-def test_an_attempt_to_get_further_is_denied(permissions: Permissions, attempt: str) -> None:
+def test_an_attempt_to_get_more_permissions_is_denied(
+    permissions: Permissions, attempt: str
+) -> None:
     assert not may(permissions, ATTEMPTS[attempt])
 
 
@@ -419,14 +420,14 @@ OTHER_VPC = ELSEWHERE["another cluster in another VPC"]
 @pytest.mark.parametrize(
     ("resource", "context"),
     [
-        ("instance/*", NEIGHBOUR.wanted()),
+        ("instance/*", SECOND.wanted()),
         ("instance/*", {}),
         ("subnet/subnet-2", {"ec2:Vpc": OTHER_VPC.vpc_arn}),
         ("security-group/sg-2", OTHER_VPC.existing()),
         ("network-interface/eni-2", OTHER_VPC.existing()),
     ],
 )
-def test_a_launch_with_one_thing_from_elsewhere_is_denied(
+def test_a_launch_with_one_resource_of_another_place_is_denied(
     permissions: Permissions, resource: str, context: dict[str, str | list[str]]
 ) -> None:
     kind = resource.partition("/")[0]
@@ -436,7 +437,7 @@ def test_a_launch_with_one_thing_from_elsewhere_is_denied(
     assert not may(permissions, [*rest, foreign])
 
 
-def test_tight_needs_both_tags() -> None:
+def test_strict_permissions_need_both_tags() -> None:
     for tag in OWN.tags:
         one = {f"ec2:ResourceTag/{tag}": OWN.tags[tag]}
         terminate = Request("ec2:TerminateInstances", SCOPE.ec2("instance/i-1"), one)

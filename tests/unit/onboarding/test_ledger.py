@@ -1,4 +1,4 @@
-"""The ledger plans without writing, undoes in reverse order, and leaves what is protected."""
+"""The ledger: plan without writes, undo in reverse order, protected resources."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def test_a_plan_keeps_the_rows_and_writes_nothing() -> None:
     ]
 
 
-def test_what_was_done_is_taken_back_in_reverse() -> None:
+def test_writes_are_undone_once_in_reverse_order() -> None:
     ledger, undone = Ledger(), list[str]()
     for thing in "abc":
         ledger.create(thing, lambda: None, undo=lambda t=thing: undone.append(t))  # type: ignore[misc]
-    ledger.update("no way back", lambda: None)
+    ledger.update("without undo", lambda: None)
     assert ledger.undo_all() == []
     assert undone == ["c", "b", "a"]
     assert ledger.undo_all() == []
     assert undone == ["c", "b", "a"]
 
 
-def test_what_cannot_be_taken_back_is_named_and_stops_nothing() -> None:
+def test_an_undo_that_fails_is_named_and_stops_no_other() -> None:
     ledger, undone = Ledger(), list[str]()
     ledger.create("a", lambda: None, undo=lambda: undone.append("a"))
     ledger.create("b", lambda: None, undo=failing(PermanentError("Do this\nand that")))
@@ -57,13 +57,11 @@ def test_what_cannot_be_taken_back_is_named_and_stops_nothing() -> None:
     [
         (AwsRefusedError("no", code="AccessDenied"), False),
         (AwsRefusedError("twice", code="EntityAlreadyExists"), True),
-        (AwsUnavailableError("silence"), True),
+        (AwsUnavailableError("no answer"), True),
         (RuntimeError("a bug"), True),
     ],
 )
-def test_a_write_whose_answer_is_lost_is_taken_back_as_well(
-    error: Exception, is_undone: bool
-) -> None:
+def test_a_write_that_may_have_been_done_is_undone(error: Exception, is_undone: bool) -> None:
     ledger, undone = Ledger(), list[str]()
     with pytest.raises(type(error)):
         ledger.create("a", failing(error), undo=lambda: undone.append("a"))
@@ -71,7 +69,7 @@ def test_a_write_whose_answer_is_lost_is_taken_back_as_well(
     assert bool(undone) is is_undone
 
 
-def test_what_is_protected_is_passed_over_without_a_row() -> None:
+def test_a_protected_resource_is_not_deleted_and_has_no_row() -> None:
     ledger, done = Ledger(protected=frozenset({"a"})), list[str]()
     assert not ledger.delete("a", lambda: done.append("a"))
     assert ledger.delete("b", lambda: done.append("b"))
@@ -79,7 +77,7 @@ def test_what_is_protected_is_passed_over_without_a_row() -> None:
     assert [row.thing for row in ledger.rows] == ["b"]
 
 
-def test_a_run_claims_what_it_made_changed_or_found_right() -> None:
+def test_created_updated_and_kept_resources_are_claimed() -> None:
     ledger = Ledger()
     ledger.create("a", lambda: None, undo=lambda: None)
     ledger.update("b", lambda: None)

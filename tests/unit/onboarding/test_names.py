@@ -1,4 +1,4 @@
-"""The names that CAST AI's backend relies on, and the limits that AWS sets to them."""
+"""The names that CAST AI's backend uses, and AWS's limits for them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_each_name_is_the_one_that_cast_ai_expects() -> None:
     }
 
 
-def test_role_names_are_cut_where_cast_ai_cuts_them() -> None:
+def test_role_names_are_cut_as_castai_cuts_them() -> None:
     assert names.role_name(LONG, ID) == f"cast-eks-{'c' * 30}-cluster-role-1a2b3c4d"
     assert names.node_role_name(LONG, ID) == f"cast-{'c' * 40}-eks-1a2b3c4d"
 
@@ -68,7 +68,7 @@ def test_a_user_name_is_never_cut() -> None:
 
 
 @pytest.mark.parametrize("cluster", ["", "-prod", "_prod", "pro d", "c" * 101, "prod\n", "prod/x"])
-def test_what_eks_would_not_call_a_cluster_is_refused(cluster: str) -> None:
+def test_an_invalid_cluster_name_is_refused(cluster: str) -> None:
     with pytest.raises(NameRefusedError, match="name of an EKS cluster"):
         names.role_name(cluster, ID)
 
@@ -84,17 +84,17 @@ def test_an_unknown_id_matches_any_eight_characters_in_a_policy() -> None:
 
 
 @pytest.mark.parametrize("path", ["", "castai", "/castai", "castai/", "//", "/a b/", "/" * 600])
-def test_a_path_that_iam_would_not_take_is_refused(path: str) -> None:
+def test_an_invalid_iam_path_is_refused(path: str) -> None:
     with pytest.raises(NameRefusedError, match="IAM path"):
         names.checked_path(path)
 
 
 @pytest.mark.parametrize("path", ["/", "/castai/", "/platform/castai/"])
-def test_a_path_is_given_back_as_it_came(path: str) -> None:
+def test_a_valid_iam_path_is_returned_unchanged(path: str) -> None:
     assert names.checked_path(path) == path
 
 
-def test_a_physical_id_tells_clusters_apart_and_never_changes() -> None:
+def test_a_physical_id_is_unique_by_account_region_and_cluster() -> None:
     assert names.physical_id("1", "eu-west-1", "prod") == "castai-eks/1/eu-west-1/prod"
     ids = {
         names.physical_id(account, region, cluster)
@@ -105,7 +105,7 @@ def test_a_physical_id_tells_clusters_apart_and_never_changes() -> None:
     assert len(ids) == 8
 
 
-def test_the_owner_is_the_cluster() -> None:
+def test_the_cluster_tag_is_the_arn_of_the_cluster() -> None:
     arn = "arn:aws-us-gov:eks:us-gov-west-1:111122223333:cluster/" + LONG
     assert names.cluster_tags(arn) == {"castai-eks:cluster": arn}
-    assert len(arn) <= 256  # what a tag's value may have
+    assert len(arn) <= 256  # the limit of a tag's value

@@ -1,4 +1,4 @@
-"""Whose a thing is."""
+"""The owner of a resource by its tags."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ARN = "arn:aws:eks:eu-central-1:123456789012:cluster/prod"
 OWNER = Owner(ARN, "stack/Prod")
 
 
-def test_what_we_tag_is_ours_and_keeps_the_users_tags() -> None:
+def test_a_resource_with_our_tags_is_ours_and_has_the_users_tags() -> None:
     tags = OWNER.tags({"team": "a", "castai-eks:cluster": "forged"})
     assert OWNER.owns(tags)
     assert tags["team"] == "a"
@@ -27,11 +27,11 @@ def test_what_we_tag_is_ours_and_keeps_the_users_tags() -> None:
         (ownership.shared_tags({}), "belongs to account-wide"),
     ],
 )
-def test_what_is_not_ours_says_whose_it_is(tags: dict[str, str], words: str) -> None:
+def test_the_owner_of_another_resource_is_described(tags: dict[str, str], words: str) -> None:
     assert not OWNER.owns(tags)
     assert words in ownership.described(tags)
 
 
-def test_the_shared_policy_is_no_clusters() -> None:
+def test_the_tags_of_a_shared_policy_are_not_those_of_a_cluster() -> None:
     assert ownership.is_shared(ownership.shared_tags({"team": "a"}))
     assert not ownership.is_shared(OWNER.tags())

@@ -1,4 +1,4 @@
-"""The documents' shape: actions, sizes, partitions, trust. Who may do what: test_isolation."""
+"""The policy documents: actions, sizes, partitions, trust. test_isolation decides requests."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_every_arn_is_of_the_partition(partition: str, region: str) -> None:
     assert all(arn.startswith(f"arn:{partition}:iam::aws:policy/") for arn in managed)
 
 
-def test_ec2_has_a_name_of_its_own_in_china() -> None:
+def test_in_china_ec2_has_another_service_principal() -> None:
     china = replace(SCOPE, partition="aws-cn", region="cn-north-1")
     trust = node_role.node_trust("aws-cn")["Statement"][0]
     assert trust["Principal"] == {"Service": "ec2.amazonaws.com.cn"}
@@ -129,7 +129,7 @@ def test_ec2_has_a_name_of_its_own_in_china() -> None:
 # Managed policies and trust -----------------------------------------------------------------------
 
 
-def test_the_managed_policies_are_those_of_the_mission() -> None:
+def test_the_attached_aws_managed_policies_are_these() -> None:
     aws = "arn:aws:iam::aws:policy/"
     assert castai_identity.identity_managed_policies("aws", Permissions.FULL) == (
         aws + "AmazonEC2ReadOnlyAccess",
@@ -156,7 +156,7 @@ def test_the_managed_policies_are_those_of_the_mission() -> None:
     )
 
 
-def test_only_cast_ais_principal_with_the_clusters_id_may_act_as_the_role() -> None:
+def test_only_castais_principal_with_the_clusters_id_may_assume_the_role() -> None:
     principal = f"arn:aws:iam::809060229965:user/cast-crossrole-{ID}"
     assert castai_identity.cross_account_trust(principal, ID)["Statement"] == [
         {
@@ -175,7 +175,7 @@ def test_only_cast_ais_principal_with_the_clusters_id_may_act_as_the_role() -> N
         (functions.lambda_trust("aws"), "lambda.amazonaws.com"),
     ],
 )
-def test_a_service_role_trusts_its_one_service(trust: Document, service: str) -> None:
+def test_a_service_role_trusts_one_service(trust: Document, service: str) -> None:
     (statement,) = trust["Statement"]
     assert statement["Principal"] == {"Service": service}
     assert statement["Action"] == "sts:AssumeRole"
@@ -185,7 +185,7 @@ def test_a_service_role_trusts_its_one_service(trust: Document, service: str) ->
 
 
 @pytest.mark.parametrize("permissions", Permissions)
-def test_the_longest_names_of_user_mode_fit_its_limits(permissions: Permissions) -> None:
+def test_the_longest_names_of_user_mode_fit_the_size_limits(permissions: Permissions) -> None:
     inline = castai_identity.restricted_access(LONGEST, permissions)
     assert size(inline) <= USER_INLINE_LIMIT
     managed = castai_identity.cast_eks_policy(
@@ -199,7 +199,7 @@ def test_the_longest_names_of_user_mode_fit_its_limits(permissions: Permissions)
 
 @pytest.mark.parametrize("permissions", Permissions)
 @pytest.mark.parametrize("account_wide", [False, True])
-def test_the_longest_names_of_role_mode_fit_its_limits(
+def test_the_longest_names_of_role_mode_fit_the_size_limits(
     permissions: Permissions, account_wide: bool
 ) -> None:
     scope = replace(LONGEST, cluster="c" * 100)
@@ -239,7 +239,7 @@ def test_the_administrators_and_the_functions_documents_fit_with_the_longest_nam
         assert size(document) <= MANAGED_LIMIT
 
 
-def test_white_space_does_not_count() -> None:
+def test_the_size_of_a_document_is_without_white_space() -> None:
     assert size({"Version": "2012-10-17", "Statement": []}) == 39
 
 
@@ -248,7 +248,7 @@ def test_a_document_that_is_too_large_is_refused_with_its_size_and_the_limit() -
         castai_identity.restricted_access(LONGEST, Permissions.FULL, account_wide=True)
 
 
-def test_what_leaves_the_inline_policy_is_in_the_managed_one_and_nothing_is_in_both() -> None:
+def test_every_statement_is_in_the_managed_or_in_the_inline_policy() -> None:
     for account_wide in (False, True):
         managed = castai_identity.cast_eks_policy(
             SCOPE,
@@ -266,10 +266,10 @@ def test_what_leaves_the_inline_policy_is_in_the_managed_one_and_nothing_is_in_b
         assert ("prod" in json.dumps(managed)) is not account_wide
 
 
-# What must be known -------------------------------------------------------------------------------
+# Required values ----------------------------------------------------------------------------------
 
 
-def test_cast_ais_documents_never_hold_a_wildcard_for_an_id() -> None:
+def test_castais_documents_need_the_cluster_id_and_the_vpc_id() -> None:
     for unknown in (replace(SCOPE, cluster_id=""), replace(SCOPE, vpc_id="")):
         with pytest.raises(ValueError, match="must be known"):
             castai_identity.restricted_access(unknown, Permissions.FULL)
@@ -279,7 +279,7 @@ def test_cast_ais_documents_never_hold_a_wildcard_for_an_id() -> None:
             )
 
 
-def test_a_shared_policy_cannot_be_bound_to_tags() -> None:
+def test_a_shared_policy_cannot_be_strict() -> None:
     with pytest.raises(PermanentError, match="policy per cluster"):
         castai_identity.cast_eks_policy(
             SCOPE, Permissions.STRICT, manage_spot_lambda=False, boundary=None, account_wide=True
@@ -287,12 +287,12 @@ def test_a_shared_policy_cannot_be_bound_to_tags() -> None:
 
 
 @pytest.mark.parametrize("fault", [{"cluster": "-"}, {"cluster_id": "prod"}, {"path": "castai"}])
-def test_a_scope_is_checked_when_it_is_made(fault: dict[str, str]) -> None:
+def test_an_invalid_scope_is_refused(fault: dict[str, str]) -> None:
     with pytest.raises(NameRefusedError):
         replace(SCOPE, **fault)
 
 
-def test_an_iam_path_is_in_every_arn_of_what_we_make() -> None:
+def test_the_iam_path_is_in_the_arns_of_our_resources() -> None:
     scope = replace(SCOPE, path="/platform/castai/")
     assert scope.user_arn.endswith(":user/platform/castai/cast-eks-prod")
     assert scope.role_arn.endswith(":role/platform/castai/cast-eks-prod-cluster-role-1a2b3c4d")
@@ -313,8 +313,8 @@ def test_an_iam_path_is_in_every_arn_of_what_we_make() -> None:
         ("iam:GetInstanceProfile", SCOPE.instance_profile_arn),
     ],
 )
-def test_what_has_a_path_is_looked_up_without_one_too(action: str, arn: str) -> None:
-    """IAM cannot know the path of what does not exist yet."""
+def test_reads_are_allowed_without_the_path_too(action: str, arn: str) -> None:
+    """For a resource that does not exist, IAM decides on an ARN without the path."""
     pathed = replace(SCOPE, path="/platform/castai/")
     for written in (function(pathed), [*onboarder.administrator(pathed).values()]):
         assert is_allowed(written, Request(action, arn))
@@ -323,7 +323,7 @@ def test_what_has_a_path_is_looked_up_without_one_too(action: str, arn: str) -> 
 
 # The administrator and the function ---------------------------------------------------------------
 
-PUBLISHED = {
+DOCUMENTED_BY_CASTAI = {
     "iam:CreateRole",
     "iam:CreatePolicy",
     "iam:GetPolicy",
@@ -335,7 +335,7 @@ PUBLISHED = {
     "iam:AddRoleToInstanceProfile",
     "iam:UpdateAssumeRolePolicy",
 }
-MISSING_THERE = {
+NOT_DOCUMENTED = {
     "iam:GetRole",
     "iam:GetPolicyVersion",
     "iam:CreatePolicyVersion",
@@ -361,12 +361,12 @@ USER_MODE = {
 }
 
 
-def test_the_administrator_has_all_that_an_onboarding_calls() -> None:
+def test_the_administrator_may_make_every_call_of_an_onboarding() -> None:
     granted = set[str]().union(*map(actions, onboarder.administrator(SCOPE).values()))
-    assert granted >= PUBLISHED | MISSING_THERE | USER_MODE
+    assert granted >= DOCUMENTED_BY_CASTAI | NOT_DOCUMENTED | USER_MODE
 
 
-def test_the_administrator_of_role_mode_has_nothing_about_users() -> None:
+def test_the_administrator_of_one_mode_has_no_permissions_of_the_other() -> None:
     granted = onboarder.administrator(SCOPE, modes=[Mode.ROLE]).values()
     assert not any("User" in action for document in granted for action in actions(document))
     user = onboarder.administrator(SCOPE, modes=[Mode.USER]).values()
@@ -379,7 +379,7 @@ def function(scope: Scope = SCOPE, **options: Any) -> list[Document]:
     return [*onboarder.onboarding_lambda(scope, own_role_arn=OWN_ROLE, **options).values()]
 
 
-def test_the_function_touches_only_the_names_of_its_cluster() -> None:
+def test_the_function_may_change_resources_of_its_cluster_only() -> None:
     other = replace(SCOPE, cluster="prod-2", cluster_id="9" * 8 + ID[8:], vpc_id="vpc-2")
     for attribute in ("user_arn", "role_arn", "node_role_arn"):
         kind = "User" if attribute == "user_arn" else "Role"
@@ -412,7 +412,7 @@ def test_the_function_touches_only_the_names_of_its_cluster() -> None:
         ("node_role_arn", "aws:policy/IAMReadOnlyAccess", False),
     ],
 )
-def test_the_function_attaches_only_the_policies_of_an_onboarding(
+def test_the_function_may_attach_the_policies_of_an_onboarding_only(
     target: str, policy: str, allowed: bool
 ) -> None:
     action = "iam:AttachUserPolicy" if target == "user_arn" else "iam:AttachRolePolicy"
@@ -420,13 +420,13 @@ def test_the_function_attaches_only_the_policies_of_an_onboarding(
     assert is_allowed(function(), attach) is allowed
 
 
-def test_an_account_wide_policy_is_written_only_where_it_was_asked_for() -> None:
+def test_the_function_may_write_the_shared_policy_with_account_wide_only() -> None:
     shared = Request("iam:CreatePolicyVersion", SCOPE.policy_arn(account_wide=True))
     assert not is_allowed(function(), shared)
     assert is_allowed(function(account_wide=True), shared)
 
 
-def test_a_shared_policy_that_is_no_longer_wished_can_be_removed_and_nothing_else() -> None:
+def test_without_account_wide_the_shared_policy_may_be_deleted_only() -> None:
     for written in (function(), [*onboarder.administrator(SCOPE).values()]):
         shared = SCOPE.policy_arn(account_wide=True)
         for action in ("GetPolicy", "ListEntitiesForPolicy", "DeletePolicyVersion", "DeletePolicy"):
@@ -435,7 +435,7 @@ def test_a_shared_policy_that_is_no_longer_wished_can_be_removed_and_nothing_els
             assert not is_allowed(written, Request(f"iam:{action}", shared))
 
 
-def test_with_a_boundary_nothing_is_made_without_it() -> None:
+def test_with_a_boundary_users_and_roles_need_it() -> None:
     bounded = function(boundary="arn:aws:iam::111122223333:policy/b")
     context = {"iam:PermissionsBoundary": "arn:aws:iam::111122223333:policy/b"}
     attached = {"iam:PolicyARN": "arn:aws:iam::aws:policy/AmazonEC2ReadOnlyAccess"}
@@ -453,8 +453,8 @@ def test_with_a_boundary_nothing_is_made_without_it() -> None:
         assert not is_allowed(bounded, Request(action, resource, extra)), action
 
 
-def test_the_function_makes_and_changes_its_group_in_a_shared_vpc() -> None:
-    """RAM: VPC and subnets have their owner's account, a group has the account that made it."""
+def test_the_function_may_create_and_change_its_security_group_in_a_shared_vpc() -> None:
+    """With RAM, VPC and subnets have the owner's account; a security group has its creator's."""
     vpc = "arn:aws:ec2:eu-west-1:222233334444:vpc/vpc-0123456789abcdef0"
     group = SCOPE.ec2("security-group/sg-1")
     existing = {"ec2:Vpc": vpc, "ec2:ResourceTag/cast:cluster-id": ID}
@@ -464,7 +464,7 @@ def test_the_function_makes_and_changes_its_group_in_a_shared_vpc() -> None:
         assert is_allowed(written, Request("ec2:AuthorizeSecurityGroupIngress", group, existing))
 
 
-def test_the_function_passes_the_node_role_to_ec2_and_no_other_role_at_all() -> None:
+def test_the_function_may_pass_the_node_role_to_ec2_only() -> None:
     for resource, service, allowed in (
         (SCOPE.node_role_arn, "ec2.amazonaws.com", True),
         (SCOPE.node_role_arn, "lambda.amazonaws.com", False),
@@ -475,7 +475,7 @@ def test_the_function_passes_the_node_role_to_ec2_and_no_other_role_at_all() -> 
         assert is_allowed(function(), passed) is allowed
 
 
-def test_the_function_maps_its_own_principals_and_makes_only_two_of_them_admins() -> None:
+def test_the_function_may_give_access_to_its_principals_and_admin_to_two_of_them() -> None:
     for arn, allowed in (
         (SCOPE.node_role_arn, True),
         (SCOPE.user_arn, True),
@@ -501,11 +501,11 @@ def test_the_function_maps_its_own_principals_and_makes_only_two_of_them_admins(
 
 
 CLIENTS = {"secrets": "secretsmanager", "functions": "lambda"}
-"""By field of `Clients`, where it is not the name of the service."""
+"""The service of a field of `Clients` that has another name."""
 
 
 def test_the_function_may_make_every_call_of_its_steps() -> None:
-    """Each call names a client's method in the source: `ctx.call(iam.tag_policy, …)`."""
+    """The source names a client's method in each call: `ctx.call(iam.tag_policy, …)`."""
     bounded = function(api_key_secret="castai/key", boundary=OWN_ROLE)
     granted = set[str]().union(*map(actions, bounded))
     lambdas = Path(policies.__file__).parents[2]
@@ -513,11 +513,11 @@ def test_the_function_may_make_every_call_of_its_steps() -> None:
     called = set[str]().union(*map(actions_called_in, sources))
     called.add("eks:DescribeCluster")  # common/eks.py
     assert len(called) > 60
-    assert called - set(onboarder.FINDS) <= granted  # castai-eks alone looks for names
+    assert called - set(onboarder.FINDS) <= granted  # only castai-eks searches names
 
 
 def actions_called_in(path: Path) -> set[str]:
-    """Every method of a client that the source mentions, as IAM names it."""
+    """The IAM action of every method of a client in the source."""
     tree = ast.parse(path.read_text())
     called = set[str]()
     for node in ast.walk(tree):
@@ -533,7 +533,7 @@ def actions_called_in(path: Path) -> set[str]:
 
 
 def client_of(node: ast.expr) -> str:
-    """The service of the client that this expression is; empty where it is none."""
+    """The service of this expression, if it is a client; else empty."""
     name = name_of(node).rpartition(".")[2]
     service = CLIENTS.get(name, name)
     return service if service in {"iam", "ec2", "eks", "secretsmanager", "lambda"} else ""
@@ -549,12 +549,12 @@ def action(service: str, method: str) -> str:
 
 @cache
 def api_names(service: str) -> dict[str, str]:
-    """By method of a client, the name in the service's API."""
+    """The operation of each method of a client."""
     model = botocore.session.Session().get_service_model(service)
     return {xform_name(name): name for name in model.operation_names}
 
 
-def test_a_cluster_that_is_not_registered_yet_is_bound_by_the_shape_of_its_names() -> None:
+def test_without_a_cluster_id_the_permissions_are_limited_by_the_pattern_of_the_names() -> None:
     unknown = function(replace(SCOPE, cluster_id="", vpc_id=""))
     for name, allowed in (
         ("cast-prod-eks-1a2b3c4d", True),
@@ -566,13 +566,13 @@ def test_a_cluster_that_is_not_registered_yet_is_bound_by_the_shape_of_its_names
         assert is_allowed(unknown, request) is allowed, name
 
 
-def test_a_name_too_long_for_user_mode_leaves_the_role_mode_alone() -> None:
+def test_a_name_too_long_for_user_mode_gives_the_permissions_of_role_mode_only() -> None:
     granted = set[str]().union(*map(actions, function(replace(SCOPE, cluster="c" * 56))))
     assert "iam:CreateUser" not in granted
     assert "iam:CreateRole" in granted
 
 
-def test_the_api_key_is_read_by_name_or_by_arn_and_by_nothing_else() -> None:
+def test_the_secret_of_the_api_key_may_be_read_only_if_it_is_given() -> None:
     arn = SCOPE.regional("secretsmanager", "secret:castai/key-AbCdEf")
     read = Request("secretsmanager:GetSecretValue", arn)
     assert not is_allowed(function(), read)
@@ -583,7 +583,7 @@ def test_the_api_key_is_read_by_name_or_by_arn_and_by_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("purpose", ["api_key_kms_key", "credentials_kms_key"])
-def test_a_key_of_ones_own_serves_secrets_manager_only(purpose: str) -> None:
+def test_a_customer_kms_key_may_be_used_through_secrets_manager_only(purpose: str) -> None:
     key = SCOPE.regional("kms", "key/k")
     options: dict[str, Any] = {"api_key_secret": "castai/key", purpose: key}
     documents = [function(**options), [*onboarder.administrator(SCOPE, **options).values()]]
@@ -599,7 +599,7 @@ def test_a_key_of_ones_own_serves_secrets_manager_only(purpose: str) -> None:
 
 
 class TestAgent:
-    """The role's own policy and the policy of one cluster together."""
+    """The function's policy and the policy of one cluster together."""
 
     ROLE = SCOPE.iam("role/castai-agent-eu-west-1")
     ENTRY = SCOPE.regional(
@@ -618,7 +618,7 @@ class TestAgent:
         keys = {f"eks:{key}": value for key, value in context.items()}
         return is_allowed(documents, Request(f"eks:{action}", resource, keys))
 
-    def test_it_works_on_its_cluster(self) -> None:
+    def test_it_may_give_itself_access_to_its_cluster(self) -> None:
         assert self.allows("DescribeCluster", self.CLUSTER)
         assert self.allows("CreateAccessEntry", self.CLUSTER, principalArn=self.ROLE)
         for action in ("DescribeAccessEntry", "DeleteAccessEntry", "TagResource"):
@@ -626,7 +626,7 @@ class TestAgent:
         for policy in (CLUSTER_ADMIN, VIEW):
             assert self.allows("AssociateAccessPolicy", self.ENTRY, policyArn=self.POLICY + policy)
 
-    def test_an_entry_that_is_not_there_has_no_id(self) -> None:
+    def test_it_may_read_an_access_entry_that_does_not_exist(self) -> None:
         nothing = self.ENTRY.rpartition("/")[0] + "/*"
         assert self.allows("DescribeAccessEntry", nothing)
 
@@ -634,7 +634,7 @@ class TestAgent:
         ("part", "other"),
         [("prod", "prod-2"), ("eu-west-1:", "us-east-1:"), ("111122223333:", "444455556666:")],
     )
-    def test_no_other_cluster(self, part: str, other: str) -> None:
+    def test_it_may_not_use_another_cluster(self, part: str, other: str) -> None:
         cluster, entry = (each.replace(part, other, 1) for each in (self.CLUSTER, self.ENTRY))
         assert not self.allows("DescribeCluster", cluster)
         assert not self.allows("CreateAccessEntry", cluster, principalArn=self.ROLE)
@@ -644,7 +644,7 @@ class TestAgent:
             "AssociateAccessPolicy", entry, policyArn=self.POLICY + CLUSTER_ADMIN
         )
 
-    def test_no_entry_of_others(self) -> None:
+    def test_it_may_not_use_the_access_entry_of_another_principal(self) -> None:
         others = (
             self.ENTRY.replace("castai-agent-eu-west-1", "castai-agent-eu-west-10"),
             self.ENTRY.replace("/role/", "/user/"),
@@ -658,7 +658,7 @@ class TestAgent:
         for context in ({"principalArn": SCOPE.iam("role/other")}, {}):
             assert not self.allows("CreateAccessEntry", self.CLUSTER, **context)
 
-    def test_no_other_access_policy_and_nothing_on_the_cluster_itself(self) -> None:
+    def test_it_may_associate_no_other_access_policy_and_not_change_the_cluster(self) -> None:
         for context in ({"policyArn": self.POLICY + "AmazonEKSAdminPolicy"}, {}):
             assert not self.allows("AssociateAccessPolicy", self.ENTRY, **context)
         for action in ("TagResource", "UpdateAccessEntry", "DeleteCluster", "UpdateClusterConfig"):
@@ -666,7 +666,7 @@ class TestAgent:
         assert not self.allows("UpdateAccessEntry", self.ENTRY)
 
 
-def test_a_functions_code_may_not_use_lambdas_right_to_network_interfaces() -> None:
+def test_the_code_of_a_function_may_not_use_lambdas_permission_for_network_interfaces() -> None:
     make = "ec2:CreateNetworkInterface", SCOPE.ec2("network-interface/*")
     arn = SCOPE.regional("lambda", "function:f")
     spot = spot_handler_role.spot_handler(here(SCOPE), failure_queue="q", in_vpc=True)
@@ -675,7 +675,7 @@ def test_a_functions_code_may_not_use_lambdas_right_to_network_interfaces() -> N
         assert not is_allowed([spot], Request(*make, {"lambda:SourceFunctionArn": running}))
 
 
-def test_deploying_with_cdk_needs_the_roles_of_the_bootstrap_stack_only() -> None:
+def test_a_cdk_deployer_may_assume_the_roles_of_the_bootstrap_stack_only() -> None:
     document = onboarder.cdk_deployer("aws", "111122223333", "eu-west-1")
     assert actions(document) == {"sts:AssumeRole"}
     deploy = SCOPE.iam("role/cdk-hnb659fds-deploy-role-111122223333-eu-west-1")

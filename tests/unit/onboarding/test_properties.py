@@ -1,4 +1,4 @@
-"""CloudFormation's request: every fault at once, and properties of other releases."""
+"""CloudFormation's request: values, one error with every fault, properties of other releases."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def event(kind: str, **changes: Any) -> dict[str, Any]:
 
 
 class TestParse:
-    def test_what_cloudformation_makes_text_of_gets_its_type_back(self) -> None:
+    def test_text_of_cloudformation_becomes_typed_values(self) -> None:
         onboarding = parse(
             {
                 **GOOD,
@@ -72,7 +72,7 @@ class TestParse:
             permissions_boundary=ARN,
         )
 
-    def test_defaults(self) -> None:
+    def test_optional_properties_have_defaults(self) -> None:
         onboarding = parse(GOOD)
         assert (onboarding.mode, onboarding.permissions) == (Mode.USER, Permissions.FULL)
         assert (onboarding.require_agent, onboarding.adopt, onboarding.retain_on_delete) == (
@@ -85,7 +85,7 @@ class TestParse:
     def test_empty_text_is_no_value(self) -> None:
         assert parse({**GOOD, "PermissionsBoundary": "", "Path": ""}) == parse(GOOD)
 
-    def test_all_faults_are_in_one_error(self) -> None:
+    def test_one_error_names_every_fault(self) -> None:
         with pytest.raises(PropertiesError) as error:
             parse(
                 {
@@ -132,30 +132,32 @@ class TestParse:
             ({"SpotHandlerRoleArn": "CastLambdaRoleForSpot"}, "the ARN of an IAM role"),
         ],
     )
-    def test_faults_in_words(self, changes: dict[str, Any], words: str) -> None:
+    def test_the_text_of_a_fault(self, changes: dict[str, Any], words: str) -> None:
         (fault,) = faults_of({**GOOD, **changes})
         assert words in str(fault)
         with pytest.raises(PropertiesError, match=r"^Correct these properties:\n- "):
             parse({**GOOD, **changes})
 
     @pytest.mark.parametrize(
-        ("former", "now"), [("seeds", "full"), ("current", "standard"), ("tight", "strict")]
+        ("former", "current"), [("seeds", "full"), ("current", "standard"), ("tight", "strict")]
     )
-    def test_a_former_value_names_the_present_one(self, former: str, now: str) -> None:
+    def test_the_fault_of_a_former_value_names_the_current_one(
+        self, former: str, current: str
+    ) -> None:
         (fault,) = faults_of({**GOOD, "Permissions": former})
-        assert str(fault) == f"Permissions: {former} is now {now}"
+        assert str(fault) == f"Permissions: {former} is now {current}"
 
-    def test_a_value_that_could_be_a_key_is_not_repeated(self) -> None:
+    def test_a_value_that_could_be_a_key_is_not_in_the_error(self) -> None:
         with pytest.raises(PropertiesError) as error:
             parse({**GOOD, "PermissionsBoundary": "s3cr3t" * 20})
         assert "s3cr3t" not in str(error.value)
 
-    def test_another_releases_properties_are_read_as_far_as_they_go(self) -> None:
+    def test_unknown_properties_of_another_schema_version_are_ignored(self) -> None:
         assert parse({**GOOD, "SchemaVersion": "99", "Newer": "x"}) == parse(GOOD)
         with pytest.raises(PropertiesError):
             parse({**GOOD, "SchemaVersion": "1", "Newer": "x"})
 
-    def test_a_tolerant_reading_takes_defaults_for_what_it_cannot_read(self) -> None:
+    def test_tolerant_parsing_uses_defaults_for_invalid_values(self) -> None:
         faulty = {**GOOD, "Permissions": "all", "Tags": 1, "Newer": "x", "Path": "x"}
         assert parse(faulty, tolerant=True) == parse(GOOD)
         with pytest.raises(PropertiesError, match="ClusterName: is missing"):
@@ -174,7 +176,9 @@ class TestParse:
             st.sampled_from(Onboarding.__struct_encode_fields__) | st.text(max_size=10), values
         )
     )
-    def test_whatever_comes_is_read_or_refused_in_words(self, properties: dict[str, Any]) -> None:
+    def test_any_properties_are_parsed_or_refused_with_the_faults(
+        self, properties: dict[str, Any]
+    ) -> None:
         for tolerant in (False, True):
             try:
                 parse(properties, tolerant=tolerant)
@@ -183,31 +187,31 @@ class TestParse:
 
 
 class TestRequest:
-    def test_the_resource_is_that_of_the_stack(self) -> None:
+    def test_the_owner_is_stack_name_and_logical_id(self) -> None:
         request = parse_request(event("Create"))
         assert (request.type, request.resource) == (RequestType.CREATE, "castai-onboarding/Prod")
         assert request.previous is None
 
-    def test_an_update_knows_what_it_comes_from(self) -> None:
+    def test_an_update_has_the_previous_properties(self) -> None:
         old = {**GOOD, "Mode": "user", "Permissions": "of another release"}
         request = parse_request(event("Update", OldResourceProperties=old))
         assert request.previous == parse(GOOD)
 
     @pytest.mark.parametrize("old", [None, {}, [], {"ClusterName": 1}])
-    def test_old_properties_that_say_nothing(self, old: Any) -> None:
+    def test_unusable_old_properties_are_none(self, old: Any) -> None:
         assert parse_request(event("Update", OldResourceProperties=old)).previous is None
 
-    def test_a_delete_takes_what_it_can_read(self) -> None:
-        faulty = {"ClusterName": "prod", "Mode": "nobody"}
+    def test_a_delete_uses_the_valid_properties(self) -> None:
+        faulty = {"ClusterName": "prod", "Mode": "other"}
         assert parse_request(event("Delete", ResourceProperties=faulty)).onboarding == Onboarding(
             cluster_name="prod"
         )
 
     @pytest.mark.parametrize("broken", [{}, {"RequestType": "Replace"}, {"RequestType": "Create"}])
-    def test_what_is_no_request_is_refused(self, broken: dict[str, Any]) -> None:
+    def test_a_malformed_request_is_refused(self, broken: dict[str, Any]) -> None:
         with pytest.raises(MalformedRequestError, match="through CloudFormation"):
             parse_request(broken)
 
-    def test_a_long_stack_name_still_makes_a_tag(self) -> None:
+    def test_the_owner_is_cut_to_the_length_of_a_tag(self) -> None:
         long = event("Create", LogicalResourceId="L" * 300)
         assert len(parse_request(json.loads(json.dumps(long))).resource) == 256

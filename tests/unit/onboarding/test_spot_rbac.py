@@ -1,11 +1,11 @@
-"""The spot handler has the rights of a drain, and no others."""
+"""The rules of the spot handler's ClusterRole."""
 
 from __future__ import annotations
 
 from lambdas.onboarding import spot_rbac
 
 
-def test_it_may_write_only_what_a_drain_writes() -> None:
+def test_the_only_writes_are_those_of_a_drain() -> None:
     writes = {
         (resource, verb)
         for resource, verbs, _only in spot_rbac.RULES
@@ -18,7 +18,7 @@ def test_it_may_write_only_what_a_drain_writes() -> None:
 
 
 def test_a_rule_for_all_objects_is_not_the_rule_for_one() -> None:
-    """A role with more rules is another role."""
+    """A role with wider rules is not the same role."""
     wide = spot_rbac.role()
     for rule in wide["rules"]:
         rule.pop("resourceNames", None)

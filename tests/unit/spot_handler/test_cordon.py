@@ -29,18 +29,18 @@ def notice(action: str = "terminate") -> Notice:
 SPOT = notice()
 
 
-def test_one_patch_carries_everything_and_the_version_it_was_made_for() -> None:
+def test_one_patch_has_taint_labels_cordon_and_the_nodes_resource_version() -> None:
     assert cordon_patch(node(), SPOT) == {
         "metadata": {"resourceVersion": "315", "labels": DONE},
         "spec": {"unschedulable": True, "taints": [DRAINING]},
     }
 
 
-def test_nothing_to_change_is_no_write() -> None:
+def test_a_cordoned_node_gets_no_patch() -> None:
     assert cordon_patch(node(labels=DONE, taints=[DRAINING], unschedulable=True), SPOT) is None
 
 
-def test_other_taints_are_repeated_since_a_merge_patch_replaces_the_list() -> None:
+def test_the_patch_repeats_other_taints_because_a_merge_patch_replaces_the_list() -> None:
     other = {
         "key": "team",
         "value": "a",
@@ -52,13 +52,13 @@ def test_other_taints_are_repeated_since_a_merge_patch_replaces_the_list() -> No
     assert patch["spec"]["taints"] == [other, DRAINING]
 
 
-def test_a_taint_of_another_value_is_replaced_and_not_doubled() -> None:
+def test_the_drain_taint_with_another_value_is_replaced() -> None:
     patch = cordon_patch(node(taints=[DRAINING | {"value": "false"}]), SPOT)
     assert patch is not None
     assert patch["spec"]["taints"] == [DRAINING]
 
 
-def test_the_users_own_value_of_the_balancer_label_stays() -> None:
+def test_the_users_value_of_the_load_balancer_label_is_kept() -> None:
     label = "node.kubernetes.io/exclude-from-external-load-balancers"
     patch = cordon_patch(node(labels={label: "by-team-a"}), SPOT)
     assert patch is not None
@@ -79,7 +79,9 @@ TAINTS = st.lists(
 
 
 @given(taints=TAINTS, labels=st.dictionaries(st.sampled_from([*DONE, "x"]), st.text(max_size=3)))
-def test_cordoning_twice_is_cordoning_once(taints: list[Any], labels: dict[str, str]) -> None:
+def test_a_second_cordon_gives_no_patch_and_other_taints_are_kept(
+    taints: list[Any], labels: dict[str, str]
+) -> None:
     before = node(taints=taints, labels=labels)
     patch = cordon_patch(before, SPOT)
     after = node(
@@ -110,7 +112,7 @@ def test_cordoning_twice_is_cordoning_once(taints: list[Any], labels: dict[str, 
         ("aws:///eu-central-1a/fargate-ip-10-0-0-1", ""),
     ],
 )
-def test_which_instance_a_provider_id_names(provider_id: str, instance: str) -> None:
+def test_the_instance_of_a_provider_id(provider_id: str, instance: str) -> None:
     candidate: Node = node(provider_id)
     assert candidate.instance == instance
 
@@ -133,7 +135,7 @@ def patched(before: Node, patch: dict[str, Any] | None) -> Node:
 
 @given(taints=TAINTS, labels=st.dictionaries(st.sampled_from([*DONE, "x"]), st.text(max_size=3)),
        unschedulable=st.booleans())  # fmt: skip
-def test_what_a_stop_marked_is_taken_back_and_nothing_else(
+def test_uncordon_removes_the_marks_of_a_stop_and_nothing_else(
     taints: list[Any], labels: dict[str, str], *, unschedulable: bool
 ) -> None:
     before = node(taints=taints, labels=labels, unschedulable=unschedulable)
@@ -141,7 +143,7 @@ def test_what_a_stop_marked_is_taken_back_and_nothing_else(
     if patch is None:
         return
     after = patched(before, patch)
-    assert uncordon_patch(after, running_since=GIVEN) is None  # EC2 is about to stop it
+    assert uncordon_patch(after, running_since=GIVEN) is None  # this start is not after the notice
     again = patched(after, uncordon_patch(after, running_since=GIVEN + 1))
     assert again.spec.unschedulable is unschedulable
     assert MARKS_ANNOTATION not in (again.metadata.annotations or {})
@@ -154,7 +156,7 @@ def test_what_a_stop_marked_is_taken_back_and_nothing_else(
     assert {key: labels[key] for key in labels if key not in DONE}.items() <= left.items()
 
 
-def test_a_terminated_instance_leaves_nothing_to_take_back() -> None:
+def test_a_node_whose_instance_is_terminated_is_not_uncordoned() -> None:
     patch = cordon_patch(node(), SPOT)
     assert patch is not None
     assert "annotations" not in patch["metadata"]

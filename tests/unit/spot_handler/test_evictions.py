@@ -1,4 +1,4 @@
-"""Every row of the eviction table, with answers that a real API server gave where there are any."""
+"""The verdict of each answer to an eviction; where possible, recorded answers of an API server."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def answer(http_code: int, /, **body: Any) -> Answer:
         ("delete-uid-mismatch", Verdict.GONE),
     ],
 )
-def test_what_a_real_answer_means(name: str, verdict: Verdict) -> None:
+def test_the_verdict_of_a_recorded_answer(name: str, verdict: Verdict) -> None:
     assert evictions.read(recorded(name)).verdict is verdict
 
 
@@ -68,20 +68,20 @@ def test_the_reason_names_the_budget() -> None:
     assert reading.retry_after is None
 
 
-def test_the_servers_wish_to_be_left_alone_is_passed_on() -> None:
+def test_retry_after_is_in_the_reading() -> None:
     assert evictions.read(recorded("evict-budget-not-observed")).retry_after == 10
 
 
 @pytest.mark.parametrize(
     ("given", "verdict"),
     [
-        # success by code, failure by body: one client reports it for two budgets on one pod
+        # a code of success with a body of failure: one client reports it for a pod with two budgets
         (answer(201, status="Failure", code=500, message="x more than one PodDisruptionBudget"),
          Verdict.BLOCKED),
         (answer(200, status="Failure", code=404), Verdict.GONE),
         (answer(200, status="Failure"), Verdict.RETRY),
         (answer(200, status={"phase": "Running"}), Verdict.ACCEPTED),  # a pod, not a Status
-        (answer(429, message="too many requests"), Verdict.RETRY),  # API fairness
+        (answer(429, message="too many requests"), Verdict.RETRY),  # API Priority and Fairness
         (answer(500, message="failed calling webhook"), Verdict.RETRY),
         (answer(502), Verdict.RETRY),
         (answer(503), Verdict.RETRY),
@@ -92,5 +92,5 @@ def test_the_servers_wish_to_be_left_alone_is_passed_on() -> None:
         (answer(422), Verdict.REFUSED),
     ],
 )  # fmt: skip
-def test_the_body_counts_as_well_as_the_code(given: Answer, verdict: Verdict) -> None:
+def test_the_verdict_depends_on_code_and_body(given: Answer, verdict: Verdict) -> None:
     assert evictions.read(given).verdict is verdict

@@ -21,7 +21,7 @@ from lambdas.spot_handler.instances import Instance
         ({}, ""),
     ],
 )
-def test_the_cluster_by_the_instances_tags(tags: dict[str, str], cluster: str) -> None:
+def test_the_cluster_of_an_instances_tags(tags: dict[str, str], cluster: str) -> None:
     assert Instance("i-0123456789abc0001", "running", "", tags).cluster == cluster
 
 
@@ -30,5 +30,5 @@ def test_the_cluster_by_the_instances_tags(tags: dict[str, str], cluster: str) -
     [("pending", False), ("running", False), ("shutting-down", True), ("terminated", True),
      ("stopping", True), ("stopped", True)],
 )  # fmt: skip
-def test_when_an_instance_is_gone(state: str, *, gone: bool) -> None:
+def test_the_states_of_an_instance_that_is_gone(state: str, *, gone: bool) -> None:
     assert Instance("i-0123456789abc0001", state, "", {}).gone is gone

@@ -1,4 +1,4 @@
-"""What our lean models and endpoints say is what the SDK's own say, and leads to the same place."""
+"""The lean models and endpoints are parts of the SDK's, and requests go to the same endpoints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SERVICES = {"ec2": "2016-11-15", "eks": "2017-11-01"}
 PARTITIONS: list[dict[str, Any]] = LOADER.load_data("partitions")["partitions"]
 REGIONS = [
     *(region for partition in PARTITIONS for region in partition["regions"]),
-    "eu-somewhere-9",  # one that AWS has yet to open
+    "eu-somewhere-9",  # a region that does not exist yet
 ]
 
 
@@ -28,7 +28,7 @@ def ours(path: str) -> Any:
 
 
 def differences(ours: Any, theirs: Any, path: str = "$") -> list[str]:
-    """Where ours says something that theirs does not say; not the other way round."""
+    """The values of `ours` that are missing or different in `theirs`."""
     if isinstance(ours, dict):
         return [
             fault
@@ -48,15 +48,15 @@ class TestModel:
         found: dict[str, Any] = ours(f"{service}/{SERVICES[service]}/service-2.json")
         return found
 
-    def test_every_word_of_it_is_the_sdks(self, service: str) -> None:
+    def test_it_is_a_part_of_the_sdks_model(self, service: str) -> None:
         theirs = LOADER.load_service_model(service, "service-2", SERVICES[service])
         model = {key: value for key, value in self.model(service).items() if key != "version"}
         assert differences(model, theirs) == []
 
-    def test_it_is_of_the_version_that_the_sdk_would_take(self, service: str) -> None:
+    def test_it_has_the_version_that_the_sdk_uses(self, service: str) -> None:
         assert LOADER.determine_latest_version(service, "service-2") == SERVICES[service]
 
-    def test_every_shape_that_is_named_is_there(self, service: str) -> None:
+    def test_it_has_every_shape_that_it_refers_to(self, service: str) -> None:
         named = set[str]()
 
         def collect(value: Any) -> None:
@@ -69,14 +69,14 @@ class TestModel:
         assert named == set(self.model(service)["shapes"])
 
 
-def test_a_difference_would_be_seen() -> None:
+def test_differences_are_found() -> None:
     theirs = LOADER.load_service_model("ec2", "service-2", SERVICES["ec2"])
     assert differences({"shapes": {"Tag": {"type": "list"}}}, theirs)
     assert differences({"operations": {"DescribeInstance": {}}}, theirs)
 
 
 def test_the_endpoints_are_the_sdks_for_our_services() -> None:
-    """Written anew when this fails: the SDK's endpoints.json with these two services only."""
+    """If it fails, replace the file by the SDK's endpoints.json with these two services only."""
     theirs = json.loads((Path(botocore.__file__).parent / "data/endpoints.json").read_text())
     for partition in theirs["partitions"]:
         partition["services"] = {
@@ -85,8 +85,8 @@ def test_the_endpoints_are_the_sdks_for_our_services() -> None:
     assert ours("endpoints.json") == theirs
 
 
-def goal(session: botocore.session.Session, service: str, region: str, **config: Any) -> str:
-    """Where a client's requests go, and for which region they are signed; or why nowhere."""
+def endpoint(session: botocore.session.Session, service: str, region: str, **config: Any) -> str:
+    """The URL of a client's requests and the region of their signature; or the error."""
     try:
         client = session.create_client(
             service,
@@ -111,21 +111,23 @@ def goal(session: botocore.session.Session, service: str, region: str, **config:
     "config", [{}, {"use_fips_endpoint": True}, {"use_dualstack_endpoint": True}]
 )
 @pytest.mark.parametrize("service", SERVICES)
-def test_requests_go_where_the_sdks_would_go(service: str, config: dict[str, bool]) -> None:
+def test_endpoints_are_those_of_the_sdk(service: str, config: dict[str, bool]) -> None:
     lean = lean_sdk.session()
     plain = botocore.session.Session()
-    assert {region: goal(lean, service, region, **config) for region in REGIONS} == {
-        region: goal(plain, service, region, **config) for region in REGIONS
+    assert {region: endpoint(lean, service, region, **config) for region in REGIONS} == {
+        region: endpoint(plain, service, region, **config) for region in REGIONS
     }
 
 
-def test_services_without_a_lean_model_are_the_sdks() -> None:
-    assert lean_sdk.session().create_client(
+def test_a_service_without_a_lean_model_has_the_sdks_model() -> None:
+    client = lean_sdk.session().create_client(
         "sts", "eu-central-1", aws_access_key_id="testing", aws_secret_access_key="testing"
     )
+    theirs = LOADER.load_service_model("sts", "service-2")
+    assert set(client.meta.service_model.operation_names) == set(theirs["operations"])
 
 
-def test_a_users_endpoint_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_aws_endpoint_url_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://127.0.0.1:1")
     lean_sdk.session.cache_clear()
     client = lean_sdk.session().create_client(

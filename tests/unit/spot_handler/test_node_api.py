@@ -1,4 +1,4 @@
-"""What an answer of the API server becomes: recorded ones, and those that are too long."""
+"""The results and errors of the API server's answers: recorded ones, and long ones."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Token:
 
 
 def ask(ask: Ask, answer: httpx2.Response | Exception) -> Any:
-    """The result of a call that is answered so, in virtual time."""
+    """Make a call that gets this answer, in virtual time. Returns its result."""
 
     def handle(_: httpx2.Request) -> httpx2.Response:
         if isinstance(answer, Exception):
@@ -68,7 +68,7 @@ def ask(ask: Ask, answer: httpx2.Response | Exception) -> Any:
 def recorded(name: str) -> httpx2.Response:
     response = json.loads((RECORDED / f"{name}.json").read_text())["response"]
     body = response["body"]
-    if isinstance(body, list):  # a watch: its lines
+    if isinstance(body, list):  # the lines of a watch
         body = "\n".join(json.dumps(line) for line in body)
     content = body if isinstance(body, str) else json.dumps(body)
     return httpx2.Response(response["status"], headers=response["headers"], text=content)
@@ -84,7 +84,7 @@ def recorded(name: str) -> httpx2.Response:
         ("pods", "evict-forbidden", ClusterForbiddenError, "cannot create resource", None),
     ],
 )
-def test_a_real_refusal_has_its_error(
+def test_the_error_of_a_recorded_refusal(
     call: str, name: str, error: type[CastaiError], words: str, retry_after: float | None
 ) -> None:
     with pytest.raises(error, match=words) as caught:
@@ -93,7 +93,7 @@ def test_a_real_refusal_has_its_error(
 
 
 @pytest.mark.parametrize("call", ["node", "patch", "config map"])
-def test_what_the_server_does_not_have_is_none_and_a_proxys_404_is_no_answer(call: str) -> None:
+def test_a_missing_object_is_none_and_a_404_of_a_proxy_is_an_error(call: str) -> None:
     assert ask(ASKS[call], recorded("configmap-get-missing")) is None
     with pytest.raises(ClusterUnavailableError, match="404"):
         ask(ASKS[call], httpx2.Response(404, text="404 page not found"))
@@ -116,27 +116,29 @@ def status(code: int) -> httpx2.Response:
     ],
     ids=["400", "422", "500", "a page", "an error"],
 )
-def test_long_words_of_a_server_are_cut(call: str, answer: httpx2.Response | Exception) -> None:
+def test_a_long_message_of_the_server_is_cut(
+    call: str, answer: httpx2.Response | Exception
+) -> None:
     with pytest.raises(CastaiError) as caught:
         ask(ASKS[call], answer)
     assert "because" in str(caught.value)
     assert len(str(caught.value)) < LIMIT + 150
 
 
-def test_long_words_in_a_watch_are_cut() -> None:
+def test_a_long_message_in_a_watch_is_cut() -> None:
     line = {"type": "ERROR", "object": {"kind": "Status", "message": LONG, "code": 410}}
     with pytest.raises(WatchEndedError) as caught:
         ask(watch, httpx2.Response(200, text=json.dumps(line)))
     assert len(str(caught.value)) < LIMIT + 50
 
 
-def test_an_answer_that_is_no_object_is_worth_another_try_and_is_not_repeated() -> None:
+def test_an_answer_that_is_no_list_is_retryable_and_not_in_the_error() -> None:
     with pytest.raises(ClusterUnavailableError, match="cannot be read") as caught:
         ask(ASKS["pods"], httpx2.Response(200, text=json.dumps({"metadata": LONG})))
     assert len(str(caught.value)) < LIMIT
 
 
-def test_a_401_is_an_answer_to_an_eviction_and_asks_for_a_new_token() -> None:
+def test_after_a_401_to_an_eviction_the_next_request_has_a_new_token() -> None:
     seen = []
 
     def handle(request: httpx2.Request) -> httpx2.Response:

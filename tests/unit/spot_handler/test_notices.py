@@ -18,7 +18,7 @@ GIVEN = datetime(2026, 11, 21, 10, 0, 0, tzinfo=UTC).timestamp()
 NOW = GIVEN + 3
 
 
-def test_a_spot_notice_ends_two_minutes_after_it_was_given() -> None:
+def test_the_deadline_of_a_spot_notice_is_two_minutes_after_its_time() -> None:
     notice = notices.parse(spot_notice(), now=NOW)
     assert notice is not None
     assert notice.kind is Kind.SPOT_INTERRUPTION
@@ -26,13 +26,13 @@ def test_a_spot_notice_ends_two_minutes_after_it_was_given() -> None:
     assert (notice.given, notice.deadline, notice.expires) == (GIVEN, GIVEN + 120, GIVEN + 120)
 
 
-def test_a_late_delivery_keeps_its_old_deadline() -> None:
+def test_a_late_notice_has_the_deadline_of_its_time() -> None:
     notice = notices.parse(spot_notice(), now=GIVEN + 500)
     assert notice is not None
     assert notice.deadline == GIVEN + 120
 
 
-def test_hibernation_begins_at_once() -> None:
+def test_the_deadline_of_a_hibernation_is_now() -> None:
     notice = notices.parse(spot_notice(action="hibernate"), now=NOW)
     assert notice is not None
     assert (notice.deadline, notice.expires) == (NOW, GIVEN + 120)
@@ -41,7 +41,7 @@ def test_hibernation_begins_at_once() -> None:
 @pytest.mark.parametrize(
     "time", [None, "", "yesterday", 17, "2026-11-21T10:00:00", "2026-11-21T10:09:00Z", [], {}]
 )
-def test_a_time_that_cannot_be_used_means_now(time: Any) -> None:
+def test_without_a_usable_time_the_deadline_counts_from_now(time: Any) -> None:
     notice = notices.parse(spot_notice(time=time), now=NOW)
     assert notice is not None
     assert notice.deadline == NOW + 120
@@ -56,17 +56,17 @@ def test_a_time_that_cannot_be_used_means_now(time: Any) -> None:
         ("acme.shop", "Order placed"),
     ],
 )
-def test_an_unknown_kind_is_no_error(source: str, detail_type: str) -> None:
+def test_an_event_of_an_unknown_kind_is_no_notice(source: str, detail_type: str) -> None:
     event = spot_notice(source=source, detail_type=detail_type, detail="whatever")
     assert notices.parse(event, now=NOW) is None
 
 
-def test_a_drill_speaks_under_a_name_of_its_own() -> None:
+def test_an_event_of_a_drill_source_is_a_notice() -> None:
     drill = spot_notice(source="acme.drill")
     assert notices.parse(drill, now=NOW, drill_sources={"acme.drill"}) is not None
 
 
-def test_an_event_of_another_source_is_none_of_ours() -> None:
+def test_an_event_of_another_source_is_no_notice() -> None:
     foreign = spot_notice(source="acme.other")
     assert notices.parse(foreign, now=NOW, drill_sources={"acme.drill"}) is None
     assert notices.parse(foreign, now=NOW) is None
@@ -92,7 +92,7 @@ def test_an_event_of_another_source_is_none_of_ours() -> None:
         (7, "object"),
     ],
 )
-def test_a_malformed_event_names_its_fault(event: Any, fault: str) -> None:
+def test_a_malformed_event_is_an_error_with_its_fault(event: Any, fault: str) -> None:
     with pytest.raises(NoticeError, match=fault):
         notices.parse(event, now=NOW)
 
@@ -105,7 +105,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_whatever_arrives_is_a_notice_or_nothing_or_a_named_fault(event: Any) -> None:
+def test_any_json_is_no_notice_or_a_notice_error(event: Any) -> None:
     try:
         found = notices.parse(event, now=NOW)
     except NoticeError:
@@ -114,7 +114,7 @@ def test_whatever_arrives_is_a_notice_or_nothing_or_a_named_fault(event: Any) ->
 
 
 @given(field=st.sampled_from(["id", "time", "detail", "version", "region"]), value=JSON)
-def test_one_wrong_field_never_breaks_the_parser(field: str, value: Any) -> None:
+def test_any_value_of_one_field_gives_a_notice_or_a_notice_error(field: str, value: Any) -> None:
     try:
         notice = notices.parse(spot_notice() | {field: value}, now=NOW)
     except NoticeError:
@@ -128,7 +128,7 @@ def test_one_wrong_field_never_breaks_the_parser(field: str, value: Any) -> None
     ("state", "kind"),
     [("running", Kind.INSTANCE_RUNNING), ("pending", None), ("terminated", None)],
 )
-def test_of_state_changes_only_a_start_counts(state: str, kind: Kind | None) -> None:
+def test_only_the_state_running_is_a_notice(state: str, kind: Kind | None) -> None:
     detail = {"instance-id": INSTANCE, "state": state}
     event = spot_notice(detail_type="EC2 Instance State-change Notification", detail=detail)
     notice = notices.parse(event, now=NOW)
@@ -138,7 +138,7 @@ def test_of_state_changes_only_a_start_counts(state: str, kind: Kind | None) -> 
 @pytest.mark.parametrize(
     ("action", "returns"), [("terminate", False), ("stop", True), ("hibernate", True)]
 )
-def test_an_instance_that_is_stopped_may_return(action: str, *, returns: bool) -> None:
+def test_an_instance_may_return_after_stop_and_hibernate(action: str, *, returns: bool) -> None:
     notice = notices.parse(spot_notice(action=action), now=NOW)
     assert notice is not None
     assert notice.may_return is returns
@@ -155,13 +155,13 @@ LONG = "because " * 1500
         spot_notice(INSTANCE, detail={"instance-id": INSTANCE, "instance-action": [LONG]}),
     ],
 )
-def test_long_fields_of_an_event_are_cut_in_its_fault(event: Any) -> None:
+def test_long_fields_of_an_event_are_cut_in_the_error(event: Any) -> None:
     with pytest.raises(NoticeError) as caught:
         notices.parse(event, now=NOW)
     assert len(str(caught.value)) < LIMIT + 50
 
 
-def test_long_fields_of_an_event_are_cut_in_its_notice() -> None:
+def test_long_fields_of_an_event_are_cut_in_the_notice() -> None:
     notice = notices.parse(spot_notice(INSTANCE, id=LONG, action=LONG), now=NOW)
     assert notice is not None
     assert len(notice.event_id) <= LIMIT

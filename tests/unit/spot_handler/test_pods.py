@@ -32,7 +32,7 @@ TAINT = "autoscaling.cast.ai/draining"
         (pod(status={"phase": "Unknown"}), None),
     ],
 )
-def test_which_pods_stay(candidate: Pod, reason: Skip | None) -> None:
+def test_the_reasons_to_skip_a_pod(candidate: Pod, reason: Skip | None) -> None:
     assert pods.skip(candidate) == reason
 
 
@@ -50,17 +50,17 @@ def test_which_pods_stay(candidate: Pod, reason: Skip | None) -> None:
         ({"key": TAINT, "operator": "Gt", "value": "true"}, False),
     ],
 )
-def test_a_pod_that_tolerates_both_taints_would_come_back(
+def test_a_pod_that_tolerates_drain_taint_and_cordon_is_skipped(
     toleration: dict[str, Any], *, stays: bool
 ) -> None:
     reason = Skip.TOLERATES if stays else None
     both = [{"key": "node.kubernetes.io/unschedulable", "operator": "Exists"}, toleration]
     assert pods.skip(pod(spec={"tolerations": both})) == reason
-    # The NodeUnschedulable filter keeps a pod away that tolerates the drain taint alone.
+    # The NodeUnschedulable filter does not schedule a pod that tolerates the drain taint only.
     assert pods.skip(pod(spec={"tolerations": [toleration]})) is None
 
 
-def test_a_pod_that_tolerates_everything_would_come_back() -> None:
+def test_a_pod_that_tolerates_every_taint_is_skipped() -> None:
     wildcard = {"tolerations": [{"operator": "Exists"}]}
     assert pods.skip(pod(spec=wildcard)) is Skip.TOLERATES
 
@@ -74,7 +74,7 @@ def test_a_pod_that_tolerates_everything_would_come_back() -> None:
         ("system-node-critical", Wave.SYSTEM),
     ],
 )
-def test_system_pods_go_last(priority_class: str, wave: Wave) -> None:
+def test_system_critical_pods_are_in_the_second_wave(priority_class: str, wave: Wave) -> None:
     assert pods.wave(pod(spec={"priorityClassName": priority_class})) is wave
 
 
@@ -82,7 +82,7 @@ def test_system_pods_go_last(priority_class: str, wave: Wave) -> None:
     ("own", "left", "expected"),
     [(30, 100, 30), (600, 100, 100), (30, 12.9, 12), (0, 100, 1), (30, -5, 1), (None, 100, 30)],
 )
-def test_grace_is_the_pods_own_within_what_is_left(
+def test_the_grace_is_the_pods_own_cut_to_the_time_that_is_left(
     own: int | None, left: float, expected: int
 ) -> None:
     candidate = pod(spec={"terminationGracePeriodSeconds": own})
@@ -90,7 +90,7 @@ def test_grace_is_the_pods_own_within_what_is_left(
 
 
 @given(own=st.integers(0, 10**6), now=st.floats(0, 2e9), left=st.floats(-1e4, 1e4, allow_nan=False))
-def test_grace_never_outlasts_the_node_nor_falls_below_the_floor(
+def test_the_grace_ends_before_the_given_end_and_is_at_least_the_floor(
     own: int, now: float, left: float
 ) -> None:
     given_grace = pods.grace(
@@ -101,11 +101,11 @@ def test_grace_never_outlasts_the_node_nor_falls_below_the_floor(
     assert given_grace <= max(own, pods.GRACE_FLOOR)
 
 
-def test_a_pod_may_wait_until_its_whole_grace_would_no_longer_fit() -> None:
+def test_the_last_moment_of_a_pod_leaves_its_whole_grace() -> None:
     assert pods.last_moment(pod(), end=1000.0) == 970.0
 
 
-def test_when_a_terminating_pod_stops() -> None:
+def test_the_time_at_which_a_terminating_pod_stops() -> None:
     stopping = pod(metadata={"deletionTimestamp": "1970-01-01T00:01:40Z"})
     assert pods.stops_at(stopping) == 100.0
     assert pods.stops_at(pod()) is None

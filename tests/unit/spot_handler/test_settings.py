@@ -6,7 +6,7 @@ from lambdas.common.errors import SettingsError
 from lambdas.spot_handler.settings import Environment, Mode, OnDeadline
 
 
-def test_nothing_set_means_the_defaults() -> None:
+def test_an_empty_environment_gives_the_defaults() -> None:
     assert Environment.from_env({}) == Environment()
     assert Environment.from_env({"MODE": " ", "CLUSTERS": ""}) == Environment()
 
@@ -30,7 +30,7 @@ def test_every_setting_is_read() -> None:
     assert settings.log_level == "DEBUG"
 
 
-def test_every_fault_is_named_at_once_with_what_is_allowed() -> None:
+def test_one_error_names_every_fault_with_the_allowed_values() -> None:
     with pytest.raises(SettingsError) as caught:
         Environment.from_env(
             {
@@ -57,6 +57,6 @@ def test_every_fault_is_named_at_once_with_what_is_allowed() -> None:
     [("CONCURRENCY", "501"), ("CONCURRENCY", "many"), ("MARGIN_SECONDS", "61"),
      ("MARGIN_SECONDS", "-1"), ("MARGIN_SECONDS", "inf")],
 )  # fmt: skip
-def test_a_number_beyond_its_limits_is_a_fault(name: str, value: str) -> None:
+def test_a_number_outside_its_limits_is_a_fault(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name):
         Environment.from_env({name: value})

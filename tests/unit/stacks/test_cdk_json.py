@@ -1,4 +1,4 @@
-"""cdk.json: what a new project of the pinned CDK would get, and the app that README names."""
+"""cdk.json: the feature flags of the pinned CDK, and the command of the app."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[3]
 CDK_JSON = json.loads((ROOT / "cdk.json").read_text())
 
 
-def test_feature_flags_are_those_that_the_pinned_cdk_recommends() -> None:
-    spec = find_spec("aws_cdk")  # not imported: that starts a JavaScript engine
+def test_feature_flags_are_those_of_a_new_project_of_the_pinned_cdk() -> None:
+    spec = find_spec("aws_cdk")  # not imported: an import starts Node
     assert spec is not None
     assert spec.origin is not None
     (archive,) = (Path(spec.origin).parent / "_jsii").glob("aws-cdk-lib@*.tgz")
@@ -20,11 +20,11 @@ def test_feature_flags_are_those_that_the_pinned_cdk_recommends() -> None:
         member = package.extractfile("package/recommended-feature-flags.json")
         assert member is not None
         recommended = json.load(member)
-    # Our partitions: one more than a new project's.
+    # A new project has no aws-us-gov.
     recommended["@aws-cdk/core:target-partitions"] = ["aws", "aws-cn", "aws-us-gov"]
     flags = {key: value for key, value in CDK_JSON["context"].items() if key.startswith("@")}
     assert flags == recommended
 
 
-def test_the_app_runs_with_the_python_of_the_users_environment() -> None:
+def test_the_app_runs_with_the_python_on_the_users_path() -> None:
     assert CDK_JSON["app"] == "python3 app.py"

@@ -1,4 +1,4 @@
-"""manifests/spot-handler-flow-schema.yaml is for the handler's requests, and for all of them."""
+"""manifests/spot-handler-flow-schema.yaml matches every request of the handler and no other."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from lambdas.common.names import SPOT_HANDLER_GROUP
 MANIFESTS = Path(__file__).parents[3] / "manifests"
 [SCHEMA] = yaml.safe_load_all((MANIFESTS / "spot-handler-flow-schema.yaml").read_text())
 ROLE, _ = yaml.safe_load_all((MANIFESTS / "spot-handler-rbac.yaml").read_text())
-# Kubernetes' own, each with the precedence of its last FlowSchema before all logged-in users.
+# Kubernetes' default priority levels, and the precedence of two of its default FlowSchemas.
 # https://kubernetes.io/docs/concepts/cluster-administration/flow-control/#default-suggested-objects
 LEVELS = {"workload-high", "workload-low", "system"}
 SYSTEMS, SERVICE_ACCOUNTS = 900, 9000
 
 
-def test_it_is_served_since_kubernetes_1_29() -> None:
+def test_its_api_version_is_served_since_kubernetes_1_29() -> None:
     assert (SCHEMA["apiVersion"], SCHEMA["kind"]) == (
         "flowcontrol.apiserver.k8s.io/v1",
         "FlowSchema",
     )
 
 
-def test_it_comes_before_everyone_and_after_the_system() -> None:
+def test_its_precedence_is_after_the_system_and_before_service_accounts() -> None:
     spec = SCHEMA["spec"]
     assert spec["priorityLevelConfiguration"]["name"] in LEVELS
     assert SYSTEMS < spec["matchingPrecedence"] < SERVICE_ACCOUNTS
 
 
-def test_its_subject_is_the_group_of_the_access_entry_alone() -> None:
+def test_its_only_subject_is_the_group_of_the_access_entry() -> None:
     [rule] = SCHEMA["spec"]["rules"]
     assert rule["subjects"] == [{"kind": "Group", "group": {"name": SPOT_HANDLER_GROUP}}]
 

@@ -1,4 +1,4 @@
-"""manifests/spot-handler-rbac.yaml grants what the handler does, and nothing else."""
+"""manifests/spot-handler-rbac.yaml grants the handler's permissions and no others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_cluster_role_has_these_verbs_and_no_others() -> None:
     ]
 
 
-def test_the_group_of_the_access_entry_alone_gets_the_role() -> None:
+def test_only_the_group_of_the_access_entry_is_bound_to_the_role() -> None:
     assert BINDING["kind"] == "ClusterRoleBinding"
     assert BINDING["metadata"]["name"] == "castai-spot-handler"
     assert BINDING["roleRef"] == {

@@ -1,4 +1,4 @@
-"""Context → settings: both written forms, and one error that names every fault."""
+"""The settings from the CDK context: text and JSON, and one error that names every fault."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -48,7 +47,7 @@ def test_a_python_may_be_written_as_text_or_as_a_number(version: object) -> None
     assert read(python=version).functions.python == "3.13"
 
 
-def test_context_of_others_is_not_ours() -> None:
+def test_context_keys_without_our_prefix_are_ignored() -> None:
     assert Settings.from_context({"@aws-cdk/core:x": True, "team": "a"}) == Settings()
 
 
@@ -68,14 +67,14 @@ def test_context_of_others_is_not_ours() -> None:
         ("alarmEmail", "ops@example.org", "ops@example.org", "alarm_email", "ops@example.org"),
     ],
 )
-def test_text_of_the_command_line_and_json_of_the_file_mean_the_same(
+def test_text_of_the_command_line_and_json_of_cdk_json_give_the_same_value(
     key: str, text: str, value: object, field: str, expected: object
 ) -> None:
     assert getattr(spot(**{key: text}), field) == expected
     assert getattr(spot(**{key: value}), field) == expected
 
 
-def test_what_other_functions_read_is_no_setting_of_the_spot_handler() -> None:
+def test_settings_that_other_functions_use_are_not_the_spot_handlers() -> None:
     others = ["agent_stack.py", "onboarding_stack.py", "constructs/cluster_onboarding.py"]
     sources = [(ROOT / "stacks" / each).read_text() for each in others]
     read_there = {name for text in sources for name in re.findall(r"spot_handler\.(\w+)", text)}
@@ -89,11 +88,11 @@ def test_what_other_functions_read_is_no_setting_of_the_spot_handler() -> None:
     "given",
     [{"team": "a", "stage": "b"}, '{"team": "a", "stage": "b"}', "team=a, stage=b"],
 )
-def test_tags_in_every_form(given: object) -> None:
+def test_tags_may_be_a_map_or_json_or_pairs(given: object) -> None:
     assert read(tags=given).app.tags == {"team": "a", "stage": "b"}
 
 
-def test_all_faults_are_named_at_once_with_what_is_allowed() -> None:
+def test_one_error_names_every_fault_with_the_allowed_values() -> None:
     assert faults(
         mode="drian",
         concurency=1,
@@ -165,18 +164,20 @@ def test_a_value_that_is_not_allowed_is_named_with_its_key(key: str, value: obje
         ({"snapStart": True, "python": "3.11"}, "castai:snapStart and castai:python"),
     ],
 )
-def test_settings_that_contradict_each_other(context: dict[str, object], keys: str) -> None:
+def test_settings_that_contradict_each_other_are_named_together(
+    context: dict[str, object], keys: str
+) -> None:
     (fault,) = faults(**context)
     assert fault.startswith(f"{keys}: ")
 
 
-def test_a_faulty_value_is_not_called_a_contradiction_too() -> None:
+def test_an_invalid_value_is_not_reported_as_a_contradiction_too() -> None:
     (fault,) = faults(subnetIds="nonsense", securityGroupIds="sg-0a1b2c3d")
     assert fault.startswith("castai:subnetIds: ")
 
 
 @pytest.mark.parametrize(
-    ("former", "now"),
+    ("former", "current"),
     [
         ("agentHttpProxy", "HttpProxy in castai:agentProperties"),
         ("agentReadyWithin", "ReadyWithin in castai:agentProperties"),
@@ -185,11 +186,11 @@ def test_a_faulty_value_is_not_called_a_contradiction_too() -> None:
         ("onboardClusterId", "castai:onboardByCluster"),
     ],
 )
-def test_a_former_key_names_its_new_place(former: str, now: str) -> None:
-    assert faults(**{former: "x"}) == [f"castai:{former}: is now {now}"]
+def test_the_fault_of_a_former_key_names_the_current_one(former: str, current: str) -> None:
+    assert faults(**{former: "x"}) == [f"castai:{former}: is now {current}"]
 
 
-def test_a_former_value_names_the_present_one() -> None:
+def test_the_fault_of_a_former_value_names_the_current_one() -> None:
     assert faults(onboardPermissions="seeds") == ["castai:onboardPermissions: seeds is now full"]
     (fault,) = faults(
         onboardClusters="blue",
@@ -223,7 +224,7 @@ def test_a_former_value_names_the_present_one() -> None:
         ("onboardProperties", {"Adopt": "maybe"}, 'Adopt: give true or false, not "maybe"'),
     ],
 )
-def test_a_wrong_property_in_json_stops_the_synth(
+def test_an_invalid_property_in_json_is_a_fault(
     key: str, given: dict[str, object], what: str
 ) -> None:
     for form in (given, json.dumps(given)):
@@ -231,7 +232,7 @@ def test_a_wrong_property_in_json_stops_the_synth(
         assert fault.startswith(f"castai:{key}: {what}")
 
 
-def test_properties_for_all_clusters_and_for_one() -> None:
+def test_properties_of_one_cluster_override_those_of_all() -> None:
     settings = read(
         onboardClusters="blue,green",
         apiKeySecret="castai/api-key",
@@ -247,7 +248,7 @@ def test_properties_for_all_clusters_and_for_one() -> None:
     )
 
 
-def test_the_properties_leave_the_clusters_and_the_api_to_other_settings() -> None:
+def test_cluster_name_and_api_are_set_by_settings_of_their_own() -> None:
     settings = read(
         agentClusters="blue",
         onboardClusters="blue",
@@ -258,7 +259,7 @@ def test_the_properties_leave_the_clusters_and_the_api_to_other_settings() -> No
     assert settings.onboarding_properties("blue")["ApiUrl"] == "https://api.eu.cast.ai"
 
 
-def test_the_key_of_the_policy_is_an_arn() -> None:
+def test_the_kms_key_of_the_policy_is_an_arn() -> None:
     (fault,) = faults(
         onboardClusters="blue",
         apiKeySecret="castai/api-key",
@@ -275,17 +276,15 @@ JSON = st.recursive(
 KEYS = [field.encode_name for group in groups().values() for field in structs.fields(group)]
 
 
-# No verdict of the clock: a slow machine generates slowly.
-@hypothesis(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from([*KEYS, "other"]), JSON, max_size=5))
-def test_whatever_the_context_holds_it_is_settings_or_one_settings_error(
+def test_any_context_gives_settings_or_a_context_error(
     context: dict[str, object],
 ) -> None:
     with suppress(ContextError):
         read(**context)
 
 
-def test_a_key_belongs_to_one_group() -> None:
+def test_a_key_is_in_one_group_only() -> None:
     assert len(set(KEYS)) == len(KEYS)
 
 

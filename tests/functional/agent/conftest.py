@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
 
 from kubesim import ServedCluster
 from kubesim.cluster import ADMIN_TOKEN
@@ -25,9 +23,9 @@ from lambdas.common.kubernetes_objects import Kube, connect
 from lambdas.common.names import AGENT
 from sandbox.castai_api.server import running
 from sandbox.castai_api.state import State
+from tests.support.eks import ACCOUNT, Entry, FakeEks, refusal
 
 KEY = "castai-key-for-tests"
-ACCOUNT = "123456789012"
 REGION = "eu-central-1"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/agent-function"
 PLACE = Place(account=ACCOUNT, region=REGION, cluster="prod")
@@ -89,86 +87,58 @@ def objects(key: str = KEY, **properties: Any) -> list[Object]:
     return render(agent, PLACE, key)
 
 
-def _refusal(code: str, operation: str) -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": "refused by the fake"}}, operation)
-
-
 @cache
 def _eks_meta() -> Any:
     keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
     return boto3.client("eks", region_name=REGION, **keys).meta
 
 
-@dataclass
 class Eks:
-    """A fake of EKS: DescribeCluster and access entries, which moto does not have."""
+    """A client of the fake EKS that records the writes and fails where a test wants it."""
 
-    cluster: ServedCluster | None
-    mode: str = "API"
-    entries: dict[str, dict[str, Any]] = field(default_factory=dict)
-    calls: list[str] = field(default_factory=list)
-    throttled: dict[str, int] = field(default_factory=dict)
-    """By operation: how many further calls get a ThrottlingException."""
-    unknown_rights: int = 0
-    """How many further calls are denied: a new policy is not effective in EKS at once."""
-    denied: set[str] = field(default_factory=set)
-    """Operations that are not allowed."""
+    def __init__(self, fake: FakeEks) -> None:
+        self.fake = fake
+        self.calls: list[str] = []
+        """The writes: the verb, or the name of the policy that is associated."""
+        self.throttled: dict[str, int] = {}
+        """By operation: how many further calls get a ThrottlingException."""
+        self.unknown_rights = 0
+        """How many further calls are denied: a new policy is not effective in EKS at once."""
+        self.denied: set[str] = set()
+        """Operations that are not allowed."""
 
     @property
     def meta(self) -> Any:
         """The SDK's names of EKS's operations."""
         return _eks_meta()
 
+    @property
+    def entries(self) -> dict[str, Entry]:
+        return self.fake.entries
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.fake, name)
+
+        def call(**arguments: Any) -> Any:
+            self._limit(self.meta.method_to_api_mapping[name])
+            if not name.startswith(("describe_", "list_")):
+                policy = arguments.get("policyArn", "")
+                self.calls.append(policy.rpartition("/")[2] or name.partition("_")[0])
+            return method(**arguments)
+
+        call.__name__ = name
+        call.__self__ = self  # type: ignore[attr-defined]
+        return call
+
     def _limit(self, operation: str) -> None:
         if self.unknown_rights:
             self.unknown_rights -= 1
-            raise _refusal("AccessDeniedException", operation)
+            raise refusal("AccessDeniedException")
         if operation in self.denied:
-            raise _refusal("AccessDeniedException", operation)
+            raise refusal("AccessDeniedException")
         if self.throttled.get(operation, 0):
             self.throttled[operation] -= 1
-            raise _refusal("ThrottlingException", operation)
-
-    def describe_cluster(self, name: str) -> dict[str, Any]:
-        self._limit("DescribeCluster")
-        if self.cluster is None:
-            raise _refusal("ResourceNotFoundException", "DescribeCluster")
-        return {
-            "cluster": {
-                "name": name,
-                "arn": f"arn:aws:eks:{REGION}:{ACCOUNT}:cluster/{name}",
-                "status": "ACTIVE",
-                "endpoint": self.cluster.endpoint,
-                "certificateAuthority": {
-                    "data": base64.b64encode(self.cluster.ca_pem.encode()).decode()
-                },
-                "accessConfig": {"authenticationMode": self.mode},
-            }
-        }
-
-    def describe_access_entry(self, clusterName: str, principalArn: str) -> dict[str, Any]:  # noqa: ARG002, N803
-        self._limit("DescribeAccessEntry")
-        if principalArn not in self.entries:
-            raise _refusal("ResourceNotFoundException", "DescribeAccessEntry")
-        return {"accessEntry": self.entries[principalArn]}
-
-    def create_access_entry(self, principalArn: str, **entry: Any) -> None:  # noqa: N803
-        self._limit("CreateAccessEntry")
-        self.calls.append("create")
-        if principalArn in self.entries:
-            raise _refusal("ResourceInUseException", "CreateAccessEntry")
-        self.entries[principalArn] = entry
-
-    def associate_access_policy(self, principalArn: str, policyArn: str, **scope: Any) -> None:  # noqa: N803
-        self._limit("AssociateAccessPolicy")
-        self.calls.append(policyArn.rpartition("/")[2])
-        self.entries[principalArn]["scope"] = scope["accessScope"]
-
-    def delete_access_entry(self, clusterName: str, principalArn: str) -> None:  # noqa: ARG002, N803
-        self._limit("DeleteAccessEntry")
-        self.calls.append("delete")
-        if self.entries.pop(principalArn, None) is None:
-            raise _refusal("ResourceNotFoundException", "DeleteAccessEntry")
+            raise refusal("ThrottlingException")
 
 
 @dataclass
@@ -181,15 +151,17 @@ class Secrets:
     def get_secret_value(self, SecretId: str) -> dict[str, str]:  # noqa: N803
         if self.throttled:
             self.throttled -= 1
-            raise _refusal("ThrottlingException", "GetSecretValue")
+            raise refusal("ThrottlingException")
         if SecretId != "castai/api-key":
-            raise _refusal("ResourceNotFoundException", "GetSecretValue")
+            raise refusal("ResourceNotFoundException")
         return {"SecretString": self.text}
 
 
 @pytest.fixture
 def eks(cluster: ServedCluster) -> Eks:
-    return Eks(cluster)
+    fake = FakeEks("prod", region=REGION, vpc="vpc-1")
+    fake.mode, fake.endpoint, fake.ca_pem = "API", cluster.endpoint, cluster.ca_pem
+    return Eks(fake)
 
 
 @pytest.fixture

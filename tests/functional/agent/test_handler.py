@@ -94,10 +94,10 @@ class TestCreate:
         assert deployment["spec"]["replicas"] == 2
 
     def test_another_cluster_gets_another_physical_id(
-        self, deps: Dependencies, properties: dict[str, Any]
+        self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
         first = respond(event("Create", properties), deps, remaining=REMAINING)
-        properties["ClusterName"] = "other"
+        properties["ClusterName"] = eks.fake.name = "other"
         other = respond(event("Create", properties), deps, remaining=REMAINING)
         assert other["PhysicalResourceId"] != first["PhysicalResourceId"]
 
@@ -162,7 +162,7 @@ class TestCreate:
     def test_a_missing_cluster_is_refused(
         self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
-        eks.cluster = None
+        eks.fake.exists = False
         with pytest.raises(RequestFailedError, match="ResourceNotFoundException"):
             respond(event("Create", properties), deps, remaining=REMAINING)
 
@@ -296,9 +296,9 @@ class TestIsComplete:
     def test_an_access_entry_of_others_is_used_for_the_wait_and_kept(
         self, deps: Dependencies, eks: Eks, properties: dict[str, Any], mode: str
     ) -> None:
-        eks.mode = mode
-        theirs = {ROLE: {"tags": {"team": "platform"}}}
-        eks.entries.update(theirs)
+        eks.fake.create_access_entry(clusterName="prod", principalArn=ROLE, tags={"team": "a"})
+        theirs = dict(eks.entries)
+        eks.fake.mode = mode
         waiting = self.waiting(deps, properties, **{READY_UNTIL: 0})
         with pytest.raises(RequestFailedError, match="waited 600 s"):
             respond(waiting, deps, remaining=REMAINING)
@@ -413,7 +413,7 @@ class TestDelete:
     def test_delete_succeeds_where_the_cluster_is_gone(
         self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
-        eks.cluster = None
+        eks.fake.exists = False
         answer = respond(
             event("Delete", properties, PhysicalResourceId="x"), deps, remaining=REMAINING
         )
@@ -448,22 +448,24 @@ class TestTemporaryAccess:
     def test_the_access_entry_of_a_killed_run_is_used_and_deleted(
         self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
-        eks.entries[ROLE] = {"tags": {"castai-eks:temporary": "true"}}
+        eks.fake.create_access_entry(
+            clusterName="prod", principalArn=ROLE, tags={"castai-eks:temporary": "true"}
+        )
         respond(event("Create", properties), deps, remaining=REMAINING)
         assert eks.entries == {}
 
     def test_an_access_entry_of_others_is_used_and_kept(
         self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
-        eks.entries[ROLE] = {"tags": {"team": "platform"}}
+        eks.fake.create_access_entry(clusterName="prod", principalArn=ROLE, tags={"team": "a"})
         respond(event("Create", properties), deps, remaining=REMAINING)
-        assert eks.entries == {ROLE: {"tags": {"team": "platform"}}}
+        assert eks.entries[ROLE].tags == {"team": "a"}
         assert eks.calls == []
 
     def test_no_access_entry_is_created_where_the_cluster_has_aws_auth_only(
         self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:
-        eks.mode = "CONFIG_MAP"
+        eks.fake.mode = "CONFIG_MAP"
         respond(event("Create", properties), deps, remaining=REMAINING)
         assert eks.calls == []
 

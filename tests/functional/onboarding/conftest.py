@@ -38,9 +38,9 @@ from lambdas.onboarding.policies.scope import Scope
 from lambdas.onboarding.session import Dependencies
 from sandbox.castai_api.server import running
 from sandbox.castai_api.state import State
-from tests.functional.onboarding.eks import ACCOUNT, FakeEks, FakeLambda, refusal
 from tests.functional.onboarding.rights import Rights
 from tests.support.aws_environment import aws_environment
+from tests.support.eks import ACCOUNT, FakeEks, FakeLambda, refusal
 from tests.support.fake_time import FakeTime
 
 REGION = "eu-central-1"

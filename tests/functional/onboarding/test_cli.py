@@ -27,8 +27,8 @@ from tests.functional.onboarding.conftest import (
     SPOT_ROLE,
     OnboardingTestbed,
 )
-from tests.functional.onboarding.eks import ACCOUNT, refusal
 from tests.functional.onboarding.rights import Rights
+from tests.support.eks import ACCOUNT, refusal
 
 Run = Callable[..., Result]
 

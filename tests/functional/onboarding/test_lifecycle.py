@@ -26,7 +26,7 @@ from tests.functional.onboarding.conftest import (
     SPOT_ROLE,
     OnboardingTestbed,
 )
-from tests.functional.onboarding.eks import ACCOUNT, Entry, refusal
+from tests.support.eks import ACCOUNT, Entry, refusal
 from tests.support.fake_time import FakeTime
 
 LONGEST_DELAY = retry.DEFAULT.delays[-1]  # s between two tries

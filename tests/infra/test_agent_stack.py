@@ -7,13 +7,12 @@ import re
 from typing import Any
 
 import pytest
-from cfnlint.api import ManualArgs, lint
 
 from lambdas.agent.properties import faults_of
 from lambdas.common.names import OWN_ROLE_VARIABLE, STACK_ID_VARIABLE
 from stacks.agent_stack import RESOURCE_TYPE
+from tests.infra.checks import acknowledged, lint_findings, text
 from tests.infra.conftest import Assembly, Stack, Synthesise, without_assets
-from tests.infra.test_checks import ACCEPTED, REGIONS
 
 SECRET = "castai/api-key"
 PLAIN: dict[str, Any] = {
@@ -76,15 +75,6 @@ def rights(stack: Stack) -> dict[str, dict[str, Any]]:
         if resource["Type"] == "AWS::IAM::Policy" and name.startswith("cluster-"):
             found[name.removeprefix("cluster-")] = {"id": logical, **resource}
     return found
-
-
-def text(value: Any) -> str:
-    """A value of a template with its joins and references written out."""
-    if isinstance(value, dict) and "Fn::Join" in value:
-        return "".join(text(part) for part in value["Fn::Join"][1])
-    if isinstance(value, dict) and "Ref" in value:
-        return f"<{value['Ref'].removeprefix('AWS::')}>"
-    return str(value)
 
 
 def test_without_clusters_there_is_no_agent_stack(synthesise: Synthesise) -> None:
@@ -232,16 +222,11 @@ class TestRole:
 
 
 def test_every_finding_of_cdk_nag_is_acknowledged(assembly: Assembly) -> None:
-    report = assembly.json("validation-report.json")
-    (nag,) = (r for r in report["pluginReports"] if r["pluginName"] == "AwsSolutions")
-    assert nag["conclusion"] == "success"
-    assert all(len(found["reason"]) > 20 for found in nag["suppressedViolations"])
+    assert acknowledged(assembly)
 
 
 def test_cfn_lint_has_no_finding(assembly: Assembly) -> None:
-    template = json.dumps(assembly.templates["castai-agent"])
-    matches = lint(template, config=ManualArgs(regions=REGIONS))
-    assert [str(match) for match in matches if match.rule.id not in ACCEPTED] == []
+    assert lint_findings(assembly.templates["castai-agent"]) == []
 
 
 def test_the_template_has_no_literal_partition(plain: Stack) -> None:

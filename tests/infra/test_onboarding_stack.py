@@ -7,7 +7,6 @@ import re
 from typing import Any
 
 import pytest
-from cfnlint.api import ManualArgs, lint
 from msgspec import structs, to_builtins
 
 from lambdas.common.names import OWN_ROLE_VARIABLE, STACK_ID_VARIABLE
@@ -18,9 +17,8 @@ from lambdas.onboarding.properties import Onboarding, faults_of
 from stacks.constructs.bundling import LAMBDA, Bundle
 from stacks.constructs.cluster_onboarding import RESOURCE_TYPE
 from stacks.settings import ONBOARD_PROPERTIES, ContextError, Settings, groups
+from tests.infra.checks import acknowledged, lint_findings, text
 from tests.infra.conftest import ROOT, Assembly, Stack, Synthesise
-from tests.infra.test_agent_stack import text
-from tests.infra.test_checks import ACCEPTED, REGIONS
 
 PLAIN: dict[str, Any] = {
     "castai:onboardClusters": "blue,green",
@@ -278,15 +276,10 @@ class TestRole:
 
 class TestChecks:
     def test_every_finding_of_cdk_nag_is_acknowledged(self, assembly: Assembly) -> None:
-        report = assembly.json("validation-report.json")
-        (nag,) = (r for r in report["pluginReports"] if r["pluginName"] == "AwsSolutions")
-        assert nag["conclusion"] == "success"
-        assert all(len(found["reason"]) > 20 for found in nag["suppressedViolations"])
+        assert acknowledged(assembly)
 
     def test_cfn_lint_has_no_finding(self, assembly: Assembly) -> None:
-        template = json.dumps(assembly.stack("onboarding").template)
-        matches = lint(template, config=ManualArgs(regions=REGIONS))
-        assert [str(m) for m in matches if m.rule.id not in ACCEPTED] == []
+        assert lint_findings(assembly.stack("onboarding").template) == []
 
     @pytest.mark.parametrize(
         ("region", "partition"),

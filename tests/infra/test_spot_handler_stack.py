@@ -17,6 +17,7 @@ from lambdas.spot_handler.result import Outcome, Result
 from lambdas.spot_handler.settings import Environment
 from stacks.constructs.bundling import LOCAL
 from stacks.constructs.spot_rules import EVENT_KINDS, RETURNED
+from tests.infra.checks import text
 from tests.infra.conftest import ACCOUNT, VARIANTS, Assembly, Stack, Synthesise, without_assets
 from tests.support.iam_evaluator import Request, is_allowed
 
@@ -36,14 +37,6 @@ def managed(name: str) -> dict[str, Any]:
     return {"Fn::Join": ["", ["arn:", {"Ref": "AWS::Partition"}, f":iam::aws:policy/{name}"]]}
 
 
-def flat(value: Any) -> str:
-    """An ARN of a template as one line."""
-    if isinstance(value, dict) and "Fn::Join" in value:
-        glue, parts = value["Fn::Join"]
-        return str(glue).join(flat(part) for part in parts)
-    return f"<{value['Ref']}>" if isinstance(value, dict) else str(value)
-
-
 def statements(stack: Stack) -> dict[str, tuple[list[str], list[str]]]:
     """The actions and resources of the role's statements by Sid, each sorted."""
     (policy,) = stack.one(ROLE)["Policies"]
@@ -57,7 +50,7 @@ def statements(stack: Stack) -> dict[str, tuple[list[str], list[str]]]:
         bound = {"Condition"} if denied or statement["Sid"] == "DecryptApiKey" else set()
         assert statement.keys() == {"Sid", "Effect", "Action", "Resource", *bound}
         assert statement["Effect"] == ("Deny" if denied else "Allow")
-        resources = sorted(flat(resource) for resource in many(statement["Resource"]))
+        resources = sorted(text(resource) for resource in many(statement["Resource"]))
         found[statement["Sid"]] = (sorted(many(statement["Action"])), resources)
     return found
 
@@ -236,15 +229,15 @@ class TestRole:
             managed("service-role/AWSLambdaRole"),
             managed("AmazonEC2ReadOnlyAccess"),
         ]
-        here = "<AWS::Region>:<AWS::AccountId>"
+        here = "<Region>:<AccountId>"
         assert statements(default) == {
             "FindCluster": (
                 ["eks:DescribeCluster"],
-                [f"arn:<AWS::Partition>:eks:{here}:cluster/*"],
+                [f"arn:<Partition>:eks:{here}:cluster/*"],
             ),
             "KeepFailedNotices": (
                 ["sqs:SendMessage"],
-                [f"arn:<AWS::Partition>:sqs:{here}:castai-spot-handler-failures"],
+                [f"arn:<Partition>:sqs:{here}:castai-spot-handler-failures"],
             ),
         }
 
@@ -252,12 +245,12 @@ class TestRole:
         self, everything: Stack
     ) -> None:
         assert "ManagedPolicyArns" not in everything.one(ROLE)
-        central, west = (f"{region}:<AWS::AccountId>" for region in ("eu-central-1", "eu-west-1"))
+        central, west = (f"{region}:<AccountId>" for region in ("eu-central-1", "eu-west-1"))
         assert statements(everything) == {
             "WriteOwnLog": (
                 ["logs:CreateLogStream", "logs:PutLogEvents"],
                 [
-                    f"arn:<AWS::Partition>:logs:{place}:log-group:/aws/lambda/acme-spot-handler:*"
+                    f"arn:<Partition>:logs:{place}:log-group:/aws/lambda/acme-spot-handler:*"
                     for place in (central, west)
                 ],
             ),
@@ -265,19 +258,19 @@ class TestRole:
             "FindCluster": (
                 ["eks:DescribeCluster"],
                 # This stack does not have the names of the clusters of the other region.
-                [f"arn:<AWS::Partition>:eks:{place}:cluster/*" for place in (central, west)],
+                [f"arn:<Partition>:eks:{place}:cluster/*" for place in (central, west)],
             ),
             "KeepFailedNotices": (
                 ["sqs:SendMessage"],
                 [
-                    f"arn:<AWS::Partition>:sqs:{place}:acme-spot-handler-failures"
+                    f"arn:<Partition>:sqs:{place}:acme-spot-handler-failures"
                     for place in (central, west)
                 ],
             ),
             "ReadApiKey": (
                 ["secretsmanager:GetSecretValue"],
                 [
-                    f"arn:<AWS::Partition>:secretsmanager:{place}:secret:castai/api-key-??????"
+                    f"arn:<Partition>:secretsmanager:{place}:secret:castai/api-key-??????"
                     for place in (central, west)
                 ],
             ),
@@ -309,7 +302,7 @@ class TestRole:
     ) -> None:
         assembly = synthesise({"castai:clusters": "blue"})
         _, resources = statements(assembly.stack("spot-handler"))["FindCluster"]
-        assert resources == ["arn:<AWS::Partition>:eks:<AWS::Region>:<AWS::AccountId>:cluster/blue"]
+        assert resources == ["arn:<Partition>:eks:<Region>:<AccountId>:cluster/blue"]
 
     def test_the_statements_have_the_names_of_log_group_and_queue(self, everything: Stack) -> None:
         found = statements(everything)
@@ -334,16 +327,16 @@ class TestRole:
 
     def test_an_imported_role_is_used_and_not_changed(self, imported: Stack) -> None:
         assert imported.all(ROLE) == {}
-        assert flat(imported.one(FUNCTION)["Role"]) == (
-            "arn:<AWS::Partition>:iam::<AWS::AccountId>:role/CastLambdaRoleForSpot"
+        assert text(imported.one(FUNCTION)["Role"]) == (
+            "arn:<Partition>:iam::<AccountId>:role/CastLambdaRoleForSpot"
         )
 
     def test_it_has_the_permissions_boundary_of_the_settings(
         self, default: Stack, everything: Stack
     ) -> None:
         assert "PermissionsBoundary" not in default.one(ROLE)
-        assert flat(everything.one(ROLE)["PermissionsBoundary"]) == (
-            "arn:<AWS::Partition>:iam::<AWS::AccountId>:policy/platform/Boundary"
+        assert text(everything.one(ROLE)["PermissionsBoundary"]) == (
+            "arn:<Partition>:iam::<AccountId>:policy/platform/Boundary"
         )
 
 

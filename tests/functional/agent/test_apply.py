@@ -211,10 +211,10 @@ class TestRemove:
     @pytest.mark.parametrize(
         "foreign_object",
         [
-            foreign("ConfigMap", "foreign_object", data={"a": "b"}),
-            foreign("Secret", "foreign_object"),
-            foreign("PersistentVolumeClaim", "foreign_object"),
-            foreign("ServiceAccount", "foreign_object"),
+            foreign("ConfigMap", "other", data={"a": "b"}),
+            foreign("Secret", "other"),
+            foreign("PersistentVolumeClaim", "other"),
+            foreign("ServiceAccount", "other"),
         ],
         ids=lambda each: each["kind"],
     )
@@ -225,9 +225,9 @@ class TestRemove:
         cluster.create(foreign_object)
         changes = remove(kube, owner=OWNER)
         assert changes.kept == [
-            f"Namespace castai-agent: holds {foreign_object['kind']} castai-agent/foreign_object"
+            f"Namespace castai-agent: holds {foreign_object['kind']} castai-agent/other"
         ]
-        assert of_the_agent(cluster) - {f"{foreign_object['kind']} foreign_object"} == {
+        assert of_the_agent(cluster) - {f"{foreign_object['kind']} other"} == {
             "Namespace castai-agent"
         }
         assert left(kube, owner=OWNER) == ""

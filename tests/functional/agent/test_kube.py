@@ -137,9 +137,7 @@ def cluster_role(**rule: object) -> dict[str, Any]:
     }
 
 
-def test_fields_that_the_client_does_not_know_are_read_and_sent(
-    cluster: ServedCluster, kube: Kube
-) -> None:
+def test_unknown_fields_are_read_and_sent(cluster: ServedCluster, kube: Kube) -> None:
     kind = "rbac.authorization.k8s.io/v1", "ClusterRole"
 
     def same(found: Mapping[str, Any] | None) -> None:
@@ -157,7 +155,9 @@ def test_fields_that_the_client_does_not_know_are_read_and_sent(
     same(cluster.get("ClusterRole", "reader"))
 
 
-def test_a_namespaced_object_goes_to_its_namespace(cluster: ServedCluster, kube: Kube) -> None:
+def test_a_namespaced_object_is_written_to_its_namespace(
+    cluster: ServedCluster, kube: Kube
+) -> None:
     written = {
         "apiVersion": "v1",
         "kind": "ConfigMap",

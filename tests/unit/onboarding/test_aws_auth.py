@@ -264,7 +264,7 @@ def test_the_entry_has_the_indentation_and_the_line_ends_of_the_list() -> None:
     assert not any("\n" in line for line in lines)
 
 
-def test_json_stays_json() -> None:
+def test_json_is_edited_as_json() -> None:
     for text in ('[{"rolearn":"x"}]', '[\n\t{\n\t\t"rolearn": "x"\n\t}\n]\n', "[]", "[ ]"):
         after = edited(text)
         if text != "[]":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Any
@@ -52,30 +52,34 @@ ResourceOption = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
-def plan(
-    cluster: session.Cluster,
-    *,
-    mode: ModeOption = Mode.USER,
-    cluster_id: ClusterId = None,
-    api_key_secret: ApiKeySecret = None,
-    permissions: PermissionsOption = Permissions.FULL,
-    adopt: Adopt = False,
-    properties: Properties = None,
-    region: session.Region = None,
-    as_json: show.AsJson = False,
-) -> None:
+def _onboarding_command(act: Callable[[Context, bool], None]) -> Callable[..., None]:
+    """A command with the options of an onboarding. `act` gets the context, and `--json`."""
+
+    def command(
+        cluster: session.Cluster,
+        *,
+        mode: ModeOption = Mode.USER,
+        cluster_id: ClusterId = None,
+        api_key_secret: ApiKeySecret = None,
+        permissions: PermissionsOption = Permissions.FULL,
+        adopt: Adopt = False,
+        properties: Properties = None,
+        region: session.Region = None,
+        as_json: show.AsJson = False,
+    ) -> None:
+        chosen = {"Mode": mode.value, "Permissions": permissions.value, "Adopt": adopt}
+        given = _properties(cluster, cluster_id, api_key_secret, properties)
+        with _context(parse(chosen | given), region) as ctx:
+            act(ctx, as_json)
+
+    command.__doc__ = act.__doc__
+    return command
+
+
+@_onboarding_command
+def plan(ctx: Context, as_json: bool) -> None:
     """What onboard would change. Writes nothing; exit status 2 if something is in the way."""
-    wanted = _wanted(
-        cluster,
-        mode=mode,
-        cluster_id=cluster_id,
-        api_key_secret=api_key_secret,
-        permissions=permissions,
-        adopt=adopt,
-        properties=properties,
-    )
-    with _context(wanted, region) as ctx:
-        rows = steps.plan(replace(ctx, plan_only=True))
+    rows = steps.plan(replace(ctx, plan_only=True))
     if as_json:
         show.as_object(rows)
     else:
@@ -84,35 +88,15 @@ def plan(
         raise typer.Exit(2)
 
 
-def onboard(
-    cluster: session.Cluster,
-    *,
-    mode: ModeOption = Mode.USER,
-    cluster_id: ClusterId = None,
-    api_key_secret: ApiKeySecret = None,
-    permissions: PermissionsOption = Permissions.FULL,
-    adopt: Adopt = False,
-    properties: Properties = None,
-    region: session.Region = None,
-    as_json: show.AsJson = False,
-) -> None:
+@_onboarding_command
+def onboard(ctx: Context, as_json: bool) -> None:
     """Give CAST AI access to the cluster. A second run changes nothing."""
-    wanted = _wanted(
-        cluster,
-        mode=mode,
-        cluster_id=cluster_id,
-        api_key_secret=api_key_secret,
-        permissions=permissions,
-        adopt=adopt,
-        properties=properties,
-    )
-    with _context(wanted, region) as ctx:
-        done = steps.onboard(ctx)
-        if as_json:
-            show.as_object(done.rows, done.attributes)
-            return
-        show.rows(done.rows)
-        show.facts(done.attributes)
+    done = steps.onboard(ctx)
+    if as_json:
+        show.as_object(done.rows, done.attributes)
+        return
+    show.rows(done.rows)
+    show.facts(done.attributes)
 
 
 def offboard(
@@ -269,21 +253,6 @@ def _seen(look: Context) -> str:
     except CastaiError as error:
         return first_line(error)
     return f"cluster {seen.status}, agent {seen.agent_status}"
-
-
-def _wanted(
-    cluster: str,
-    *,
-    mode: Mode,
-    cluster_id: str | None,
-    api_key_secret: str | None,
-    permissions: Permissions,
-    adopt: bool,
-    properties: list[str] | None,
-) -> Onboarding:
-    given = _properties(cluster, cluster_id, api_key_secret, properties)
-    chosen = {"Mode": mode.value, "Permissions": permissions.value, "Adopt": adopt}
-    return parse(chosen | given)
 
 
 def _properties(

@@ -1,6 +1,6 @@
 """The function's cost by memory size, computed from what was measured.
 
-List prices of AWS Lambda, arm64, first tier, the same in eu-central-1 and us-east-1, as of 2025:
+List prices of AWS Lambda, arm64, first tier, the same in eu-central-1 and us-east-1, as of 2026:
 https://aws.amazon.com/lambda/pricing/. Logs and metrics are not included.
 """
 

@@ -367,7 +367,7 @@ def _memory(figures: Figures) -> list[str]:
             f"""
             List prices: ${cost.DOLLARS_PER_GB_SECOND:.10f} per GB-second and
             ${cost.DOLLARS_PER_REQUEST * 1e6:.2f} per million requests (AWS Lambda,
-            arm64, first tier, as of 2025, without the free tier, logs and metrics).
+            arm64, first tier, as of 2026, without the free tier, logs and metrics).
             {_choice(sizes, figures.memory_mb)}
             """
         ),

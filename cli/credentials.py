@@ -24,7 +24,7 @@ def show(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     region: session.Region = None,
 ) -> None:
-    """Print the key as CAST AI's console takes it. Nothing else ever prints it."""
+    """Print the key in the form that CAST AI's console takes. No other command prints it."""
     name = names.credentials_secret_name(cluster)
     if not yes:
         typer.confirm(f"Print the secret key of {cluster} to this terminal?", abort=True, err=True)

@@ -52,7 +52,7 @@ def options(
 
 
 def main() -> None:
-    """Run the command line; an error of ours is its message and exit status 1."""
+    """Run the command line. An error of ours is printed as its message, with exit status 1."""
     try:
         app()
     except CastaiError as error:

@@ -140,7 +140,7 @@ def offboard(
 
 
 def _removed(wanted: Onboarding, region: str | None, resource: str) -> list[Row]:
-    """Remove what the resource created, by what is found."""
+    """Remove what the resource created, as far as it is found."""
     with _context(wanted, region, RequestType.DELETE, resource) as ctx:
         return steps.offboard(replace(ctx, discover=True))
 
@@ -228,7 +228,7 @@ def _state(look: Context) -> str:
 
 
 def _agents_id(look: Context) -> str:
-    """The id that the agent uses; empty without an agent, and where the cluster refuses to tell."""
+    """The cluster id that the agent uses; empty without an agent, or where it cannot be read."""
     try:
         found = look.kube().get("v1", "ConfigMap", AGENT_METADATA, AGENT)
     except CastaiError:

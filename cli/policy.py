@@ -99,7 +99,7 @@ def admin(
     cdk: Annotated[bool, typer.Option(help="For deploying with CDK instead.")] = False,
     as_json: show.AsJson = False,
 ) -> None:
-    """What the person needs who onboards the cluster, and nothing more."""
+    """The least that a person needs to onboard the cluster."""
     if cdk:
         _print(
             {"cdk-deployer": onboarder.cdk_deployer(partition, account, region)}, as_json=as_json

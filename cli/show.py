@@ -61,11 +61,11 @@ def facts(found: Mapping[str, str]) -> None:
 
 
 def _console() -> Console:
-    """In a pipe or a file a line is a row, however long."""
+    """The console; in a pipe or a file each row is one line, however long."""
     console = Console()
     return console if console.is_terminal else Console(width=WIDE)
 
 
 def document(value: Any) -> None:  # noqa: ANN401 - any JSON
-    """JSON without colours or line breaks of the terminal's: it may go into a file."""
+    """Print JSON without the terminal's colours and line breaks: it may go into a file."""
     print(json.dumps(value, indent=2))

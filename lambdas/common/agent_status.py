@@ -1,7 +1,6 @@
-"""Whether the castai-agent runs in a cluster, and if not, why, in words.
+"""Whether the castai-agent runs in a cluster, and a sentence that says why not.
 
-Everything is read from the Deployment, its ReplicaSets and its pods: the pods' own status says
-more than any log that we could not read anyway.
+It is read from the Deployment, its ReplicaSets and its pods.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ Object = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class AgentStatus:
-    """What was found. `sentence` begins with what to do where there is something to do."""
+    """The agent's state. `sentence` begins with what to do where there is something to do."""
 
     installed: bool
     available: bool
@@ -51,10 +50,10 @@ def check(kube: Kube) -> AgentStatus:
 def diagnose(
     deployment: Object | None, replica_sets: Sequence[Object], pods: Sequence[Object]
 ) -> AgentStatus:
-    """What the three kinds of objects say. Pure.
+    """The agent's state from the three kinds of objects. Pure.
 
-    `replica_sets` and `pods` are all of the namespace; those of the Deployment's current
-    generation are looked at.
+    `replica_sets` and `pods` are all of the namespace; those of the Deployment's current generation
+    count.
     """
     if deployment is None:
         return AgentStatus(
@@ -77,7 +76,7 @@ def diagnose(
 
 
 def _is_available(deployment: Object) -> bool:
-    """As `kubectl rollout status` sees it: everything new, everything available."""
+    """Whether the rollout is complete, by the rule of `kubectl rollout status`."""
     spec, status = deployment.get("spec") or {}, deployment.get("status") or {}
     wanted = spec.get("replicas", 1)
     return bool(
@@ -145,16 +144,16 @@ def _of_container(pod: str, status: Object) -> Iterator[str]:
 
 
 def _crash(where: str, ended: Object) -> str:
-    """Why a container ended; its last words come from the log, by terminationMessagePolicy."""
-    words = str(ended.get("message", ""))
+    """Why a container ended. The message is the end of its log, by terminationMessagePolicy."""
+    message = str(ended.get("message", ""))
     if ended.get("reason") == _OUT_OF_MEMORY:
         return f"Give the agent more memory: {where} was killed for using more than its limit."
-    if "401" in words or "unauthorized" in words.lower():
+    if "401" in message or "unauthorized" in message.lower():
         return (
             "Put a valid CAST AI API key into the secret, and change KeyVersion: CAST AI answered "
             f"{where} with 401."
         )
-    last = cut_front(words.strip().splitlines()[-1]) if words.strip() else "it left no message"
+    last = cut_front(message.strip().splitlines()[-1]) if message.strip() else "it left no message"
     return (
         f"Look at the agent's log (kubectl logs -n {AGENT} deployment/{AGENT} "
         f"--previous): {where} ended with code {ended.get('exitCode')}: {last}"

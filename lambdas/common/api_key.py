@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def read(secrets: SecretsManagerClient, name: str) -> str:
     """The key in the secret `name` (or ARN): its text, or the only value of a JSON object.
 
-    Raises PermanentError for a secret that holds none, AwsRefusedError for one that is not there
-    or not for us, AwsUnavailableError when Secrets Manager does not answer.
+    Raises PermanentError for a secret without a key, AwsRefusedError for a secret that does not
+    exist or may not be read, AwsUnavailableError when Secrets Manager does not answer.
     """
     try:
         with aws.translated_errors("secretsmanager:GetSecretValue"):
@@ -39,7 +39,7 @@ def read(secrets: SecretsManagerClient, name: str) -> str:
 
 
 def _only_value(text: str) -> str:
-    """The console writes a secret as a JSON object; one with a single value is clear enough."""
+    """The only value of a JSON object, which is how AWS's console writes a secret."""
     try:
         values = list(msgspec.json.decode(text, type=dict[str, str]).values())
     except msgspec.DecodeError:

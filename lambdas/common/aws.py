@@ -1,4 +1,4 @@
-"""AWS: one session and one client per service and container, and our own errors for theirs."""
+"""AWS: one session and one client per service and container, and its errors as ours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lambdas.common.text import REFUSAL_LIMIT, cut
 if TYPE_CHECKING:
     import boto3.session
 
-# One try per call, soon given up: the caller knows its deadline and retries by it.
+# One attempt per call, with short time-outs: the caller retries until its deadline.
 CONFIG = Config(
     connect_timeout=3, read_timeout=10, retries={"total_max_attempts": 1, "mode": "standard"}
 )
@@ -48,7 +48,7 @@ _SERVER_FAULT = 500
 @cache
 def session() -> boto3.session.Session:
     """The container's session: credentials, region and endpoints by the SDK's standard settings."""
-    import boto3.session  # noqa: PLC0415 - the spot handler's cold start does without
+    import boto3.session  # noqa: PLC0415 - not in the spot handler's cold start
 
     return boto3.session.Session(
         botocore_session=botocore.session.Session(), region_name=region_of_the_function()
@@ -83,7 +83,7 @@ def dns_suffix(of: boto3.session.Session | botocore.session.Session, region_name
 
 
 def _core(of: boto3.session.Session | botocore.session.Session) -> botocore.session.Session:
-    """boto3's session is a shell around botocore's, with no public way in."""
+    """The botocore session of a boto3 session, which has no public attribute for it."""
     if isinstance(of, botocore.session.Session):
         return of
     core: botocore.session.Session = of._session  # noqa: SLF001
@@ -94,7 +94,8 @@ def _core(of: boto3.session.Session | botocore.session.Session) -> botocore.sess
 def translated_errors(what: str) -> Iterator[None]:
     """Turn the SDK's errors into ours. `what` is the call as IAM names it: "ec2:DescribeInstances".
 
-    Raises AwsUnavailableError for throttling, 5xx and silence, AwsRefusedError for the rest.
+    Raises AwsUnavailableError for throttling, 5xx and a missing answer, AwsRefusedError for the
+    rest.
     """
     try:
         yield

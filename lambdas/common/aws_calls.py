@@ -37,22 +37,23 @@ def iam_action(method: Callable[..., object]) -> str:
 
 @dataclass(frozen=True)
 class AwsCalls:
-    """Calls to AWS with one patience. Each raises AwsRefusedError, or AwsUnavailableError when the
-    time is used up.
+    """Calls to AWS, retried until one moment.
+
+    Each raises AwsRefusedError, or AwsUnavailableError after that moment.
     """
 
     clock: Clock
     until: Callable[[], float]
     """Epoch seconds after which a call that begins now is not retried."""
     retried: Collection[str] = ()
-    """Error codes that pass with time."""
+    """Further error codes after which the same call may succeed."""
 
     def retrying(self, codes: Collection[str]) -> AwsCalls:
-        """The same, and calls that are refused with one of the codes are retried."""
+        """The same calls, retried also after these error codes."""
         return replace(self, retried=codes)
 
     def call(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """The answer of `method`, which is a method of a client."""
+        """Call `method`, a method of a client."""
 
         def once() -> T:
             with aws.translated_errors(iam_action(method)):
@@ -70,10 +71,10 @@ class AwsCalls:
             raise
 
     def pages(self, method: Callable[..., Any], /, **arguments: object) -> Iterator[Any]:
-        """Every page of a listing.
+        """Every page of a listing. A page may be empty and not the last.
 
-        A page may be empty and not the last. Each page is retried by itself: the SDK's paginator
-        ends with its first error, and a new one begins with the first page.
+        Each page is retried by itself. The SDK's paginator ends with its first error, and a new one
+        begins with the first page.
         """
         while True:
             page = self.call(method, **arguments)
@@ -114,7 +115,9 @@ class AwsCalls:
 
 
 class _NotYetError(RetryableError):
-    """AWS refuses what it will accept soon: it does not know yet what was just created."""
+    """AWS refuses a call that it accepts some seconds later: what was just created is not known
+    everywhere yet.
+    """
 
     def __init__(self, refusal: AwsRefusedError) -> None:
         super().__init__(str(refusal))

@@ -12,11 +12,11 @@ Errors::
       PermanentError
         KeyRefusedError       401, 403: the key is wrong, or may not do this
         UnknownClusterError   404
-        RequestRefusedError   400 and the other 4xx: asking again changes nothing
-        BadAnswerError        not JSON, or a field is missing: is this CAST AI at all?
+        RequestRefusedError   400 and the other 4xx: a retry changes nothing
+        BadAnswerError        not JSON, or a field is missing: probably not CAST AI
       RetryableError
         UnavailableError      429, 5xx, time-out, no connection
-        NotYetError           400 where time helps: IAM propagates, the agent disconnects
+        NotYetError           400 that passes: IAM propagates, the agent disconnects
 
 The API key, and the access key that user mode hands over, are in no repr, log or exception.
 """
@@ -43,7 +43,7 @@ CLUSTERS = "/v1/kubernetes/external-clusters"
 INTERRUPTED = "interrupted"
 
 REQUEST_TIMEOUT = 10.0  # s for one answer
-CALL_TIME = 30.0  # s for one call, tries and waits together
+CALL_TIME = 30.0  # s for one call, attempts and waits together
 PROPAGATION_TIME = 90.0  # s: IAM usually propagates in 10-20 s, rarely beyond a minute
 
 _PRINCIPAL = re.compile(r"arn:[a-z-]+:iam::\d{12}:(user|role)/[\w+=,.@/-]+")
@@ -65,7 +65,7 @@ class RequestRefusedError(PermanentError):
 
 
 class BadAnswerError(PermanentError):
-    """The answer is not what CAST AI's API gives: wrong URL, or something in between."""
+    """The answer is not one of CAST AI's API: the URL is wrong, or a proxy answered."""
 
 
 class UnavailableError(RetryableError):
@@ -73,7 +73,7 @@ class UnavailableError(RetryableError):
 
 
 class NotYetError(RetryableError):
-    """Refused for a reason that passes: IAM has not propagated, the agent is still leaving."""
+    """Refused for a reason that passes: IAM has not propagated, the agent still disconnects."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,11 @@ class Call:
     wait_for: str | None = None
     """Set where a 400 passes with time: what is being waited for."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    """Strings of the body that must never be shown, should the server repeat them."""
+    """Strings of the body that no message may show, also where the server repeats them."""
 
 
 class Registration(msgspec.Struct, frozen=True):
-    """The answer to registering; other fields are of no interest here."""
+    """The answer to registering. Other fields are not used."""
 
     id: str
 
@@ -160,17 +160,17 @@ def key_call(cluster_id: str, access_key_id: str, secret_access_key: str) -> Cal
 
 
 def event_call(cluster_id: str, event_type: str, node_id: str, provider_id: str) -> Call:
-    """Tell CAST AI what happens to a node.
+    """Report an event of a node.
 
-    `node_id` is the node's label `provisioner.cast.ai/node-id`, empty for a node that is not
-    CAST AI's own; `provider_id` its `spec.providerID`.
+    `node_id` is the node's label `provisioner.cast.ai/node-id`, empty for a node that CAST AI did
+    not create; `provider_id` is its `spec.providerID`.
     """
     body = {"event_type": event_type, "node_id": node_id, "provider_id": provider_id}
     return Call("POST", _path(cluster_id, "events"), f"reporting {event_type} {provider_id}", body)
 
 
 def disconnect_call(cluster_id: str) -> Call:
-    """Let go of the cluster: nodes stay as they are, and so does what runs in Kubernetes."""
+    """Disconnect the cluster. Its nodes and CAST AI's objects in Kubernetes stay."""
     body = {"deleteProvisionedNodes": False, "keepKubernetesResources": True}
     return Call("POST", _path(cluster_id, "disconnect"), f"disconnecting {cluster_id}", body)
 
@@ -187,7 +187,7 @@ def manifest_call() -> Call:
 
 
 def headers(call: Call, api_key: str) -> dict[str, str]:
-    """What authenticates a call; the agent's manifest is traditionally asked for with a token."""
+    """The headers that authenticate a call. The manifest's endpoint takes the key as a token, too."""
     if call == manifest_call():
         return {"X-API-Key": api_key, "Authorization": f"Token {api_key}"}
     return {"X-API-Key": api_key}
@@ -215,11 +215,11 @@ _ADVICE: dict[int, tuple[type[PermanentError], str]] = {
 def failure(
     call: Call, response: httpx2.Response, api_key: str
 ) -> PermanentError | RetryableError | None:
-    """What an answer means: None for success, else the error to raise.
+    """The error that an answer stands for; None for success.
 
-    Both clients use this, the synchronous one below and the spot handler's. The server's own
-    message is quoted because it often names the cause: shortened, without the call's secrets and
-    the API key. A RetryableError carries the answer's Retry-After.
+    Both clients use this, the synchronous one below and the spot handler's. The error quotes the
+    server's own message, because it often names the cause: shortened, without the call's secrets
+    and the API key. A RetryableError carries the answer's Retry-After.
     """
     status = response.status_code
     if _SUCCESS <= status < _REDIRECT:
@@ -257,7 +257,7 @@ def _said(text: str, secrets: Iterable[str]) -> str:
 
 
 def unreachable(call: Call, url: str, error: Exception) -> UnavailableError:
-    """The error for a request that got no answer at all."""
+    """The error for a request without an answer."""
     kind = "did not answer in time" if isinstance(error, httpx2.TimeoutException) else "failed"
     return UnavailableError(
         f"Check that {urlsplit(url).netloc} can be reached (VPC, NAT, proxy): "
@@ -268,7 +268,7 @@ def unreachable(call: Call, url: str, error: Exception) -> UnavailableError:
 def checked_url(url: str) -> str:
     """The API's URL without its trailing slash.
 
-    Raises PermanentError for one that is no URL or would send the key unencrypted to another
+    Raises PermanentError for one that is not a URL or would send the key unencrypted to another
     machine.
     """
     parts = urlsplit(url)
@@ -284,7 +284,10 @@ def checked_url(url: str) -> str:
 
 
 def checked_key(api_key: str) -> str:
-    """The API key as it goes into a header. Raises PermanentError, without it, where it cannot."""
+    """The API key as it goes into a header.
+
+    Raises PermanentError, without the key in it, for a key that cannot be a header.
+    """
     key = api_key.strip()
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise PermanentError(
@@ -306,7 +309,7 @@ class Sender:
     """
 
     def __init__(self, api_key: str, url: str) -> None:
-        """Raises PermanentError for an empty or impossible key and for a bad URL."""
+        """Raises PermanentError for an empty or malformed key and for a bad URL."""
         self.url = checked_url(url)
         self._key = checked_key(api_key)
 
@@ -315,7 +318,7 @@ class Sender:
         return f"{type(self).__name__}(url={self.url!r})"
 
     def send(self, http: httpx2.Client, call: Call, *, timeout: float) -> httpx2.Response:
-        """One request; the successful answer. `timeout` in seconds."""
+        """Send one request; returns the successful answer. `timeout` in seconds."""
         with self._reached(call):
             response = http.request(**self._request(call), timeout=timeout)
         return self._successful(call, response)
@@ -349,11 +352,11 @@ class Sender:
 
 
 class CastaiApi:
-    """Sends calls and repeats them while that can help.
+    """Sends calls, and retries them where a retry can help.
 
     `deadline` (epoch seconds) is the end of the caller's time, usually that of the Lambda
-    invocation: no call is tried or waited for beyond it. Each call also has a time limit of its
-    own. All calls are safe to repeat: registering gives the same id, the others set a state.
+    invocation: no call is made or waited for after it. Each call also has a time limit of its own.
+    All calls are safe to repeat: registering returns the same id, the others set a state.
     """
 
     def __init__(
@@ -365,9 +368,9 @@ class CastaiApi:
         clock: Clock = SYSTEM,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
-        """Take the key and the URL; connects on first use.
+        """Connects on first use.
 
-        Raises PermanentError for an empty or impossible key and for a bad URL.
+        Raises PermanentError for an empty or malformed key and for a bad URL.
         """
         self._sender = Sender(api_key, url)
         self._deadline = deadline
@@ -396,7 +399,7 @@ class CastaiApi:
         self._http.close()
 
     def register(self, name: str, region: str, account: str) -> str:
-        """Make the cluster known and return CAST AI's id of it; the same one when known before."""
+        """Register the cluster and return CAST AI's id of it; a second time the same id."""
         call = register_call(name, region, account)
         cluster_id = self._decoded(call, Registration).id
         if not cluster_id:
@@ -408,7 +411,8 @@ class CastaiApi:
         return self._decoded(get_call(cluster_id), ExternalCluster)
 
     def assume_role_principal(self, cluster_id: str) -> str:
-        """ARN of the principal in CAST AI's account that may assume the role; made when missing.
+        """ARN of the principal in CAST AI's account that may assume the role; created where
+        missing.
 
         Raises BadAnswerError for anything but an IAM user's or role's ARN: it goes into a trust
         policy, where `*` would open the account.
@@ -427,7 +431,7 @@ class CastaiApi:
         return arn
 
     def delete_principal(self, cluster_id: str) -> None:
-        """Remove the principal that assume_role_principal made; nothing there is fine."""
+        """Remove the principal of assume_role_principal. It is no error where there is none."""
         self._gone(principal_call(cluster_id, "DELETE"))
 
     def hand_over_role(
@@ -448,11 +452,11 @@ class CastaiApi:
         self.send(key_call(cluster_id, access_key_id, secret_access_key), within=within)
 
     def disconnect(self, cluster_id: str) -> None:
-        """Let go of the cluster; one that CAST AI does not know is let go already."""
+        """Disconnect the cluster. It is no error where CAST AI does not know it."""
         self._gone(disconnect_call(cluster_id))
 
     def delete(self, cluster_id: str) -> None:
-        """Remove the disconnected cluster from CAST AI; nothing there is fine."""
+        """Remove the disconnected cluster from CAST AI. It is no error where there is none."""
         self._gone(delete_call(cluster_id), within=PROPAGATION_TIME)
 
     def agent_manifest(self) -> str:
@@ -460,9 +464,9 @@ class CastaiApi:
         return self.send(manifest_call()).text
 
     def send(self, call: Call, *, within: float = CALL_TIME) -> httpx2.Response:
-        """Send one call, repeated while that can help; returns the successful answer.
+        """Send one call, with retries; returns the successful answer.
 
-        Raises the errors of this module; the last one, when its time or the deadline is over.
+        Raises the errors of this module; a RetryableError when its time or the deadline is over.
         """
         end = min(self._clock.now() + within, self._deadline)
         return retry.call(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cluster:
-    """What DescribeCluster says of a cluster; `ca_pem` is its certificate authority in PEM."""
+    """The cluster as DescribeCluster describes it; `ca_pem` is its certificate authority in PEM."""
 
     name: str
     endpoint: str

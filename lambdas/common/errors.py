@@ -2,13 +2,13 @@
 
 CastaiError
 ├── SettingsError          an environment variable is wrong: every fault in one message
-├── RetryableError         may go away by itself: try again within the deadline, then let it rise
+├── RetryableError         may pass: retry within the deadline, then raise it
 │   ├── AwsUnavailableError        AWS throttles, fails (5xx) or does not answer
 │   └── ClusterUnavailableError    the Kubernetes API throttles, fails or does not answer
 └── PermanentError         stays until a person changes something
     ├── AwsRefusedError            AWS refuses the call: missing permission, bad argument
-    ├── ClusterUnauthorizedError   the Kubernetes API does not accept who we are (401)
-    ├── ClusterForbiddenError      RBAC does not let us do it (403 in the authorizer's words)
+    ├── ClusterUnauthorizedError   the Kubernetes API does not accept our identity (401)
+    ├── ClusterForbiddenError      RBAC does not allow it (the authorizer's 403)
     └── ClusterRefusedError        the Kubernetes API refuses the request for another reason
 """
 
@@ -27,9 +27,8 @@ class SettingsError(CastaiError):
 
 
 class RetryableError(CastaiError):
-    """The same call may succeed later.
-
-    `retry_after` is what the other side asked for, in seconds, or None where it said nothing.
+    """The same call may succeed later. `retry_after` is what the other side asked for, in seconds,
+    or None.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
@@ -56,7 +55,7 @@ class AwsRefusedError(PermanentError):
 class ClusterUnavailableError(RetryableError):
     """The Kubernetes API did not answer, answered 5xx, or throttles (429).
 
-    `unreachable` tells that no connection came about: the endpoint itself may have changed.
+    `unreachable`: no connection was made, so the endpoint itself may have changed.
     """
 
     def __init__(
@@ -67,11 +66,11 @@ class ClusterUnavailableError(RetryableError):
 
 
 class ClusterUnauthorizedError(PermanentError):
-    """401 for some time, with tokens that were just signed: the cluster does not know our role."""
+    """401 for some time, with new tokens: the cluster does not know our role."""
 
 
 class ClusterForbiddenError(PermanentError):
-    """403 in the authorizer's words: the cluster knows our role, and RBAC does not allow this."""
+    """The authorizer's 403: the cluster knows our role, and RBAC does not allow this."""
 
 
 class ClusterRefusedError(PermanentError):
@@ -83,9 +82,8 @@ class ClusterRefusedError(PermanentError):
 
 
 def bug(error: Exception) -> PermanentError:
-    """An unforeseen error: its kind and places, the innermost first.
-
-    Not its text, which may hold a secret.
+    """The error for an unforeseen one: its type and places, the innermost first. Not its text,
+    which may hold a secret.
     """
     frames = reversed(traceback.extract_tb(error.__traceback__)[-3:])
     places = ", ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Status(msgspec.Struct, frozen=True):
-    """The part of a Kubernetes Status that says what happened."""
+    """The fields of a Kubernetes Status that the clients read."""
 
     class Cause(msgspec.Struct, frozen=True):
         reason: str = ""
@@ -59,9 +59,9 @@ class Rules:
     """What differs between the clients."""
 
     unauthorized: str
-    """First words of a 401's error: what a person can do."""
+    """Beginning of a 401's error: what a person can do."""
     forbidden: str
-    """First words of the error where RBAC refuses."""
+    """Beginning of the error where RBAC refuses."""
     retried: frozenset[int]
     """4xx codes after which the same request may succeed."""
     limit: int = LIMIT
@@ -77,7 +77,7 @@ def status_of(response: httpx2.Response) -> Status:
 
 
 def retry_after(response: httpx2.Response, status: Status) -> float | None:
-    """Seconds that the server asks to wait; None where it says nothing (or a date)."""
+    """Seconds that the server asks to wait; None without a number (or with a date)."""
     try:
         return float(response.headers["retry-after"])
     except (KeyError, ValueError):
@@ -89,13 +89,13 @@ def is_missing(response: httpx2.Response) -> bool:
     return response.status_code == codes.NOT_FOUND and status_of(response).reason == "NotFound"
 
 
-# How kube-apiserver's authorizer words a refusal (responsewriters.Forbidden). An admission plugin's
-# refusal has the plugin's own words in this place.
+# The text of kube-apiserver's authorizer (responsewriters.Forbidden). An admission plugin's refusal
+# has the plugin's own text in this place.
 _AUTHORIZER = re.compile(r'forbidden: User ".*" cannot ')
 
 
 def lacks_right(message: str) -> bool:
-    """Whether a 403 says that RBAC does not allow the request, and not that something else does."""
+    """Whether a 403 is RBAC's, and not an admission plugin's."""
     return _AUTHORIZER.search(message) is not None
 
 

@@ -1,9 +1,8 @@
-"""A cluster's Kubernetes API for work that is not in a hurry: objects as plain JSON, our errors.
+"""A cluster's Kubernetes API for whole objects: plain JSON in and out, our errors.
 
 Over lightkube's synchronous client. Objects are dicts, read and sent as they are: a typed model
-would drop the fields that it does not know. Every call is repeated until `until` while that can
-help.
-The drain has a client of its own (docs/adr/0002-a-thin-kubernetes-client.md).
+would drop the fields that it does not know. Every call is retried until `until` where a retry can
+help. The drain has a client of its own (docs/adr/0002-a-thin-kubernetes-client.md).
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ from lambdas.common.kubernetes_answers import Rules, Status, error_of, status_of
 from lambdas.common.text import REFUSAL_LIMIT, cut
 
 FIELD_MANAGER: Final = "castai-eks"
-"""Who owns the fields that we apply."""
+"""The field manager of what we apply."""
 
 REQUEST_TIMEOUT: Final = 10.0  # s for one answer
 PATIENCE: Final = 30.0  # s for one call with its retries
@@ -97,7 +96,9 @@ RULES: Final = Rules(
 
 
 class FieldConflictError(PermanentError):
-    """Someone else owns fields that we would set. `conflicts` holds (field, manager) pairs."""
+    """Another field manager owns fields that we would set. `conflicts` holds (field, manager)
+    pairs.
+    """
 
     def __init__(self, message: str, conflicts: tuple[tuple[str, str], ...]) -> None:
         super().__init__(message)
@@ -105,11 +106,11 @@ class FieldConflictError(PermanentError):
 
 
 class WrittenMeanwhileError(PermanentError):
-    """Someone else wrote the object in between: read it again before the next try."""
+    """Another client wrote the object since it was read: read it again before the next attempt."""
 
 
 class _NotYetKnownError(RetryableError):
-    """401 or 403 shortly after we were given access: this API server has not heard of it yet."""
+    """401 or 403 shortly after we were given access: this API server does not know of it yet."""
 
     def __init__(self, refusal: ClusterUnauthorizedError | ClusterForbiddenError) -> None:
         super().__init__(str(refusal))
@@ -206,7 +207,7 @@ class Kube:
         return self._ask(f"applying {obj['kind']} {_path(name, namespace)}", call)
 
     def create(self, obj: Object) -> dict[str, Any]:
-        """POST. Raises WrittenMeanwhileError where there is one already."""
+        """POST. Raises WrittenMeanwhileError where the object exists already."""
         name, namespace = obj["metadata"]["name"], obj["metadata"].get("namespace")
         resource = _class(obj["apiVersion"], obj["kind"])
         return self._ask(
@@ -224,7 +225,9 @@ class Kube:
         )
 
     def delete(self, api_version: str, kind: str, name: str, namespace: str | None = None) -> None:
-        """Delete the object; its dependents are collected in the background. Gone is fine."""
+        """Delete the object; its dependents are collected in the background. It is no error where
+        it does not exist.
+        """
 
         def call() -> None:
             self._client.delete(
@@ -268,7 +271,7 @@ def connect(
     until: float = float("inf"),
     refusals_pass_until: float = 0.0,
 ) -> Kube:
-    """The API of `cluster`, trusting its certificate authority, as whom the token says."""
+    """The API of `cluster`, with its certificate authority alone, under the token's identity."""
     config = SingleConfig(
         context_name=cluster.name,
         context=Context(cluster=cluster.name, user=cluster.name),

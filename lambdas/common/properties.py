@@ -5,7 +5,7 @@ converts each field by itself, because it stops at the first fault of a struct. 
 everything about itself, once, in its annotation:
 
     Meta(ge=…, le=…, pattern=…)    limits
-    Meta(title=…)                  what is allowed, in words; without it the type is described
+    Meta(title=…)                  a description of what is allowed; default: that of the type
     Meta(description=…)            documentation for users
     Meta(extra={"before": f})      f(given) runs before the conversion
     Meta(extra={"check": f})       f(value) runs after it and returns the value
@@ -98,7 +98,7 @@ def default(struct: type[Struct], name: str) -> Any:  # noqa: ANN401 - as the fi
 
 
 def did_you_mean(word: str, known: Collection[str], prefix: str = "") -> str:
-    """A hint at the nearest of the known words, or nothing."""
+    """A hint at the nearest of the known names, or nothing."""
     from difflib import get_close_matches  # noqa: PLC0415 - a cold start without faults skips it
 
     lower = {name.lower(): name for name in known}
@@ -107,7 +107,7 @@ def did_you_mean(word: str, known: Collection[str], prefix: str = "") -> str:
 
 
 def allowed(kind: inspect.Type) -> str:
-    """What may be given, in words."""
+    """A description of what may be given."""
     match kind:
         case inspect.Metadata(extra_json_schema={"title": str(title)}):
             words = title

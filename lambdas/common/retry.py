@@ -18,7 +18,7 @@ SPREAD = 0.5  # the least part of a delay that is waited
 
 @dataclass(frozen=True)
 class Backoff:
-    """How long to wait between tries."""
+    """How long to wait between attempts."""
 
     delays: tuple[float, ...]
     """Seconds; the last one repeats."""
@@ -26,8 +26,8 @@ class Backoff:
     """Seconds: a longer Retry-After is cut to this."""
 
 
-# A notice gives 120 s in all: the first retry comes early, and no wait costs a try. Ten seconds of
-# "Retry-After: 10", a usual value, would be 8 % of the notice.
+# A notice has 120 s in all: the first retry comes early, and waits are short. Ten seconds of
+# "Retry-After: 10", a usual value, would be 8 % of them.
 DEFAULT = Backoff(delays=(0.1, 0.2, 0.4, 0.8, 1.6, 3.0), longest_retry_after=3.0)
 # A web API: the function waits at most this long of what the server asks for.
 SLOW = Backoff(delays=(0.5, 1.0, 2.0, 4.0, 8.0), longest_retry_after=15.0)
@@ -39,9 +39,10 @@ def never(_: Exception) -> bool:
 
 
 def delay(attempt: int, *, retry_after: float | None = None, backoff: Backoff = DEFAULT) -> float:
-    """Seconds to wait after try `attempt` (from 0), or what the server asks for, up to a cap.
+    """Seconds to wait after attempt `attempt` (from 0), or what the server asks for, up to a cap.
 
-    A random part spreads the functions of one storm, which would come back together otherwise.
+    A random part spreads the functions of one storm, which would retry at the same moment
+    otherwise.
     """
     own = backoff.delays[min(attempt, len(backoff.delays) - 1)]
     part = random.uniform(SPREAD, 1)  # noqa: S311 - no secret
@@ -57,8 +58,8 @@ def wait_after(
     clock: Clock,
     backoff: Backoff = DEFAULT,
 ) -> float:
-    """Seconds to wait before the next try; raises `error` where `until` (epoch seconds) leaves no
-    time for one.
+    """Seconds to wait before the next attempt; raises `error` where `until` (epoch seconds) leaves
+    no time for one.
     """
     wait = delay(attempt, retry_after=getattr(error, "retry_after", None), backoff=backoff)
     if clock.now() + wait >= until:
@@ -67,9 +68,9 @@ def wait_after(
 
 
 def call(action: Callable[[], T], *, until: float, clock: Clock, backoff: Backoff = DEFAULT) -> T:
-    """Call `action` until it answers or `until` (epoch seconds) leaves no time for another try.
+    """Call `action` until it answers or `until` (epoch seconds) leaves no time for another attempt.
 
-    Raises whatever `action` raises; a RetryableError only once the time is used up.
+    Raises whatever `action` raises; a RetryableError only when the time is used up.
     """
     attempt = 0
     while True:

@@ -1,4 +1,4 @@
-"""Text from outside: a server's words, an event's fields."""
+"""Text from outside, cut: a server's message, a field of an event."""
 
 from __future__ import annotations
 

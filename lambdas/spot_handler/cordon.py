@@ -32,10 +32,11 @@ class Marks(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def cordon_patch(node: Node, notice: Notice) -> dict[str, Any] | None:
-    """The JSON merge patch that cordons this very version of the node; None if nothing is to do.
+    """The JSON merge patch that cordons this version of the node; None where nothing is to do.
+    Pure.
 
-    Pure. A merge patch replaces the whole list of taints, so it repeats the others, and it carries
-    the resourceVersion, so that a taint set meanwhile makes it fail and is not lost.
+    A merge patch replaces the whole list of taints, so it repeats the others. It carries the
+    resourceVersion, so that it fails where another taint was set since, and no taint is lost.
     """
     labels = node.metadata.labels or {}
     missing: dict[str, str] = {}
@@ -64,9 +65,9 @@ def cordon_patch(node: Node, notice: Notice) -> dict[str, Any] | None:
 
 
 def uncordon_patch(node: Node, *, running_since: float) -> dict[str, Any] | None:
-    """The JSON merge patch that takes our marks off this very version of the node.
+    """The JSON merge patch that removes our marks from this version of the node. Pure.
 
-    Pure. None where there are none, or where their notice is younger than `running_since` (epoch
+    None where there are none, or where their notice is younger than `running_since` (epoch
     seconds): then EC2 is about to stop the instance.
     """
     text = (node.metadata.annotations or {}).get(MARKS_ANNOTATION, "")
@@ -94,7 +95,7 @@ def uncordon_patch(node: Node, *, running_since: float) -> dict[str, Any] | None
 async def cordon(
     api: NodeApi, node: Node, notice: Notice, *, until: float, clock: Clock
 ) -> Node | None:
-    """Cordon the node; None where it, or this instance behind its name, is gone.
+    """Cordon the node; None where the node, or this instance behind its name, is gone.
 
     Raises ClusterForbiddenError and ClusterRefusedError at once, ClusterUnavailableError when the
     time is used up (`until`, epoch seconds).
@@ -105,7 +106,7 @@ async def cordon(
 async def uncordon(
     api: NodeApi, node: Node, *, running_since: float, until: float, clock: Clock
 ) -> Node | None:
-    """Take our marks off the node of an instance that runs again; as `cordon` otherwise."""
+    """Remove our marks from the node of an instance that runs again; as `cordon` otherwise."""
     patch = partial(uncordon_patch, running_since=running_since)
     return await _write(api, node, patch, until=until, clock=clock)
 

@@ -37,35 +37,34 @@ SETTLING = 3.0
 # The part of the time left for which a budget's refusal is respected before it is overridden, also
 # where the pod's grace does not fit any more: the replacement of another replica may become ready.
 RESPECTED = 0.5
-# s before the end of the window from when on any refusal is overridden, not only a budget's.
+# s before the end of the window. From then on any refusal is overridden, not only a budget's.
 HARD_END = 30.0
 # s past its grace after which a terminating pod is not waited for: a finalizer, or a kubelet that
-# does not answer, may keep it for ever.
+# does not answer, may keep it forever.
 STUCK = 30.0
 _REFUSALS = frozenset({Verdict.BLOCKED, Verdict.RETRY, Verdict.REFUSED})
 
 
 @dataclass(frozen=True)
 class Window:
-    """The time a drain has, epoch seconds.
-
-    start: when it begins. end: when every grace is over. deadline: until when the drain may still
-    look and act.
-    """
+    """The time that a drain has, in epoch seconds."""
 
     start: float
+    """When the drain begins."""
     end: float
+    """When every grace is over."""
     deadline: float
+    """Until when the drain may read and write."""
 
     @property
     def hard_end(self) -> float:
-        """From when on any refusal is overridden; a short window keeps a half for asking."""
+        """When any refusal may be overridden: not in the first half of a short window."""
         return max(self.end - HARD_END, _part(self.start, self.end))
 
 
 @dataclass
 class PodDrain:
-    """A pod that has to go, as it was last seen."""
+    """A pod that has to go, in its last known state."""
 
     pod: Pod
     late: bool = False
@@ -127,8 +126,8 @@ class Drain:
         concurrency: int,
         clock: Clock,
     ) -> None:
-        """`cordoning` results in the moment of the cordon (epoch seconds), or None where the node
-        is gone; it may still be under way, and it may fail.
+        """`cordoning` has as result the moment of the cordon (epoch seconds), or None where the
+        node is gone. It may still run, and it may fail.
         """
         self._api = api
         self._node = node
@@ -149,7 +148,7 @@ class Drain:
         self._forbidden: ClusterForbiddenError | None = None
         self._list_lock = asyncio.Lock()
         self._order = itertools.count(1)
-        self._listed = 0  # the place in the order at which the last answered list was sent
+        self._listed = 0  # the number, in that order, of the last answered list
         self._page: PodList | None = None
 
     async def run(self) -> PodCounts:
@@ -175,7 +174,7 @@ class Drain:
         return self._counts()
 
     async def _until_empty(self) -> None:
-        """Until a list that was sent after the last change shows no pod that has to go."""
+        """Wait for a list, sent after the last change, that shows no pod that has to go."""
         settled = False
         for attempt in itertools.count():
             await self._all_gone.wait()
@@ -371,7 +370,9 @@ class Drain:
         return max(last_moment, min(respected, self._window.hard_end))
 
     async def _shorten_grace(self, pod_drain: PodDrain) -> None:
-        """Not before the hard end: until then a shorter grace would end the pod no earlier."""
+        """Shorten the grace at the hard end: until then a shorter grace would end the pod no
+        earlier.
+        """
         attempt = 0
         await self._pause(pod_drain, self._window.hard_end - self._clock.now())
         while pod_drain.waited_for and not pod_drain.forced and self._outlasts_the_node(pod_drain):

@@ -33,7 +33,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class EvictionAnswer:
-    """A verdict, its reason in words, and the seconds that the server asks to wait."""
+    """A verdict, its reason, and the seconds that the server asks to wait."""
 
     verdict: Verdict
     reason: str
@@ -56,27 +56,27 @@ def read(answer: Answer) -> EvictionAnswer:
     """The meaning of an answer to an eviction, or to a DELETE of a pod."""
     status = answer.status
     code = _code(answer)
-    words = status.message or f"HTTP {code}"
+    message = status.message or f"HTTP {code}"
     causes = {cause.reason: cause.message for cause in status.causes}
     if code in _SUCCESS:
         return EvictionAnswer(Verdict.ACCEPTED, "")
     if code == 404:  # noqa: PLR2004 - HTTP codes are their own names here
         return EvictionAnswer(Verdict.GONE, "gone")
     if code == 409:  # noqa: PLR2004
-        return _conflict(status, words)
+        return _conflict(status, message)
     if code == 403:  # noqa: PLR2004
-        return _forbidden(causes, words)
+        return _forbidden(causes, message)
     if "DisruptionBudget" in causes:
         # With a Retry-After the budget's status lags behind its spec: that is not its refusal.
         verdict = Verdict.BLOCKED if answer.retry_after is None else Verdict.RETRY
         return EvictionAnswer(verdict, causes["DisruptionBudget"], answer.retry_after)
-    if code == 500 and "more than one PodDisruptionBudget" in words:  # noqa: PLR2004
-        return EvictionAnswer(Verdict.BLOCKED, words)
+    if code == 500 and "more than one PodDisruptionBudget" in message:  # noqa: PLR2004
+        return EvictionAnswer(Verdict.BLOCKED, message)
     if code in _RETRY_CODES or code >= _SERVER_FAULT:
         return EvictionAnswer(
-            Verdict.RETRY, f"{code} {words}", answer.retry_after, code in _IN_DOUBT
+            Verdict.RETRY, f"{code} {message}", answer.retry_after, code in _IN_DOUBT
         )
-    return EvictionAnswer(Verdict.REFUSED, f"{code} {words}")
+    return EvictionAnswer(Verdict.REFUSED, f"{code} {message}")
 
 
 def _code(answer: Answer) -> int:
@@ -86,15 +86,15 @@ def _code(answer: Answer) -> int:
     return answer.code
 
 
-def _conflict(status: Status, words: str) -> EvictionAnswer:
+def _conflict(status: Status, message: str) -> EvictionAnswer:
     # Our only precondition is the UID. Any other conflict means two writers at once.
     if "UID in the precondition" in status.message:
         return EvictionAnswer(Verdict.GONE, "another pod has its name")
-    return EvictionAnswer(Verdict.RETRY, words)
+    return EvictionAnswer(Verdict.RETRY, message)
 
 
-def _forbidden(causes: dict[str, str], words: str) -> EvictionAnswer:
+def _forbidden(causes: dict[str, str], message: str) -> EvictionAnswer:
     if "NamespaceTerminating" in causes:
         return EvictionAnswer(Verdict.RETRY, causes["NamespaceTerminating"])
-    # Webhooks, admission policies and budgets in an odd state answer 403 too, for this pod alone.
-    return EvictionAnswer(Verdict.FORBIDDEN if lacks_right(words) else Verdict.REFUSED, words)
+    # Webhooks, admission policies and budgets in an odd state answer 403 too, for one pod.
+    return EvictionAnswer(Verdict.FORBIDDEN if lacks_right(message) else Verdict.REFUSED, message)

@@ -98,7 +98,7 @@ def respond(event: object, deps: Dependencies, *, remaining: float) -> dict[str,
 
 
 def _logged(error: CastaiError) -> CastaiError:
-    """Its own words are cut. Those of its cause may be long, or repeat a signed request."""
+    """Log the error without its cause, whose text may be long or repeat a signed request."""
     fault = "; ".join([str(error), *getattr(error, "__notes__", ())])
     report.logger().error("The drain failed", extra={"fault": fault})
     return error

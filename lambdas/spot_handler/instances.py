@@ -1,4 +1,4 @@
-"""What EC2 knows of an instance, and the cluster that its tags name."""
+"""An instance as EC2 describes it, and the cluster that its tags name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GONE = frozenset({"shutting-down", "terminated", "stopping", "stopped"})
 
 @dataclass(frozen=True)
 class Instance:
-    """What EC2 knows of the instance. `dns_name` may be empty even while it runs."""
+    """An instance as EC2 describes it. `dns_name` may be empty even while it runs."""
 
     id: str
     state: str
@@ -36,7 +36,7 @@ class Instance:
 
     @property
     def cluster(self) -> str:
-        """The name of the cluster that the instance belongs to; empty where no tag tells."""
+        """The name of the cluster that the instance belongs to; empty where no tag names one."""
         for key in NAME_TAGS:
             if self.tags.get(key):
                 return self.tags[key]

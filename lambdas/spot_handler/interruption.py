@@ -1,6 +1,6 @@
-"""What happens to a notice, from top to bottom: `handle` lists the steps, in order.
+"""Everything that happens to a notice: `handle` lists the steps, in order.
 
-A step that leaves nothing to do for those after it raises `Ended` with the outcome.
+A step raises `Ended` with the outcome where nothing is left to do for the steps after it.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ CASTAI_WAIT = 10.0  # s that CAST AI has to answer after the drain
 
 TransportFactory = Callable[[str, int], httpx2.AsyncBaseTransport]
 Cordoning = asyncio.Task[float | None]
-"""Results in the moment of the cordon (epoch seconds), or None where the node is gone."""
+"""Its result is the moment of the cordon (epoch seconds), or None where the node is gone."""
 
 
 @dataclass(frozen=True)
 class Dependencies:
-    """What an invocation works with: built once per container, or by a test."""
+    """The clients and settings of an invocation: built once per container, or by a test."""
 
     settings: Environment
     ec2: EC2Client
@@ -57,7 +57,7 @@ class Dependencies:
     transport: TransportFactory
     clock: Clock
     castai: CastAi | None = None
-    """None where there is no API key: then CAST AI is not told."""
+    """None without an API key: then CAST AI gets no report."""
 
 
 class Ended(Exception):  # noqa: N818 - the end of a notice is no error
@@ -76,7 +76,7 @@ class Interruption:
     notice: Notice
     deps: Dependencies
     deadline: float
-    """Epoch seconds until which the handler may look and act."""
+    """Epoch seconds until which the handler may read and write."""
     result: Result
 
     @property
@@ -100,7 +100,7 @@ class Interruption:
 
 
 async def handle(notice: Notice, deps: Dependencies, *, time_limit: float) -> Result:
-    """Do what the notice asks for. `time_limit`: epoch seconds by which the function must answer.
+    """Handle a notice. `time_limit`: epoch seconds by which the function must answer.
 
     Raises RetryableError where AWS or the cluster did not answer in time, and PermanentError where
     rights are missing: both must reach the on-failure destination.
@@ -146,7 +146,7 @@ def begin(notice: Notice, deps: Dependencies, time_limit: float) -> Interruption
 
 
 def find_instance(run: Interruption) -> Instance:
-    """The instance, where it still runs and its cluster is ours.
+    """The instance, if it still runs and its cluster is one of ours.
 
     Raises Ended with IGNORED or TOO_LATE.
     """
@@ -251,7 +251,7 @@ async def uncordon(run: Interruption, api: NodeApi, node: Node) -> None:
 
 
 async def plan(run: Interruption, api: NodeApi, node: Node) -> None:
-    """Say what a drain would do, and write nothing."""
+    """Put into the result what a drain would do. Writes nothing."""
     page = await retry.call_async(
         lambda: api.pods(node.metadata.name), until=run.deadline, clock=run.clock
     )
@@ -324,7 +324,7 @@ async def _cordon(run: Interruption, api: NodeApi, node: Node) -> float | None:
 async def announced(
     run: Interruption, api: NodeApi, instance: Instance, node: Node, cordoning: Cordoning
 ) -> AsyncIterator[None]:
-    """Report beside what is inside: by Events on the node, and to CAST AI."""
+    """Report while the body runs: by Events on the node, and to CAST AI."""
     events = NodeEvents(api, node, run.notice, run.clock)
     begun = asyncio.create_task(_announce(run, events, cordoning))
     castai = CastaiReport()

@@ -1,4 +1,4 @@
-"""AWS clients for a cold start that counts: botocore alone, with small service models of ours.
+"""AWS clients for a short cold start: botocore alone, with small service models of ours.
 
 docs/adr/0004-a-lean-ec2-model.md.
 """
@@ -14,8 +14,8 @@ from botocore.loaders import Loader
 
 from lambdas.common import aws
 
-# The SDK takes longer to load its model of EC2 (some 700 calls) and its list of all endpoints than
-# a cold start has for all the rest. These have what we use, and are held to the SDK's by tests.
+# To load the SDK's model of EC2 (some 700 calls) and its list of all endpoints takes longer than the
+# rest of a cold start. These files have what we use; tests compare them with the SDK's.
 MODELS = Path(__file__).parent / "models"
 
 
@@ -30,18 +30,20 @@ def session() -> botocore.session.Session:
 
 
 class _LeanLoader(Loader):
-    """The SDK's loader, with a folder of ours first and without its walk through all services."""
+    """The SDK's loader, which reads a folder of ours first and does not list all services."""
 
     def __init__(self, models: Path) -> None:
         super().__init__(extra_search_paths=[str(models)])
         self._models = str(models)
 
     def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002 - the SDK's
-        """Names of folders; the SDK looks into each of some 400 to see if it has the type."""
+        """Names of folders. The SDK reads each of some 400 to see whether it has the type."""
         return sorted({name for path in self.search_paths for name in _entries(path)})
 
     def is_builtin_path(self, path: str) -> bool:
-        """Our endpoints.json is the SDK's own, cut short: no user's, which overrides the rules."""
+        """Our endpoints.json is a part of the SDK's own, not a user's, which would override the
+        rules.
+        """
         return path.startswith(self._models) or bool(super().is_builtin_path(path))
 
 

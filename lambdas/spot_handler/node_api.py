@@ -1,8 +1,8 @@
-"""The nine calls to the Kubernetes API that a drain is made of, over one HTTP client.
+"""The nine calls to the Kubernetes API that a drain makes, over one HTTP client.
 
-A client of its own, and not a library's, because a drain needs what those do not give: UID
+A client of our own and not a library's, because a drain needs what those do not have: UID
 preconditions on a DELETE, the body of an accepted eviction, Retry-After, and pods decoded to the
-few fields that matter (docs/adr/0002-a-thin-kubernetes-client.md).
+few fields that the rules read (docs/adr/0002-a-thin-kubernetes-client.md).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ REQUEST_TIMEOUT = 10.0  # s. An eviction whose retries the server has not ended 
 CONNECT_TIMEOUT = 3.0  # s
 UNAUTHORIZED_LIMIT = 15.0  # s from the first 401 on, until it counts as missing access
 SPARE_CONNECTIONS = 4  # beside the evictions: the watch, a list, an event, the event before it
-# s, s, times: idle, interval, count. A quiet watch is usual, so the kernel asks if the peer lives.
+# s, s, times: idle, interval, count. A watch is often silent, so the kernel probes the peer.
 _KEEPALIVE = (10, 3, 3)
 
 
@@ -125,7 +125,7 @@ MERGE_PATCH = "application/merge-patch+json"
 
 
 def transport(ca_pem: str, *, connections: int) -> httpx2.AsyncHTTPTransport:
-    """TLS to the cluster, trusting its certificate authority and no other."""
+    """TLS to the cluster, which trusts its certificate authority and no other."""
     options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
     for name, value in zip(
         ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT"), _KEEPALIVE, strict=True
@@ -143,11 +143,11 @@ def transport(ca_pem: str, *, connections: int) -> httpx2.AsyncHTTPTransport:
 
 
 class NodeApi:
-    """The Kubernetes API of one cluster, as one invocation uses it.
+    """The Kubernetes API of one cluster, for one invocation.
 
     Every method raises ClusterUnavailableError (try again), ClusterUnauthorizedError,
-    ClusterForbiddenError or ClusterRefusedError; `evict` and `delete` answer instead, since what
-    an answer means for a pod is the drain's to say.
+    ClusterForbiddenError or ClusterRefusedError. `evict` and `delete` return every answer: the
+    drain decides what it means for the pod.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class NodeApi:
         """Changes of the pods on a node from a list's resourceVersion on, for up to `seconds`.
 
         Ends by raising WatchEndedError: also on 410, a broken connection, a line that cannot be
-        read, the server's own time-out and `silence` seconds without a word.
+        read, the server's own time-out and `silence` seconds without an event.
         """
         query = _on(node) | {
             "watch": "1",
@@ -265,7 +265,7 @@ class NodeApi:
         return _decode(_config_map, _checked(response)).data or {}
 
     async def create_event(self, event: Mapping[str, Any]) -> None:
-        """A core/v1 Event, in the namespace that it names. One that is there already is fine."""
+        """Create a core/v1 Event, in the namespace that it names. One that exists is no error."""
         path = f"/api/v1/namespaces/{event['metadata']['namespace']}/events"
         response = await self._request("POST", path, body=event)
         if response.status_code != httpx2.codes.CONFLICT:
@@ -285,7 +285,7 @@ class NodeApi:
         body: Mapping[str, Any] | None = None,
         content_type: str = "application/json",
     ) -> httpx2.Response:
-        """One request and its answer, a 401 that may pass included.
+        """Send one request; a 401 that may pass is retried.
 
         Raises ClusterUnavailableError where there is no answer, ClusterUnauthorizedError for a 401
         that lasts.
@@ -313,9 +313,9 @@ class NodeApi:
     def _note_authentication(self, response: httpx2.Response, token: str) -> None:
         """Tolerate a 401 for some seconds, and raise one that lasts.
 
-        EKS answers 401 also while STS throttles its authenticator, and API servers remember the
+        EKS answers 401 also while STS throttles its authenticator, and API servers cache the
         refusal of a token for a while. Time counts only while requests are made: an event that was
-        refused a minute ago says nothing about now.
+        refused a minute ago does not count.
         """
         if response.status_code != httpx2.codes.UNAUTHORIZED:
             self._refused_token, self._refused_last = "", -math.inf
@@ -345,8 +345,10 @@ class NodeApi:
 
     @staticmethod
     def _listed(response: httpx2.Response) -> bytes:
-        """The body of a list. RBAC's refusal apart, no answer to a list is final: a proxy's 400
-        in the middle of a drain says nothing about the pods.
+        """The body of a list.
+
+        Except for RBAC's refusal no answer to a list is final: a proxy's 400 in the middle of a
+        drain does not show the pods.
         """
         try:
             return _checked(response)
@@ -355,7 +357,7 @@ class NodeApi:
 
 
 def _checked(response: httpx2.Response) -> bytes:
-    """The body of a success; raises what the code stands for otherwise."""
+    """The body of a success. Raises the error that another code stands for."""
     if response.status_code < httpx2.codes.BAD_REQUEST:
         return response.content
     raise error_of(_named(response), response, RULES)
@@ -381,7 +383,7 @@ def _words(error: Exception) -> str:
 def _decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     try:
         return decoder.decode(data)
-    except msgspec.DecodeError as error:  # half an answer, or a proxy's page: worth another try
+    except msgspec.DecodeError as error:  # half an answer, or a proxy's page: a retry may succeed
         raise ClusterUnavailableError(f"The cluster's answer cannot be read: {error}") from error
 
 

@@ -1,7 +1,7 @@
 """Notice → the node of the cluster, or why there is none.
 
-The instance and its tags name the cluster (instances.py), EKS describes it, and the Kubernetes API
-knows the node: nothing about a cluster is configured.
+The instance's tags name the cluster (instances.py), EKS describes it, and the Kubernetes API has
+the node: no cluster is configured.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 
 class Clusters:
-    """The clusters that this container has met: described once, and again when one has moved."""
+    """The clusters that this container has described; one is described again when its endpoint has
+    changed.
+    """
 
     def __init__(self, session: botocore.session.Session, clock: Clock) -> None:
         self._session = session
@@ -60,11 +62,11 @@ class Clusters:
 async def find(
     api: NodeApi, instance: Instance, *, until: float, clock: Clock, retry_unreachable: bool
 ) -> Node | None:
-    """The node that is this instance: the one of its DNS name, the one of its id (so EKS Auto Mode
-    names nodes), else any whose provider id it is.
+    """The node of this instance: that of its DNS name, that of its id (EKS Auto Mode's names), else
+    the one with its provider id.
 
-    Retries until `until`. Raises ClusterUnavailableError after that. Without `retry_unreachable`
-    an endpoint that cannot be reached raises at once: the caller can ask EKS for the current one.
+    Retries until `until`, then raises ClusterUnavailableError. Without `retry_unreachable` an
+    endpoint that cannot be reached raises at once: the caller can get the current one from EKS.
     """
     unless = retry.never if retry_unreachable else _unreachable
 

@@ -1,6 +1,6 @@
-"""An EventBridge event → a Notice: which instance goes away, why, and when it is gone.
+"""An EventBridge event → a Notice: which instance goes away, why, and when it is gone. Pure.
 
-Pure. A kind of event is a row of PARSERS; a new kind is a new row and nothing else.
+A kind of event is a row of PARSERS. A new kind needs a new row and nothing else.
 """
 
 from __future__ import annotations
@@ -31,22 +31,21 @@ class Kind(StrEnum):
 
 
 class NoticeError(PermanentError):
-    """The event is of a kind that we know and does not say what it must. Names the fault."""
+    """The event is of a known kind and lacks what it must have. The message names the fault."""
 
 
 @dataclass(frozen=True)
 class Notice:
-    """An instance will go away, or runs again. Times are epoch seconds.
-
-    given: when AWS said so. deadline: when the instance is gone. expires: from when on the notice
-    is stale: an instance that still runs then is healthy, and must not be drained for it.
-    """
+    """An instance will go away, or runs again. Times are epoch seconds."""
 
     kind: Kind
     instance: str
     given: float
+    """When AWS gave the notice."""
     deadline: float
+    """When the instance is gone."""
     expires: float
+    """When the notice is stale: an instance that runs after it was not interrupted."""
     action: str
     event_id: str
 
@@ -57,7 +56,7 @@ class Notice:
 
 
 class _Event(msgspec.Struct):
-    """What every event carries. What `detail` must hold is the parser's to say."""
+    """The fields that every event has. Each parser checks its own `detail`."""
 
     source: str
     detail_type: str = msgspec.field(name="detail-type")
@@ -147,7 +146,7 @@ def _instance_id(text: str) -> str:
 
 
 def _epoch(time: object, now: float) -> float:
-    """Epoch seconds of an RFC 3339 time. One in the future means that clocks differ: now."""
+    """Epoch seconds of an RFC 3339 time; now for one in the future, where clocks differ."""
     if not isinstance(time, str):
         return now
     try:

@@ -27,21 +27,21 @@ NODE_ID_LABEL = "provisioner.cast.ai/node-id"
 
 @dataclass(frozen=True)
 class CastAi:
-    """The way to CAST AI's API.
-
-    read_key: gives the API key; it may block, and is called in a thread. transport: for tests.
-    """
+    """CAST AI's API for one invocation."""
 
     url: str
     read_key: Callable[[], str]
+    """Returns the API key. It may block, and is called in a thread."""
     clock: Clock
     transport: httpx2.AsyncBaseTransport | None = None
+    """For tests."""
 
     async def interrupted(
         self, api: NodeApi, instance: Instance, node: Node, report: CastaiReport, *, until: float
     ) -> None:
-        """Post the event, again and again until `until` (epoch seconds). Never raises a
-        CastaiError: what went wrong is in the report, and a drain does not depend on it.
+        """Post the event, with retries until `until` (epoch seconds).
+
+        Never raises a CastaiError: the report has what failed, and the drain does not depend on it.
         """
         try:
             cluster_id = instance.tags.get(CLUSTER_ID_TAG) or await self._agents_id(api, until)
@@ -64,7 +64,9 @@ class CastAi:
             report.reason = str(error)
 
     async def _agents_id(self, api: NodeApi, until: float) -> str:
-        """The id that the agent works under; empty where there is no agent, or no right to look."""
+        """The cluster id that the agent uses; empty without an agent, and without the right to read
+        it.
+        """
         try:
             data = await retry.call_async(
                 lambda: api.config_map(AGENT, AGENT_METADATA),

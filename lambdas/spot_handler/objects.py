@@ -45,10 +45,10 @@ class Node(msgspec.Struct, frozen=True):
 
     @property
     def instance(self) -> str:
-        """The EC2 instance that this node is, in lower case; empty where it is none.
+        """The id of the node's EC2 instance, in lower case; empty where it has none.
 
-        The AWS cloud provider writes aws:///<availability zone>/<instance id>; all else, such as
-        Fargate's or a fake's, is no instance.
+        The AWS cloud provider writes aws:///<availability zone>/<instance id>. Any other provider
+        id, such as Fargate's, is no instance.
         """
         scheme, _, rest = self.spec.provider_id.lower().partition(":///")
         zone, _, instance = rest.partition("/")

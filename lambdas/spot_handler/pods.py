@@ -23,7 +23,7 @@ UNSCHEDULABLE = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule
 
 
 class Skip(StrEnum):
-    """Why a pod stays. The words are for people: they stand in the result."""
+    """Why a pod stays. The value is the reason in the result."""
 
     STATIC = "static pod: only its node can stop it"
     DAEMON_SET = "DaemonSet pod: it would come straight back"
@@ -32,7 +32,7 @@ class Skip(StrEnum):
 
 
 class Wave(IntEnum):
-    """Ordinary pods go first, so that DNS and the like outlive their users."""
+    """The order: ordinary pods go first, so that DNS and other system pods outlast their users."""
 
     ORDINARY = 1
     SYSTEM = 2

@@ -1,4 +1,4 @@
-"""Outcome → log line, metrics, node events. A failing report never fails a drain."""
+"""Outcome → log line, metrics, Events on the node. A report that fails does not fail the drain."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def log(result: Result) -> None:
 
 
 def headline(result: Result) -> str:
-    """One sentence for people, the same in the log and on the node."""
+    """One sentence that sums the result up, the same in the log and on the node."""
     if result.outcome in {Outcome.DRAINED, Outcome.PARTIAL}:
         pods = result.pods
         return (
@@ -114,7 +114,7 @@ class NodeEvents:
 
     async def ended(self, result: Result, *, cordoned: bool) -> None:
         if result.outcome is Outcome.CORDONED:
-            return  # the first event has said it all
+            return  # the first event says the same
         done = result.outcome is Outcome.DRAINED and cordoned
         left = ", ".join(f"{left.pod} ({left.reason})" for left in result.pods.left[:PODS_NAMED])
         result.ended = self._clock.now()

@@ -31,7 +31,7 @@ class CastaiState(StrEnum):
 
 @dataclass
 class CastaiReport:
-    """Whether CAST AI was told, and why not; up to date while the attempt lasts."""
+    """The report to CAST AI while it is made: its state, and the reason of a failure."""
 
     state: CastaiState = CastaiState.FAILED
     reason: str = "CAST AI's API has not answered"
@@ -47,28 +47,30 @@ class RemainingPod:
 
 @dataclass
 class PodCounts:
-    """What became of the pods.
-
-    evicted: gone by our eviction. forced: gone by our DELETE, past a budget or with a shortened
-    grace. gone: removed by others, or finished. skipped: stay by the rules, counted by reason.
-    left: still there. answers: how often the API server answered an eviction with which code.
-    emptied_at: when the last pod that had to go was gone (epoch seconds); None where no later list
-    confirms it. unconfirmed: why none does.
-    """
+    """The pods of a drain, counted."""
 
     evicted: int = 0
+    """Gone by our eviction."""
     forced: int = 0
+    """Gone by our DELETE, past a budget or with a shortened grace."""
     gone: int = 0
+    """Removed by others, or finished."""
     skipped: Counter[str] = field(default_factory=Counter)
+    """Pods that stay by the rules, by reason."""
     left: list[RemainingPod] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
+    """Answers to evictions, by HTTP code."""
     emptied_at: float | None = None
+    """When the last pod that had to go was gone (epoch seconds); None where no list confirms it."""
     unconfirmed: str = ""
+    """Why no list confirms it."""
 
 
 @dataclass
 class Result:
-    """What the function returns, logs and measures. Points in time are epoch seconds."""
+    """What the function returns and logs, and what its metrics count. Points in time are epoch
+    seconds.
+    """
 
     outcome: Outcome
     reason: str = ""

@@ -17,7 +17,7 @@ from lambdas.common.errors import PermanentError, SettingsError
 
 
 class Mode(StrEnum):
-    """How far to go: drain; cordon only; or read, plan and write nothing."""
+    """How far the handler goes: drain; cordon only; or plan and write nothing."""
 
     DRAIN = "drain"
     CORDON = "cordon"
@@ -25,7 +25,7 @@ class Mode(StrEnum):
 
 
 class OnDeadline(StrEnum):
-    """What becomes of a pod that its budget still blocks when its grace would no longer fit."""
+    """What happens to a pod that a budget still blocks when its grace would no longer fit."""
 
     FORCE = "force"
     LEAVE = "leave"

@@ -187,7 +187,7 @@ def manifest_call() -> Call:
 
 
 def headers(call: Call, api_key: str) -> dict[str, str]:
-    """The headers that authenticate a call. The manifest's endpoint takes the key as a token, too."""
+    """The headers that authenticate a call. The manifest's endpoint also takes a token."""
     if call == manifest_call():
         return {"X-API-Key": api_key, "Authorization": f"Token {api_key}"}
     return {"X-API-Key": api_key}

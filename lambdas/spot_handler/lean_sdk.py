@@ -14,8 +14,8 @@ from botocore.loaders import Loader
 
 from lambdas.common import aws
 
-# To load the SDK's model of EC2 (some 700 calls) and its list of all endpoints takes longer than the
-# rest of a cold start. These files have what we use; tests compare them with the SDK's.
+# To load the SDK's model of EC2 (some 700 calls) and its list of all endpoints takes longer than
+# the rest of a cold start. These files have what we use; tests compare them with the SDK's.
 MODELS = Path(__file__).parent / "models"
 
 

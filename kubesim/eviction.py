@@ -11,7 +11,7 @@ from kubesim.resources import BUDGETS, PODS, Obj
 from kubesim.selectors import labels_of, match_selector
 
 NOT_OBSERVED_RETRY_AFTER = 10
-"""Retry-After of kube-apiserver when the status of a budget is older than its spec."""
+"""Seconds: kube-apiserver's Retry-After when the status of a budget is older than its spec."""
 
 MAX_DISRUPTED_PODS = 2_000
 _REFUSAL = "Cannot evict pod as it would violate the pod's disruption budget."

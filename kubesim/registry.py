@@ -27,7 +27,7 @@ def timestamp(seconds: float) -> str:
 
 
 def seconds_of(stamp: str) -> float:
-    """Seconds since 1970 of an RFC 3339 time stamp."""
+    """Seconds since 1970 of an RFC 3339 timestamp."""
     return datetime.fromisoformat(stamp).timestamp()
 
 
@@ -139,7 +139,7 @@ class Registry:
             raise errors.namespace_terminating(resource, name, namespace)
 
     def update(self, resource: Resource, old: Obj, body: Obj, write: Write = INTERNAL) -> Obj:
-        """Replace `old` by `body`; keep the fields that only the server sets.
+        """Replace `old` with `body`; keep the fields that only the server sets.
 
         If nothing changes, nothing is written.
 
@@ -188,7 +188,7 @@ class Registry:
         return obj
 
     def _put(self, resource: Resource, new: Obj) -> Obj:
-        """Store the object. If it is deleted and has no finalizer left, then remove it."""
+        """Store the object. Remove it if its deletion has no grace period or finalizer left."""
         stored = self.store.put(resource, new)
         metadata = stored["metadata"]
         if (

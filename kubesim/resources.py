@@ -14,7 +14,7 @@ Json: TypeAlias = Any
 
 Obj = dict[str, Any]
 """A Kubernetes object as decoded JSON. In the store it has no kind and apiVersion. It is never
-changed in place: a write replaces it by another dict."""
+changed in place: a write replaces it with another dict."""
 
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 

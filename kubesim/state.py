@@ -192,7 +192,7 @@ class ClusterState(ABC):
 
     @abstractmethod
     def stamp(self) -> str:
-        """The cluster's wall clock as a time stamp."""
+        """The cluster's wall clock as a timestamp."""
 
 
 def workload(

@@ -26,7 +26,7 @@ class WatchBroken(Exception):  # noqa: N818 - not an error: a test requested it
 
 
 class Watch:
-    """One client's watch. It is subscribed to the store from its creation on."""
+    """One client's watch. It subscribes to the store when it is created."""
 
     def __init__(
         self,

@@ -113,7 +113,7 @@ class Api:
 
     @contextmanager
     def watch(self, path: str, **query: Any) -> Iterator[Iterator[dict[str, Any]]]:
-        """The events of a watch; the server ends it at the deadline."""
+        """The events of a watch; the server ends it after `DEADLINE`."""
         parameters = {"watch": "1", "timeoutSeconds": str(int(DEADLINE)), **query}
         with self.client.stream("GET", path, params=parameters, headers=self.headers) as stream:
             assert stream.status_code == 200, stream.read()
@@ -140,7 +140,7 @@ class Target:
     admin: Api
     kubeconfig: Path
     disruption_controller: bool
-    """Whether it sets the status of budgets; otherwise the tests set it."""
+    """Whether the cluster sets the status of budgets; otherwise the tests set it."""
 
 
 @dataclass(frozen=True)

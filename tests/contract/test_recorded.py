@@ -276,7 +276,7 @@ def object_of(body: Json) -> Json:
 
 
 def metadata_of(body: Json) -> set[str]:
-    """The names of the metadata fields. Annotations are ignored: they are the recorder's."""
+    """The names of the metadata fields, without managedFields and the recorder's annotations."""
     return set(body.get("metadata", {})) - {"annotations", "managedFields"}
 
 

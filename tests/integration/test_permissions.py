@@ -1,4 +1,4 @@
-"""Without any one permission (IAM, RBAC) a drain fails and names it; and tokens for the cluster."""
+"""The effect of each missing permission (IAM, RBAC), and of valid and invalid tokens."""
 
 from __future__ import annotations
 

@@ -156,8 +156,8 @@ class TestRole:
     def test_it_gives_access_to_itself_alone(self, plain: Stack) -> None:
         found = statements(plain)
         role = "castai-agent-<Region>"
-        principal = found["LetItselfInOnly"]["Condition"]["ArnNotEquals"]["eks:principalArn"]
-        assert found["LetItselfInOnly"]["Effect"] == "Deny"
+        principal = found["CreateOwnEntryOnly"]["Condition"]["ArnNotEquals"]["eks:principalArn"]
+        assert found["CreateOwnEntryOnly"]["Effect"] == "Deny"
         assert text(principal) == f"arn:<Partition>:iam::<AccountId>:role/{role}"
         assert text(own_role(plain)["RoleName"]) == role
         assert found["OwnEntryOnly"]["Effect"] == "Deny"

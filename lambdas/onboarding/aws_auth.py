@@ -79,7 +79,7 @@ def spot_handler_entry(role_arn: str) -> Entry:
 
 
 def without_path(role_arn: str) -> str:
-    """A role's ARN as the cluster sees it: STS leaves out the IAM path."""
+    """A role's ARN without its IAM path: STS gives the cluster the ARN in this form."""
     kind, slash, name = role_arn.partition("/")
     return f"{kind}{slash}{name.rpartition('/')[2]}"
 
@@ -279,7 +279,7 @@ class _Layout:
     """Behind the comma between the last item and the bracket, where there is one."""
 
 
-_Token = Any  # PyYAML's stubs know no common type of its tokens
+_Token = Any  # PyYAML's stubs have no common type for its tokens
 _OPENING = (
     yaml.FlowSequenceStartToken,
     yaml.FlowMappingStartToken,

@@ -36,7 +36,7 @@ class Wanted:
     inline: Mapping[str, Document]
     boundary: str | None
     trust: Document | None = None
-    """Who may assume the role; None for a user, and where a plan does not know it."""
+    """The trust policy of a role; None for a user, and in a plan without CAST AI's principal."""
 
 
 @dataclass(frozen=True)

@@ -174,9 +174,9 @@ def _undo_create(ctx: Context, name: str) -> None:
 
 
 def remove(ctx: Context) -> None:
-    """Remove profile and role where they are ours; the role that remembers former ids goes last.
+    """Remove profile and role if they are ours; the role with the tag of former ids is last.
 
-    Raises PermanentError where something of others keeps one of them.
+    Raises PermanentError if a policy or role of others is still on one of them.
     """
     attachable = node_role.node_managed_policies(ctx.place.partition, ssm=True, ebs_csi=True)
     for cluster_id in reversed(ctx.known_ids):

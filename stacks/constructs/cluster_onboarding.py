@@ -28,7 +28,7 @@ _WILDCARDS: Final = {
     "ReadNodes": "Describe takes no resource",
     "CreateSecurityGroup": "A new group has no id yet; tag and VPC limit the other actions",
     "TagSecurityGroup": "Tags on creation only, by the condition",
-    "SecurityGroup": "Groups that carry CAST AI's tag of the cluster, by the condition",
+    "SecurityGroup": "Groups with CAST AI's tag of the cluster, by the condition",
     "AccessEntries": "Entries of the named principals; EKS generates the last part",
     "ClusterAdmins": "Entries of the named principals; EKS generates the last part",
     "WriteOwnLog": "The streams of the function's own log group",

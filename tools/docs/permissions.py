@@ -167,7 +167,7 @@ def _beyond() -> Iterator[str]:
     for chain in CHAINS:
         variants = ", ".join(f"`{each}`" for each in Permissions if each in chain.permissions)
         rows.append([chain.how, chain.becomes, chain.policy, chain.reaches, variants, chain.why])
-    yield table(["by", "becomes", "carries", "and may", "variants", "why"], rows)
+    yield table(["with", "acts as", "which has", "and may", "variants", "why"], rows)
     yield (
         "Inside the cluster CAST AI can run a pod under any ServiceAccount. In `user` mode it is "
         "an administrator of the cluster. In both modes a node can use the tokens of the pods that "

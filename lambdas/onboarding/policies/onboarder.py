@@ -230,7 +230,7 @@ def _former_policy_statements(scope: Scope, *, account_wide: bool) -> list[Docum
 
 
 def _found_by_name(scope: Scope, found: Mapping[str, list[str]]) -> list[Document]:
-    """Allow reads by name without the path: IAM cannot know the path of what does not exist."""
+    """Allow reads by name without the path: what does not exist has no path in IAM."""
     if scope.path == "/":
         return []
     arns = list(dict.fromkeys(arn for each in found.values() for arn in each))

@@ -1,4 +1,4 @@
-"""The read-only castai-agent: cluster → custom resource → agent that CAST AI sees."""
+"""The read-only castai-agent: a custom resource for each cluster applies it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from stacks.settings import Settings
 RESOURCE_TYPE = "Custom::CastEksAgent"
 SERVICE = "castai-agent"
 
-# A removal returns when the namespace is deleted. The agent's pods have 30 s to end, finalizers
-# need more.
+# A removal returns when the namespace is deleted. The agent's pods have 30 s to end; finalizers can
+# take longer.
 TIMEOUT = Duration.minutes(5)
 
 _WILDCARDS = {
-    "Connect": "The role's own policy denies other regions and the entries of others",
+    "Connect": "The role's own policy denies other regions and other principals' access entries",
     "WriteOwnLog": "The streams of the function's own log group",
-    "AttachToVpc": "Lambda checks the role for these on every resource; its code is denied them",
+    "AttachToVpc": "Lambda requires these on every resource; a Deny blocks the function's code",
 }
 
 
@@ -35,7 +35,7 @@ class AgentStack(CastaiStack):
     """Function, its role, provider, a custom resource for each cluster, outputs."""
 
     PART = "agent"
-    DESCRIPTION = "CAST AI on EKS: connects clusters by the read-only castai-agent"
+    DESCRIPTION = "CAST AI on EKS: connects clusters with the read-only castai-agent"
 
     def __init__(
         self, scope: Construct, settings: Settings, *, env: Environment | None = None
@@ -50,8 +50,8 @@ class AgentStack(CastaiStack):
             package="agent",
             name=self.prefix,
             service=SERVICE,
-            description="Puts the castai-agent into EKS clusters and takes it out again",
-            role_description="Of the function that connects clusters to CAST AI",
+            description="Applies the castai-agent to EKS clusters and removes it",
+            role_description="Role of the function that connects clusters to CAST AI",
             role_policies=[self._policy()],
             wildcard_reasons=_WILDCARDS,
             timeout=TIMEOUT,
@@ -62,13 +62,13 @@ class AgentStack(CastaiStack):
 
     @classmethod
     def wanted(cls, settings: Settings) -> bool:
-        """Where there are clusters that get the agent."""
+        """Whether there are clusters that get the agent."""
         return bool(settings.agent.agent_clusters)
 
     def _policy(self) -> RolePolicy:
-        """What the function does on every cluster, and with the one secret.
+        """The permissions that are the same for all clusters, and those on the secret.
 
-        A managed policy: the role's inline policies are for the clusters.
+        It is a managed policy, because each inline policy of the role is for one cluster.
         """
         where = FunctionScope(self.partition, self.account, (self.region,), self.prefix)
         document = agent_role.agent_function(
@@ -94,12 +94,13 @@ class AgentStack(CastaiStack):
                 **self.settings.agent.properties(),
             },
         )
-        # CloudFormation removes the agent of a cluster that left the list before these rights.
+        # For a cluster that is no longer listed, CloudFormation then removes the agent before these
+        # permissions.
         agent.node.add_dependency(self._rights(cluster))
         return agent
 
     def _rights(self, cluster: str) -> iam.Policy:
-        """The role's rights on one cluster."""
+        """The role's permissions on one cluster."""
         document = agent_role.agent_cluster(self.partition, cluster)
         policy = iam.Policy(
             self,
@@ -115,7 +116,7 @@ class AgentStack(CastaiStack):
         part = "".join(each.capitalize() for each in cluster.replace("_", "-").split("-"))
         for name, attribute, description in (
             ("ClusterId", "ClusterId", f"CAST AI's id of cluster {cluster}"),
-            ("AgentImage", "Image", f"The agent that runs in cluster {cluster}"),
+            ("AgentImage", "Image", f"The agent's image in cluster {cluster}"),
         ):
             CfnOutput(
                 self,

@@ -9,7 +9,7 @@ from stacks.settings import Settings
 
 
 class CastaiStack(Stack):
-    """A stack named `<castai:namePrefix>-<part>`. app.py makes those that are wanted."""
+    """A stack named `<castai:namePrefix>-<part>`. app.py creates it if it is wanted."""
 
     PART: str
     DESCRIPTION: str
@@ -28,7 +28,7 @@ class CastaiStack(Stack):
 
     @classmethod
     def wanted(cls, settings: Settings) -> bool:  # noqa: ARG003 - stacks that are optional read it
-        """Whether the settings ask for this stack."""
+        """Whether the settings need this stack."""
         return True
 
 

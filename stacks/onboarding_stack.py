@@ -47,11 +47,11 @@ class OnboardingStack(CastaiStack):
 
     @classmethod
     def wanted(cls, settings: Settings) -> bool:
-        """Where there are clusters to onboard."""
+        """Whether there are clusters to onboard."""
         return bool(settings.onboarding.onboard_clusters)
 
     def _after(self, scope: Construct) -> None:
-        """Deploy after the stacks of the agent and of the spot handler's role, where they exist."""
+        """Deploy after the stacks of the agent and of the spot handler's role, if they exist."""
         for stack in (AgentStack, SpotHandlerStack):
             made = scope.node.try_find_child(f"{self.settings.app.name_prefix}-{stack.PART}")
             if isinstance(made, Stack):
@@ -85,7 +85,7 @@ def _described(properties: dict[str, str]) -> Iterator[Output]:
         yield "CredentialsSecretArn", "The secret that holds the user's access key for cluster"
     else:
         yield "RoleArn", "The IAM role that CAST AI assumes for cluster"
-    yield "PolicyArn", "What CAST AI may do for cluster"
+    yield "PolicyArn", "The managed policy of CAST AI's identity for cluster"
     yield "NodeRoleArn", "The role of the nodes that CAST AI adds to cluster"
     yield "InstanceProfileArn", "The instance profile of the nodes that CAST AI adds to cluster"
     yield "SecurityGroupId", "The security group of the nodes that CAST AI adds to cluster"

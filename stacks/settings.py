@@ -1,13 +1,12 @@
-"""CDK context with the prefix `castai:` → typed settings, or one error that names every fault.
+"""Read the CDK context with the prefix `castai:` into types; one error has every fault.
 
 A field is a setting: its name in camelCase is the context key, its type is what is allowed and its
 description is the documentation. `python3 -m stacks.settings` prints the tables of
-docs/settings.md.
-What a function declares is taken from its own struct: `castai:agentProperties` and
-`castai:onboardProperties` hold the properties that have no setting of their own.
+docs/settings.md. `castai:agentProperties` and `castai:onboardProperties` hold the properties of a
+custom resource that are not settings. Their types and descriptions are in the function's code.
 
-Values come as JSON from cdk.json and as text from `cdk -c castai:key=value`; both forms are taken.
-Another stack's settings are another Group and a field of Settings. Pure: no CDK, no network.
+Values are JSON in cdk.json and text in `cdk -c castai:key=value`; both forms are accepted. To add a
+stack's settings, add a Group and a field of Settings. Pure: no CDK, no network.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ RoleName = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9_+=,.@-]{1,64}$", title="an IAM role name (up to 64 characters)")
 ]
 ClusterName = Annotated[str, Meta(pattern=CLUSTER_NAME_PATTERN, title="an EKS cluster name")]
-# Only AWS can publish events of a source that begins with "aws.": it would be no drill.
+# Only AWS can publish events of a source that begins with "aws.", so it cannot start a drill.
 DrillSource = Annotated[
     str,
     Meta(pattern=r"^(?!aws\.)[A-Za-z0-9_./-]{1,256}$", title='an event source that is not "aws.…"'),
@@ -92,7 +91,7 @@ SecretId = Annotated[
 KMS_KEY_ARN = r"^arn:[a-z-]+:kms:[a-z0-9-]+:\d{12}:key/.+$"
 KmsKeyArn = Annotated[str, Meta(pattern=KMS_KEY_ARN, title="the ARN of a KMS key")]
 JsonObject = Annotated[dict[str, Any], Meta(title="a JSON object")]
-# CloudWatch Logs takes these numbers of days and no others.
+# CloudWatch Logs allows only these numbers of days.
 RetentionDays = Literal[
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922,
     3288, 3653,
@@ -100,7 +99,7 @@ RetentionDays = Literal[
 
 
 class ContextError(ValueError):
-    """The context is wrong. The message names every fault, what is allowed and where to look."""
+    """The context is wrong. The message names every fault and what is allowed."""
 
 
 Contradiction = tuple[tuple[str, ...], str]
@@ -108,10 +107,10 @@ Contradiction = tuple[tuple[str, ...], str]
 
 
 class Group(Struct, frozen=True, kw_only=True, rename="camel"):
-    """Settings that belong together: a heading in the documentation, an argument of a stack."""
+    """Settings that belong together. The class docstring is their heading in docs/settings.md."""
 
     def contradictions(self) -> Iterator[Contradiction]:
-        """Faults that only several values together show."""
+        """Faults of several values together."""
         return iter(())
 
 
@@ -123,11 +122,11 @@ class AppSettings(Group, frozen=True, kw_only=True):
     ] = "castai"
     permissions_boundary: Annotated[
         Boundary | None,
-        Meta(description="Managed policy that bounds every role the stacks create."),
+        Meta(description="Permissions boundary of every role that the stacks create."),
     ] = None
     tags: Annotated[
         dict[TagKey, TagValue],
-        Meta(description="Tags of everything that is created: JSON, or `team=a,stage=b`."),
+        Meta(description="Tags of every resource: JSON, or `team=a,stage=b`."),
     ] = {}
     bundling: Annotated[
         Literal["lambda", "local"],
@@ -144,8 +143,8 @@ class FunctionSettings(Group, frozen=True, kw_only=True):
     python: Annotated[
         Literal["3.14", "3.13", "3.12", "3.11"],
         Meta(
-            description="Python of the functions' runtime. The zips hold bytecode where this "
-            "machine has that Python or uv can fetch it."
+            description="Python version of the functions. Their zips hold bytecode if this "
+            "machine has that version or uv can download it."
         ),
     ] = LAMBDA_PYTHON
     log_level: spot.LogLevelSetting = default(spot.Environment, "log_level")
@@ -186,11 +185,9 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
         bool,
         Meta(
             description="Create an access entry for the role in each listed and each onboarded "
-            "cluster. Needs the cluster's authentication mode `API` or `API_AND_CONFIG_MAP`. "
-            "For a cluster with `CONFIG_MAP` alone set `castai:onboardByCluster` to "
-            '`{"old": {"ClusterAccess": "aws-auth"}}` where it is onboarded, else this to false '
-            "for all clusters. With false the onboarding gives the role access, or you map it to "
-            f"the group `{SPOT_HANDLER_GROUP}`."
+            "cluster. The cluster needs the authentication mode `API` or `API_AND_CONFIG_MAP`; "
+            "docs/operations.md says what to set for `CONFIG_MAP`. With false the onboarding gives "
+            f"the role access, or you map the role to the group `{SPOT_HANDLER_GROUP}`."
         ),
     ] = True
     mode: spot.ModeSetting = default(spot.Environment, "mode")
@@ -210,21 +207,21 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
     spot_role_regions: Annotated[
         tuple[Region, ...],
         Meta(
-            description="Regions whose spot handlers share the created role, this one included; "
-            "they have the same `castai:namePrefix`. Empty: the stack's own region only."
+            description="All regions whose spot handlers share the created role, this one too. "
+            "They need the same `castai:namePrefix`. Empty: the stack's own region only."
         ),
     ] = ()
     role_policies: Annotated[
         Literal["managed", "least-privilege"],
         Meta(
-            description="The three AWS managed policies CAST AI documents for this role, or "
-            "exactly what the function uses."
+            description="`managed`: the three AWS managed policies that CAST AI documents for "
+            "this role. `least-privilege`: exactly what the function uses."
         ),
     ] = "managed"
     drill_sources: Annotated[
         tuple[DrillSource, ...],
         Meta(
-            description="Your own event sources, whose events are handled like those of EC2. A "
+            description="Event sources of your own. Their events are handled like those of EC2. A "
             "drill needs one, because only AWS can publish as `aws.ec2`."
         ),
     ] = ()
@@ -237,7 +234,10 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
         ),
     ] = False
     memory_mb: Annotated[
-        int, Meta(ge=128, le=10240, description="Memory of the function, in MB; CPU follows it.")
+        int,
+        Meta(
+            ge=128, le=10240, description="Memory of the function in MB. More memory is more CPU."
+        ),
     ] = SPOT_MEMORY_MB
     snap_start: Annotated[
         bool,
@@ -250,15 +250,15 @@ class SpotHandlerSettings(Group, frozen=True, kw_only=True):
     reserved_concurrency: Annotated[
         AtLeastOne | None,
         Meta(
-            description="Concurrent executions that are reserved for the function, and its limit. "
-            "A notice is one execution."
+            description="Concurrent executions that are reserved for the function. They are also "
+            "its limit. A notice is one execution."
         ),
     ] = None
     alarm_topic_arn: Annotated[
         TopicArn | None, Meta(description="SNS topic that gets the alarms.")
     ] = None
     alarm_email: Annotated[
-        Email | None, Meta(description="E-mail address that gets the alarms by a new topic.")
+        Email | None, Meta(description="E-mail address that gets the alarms from a new SNS topic.")
     ] = None
 
     def contradictions(self) -> Iterator[Contradiction]:
@@ -286,7 +286,7 @@ class CastaiSettings(Group, frozen=True, kw_only=True):
     ] = None
     api_key_kms_key: Annotated[
         KmsKeyArn | None,
-        Meta(description="KMS key of that secret. Empty: AWS's own."),
+        Meta(description="KMS key of that secret, if it is not AWS's own key."),
     ] = None
     api_url: Annotated[
         str,
@@ -355,7 +355,7 @@ class OnboardingSettings(Group, frozen=True, kw_only=True):
     onboard_rotation_id: onboarding.RotationId = default(Onboarding, "rotation_id")
     onboard_spot_handler: Annotated[
         bool,
-        Meta(description="Give the spot handler of this app its access to the clusters."),
+        Meta(description="Give this app's spot handler access to the clusters."),
     ] = True
     onboard_properties: Annotated[
         JsonObject,
@@ -367,8 +367,9 @@ class OnboardingSettings(Group, frozen=True, kw_only=True):
     onboard_by_cluster: Annotated[
         dict[ClusterName, JsonObject],
         Meta(
-            description="Properties of `Custom::CastEksOnboarding` for single clusters, which "
-            'replace those for all: `{"prod": {"ClusterId": "…", "SecurityGroup": ["sg-…"]}}`.'
+            description="Properties of `Custom::CastEksOnboarding` for single clusters. They "
+            "replace those for all clusters: "
+            '`{"prod": {"ClusterId": "…", "SecurityGroup": ["sg-…"]}}`.'
         ),
     ] = {}
 
@@ -377,7 +378,7 @@ class OnboardingSettings(Group, frozen=True, kw_only=True):
     ) -> dict[str, Any]:
         """The properties of one cluster's `Custom::CastEksOnboarding`.
 
-        tags: those of the app; the properties' own are added.
+        `tags` are those of the app. The tags in the properties are added.
         """
         of_settings = {
             "SchemaVersion": onboarding.SCHEMA_VERSION,
@@ -422,7 +423,7 @@ class PropertiesSetting(NamedTuple):
     resource: str
     struct: type[Struct]
     elsewhere: Mapping[str, str]
-    """Properties that are not in the JSON → what sets them: a context key, without prefix."""
+    """Properties that are not in the JSON → the context key, without prefix, that sets them."""
 
 
 AGENT_PROPERTIES = PropertiesSetting(
@@ -501,17 +502,17 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def target(self) -> Target:
-        """What the functions' zips are built for."""
+        """The target of the functions' zips."""
         local = self.app.bundling == "local"
         return (local_target if local else lambda_target)(self.functions.python)
 
     @property
     def entry_clusters(self) -> tuple[str, ...]:
-        """Clusters whose access entry for the spot handler's role its own stack makes.
+        """Clusters in which the spot handler's stack creates the access entry of its role.
 
-        It makes those of listed and of onboarded clusters: an entry whose owner changes with a list
-        would be made twice, or be missing until the next deployment. Where the onboarding uses
-        `aws-auth`, it maps the role there, because the cluster may have no access entries.
+        It creates those of listed and of onboarded clusters. If the lists decided the entry's
+        owner, a changed list would create the entry twice, or not until the next deployment. With
+        `aws-auth` the onboarding maps the role, because the cluster may have no access entries.
         """
         if not self.spot_handler.cluster_access:
             return ()
@@ -529,7 +530,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         )
 
     def contradictions(self) -> Iterator[Contradiction]:
-        """Faults of each group, and those that only two groups together show."""
+        """Faults of each group, and of two groups together."""
         for name in groups():
             yield from getattr(self, name).contradictions()
         if self.agent.agent_clusters and not self.castai.api_key_secret:
@@ -578,7 +579,7 @@ class Settings(Struct, frozen=True, kw_only=True):
                     )
 
     def _onboarding_contradictions(self) -> Iterator[Contradiction]:
-        """What the custom resource itself would refuse, said at synth."""
+        """Faults that the custom resource itself would refuse, found at synth."""
         chosen = self.onboarding
         common = chosen.onboard_properties
         elsewhere = list(_set_elsewhere(common, ONBOARD_PROPERTIES.elsewhere))
@@ -608,7 +609,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         return self.onboarding.properties(cluster, self.castai, self.app.tags)
 
     def _too_large(self, cluster: str, properties: Mapping[str, Any]) -> Iterator[str]:
-        """Whether the policies of the onboarding's function fit, with the longest names."""
+        """Check the size of the policies of the onboarding's function, with the longest names."""
         scope = Scope(
             partition="aws-us-gov",
             region="ap-southeast-1",
@@ -630,7 +631,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             yield str(error)
 
     def function_options(self, properties: Mapping[str, Any]) -> dict[str, Any]:
-        """What the policies of the onboarding's function depend on, the scope apart."""
+        """The settings on which the policies of the onboarding's function depend."""
         return {
             "account_wide": shares_policy(properties),
             "boundary": properties.get("PermissionsBoundary"),
@@ -641,7 +642,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         }
 
     def _shared_policy_contradictions(self) -> Iterator[Contradiction]:
-        """Clusters that share one policy ask for the same one."""
+        """Clusters that share one policy need the same properties for it."""
         clusters = self.onboarding.onboard_clusters
         every = {each: self.onboarding_properties(each) for each in clusters}
         sharing = {each: given for each, given in every.items() if shares_policy(given)}
@@ -655,7 +656,7 @@ class Settings(Struct, frozen=True, kw_only=True):
                     )
 
     def _spot_lambda_contradictions(self, cluster: str) -> Iterator[Contradiction]:
-        """Names of this app that CAST AI could change, where it manages its own spot function."""
+        """Names of resources of this app that CAST AI could change with ManageSpotLambda."""
         if fault := onboarding.fault_of_spot_role(self.spot_handler.spot_role_name):
             yield ("spotRoleName", "onboardProperties"), f"{cluster}: {fault}"
         if self.app.name_prefix.startswith("cast-"):
@@ -679,7 +680,7 @@ def groups() -> dict[str, type[Group]]:
 
 
 def _without_empty(values: Mapping[str, T]) -> dict[str, T]:
-    """Empty values are the defaults of text, lists and maps."""
+    """Remove empty values: they are the defaults of text, lists and maps."""
     return {name: value for name, value in values.items() if value not in (None, "", (), [], {})}
 
 
@@ -702,7 +703,7 @@ def _set_elsewhere(given: Collection[str], elsewhere: Mapping[str, str]) -> Iter
 
 
 def _wrong_key(given: Mapping[str, Any]) -> Iterator[str]:
-    """The function's policy names the key, and a policy takes no alias."""
+    """Only a key's ARN: the function's policy names the key, and a policy takes no alias."""
     key = given.get("KmsKey")
     if key and not re.fullmatch(KMS_KEY_ARN, str(key)):
         yield "KmsKey: give the ARN of a KMS key: the function's policy names it"
@@ -715,7 +716,7 @@ def _unknown(given: Mapping[str, object]) -> Iterator[Fault]:
 
 
 def _now(key: str) -> str:
-    """Where a former setting is now, or nothing."""
+    """The present name of a former setting; empty if there is none."""
     for each in BY_PROPERTIES:
         name = key.removeprefix(each.prefix)
         if name != key and name in properties.names(each.struct):

@@ -20,14 +20,14 @@ from stacks.constructs.spot_role import SpotRole
 from stacks.constructs.spot_rules import SpotRules
 from stacks.settings import Settings
 
-# From the notice to the interruption. The handler cannot do anything for an older notice.
+# The time from the notice to the interruption. An older notice is too late for a drain.
 NOTICE = Duration.seconds(120)
 
-# The handler stops at the notice's deadline by itself; the rest covers its start and its report.
+# The handler stops at the deadline by itself. The rest is for its start and its report.
 TIMEOUT = Duration.seconds(150)
 
-# Lambda repeats a failed invocation after one minute, then after two more. The first still has a
-# minute to drain in, the second would come after the interruption.
+# Lambda retries a failed invocation after one minute, and again two minutes later. The first retry
+# still has one minute for the drain. The second would come after the interruption.
 INVOCATION_RETRIES = 1
 
 
@@ -56,7 +56,7 @@ class SpotHandlerStack(CastaiStack):
             in_vpc=bool(settings.functions.subnet_ids),
         ).role
         function = self._function(role)
-        self._warn_of_sources()
+        self._warn_without_bytecode()
         target = self._target(function)
         target.configure_async_invoke(
             max_event_age=NOTICE,
@@ -115,8 +115,8 @@ class SpotHandlerStack(CastaiStack):
             },
         )
 
-    def _warn_of_sources(self) -> None:
-        """Warn in this stack only: cold starts of the other functions delay no drain."""
+    def _warn_without_bytecode(self) -> None:
+        """Warn in this stack only: cold starts of the other functions do not delay a drain."""
         target = self.settings.target
         if target.compiler is None:
             Annotations.of(self).add_warning_v2(
@@ -127,7 +127,7 @@ class SpotHandlerStack(CastaiStack):
             )
 
     def _castai(self) -> dict[str, str]:
-        """URL and API key secret for reports to CAST AI; nothing without a secret."""
+        """URL and API key secret for reports to CAST AI; empty without a secret."""
         castai = self.settings.castai
         if castai.api_key_secret is None:
             return {}
@@ -157,17 +157,17 @@ class SpotHandlerStack(CastaiStack):
     def _outputs(self, role: iam.IRole, function: PythonFunction, failures: sqs.IQueue) -> None:
         group = SPOT_HANDLER_GROUP
         for name, value, description in (
-            ("FunctionName", function.function_name, "The spot handler"),
+            ("FunctionName", function.function_name, "The spot handler's function"),
             (
                 "RoleArn",
                 role.role_arn,
-                f"Its role; clusters that are not listed map it to the group {group}",
+                f"The spot handler's role; clusters not listed map it to group {group}",
             ),
-            ("LogGroupName", function.own_log_group.log_group_name, "Its log"),
+            ("LogGroupName", function.own_log_group.log_group_name, "The spot handler's log"),
             (
                 "FailureQueueUrl",
                 failures.queue_url,
-                "Notices that were not handled, and why",
+                "The queue of notices that were not handled, with the reason",
             ),
         ):
             CfnOutput(self, name, value=value, description=description)

@@ -1,8 +1,8 @@
-"""Put the agent's objects into a cluster, and take them out again.
+"""Apply the agent's objects to a cluster, and remove them.
 
-An object is ours when our field manager applied it and it carries our label and our owner (the
-resource of a stack, or the command line). Other objects are never changed or deleted. One error
-names every conflict, before the first write.
+An object is ours if our field manager applied it and it has our label and our owner (the resource
+of a stack, or the command line). Other objects are never changed or deleted. One error names every
+conflict, before the first write.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lambdas.common.errors import CastaiError, PermanentError, RetryableError
 from lambdas.common.kubernetes_objects import FIELD_MANAGER, FieldConflictError, Kube
 from lambdas.common.names import AGENT, OWNER_ANNOTATION
 
-# Each needs those before it. Removal goes backwards, the namespace last.
+# The order of application. The order of removal is the reverse, with the namespace last.
 ORDER: Final[tuple[tuple[str, str], ...]] = (
     ("v1", "Namespace"),
     ("v1", "ResourceQuota"),
@@ -32,7 +32,7 @@ ORDER: Final[tuple[tuple[str, str], ...]] = (
     ("policy/v1", "PodDisruptionBudget"),
     ("apps/v1", "Deployment"),
 )
-# Kinds that users may keep in the namespace, and that its deletion would delete.
+# Kinds that users may have in the namespace. The deletion of the namespace would delete them.
 _USER_KINDS: Final[tuple[tuple[str, str], ...]] = (
     ("apps/v1", "Deployment"),
     ("apps/v1", "StatefulSet"),
@@ -48,7 +48,7 @@ _USER_KINDS: Final[tuple[tuple[str, str], ...]] = (
     ("rbac.authorization.k8s.io/v1", "Role"),
     ("rbac.authorization.k8s.io/v1", "RoleBinding"),
 )
-# Kubernetes makes these in every namespace.
+# Kubernetes creates these in every namespace.
 _DEFAULT_OBJECTS: Final = frozenset(
     {("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default")}
 )
@@ -70,8 +70,8 @@ class ContestedFieldsError(PermanentError):
     """Another field manager owns fields of our objects."""
 
 
-class NamespaceLeavingError(RetryableError):
-    """The agent's namespace is still being deleted. It can be made again afterwards."""
+class NamespaceTerminatingError(RetryableError):
+    """The agent's namespace is still being deleted. It can be created again afterwards."""
 
 
 @dataclass
@@ -87,23 +87,23 @@ class Changes:
 
 
 def apply(kube: Kube, objects: Iterable[Object], *, owner: str, dry_run: bool = False) -> Changes:
-    """Apply the objects, and remove ours that are no longer among them.
+    """Apply the objects, and remove our objects that are not in `objects`.
 
-    With `dry_run` the server checks everything and nothing is written. An application that fails
-    removes the objects that it created.
+    With `dry_run` the API server checks the existing objects and nothing is written. If a write
+    fails, the objects that this call created are removed.
 
-    Raises before the first write: NotReadOnlyError when the manifest could do more than read,
-    ForeignObjectsError when an object of these names is not ours, NamespaceLeavingError while an
-    earlier removal still runs, and ContestedFieldsError when another manager owns fields of ours.
-    Raises ClusterUnauthorizedError, ClusterForbiddenError, ClusterRefusedError and
-    ClusterUnavailableError at any time: the cluster's answer.
+    Raises before the first write: NotReadOnlyError if the manifest allows more than reading,
+    ForeignObjectsError if an object of the same name is not ours, NamespaceTerminatingError while
+    an earlier removal still runs, and ContestedFieldsError if another field manager owns fields of
+    our objects. Raises at any time, for the answer of the Kubernetes API: ClusterUnauthorizedError,
+    ClusterForbiddenError, ClusterRefusedError and ClusterUnavailableError.
     """
     wanted = [_marked(each, owner) for each in sorted(objects, key=_place)]
     read_only.prove(wanted, namespace=AGENT)
     found = {_reference(each): kube.get(*_address(_reference(each))) for each in wanted}
     _refuse_foreign(found, owner)
-    _settle_namespace(wanted, found, owner)
-    _rehearse(kube, wanted, found)
+    _skip_foreign_namespace(wanted, found, owner)
+    _dry_run(kube, wanted, found)
     changes = Changes()
     if dry_run:
         for each in wanted:
@@ -121,9 +121,10 @@ def apply(kube: Kube, objects: Iterable[Object], *, owner: str, dry_run: bool = 
 
 
 def remove(kube: Kube, *, owner: str, dry_run: bool = False) -> Changes:
-    """Delete every object that is ours; the namespace last, if we made it and it is empty.
+    """Delete every object that is ours; the namespace last, if we created it and it is empty.
 
-    A second call does no harm. `kept` names what stays and why. Raises the cluster's errors.
+    It may be called again. `kept` names what stays, with the reason. Raises the errors of the
+    Kubernetes API.
     """
     changes = Changes()
     ours = list(_owned(kube, owner))
@@ -139,7 +140,7 @@ def remove(kube: Kube, *, owner: str, dry_run: bool = False) -> Changes:
 
 
 def left(kube: Kube, *, owner: str) -> str:
-    """Our objects that still exist after a removal, in words; empty when there are none.
+    """Our objects that still exist after a removal, as text; empty if there are none.
 
     A deleted object exists until its pods have ended and its finalizers have run.
     """
@@ -152,7 +153,7 @@ def left(kube: Kube, *, owner: str) -> str:
 
 
 def _why_it_stays(obj: Object) -> str:
-    """What the namespace's status says about its remaining content."""
+    """The message about remaining content in the namespace's status; empty if there is none."""
     for condition in (obj.get("status") or {}).get("conditions") or ():
         if condition.get("type") == "NamespaceContentRemaining" and condition["status"] == "True":
             return f" ({condition.get('message')})"
@@ -166,7 +167,7 @@ def title(reference: Reference) -> str:
 
 
 def _marked(obj: Object, owner: str) -> dict[str, Any]:
-    """The object with our label and owner, by which a removal finds it."""
+    """A copy of the object with our label and owner, by which a removal finds it."""
     marked = copy.deepcopy(dict(obj))
     metadata = marked.setdefault("metadata", {})
     metadata["labels"] = {**(metadata.get("labels") or {}), **OWNED}
@@ -175,7 +176,7 @@ def _marked(obj: Object, owner: str) -> dict[str, Any]:
 
 
 def _place(obj: Object) -> int:
-    """Position in ORDER. Other kinds come first: the proof refuses them."""
+    """Position in ORDER. Other kinds come first; `read_only` refuses them."""
     key = (obj.get("apiVersion"), obj.get("kind"))
     return ORDER.index(key) if key in ORDER else -1
 
@@ -205,7 +206,7 @@ def _is_terminating(obj: Object | None) -> bool:
 
 
 def _refuse_foreign(found: Mapping[Reference, Object | None], owner: str) -> None:
-    """Refuse objects of our names that are not ours. An existing namespace is used."""
+    """Refuse objects of the same names that are not ours. An existing namespace is accepted."""
     foreign = [
         f"{title(reference)}, made by {_maker(obj)}"
         for reference, obj in found.items()
@@ -213,8 +214,9 @@ def _refuse_foreign(found: Mapping[Reference, Object | None], owner: str) -> Non
     ]
     if foreign:
         raise ForeignObjectsError(
-            "Remove the existing agent the way it was installed (helm uninstall, kubectl delete, "
-            "castai-eks disconnect, or its stack):\n" + "\n".join(f"- {each}" for each in foreign)
+            "Remove the existing agent with the tool that installed it (helm uninstall, kubectl "
+            "delete, castai-eks disconnect, or its stack):\n"
+            + "\n".join(f"- {each}" for each in foreign)
         )
 
 
@@ -225,15 +227,18 @@ def _maker(obj: Object) -> str:
     return ", ".join(sorted({str(each) for each in managers if each})) or "an unknown manager"
 
 
-def _settle_namespace(
+def _skip_foreign_namespace(
     wanted: list[dict[str, Any]], found: Mapping[Reference, Object | None], owner: str
 ) -> None:
-    """Keep a namespace that others made out of the objects; one that we make stays among them."""
+    """Drop from `wanted` a namespace that others created: it is used and not changed.
+
+    Raises NamespaceTerminatingError while the namespace is being deleted.
+    """
     for each in [each for each in wanted if each["kind"] == "Namespace"]:
         was = found[_reference(each)]
         if _is_terminating(was):
-            raise NamespaceLeavingError(
-                f"Wait until namespace {each['metadata']['name']} is gone: it is being deleted"
+            raise NamespaceTerminatingError(
+                f"Wait until namespace {each['metadata']['name']} is deleted: it is terminating"
                 f"{_why_it_stays(was or {})}"
             )
         if was is None or _is_ours(was, owner):
@@ -241,12 +246,14 @@ def _settle_namespace(
         wanted.remove(each)
 
 
-def _rehearse(
+def _dry_run(
     kube: Kube, wanted: Sequence[Object], found: Mapping[Reference, Object | None]
 ) -> None:
-    """Dry-run every object that exists already, and name all contested fields.
+    """Dry-run the write of every object that exists already.
 
-    New objects cannot conflict, and the server cannot check those of a new namespace.
+    New objects cannot conflict, and the API server cannot check objects of a new namespace.
+
+    Raises ContestedFieldsError with all contested fields.
     """
     contested = []
     for each in wanted:
@@ -261,8 +268,8 @@ def _rehearse(
             ]
     if contested:
         raise ContestedFieldsError(
-            "Undo these changes, or give up these fields. Nothing was overwritten:\n"
-            + "\n".join(f"- {each}" for each in contested)
+            "Undo these changes, or let the other managers release these fields. Nothing was "
+            "overwritten:\n" + "\n".join(f"- {each}" for each in contested)
         )
 
 
@@ -278,13 +285,13 @@ def _write(
         now = kube.apply(each)
         if was is None:
             changes.created.append(title(reference))
-        elif _essence(was, each) == _essence(now, each):
+        elif _own_part(was, each) == _own_part(now, each):
             changes.unchanged.append(title(reference))
         else:
             changes.updated.append(title(reference))
 
 
-def _essence(obj: Object, wanted: Object) -> tuple[object, ...]:
+def _own_part(obj: Object, wanted: Object) -> tuple[object, ...]:
     """The part that we write. Controllers write status and other annotations at any time."""
     metadata = obj["metadata"]
     annotations = metadata.get("annotations") or {}
@@ -296,7 +303,7 @@ def _essence(obj: Object, wanted: Object) -> tuple[object, ...]:
 
 
 def _undo(kube: Kube, wanted: Sequence[Reference], changes: Changes, error: CastaiError) -> None:
-    """Delete what this application created. The next one corrects what it updated."""
+    """Delete the objects that this call created. The next call corrects those that it updated."""
     made = [each for each in wanted if title(each) in changes.created]
     try:
         _delete(kube, reversed(made), Changes())
@@ -331,16 +338,16 @@ def _remove_namespace(kube: Kube, namespace: Reference, owner: str, changes: Cha
 
 
 def _foreign_in(kube: Kube, namespace: str, owner: str) -> Iterator[Reference]:
-    """Objects in the namespace that are not ours, and not made by one of ours."""
+    """Objects in the namespace that are not ours and do not belong to one of ours."""
     for api_version, kind in _USER_KINDS:
         for each in kube.list(api_version, kind, namespace=namespace):
             default = (kind, each["metadata"]["name"]) in _DEFAULT_OBJECTS
-            if not (default or _is_ours(each, owner) or _goes_by_itself(each)):
+            if not (default or _is_ours(each, owner) or _is_garbage(each)):
                 yield _reference(each)
 
 
-def _goes_by_itself(obj: Object) -> bool:
-    """ReplicaSets and pods of a Deployment that we deleted: Kubernetes deletes them next."""
+def _is_garbage(obj: Object) -> bool:
+    """Whether it is a ReplicaSet or pod of our deleted Deployment: Kubernetes deletes it next."""
     return any(
         owner.get("controller")
         and (owner.get("kind"), obj["kind"]) in _CONTROLLED

@@ -22,7 +22,7 @@ from lambdas.common.names import AGENT, AGENT_METADATA
 
 
 class NotAManifestError(PermanentError):
-    """A manifest that cannot be read as YAML documents."""
+    """The text cannot be read as YAML, or has no Kubernetes objects."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Connected:
 
 
 def place(cluster: Cluster) -> Place:
-    """Where the cluster is, from its ARN. Raises PermanentError for one that is not active."""
+    """Account, region and name of the cluster. Raises PermanentError if it is not active."""
     if cluster.status != "ACTIVE":
         raise PermanentError(f"Wait until cluster {cluster.name} is ACTIVE: it is {cluster.status}")
     return Place(cluster.arn.split(":")[4], cluster.region, cluster.name)
@@ -50,10 +50,10 @@ def connect(
     until: float,
     clock: Clock = SYSTEM,
 ) -> Connected:
-    """Make the cluster known to CAST AI and put the agent into it.
+    """Register the cluster at CAST AI and apply the agent's objects.
 
-    Before the first write the objects are proved read-only and the API key is used. Raises the
-    errors of `apply.apply` and of CAST AI's API.
+    The objects are proved read-only first. The registration uses the API key, so a wrong key fails
+    before the first write to the cluster. Raises the errors of `apply.apply` and of CAST AI's API.
     """
     read_only.prove(objects, namespace=AGENT)
     cluster_id = api.register(where.cluster, where.region, where.account)
@@ -69,9 +69,9 @@ def connect(
 
 
 def disconnect(kube: Kube, *, owner: str, until: float, clock: Clock = SYSTEM) -> Changes:
-    """Remove what is ours, and return when it no longer exists.
+    """Remove our objects, and return when they no longer exist.
 
-    Raises ClusterUnavailableError when an object still exists at `until`.
+    Raises ClusterUnavailableError if one still exists at `until`.
     """
     changes = apply.remove(kube, owner=owner)
 
@@ -89,9 +89,9 @@ def objects_of(agent: Agent, where: Place, api_key: str, text: str | None = None
 
 
 def parse(text: str) -> list[Object]:
-    """Objects of a YAML text, lists taken apart. Raises NotAManifestError.
+    """The objects of a YAML text; a List gives its items. Raises NotAManifestError.
 
-    The error never quotes the text: a manifest may hold a key.
+    The error never quotes the text, because a manifest may hold a key.
     """
     try:
         documents: list[Any] = list(yaml.safe_load_all(text))
@@ -115,7 +115,7 @@ def to_yaml(objects: Sequence[Object]) -> str:
 
 
 def without_key(objects: Sequence[Object]) -> list[Object]:
-    """The same objects, with empty values in the Secret, to print."""
+    """The same objects to print, with empty values in the Secret."""
     return [
         {**each, "data": dict.fromkeys(each.get("data") or {}, "")}
         if each["kind"] == "Secret"

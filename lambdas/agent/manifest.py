@@ -1,9 +1,8 @@
-"""The agent's objects, in the order in which they are applied. Pure: settings in, dicts out.
+"""The agent's objects, in the order in which they are applied. Pure.
 
-The list, the names and the rules are those that CAST AI's users know; beyond them the pods are
-hardened to Kubernetes' `restricted` level, which the namespace enforces. That closes the one way
-out of "read-only": the autoscaler may patch the agent's Deployment, and a pod of that Deployment
-cannot be made privileged.
+The objects, their names and their rules are those that CAST AI's users know. In addition the pods
+meet the Pod Security level `restricted`, which the namespace enforces. This keeps the agent
+read-only: the autoscaler may patch the agent's Deployment, but cannot make its pods privileged.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class Place:
 
 
 def render(agent: Agent, place: Place, api_key: str) -> list[Object]:
-    """Every object of the agent; the Secret among them holds the API key."""
+    """Every object of the agent. Its Secret holds the API key."""
     objects = [
         _namespace(),
         _object("v1", "ResourceQuota", QUOTA, spec=_quota()),
@@ -89,7 +88,7 @@ def render(agent: Agent, place: Place, api_key: str) -> list[Object]:
 
 
 def metadata(cluster_id: str, api_url: str) -> Object:
-    """ConfigMap with CAST AI's cluster id. Later agents write it, the spot handler reads it."""
+    """ConfigMap with CAST AI's cluster id. Newer agents write it, the spot handler reads it."""
     return _object(
         "v1", "ConfigMap", AGENT_METADATA, data={"API_URL": api_url, AGENT_CLUSTER_ID: cluster_id}
     )
@@ -104,21 +103,28 @@ def _labels() -> dict[str, str]:
     return {"app.kubernetes.io/name": AGENT}
 
 
-def _object(api_version: str, kind: str, name: str, *, spaced: bool = True, **body: Any) -> Object:  # noqa: ANN401
+def _object(
+    api_version: str,
+    kind: str,
+    name: str,
+    *,
+    namespaced: bool = True,
+    **body: Any,  # noqa: ANN401 - any fields of the object
+) -> Object:
     metadata: dict[str, Any] = {"name": name, "labels": {**_labels(), **OWNED}}
-    if spaced:
+    if namespaced:
         metadata["namespace"] = AGENT
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **body}
 
 
 def _namespace() -> Object:
-    namespace = _object("v1", "Namespace", AGENT, spaced=False)
+    namespace = _object("v1", "Namespace", AGENT, namespaced=False)
     namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = "restricted"
     return namespace
 
 
 def _quota() -> Object:
-    """Allow pods of the critical class outside kube-system, where a cluster restricts them."""
+    """Allow pods of the class PRIORITY here: a cluster may restrict them to kube-system."""
     scope = {"scopeName": "PriorityClass", "operator": "In", "values": [PRIORITY]}
     return {"scopeSelector": {"matchExpressions": [scope]}}
 
@@ -147,9 +153,9 @@ def _permissions(agent: Agent) -> Iterator[Object]:
     ]
     subjects = [{"kind": "ServiceAccount", "name": AGENT, "namespace": AGENT}]
     reference = {"apiGroup": group, "kind": "ClusterRole", "name": AGENT}
-    yield _object(version, "ClusterRole", AGENT, spaced=False, rules=rules)
+    yield _object(version, "ClusterRole", AGENT, namespaced=False, rules=rules)
     yield _object(
-        version, "ClusterRoleBinding", AGENT, spaced=False, roleRef=reference, subjects=subjects
+        version, "ClusterRoleBinding", AGENT, namespaced=False, roleRef=reference, subjects=subjects
     )
     own = _own_rules(agent)
     yield _object(version, "Role", AGENT, rules=own)
@@ -257,7 +263,7 @@ def _agent_container(agent: Agent, place: Place) -> Object:
             "failureThreshold": 6,
         },
         "readinessProbe": {"httpGet": {"path": "/readyz", "port": "health"}, "periodSeconds": 10},
-        # The last lines of the log become the pod's status, which then shows a 401.
+        # The pod's status then has the last lines of the log, so it shows a 401 of CAST AI.
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     if agent.ca_certificates:
@@ -270,7 +276,7 @@ def _agent_container(agent: Agent, place: Place) -> Object:
 def _environment(agent: Agent, place: Place) -> Iterator[tuple[str, str]]:
     yield "API_URL", agent.api_url
     yield "PROVIDER", "eks"
-    # With all three the agent does not ask the instance metadata service.
+    # With all three the agent does not call the instance metadata service.
     yield "EKS_ACCOUNT_ID", place.account
     yield "EKS_REGION", place.region
     yield "EKS_CLUSTER_NAME", place.cluster

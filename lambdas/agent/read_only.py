@@ -1,15 +1,15 @@
-"""Proof that the objects to apply can only read. Pure.
+"""Prove that the objects to apply can only read. Pure.
 
-It holds for our own manifest and for any other, one from CAST AI's API included. Whatever is not
-known to be harmless is refused, with the object and the rule named:
+Every manifest is checked: our own, the user's, and one from CAST AI's API. Everything that is not
+known to be harmless is refused. The error names the object and the rule:
 
-* cluster-wide, the verbs get, list and watch only, and on nothing whose reading is an act
-  (`get pods/exec` runs a command) or a leak (Secrets);
-* no wildcards, no escalate, bind or impersonate, no role whose rules come from elsewhere;
-* bindings only from the manifest's own roles to the manifest's own service accounts;
-* writing in the agent's own namespace only;
-* pods that cannot reach their node: no host namespaces, host paths, privileges, capabilities;
-* no kind that acts by itself or lets others act: webhooks, DaemonSets, Jobs, CRDs, …
+* cluster-wide only the verbs get, list and watch; not on Secrets, and not on resources whose
+  reading changes something (`get pods/exec` runs a command);
+* no wildcards; no escalate, bind or impersonate; no role that takes its rules from other roles;
+* bindings only of the manifest's own roles to the manifest's own service accounts;
+* writes only in the agent's own namespace;
+* no pod with access to its node: no host namespaces, host paths, privileged mode, capabilities;
+* no kind that runs something by itself or extends the API: webhooks, DaemonSets, Jobs, CRDs, …
 """
 
 from __future__ import annotations
@@ -42,13 +42,14 @@ _CLUSTER_WIDE: Final = frozenset(
         ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"),
     }
 )
-_EVEN_ELSEWHERE: Final = frozenset({"Role", "RoleBinding"})  # read-only ones, that is
+# Allowed in every namespace. A rule that writes outside the agent's namespace is refused.
+_IN_ANY_NAMESPACE: Final = frozenset({"Role", "RoleBinding"})
 _RBAC: Final = "rbac.authorization.k8s.io"
 # https://kubernetes.io/docs/concepts/security/rbac-good-practices/#privilege-escalation-risks
 _ACTING: Final = frozenset(
     {"pods/exec", "pods/attach", "pods/portforward", "pods/proxy", "services/proxy", "nodes/proxy"}
 )
-_POWERS: Final = frozenset({"escalate", "bind", "impersonate"})
+_ESCALATING: Final = frozenset({"escalate", "bind", "impersonate"})
 _HARMLESS_VOLUMES: Final = frozenset(
     {"configMap", "secret", "emptyDir", "projected", "downwardAPI"}
 )
@@ -57,7 +58,7 @@ Object = Mapping[str, Any]
 
 
 class NotReadOnlyError(PermanentError):
-    """The manifest could do more than read. `violations` names each reason."""
+    """The manifest allows more than reading. `violations` names each reason."""
 
     def __init__(self, violations: Sequence[str]) -> None:
         super().__init__(
@@ -68,7 +69,7 @@ class NotReadOnlyError(PermanentError):
 
 
 def prove(objects: Iterable[Object], *, namespace: str) -> None:
-    """Raise NotReadOnlyError unless every object is proved to leave the cluster as it is."""
+    """Raise NotReadOnlyError unless every object is proved harmless."""
     violations = list(violations_of(list(objects), namespace=namespace))
     if violations:
         raise NotReadOnlyError(violations)
@@ -81,12 +82,12 @@ def violations_of(objects: Sequence[object], *, namespace: str) -> Iterator[str]
         if isinstance(each, Mapping) and _is_object(each):
             yield from _of_object(each, manifest)
         else:
-            yield f"{type(each).__name__}: is no Kubernetes object with a kind and a name"
+            yield f"{type(each).__name__}: is not a Kubernetes object with a kind and a name"
 
 
 @dataclass(frozen=True)
 class _Manifest:
-    """What bindings may refer to."""
+    """The roles and service accounts to which bindings may refer."""
 
     namespace: str
     cluster_roles: frozenset[str]
@@ -130,9 +131,9 @@ def _of_object(obj: Object, manifest: _Manifest) -> Iterator[str]:
         if kind == "Namespace" and name != manifest.namespace:
             yield f"{title}: is not the agent's namespace {manifest.namespace}"
     elif (obj["apiVersion"], kind) not in _NAMESPACED:
-        yield f"{title}: is of a kind ({obj['apiVersion']}) that a reading agent does not need"
+        yield f"{title}: is of a kind ({obj['apiVersion']}) that a read-only agent does not need"
         return
-    elif where != manifest.namespace and kind not in _EVEN_ELSEWHERE:
+    elif where != manifest.namespace and kind not in _IN_ANY_NAMESPACE:
         yield f"{title}: is outside the agent's namespace {manifest.namespace}"
     for sentence in _OF_KIND.get(kind, _nothing)(obj, manifest):
         yield f"{title}: {sentence}"
@@ -151,7 +152,7 @@ def _of_role(role: Object, manifest: _Manifest) -> Iterator[str]:
     own = role["kind"] == "Role" and role["metadata"].get("namespace") == manifest.namespace
     rules = role.get("rules") or []
     if not isinstance(rules, list):
-        yield "its rules are no list"
+        yield "its rules are not a list"
         return
     for number, rule in enumerate(rules, 1):
         for sentence in _of_rule(rule, own_namespace=own):
@@ -160,7 +161,7 @@ def _of_role(role: Object, manifest: _Manifest) -> Iterator[str]:
 
 def _of_rule(rule: object, *, own_namespace: bool) -> Iterator[str]:
     if not isinstance(rule, Mapping) or not all(isinstance(value, list) for value in rule.values()):
-        yield "is no rule"
+        yield "is not a rule"
         return
     verbs = {str(verb) for verb in rule.get("verbs", ())}
     groups = {str(group) for group in rule.get("apiGroups", ())}
@@ -170,13 +171,13 @@ def _of_rule(rule: object, *, own_namespace: bool) -> Iterator[str]:
         if any("*" in value for value in values):
             yield f"has a wildcard in {field}"
     for words, found in (
-        ("gives powers over other rights", verbs & _POWERS),
-        ("reaches beyond the cluster's objects", urls - READABLE_URLS),
-        ("reading these is an act", resources & _ACTING),
+        ("gives further permissions", verbs & _ESCALATING),
+        ("reads URLs that are not allowed", urls - READABLE_URLS),
+        ("reading these changes something", resources & _ACTING),
     ):
         if found:
             yield f"{words}: {_list(found)}"
-    writing = verbs - READ - _POWERS - {"*"}
+    writing = verbs - READ - _ESCALATING - {"*"}
     if writing and not own_namespace:
         yield f"writes outside the agent's namespace: {_list(writing)}"
     if writing and own_namespace and _RBAC in groups:
@@ -198,10 +199,10 @@ def _of_binding(binding: Object, manifest: _Manifest) -> Iterator[str]:
         else (where, name) in manifest.roles and binding["kind"] == "RoleBinding"
     )
     if not known or reference.get("apiGroup", _RBAC) != _RBAC:
-        yield f"gives {kind} {name}, whose rules are not in this manifest"
+        yield f"binds {kind} {name}, whose rules are not in this manifest"
     for subject in binding.get("subjects") or []:
         if not _is_own_account(subject, manifest):
-            yield f"gives its role to {_shown(subject)}, not to a ServiceAccount of the manifest"
+            yield f"binds its role to {_shown(subject)}, not to a ServiceAccount of the manifest"
 
 
 def _is_own_account(subject: object, manifest: _Manifest) -> bool:
@@ -221,13 +222,13 @@ def _of_deployment(deployment: Object, manifest: _Manifest) -> Iterator[str]:
             for sentence in _of_container(container):
                 yield f"container {container.get('name')}: {sentence}"
     except (KeyError, TypeError, AttributeError):
-        yield "has no readable pod"
+        yield "has no readable pod template"
 
 
 def _of_pod(pod: Object, manifest: _Manifest) -> Iterator[str]:
     for field in ("hostNetwork", "hostPID", "hostIPC"):
         if pod.get(field):
-            yield f"shares the node ({field})"
+            yield f"shares a namespace of its node ({field})"
     for volume in pod.get("volumes") or []:
         for source in set(volume) - {"name"} - _HARMLESS_VOLUMES:
             yield f"volume {volume.get('name')} is a {source}"
@@ -248,12 +249,12 @@ def _of_container(container: Object) -> Iterator[str]:
         yield "unmasks /proc"
     for port in container.get("ports") or []:
         if port.get("hostPort"):
-            yield f"takes port {port['hostPort']} of its node"
+            yield f"uses port {port['hostPort']} of its node"
 
 
 def _of_secret(secret: Object, _: _Manifest) -> Iterator[str]:
     if secret.get("type", "Opaque") != "Opaque":
-        # A token secret would be filled in with the credentials of a service account.
+        # Kubernetes would fill a token Secret with the credentials of a service account.
         yield f"is of type {secret['type']}"
 
 

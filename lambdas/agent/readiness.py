@@ -1,4 +1,4 @@
-"""When the agent counts as connected: available in the cluster, and seen by CAST AI."""
+"""Whether the agent is connected: available in the cluster, and online at CAST AI."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ ONLINE: Final = "online"
 
 @dataclass(frozen=True)
 class Readiness:
-    """Whether the agent is connected, and the sentence that says why not."""
+    """Whether the agent is connected, and a sentence with the reason."""
 
     ready: bool
     sentence: str
     agent_status: str = ""
-    """The agent's status at CAST AI; empty before CAST AI was asked."""
+    """The agent's status at CAST AI; empty if it was not read."""
 
 
 def look(kube: Kube, api: CastaiApi, cluster_id: str) -> Readiness:
-    """Check the cluster first, then ask CAST AI.
+    """Check the agent in the cluster first, then its status at CAST AI.
 
-    An API that does not answer means "not ready yet". Raises the cluster's errors
-    and CAST AI's permanent ones.
+    If CAST AI's API does not answer, the agent is not ready yet. Raises the errors of the
+    Kubernetes API and the permanent errors of CAST AI's API.
     """
     agent = agent_status.check(kube)
     if not agent.available:

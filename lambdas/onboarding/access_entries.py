@@ -18,14 +18,14 @@ from lambdas.onboarding.properties import Onboarding
 from lambdas.onboarding.tags import correct_tags
 
 _SETTLING: Final = (*MISSING, "InvalidParameterException")
-"""EKS checks that the principal exists, and may not know it yet."""
+"""EKS checks that the principal exists. A new principal may not be visible to EKS yet."""
 _STILL_THERE: Final = "ResourceInUseException"
-"""EKS may not know yet that the entry was deleted."""
+"""For a moment EKS may still have an entry that was deleted."""
 
 
 @dataclass(frozen=True)
 class Grant:
-    """What one principal gets."""
+    """The access of one principal."""
 
     arn: str
     type: str
@@ -87,8 +87,8 @@ def _ensure_entry(ctx: Context, grant: Grant) -> None:
     suits = found["type"] == grant.type and set(grant.groups) <= set(groups)
     ours = ctx.owner.owns(found.get("tags", {}))
     if suits and has_policy and not ours and not ctx.onboarding.adopt:
-        # EKS itself creates the entry of a node group's role: ours to use, not ours to remove.
-        ctx.ledger.keep(label(grant.arn), "not ours: it stays when we leave")
+        # EKS itself creates the entry of a node group's role. It is used and never removed.
+        ctx.ledger.keep(label(grant.arn), "not ours: a removal keeps it")
         return
     if not ctx.may_take(label(grant.arn), found.get("tags", {})):
         return
@@ -103,16 +103,17 @@ def _ensure_entry(ctx: Context, grant: Grant) -> None:
 
 
 def _is_stale(ctx: Context, arn: str, entry: Mapping[str, Any]) -> bool:
-    """Whether the entry is older than its principal, so that it admits a former principal.
+    """Whether the entry is older than its principal, and so belongs to a former principal.
 
     EKS binds an entry to the principal's unique id, which it does not show (EKS API reference,
-    AccessEntry, principalArn). IAM's dates are cut to whole seconds. An entry of the same second
-    counts as the newer: a needless replacement would lock running nodes out for a moment.
+    AccessEntry, principalArn). IAM's dates have whole seconds. An entry of the same second counts
+    as the newer one, because a replacement interrupts the access of running nodes for a moment.
     """
     name = arn.rpartition("/")[2]
     principal = (User if ":user/" in arn else Role)(ctx, name).found()
     if principal is None:
-        # Our principals are still to be created. EKS takes no entry without the spot handler's.
+        # Our own principals are still to be created: the entry is of a former one. The spot
+        # handler's entry is not replaced: without the role EKS would refuse a new entry.
         return arn != ctx.onboarding.spot_handler_role_arn
     return bool(entry["createdAt"] < principal.created)
 
@@ -123,8 +124,8 @@ def _replace(ctx: Context, grant: Grant, found: Mapping[str, Any]) -> None:
     if not ctx.owner.owns(tags) and not ctx.onboarding.adopt:
         ctx.ledger.conflict(
             label(grant.arn),
-            f"{ownership.described(tags)}, of a former principal of this name: EKS does not let "
-            "the present one in",
+            f"{ownership.described(tags)}, of a former principal of this name: EKS gives the "
+            "present one no access",
         )
         return
     was_admin = grant.admin and admin_policy(ctx.place.partition) in _policies(ctx, grant.arn)
@@ -241,7 +242,7 @@ def remove(ctx: Context) -> None:
             continue
         tags: Mapping[str, str] = (_entry(ctx, arn) or {}).get("tags", {})
         if TEMPORARY_TAG in tags:
-            continue  # this run's own access, which ends with the KubernetesSession
+            continue  # this run's own access: the KubernetesSession removes it
         if ctx.owner.owns(tags):
             ctx.ledger.delete(label(arn), partial(_delete, ctx, arn))
         elif _is_ours_to_make(ctx.onboarding, arn):
@@ -249,7 +250,7 @@ def remove(ctx: Context) -> None:
 
 
 def _candidates(ctx: Context) -> set[str]:
-    """The principals that may have an entry of ours, as far as the cluster lists them."""
+    """The principals with an entry in the cluster that may be ours."""
     cluster = ctx.onboarding.cluster_name
     ours = {names.node_role_name(cluster, each) for each in ctx.known_ids}
     if user := identity.user(ctx):
@@ -272,7 +273,7 @@ def _owned(ctx: Context) -> dict[str, Mapping[str, str]]:
     return {arn: each for arn, each in tags.items() if ctx.owner.owns(each)}
 
 
-def remembered_ids(ctx: Context) -> set[str]:
+def ids_in_tags(ctx: Context) -> set[str]:
     """CAST AI's ids of the cluster, from the access entries with our tags."""
     if ctx.facts.cluster is None or not has_entries(ctx.cluster):
         return set()

@@ -1,8 +1,8 @@
-"""Adds and removes entries of the ConfigMap kube-system/aws-auth without touching the rest.
+"""Add and remove entries of the ConfigMap kube-system/aws-auth without changing the rest.
 
-Each key of the ConfigMap holds a text that people and tools write by hand: block YAML, flow YAML
-or JSON, with comments, anchors and different line ends. So the text is edited at one place and is
-never written as a whole. Every edit is read again: only this entry may differ. Otherwise the edit
+Each key of the ConfigMap holds a text that people and tools write: block YAML, flow YAML or JSON,
+with comments, anchors and different line ends. So the text is edited at one place and is never
+written as a whole. The edited text is parsed again: only this entry may differ. Otherwise the edit
 is refused, and the error shows the entry to change by hand.
 
 Pure: the caller reads and writes the ConfigMap.
@@ -47,7 +47,7 @@ class AwsAuthError(PermanentError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One IAM principal as the cluster knows it."""
+    """One IAM principal with its Kubernetes user name and groups."""
 
     map_key: MapKey
     arn: str
@@ -79,7 +79,7 @@ def spot_handler_entry(role_arn: str) -> Entry:
 
 
 def without_path(role_arn: str) -> str:
-    """A role's ARN as the cluster sees it: STS leaves out the IAM path."""
+    """A role's ARN without its IAM path: STS gives the cluster the ARN in this form."""
     kind, slash, name = role_arn.partition("/")
     return f"{kind}{slash}{name.rpartition('/')[2]}"
 
@@ -87,7 +87,7 @@ def without_path(role_arn: str) -> str:
 def ensure(data: Mapping[str, str] | None, entries: Sequence[Entry]) -> Mapping[str, str] | None:
     """The ConfigMap's data with all entries; the same object if it has them already.
 
-    It has an entry if the ARN is mapped to the entry's user name and at least to its groups.
+    The data has an entry if it maps the ARN to the entry's user name and at least to its groups.
 
     Raises AwsAuthError where the text cannot be read, or maps the ARN to something else.
     """
@@ -279,7 +279,7 @@ class _Layout:
     """Behind the comma between the last item and the bracket, where there is one."""
 
 
-_Token = Any  # PyYAML's stubs know no common type of its tokens
+_Token = Any  # PyYAML's stubs have no common type for its tokens
 _OPENING = (
     yaml.FlowSequenceStartToken,
     yaml.FlowMappingStartToken,

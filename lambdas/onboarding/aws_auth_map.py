@@ -65,7 +65,7 @@ def _remove(ctx: Context, entry: Entry) -> None:
 
 
 def _edit(ctx: Context, change: Change) -> None:
-    """Read, change, try without effect, write; begin again where another client wrote meanwhile."""
+    """Read, change, dry-run, write; repeat if another client wrote in between."""
     kube = ctx.kube()
     for attempt in range(_TRIES):
         try:

@@ -47,7 +47,7 @@ class Clients:
 
 @dataclass(frozen=True)
 class Place:
-    """Where this run works."""
+    """Partition, region and account of this run."""
 
     partition: str
     region: str
@@ -59,13 +59,13 @@ class Facts:
     """What the preflight checks found. Only `preflight` sets it; no step changes it."""
 
     cluster: Cluster | None = None
-    """None where EKS does not know the cluster."""
+    """None if the cluster does not exist."""
     cluster_id: str = ""
     """CAST AI's id of the cluster."""
     former_ids: tuple[str, ...] = ()
     """CAST AI's former ids of the cluster, from our tags and the previous properties."""
     principal: str = ""
-    """Who may assume the role in role mode; empty when planning without asking CAST AI."""
+    """CAST AI's principal, which may assume the role in role mode; empty in a plan without it."""
 
 
 @dataclass
@@ -87,15 +87,15 @@ class Context:
     previous: Onboarding | None = None
     """The properties before an Update."""
     plan_only: bool = False
-    """Nothing is written, not even at CAST AI: what is not known stays unknown."""
+    """Nothing is written, also not at CAST AI. Ids that only a write returns stay unknown."""
     discover: bool = False
-    """A removal by what exists: no properties tell how the cluster was onboarded."""
+    """A removal by what exists, because the properties of the onboarding are not known."""
     ledger: Ledger = field(default_factory=Ledger)
     facts: Facts = Facts()
     replaced_keys: tuple[str, ...] = ()
     """Ids of access keys to remove, because CAST AI has a new one."""
     reads: dict[object, Any] = field(default_factory=dict)
-    """Users and roles that were read with `plan_only`: they do not change and are read once."""
+    """Users and roles that were read with `plan_only`. They do not change and are read once."""
 
     @property
     def scope(self) -> Scope:
@@ -112,23 +112,23 @@ class Context:
 
     @property
     def cluster(self) -> Cluster:
-        """The cluster. Raises PermanentError where EKS does not know it."""
+        """The cluster. Raises PermanentError if it does not exist."""
         if self.facts.cluster is None:
             raise PermanentError(
                 f"Create cluster {self.onboarding.cluster_name} in {self.place.region} first: "
-                "EKS does not know it"
+                "it does not exist"
             )
         return self.facts.cluster
 
     @property
     def known_ids(self) -> tuple[str, ...]:
-        """Every id that the cluster has or had at CAST AI: names carry it."""
+        """Every id that the cluster has or had at CAST AI. Names of resources contain it."""
         ids = (self.facts.cluster_id, *self.facts.former_ids)
         return tuple(dict.fromkeys(each for each in ids if each))
 
     @property
     def replaced_ids(self) -> tuple[str, ...]:
-        """CAST AI's former ids of the cluster. What carries them is removed at the end."""
+        """CAST AI's former ids of the cluster. Resources with these ids are removed at the end."""
         return tuple(each for each in self.known_ids if each != self.facts.cluster_id)
 
     @property
@@ -167,7 +167,7 @@ class Context:
         return self.aws.call(method, *args, **kwargs)
 
     def find(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T | None:
-        """`AwsCalls.find`: None where the thing does not exist."""
+        """`AwsCalls.find`: None if the thing does not exist."""
         return self.aws.find(method, *args, **kwargs)
 
     def pages(self, method: Callable[..., Any], /, **arguments: object) -> Iterator[Any]:
@@ -179,7 +179,7 @@ class Context:
         return self.aws.items(method, key, **arguments)
 
     def find_items(self, method: Callable[..., Any], key: str, /, **arguments: object) -> list[Any]:
-        """`AwsCalls.find_items`: none where the thing that the listing is about does not exist."""
+        """`AwsCalls.find_items`: empty if the thing whose items are listed does not exist."""
         return self.aws.find_items(method, key, **arguments)
 
     def retrying(self, codes: Collection[str]) -> AwsCalls:

@@ -1,7 +1,7 @@
-"""User mode's access key: one key, in a secret of ours; a new one only when asked for.
+"""The access key of user mode: one key, in our secret; a new key only on request.
 
-The secret half is in AWS's answer, in the secret and in the call to CAST AI, and in no log, error,
-tag or attribute. The key's id is no secret.
+The secret access key is in AWS's answer, in the secret and in the call to CAST AI, and in no log,
+error, tag or attribute. The key's id is not secret.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from lambdas.onboarding.iam_principals import SETTLING, Ensured
 from lambdas.onboarding.policies.scope import Mode
 from lambdas.onboarding.tags import correct_tags, tag_list, tag_map
 
-# Secrets Manager deletes in the background, also without a recovery window: the name is taken until
-# then. It asks to back off and try again (DeleteSecret, ForceDeleteWithoutRecovery).
+# Secrets Manager deletes in the background, also without a recovery window. The name stays in use
+# until then. AWS advises to back off and retry (DeleteSecret, ForceDeleteWithoutRecovery).
 _BEING_DELETED: Final = ("InvalidRequestException",)
 _DEFAULT_KMS_KEY: Final = "alias/aws/secretsmanager"
 MAX_KEYS: Final = 2  # IAM quotas: access keys of one user
@@ -30,7 +30,7 @@ MAX_KEYS: Final = 2  # IAM quotas: access keys of one user
 
 @dataclass(frozen=True)
 class Key:
-    """The user's access key; its secret half is in no repr."""
+    """The user's access key. Its repr does not show the secret access key."""
 
     id: str
     secret: str = field(repr=False)
@@ -72,7 +72,7 @@ def label(name: str) -> str:
 
 
 def ensure(ctx: Context, user: Ensured) -> Credentials:
-    """Ensure one access key of the wished rotation, in the secret. Role mode has none."""
+    """Ensure one access key of the wanted rotation, in the secret. Role mode has none."""
     if ctx.onboarding.mode is not Mode.USER:
         return Credentials()
     name = names.credentials_secret_name(ctx.onboarding.cluster_name)
@@ -100,7 +100,7 @@ def _replaced_keys(
 ) -> tuple[str, ...]:
     """Ids of the keys to remove once CAST AI has the new one.
 
-    Without the API a person hands the new key over, later: the old one goes on working until the
+    Without the API a person gives the new key to CAST AI later, so the old key works until the
     next rotation.
     """
     if ctx.api is None:
@@ -111,9 +111,9 @@ def _replaced_keys(
 
 
 def _make_room(ctx: Context, user: str, keys: list[str], stored: Key | None) -> bool:
-    """Delete the key that an earlier rotation replaced, where IAM allows no further key.
+    """Delete the key that an earlier rotation replaced, if IAM allows no further key.
 
-    `keys` loses the deleted one. Returns False with a conflict where no key may be deleted.
+    The deleted key is removed from `keys`. Returns False with a conflict if no key may be deleted.
     """
     if len(keys) < MAX_KEYS:
         return True
@@ -149,7 +149,7 @@ def _create_key(ctx: Context, user: str) -> Key | None:
 
     key = ctx.ledger.create(f"new access key of IAM user {user}", create, undo=undo)
     if key:
-        ctx.ledger.keep(identity.key_label(user, key.id), "just made")
+        ctx.ledger.keep(identity.key_label(user, key.id), "new")
     return key
 
 
@@ -157,10 +157,10 @@ def _create_key(ctx: Context, user: str) -> Key | None:
 
 
 def _found(ctx: Context, name: str) -> _Secret | None:
-    """The secret; None where it does not exist, or may not be read.
+    """The secret; None if it does not exist, or may not be read.
 
-    A policy names a secret by its ARN, and a secret that does not exist has none: a call by name is
-    then refused. Where the secret exists and is refused, the next write shows the error.
+    A policy names a secret by its ARN. A secret that does not exist has no ARN, so AWS refuses a
+    call by name. If the secret exists and the read is refused, the next write shows the error.
     """
     try:
         answer: Any = ctx.find(ctx.clients.secrets.describe_secret, SecretId=name)
@@ -203,7 +203,7 @@ def _tags(ctx: Context) -> dict[str, str]:
 def _store(
     ctx: Context, name: str, secret: _Secret | None, new: Key | None, stored: Key | None
 ) -> str:
-    """Put the new key into the secret; returns its ARN, which a plan may not know."""
+    """Put the new key into the secret; returns the secret's ARN, empty in a plan of a new one."""
     if secret is None:
         arn = ctx.ledger.create(
             label(name), lambda: _create(ctx, name, new), undo=lambda: _undo_create(ctx, name)
@@ -268,7 +268,10 @@ def _correct(ctx: Context, name: str, secret: _Secret) -> None:
 
 
 def _delete(ctx: Context, name: str, *, forced: bool = True) -> None:
-    """`forced`: without a recovery window, because the key in it is dead and the name is needed."""
+    """Delete the secret.
+
+    `forced`: without a recovery window, because its key is deleted and its name is needed.
+    """
     options: Any = {"ForceDeleteWithoutRecovery": True} if forced else {}
     ctx.find(ctx.clients.secrets.delete_secret, SecretId=name, **options)
 
@@ -280,7 +283,7 @@ def _undo_create(ctx: Context, name: str) -> None:
 
 
 def remove(ctx: Context) -> None:
-    """Delete the secret where it is ours. The key itself goes with the user."""
+    """Delete the secret if it is ours. The key itself is deleted with the user."""
     name = names.credentials_secret_name(ctx.onboarding.cluster_name)
     found = _found(ctx, name)
     if found is None or label(name) in ctx.ledger.protected:

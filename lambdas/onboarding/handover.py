@@ -1,4 +1,4 @@
-"""Hands the identity over to CAST AI; a removal disconnects the cluster there."""
+"""Hand the identity over to CAST AI; on removal, disconnect the cluster there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def label(ctx: Context) -> str:
 def ensure(ctx: Context, principal: Ensured, credentials: Credentials) -> str:
     """Hand the identity over unless CAST AI has it already; returns what is left to do by hand.
 
-    CAST AI answers 400 until IAM has propagated. Its client retries within the time that is left.
+    CAST AI answers 400 until IAM has propagated the identity. `ctx.api` retries that.
     """
     api, cluster_id = ctx.api, ctx.facts.cluster_id
     is_user = ctx.onboarding.mode is Mode.USER
@@ -87,8 +87,8 @@ def _by_hand(ctx: Context) -> str:
 def remove(ctx: Context) -> None:
     """Disconnect the cluster at CAST AI, and delete CAST AI's principal where it used the role.
 
-    Nodes and Kubernetes objects stay. Without the API key a person has to disconnect. A cluster
-    that CAST AI reaches through an identity of others stays connected.
+    Nodes and Kubernetes objects stay. Without the API key a person has to disconnect. The cluster
+    stays connected if the identity that CAST AI uses is not ours.
     """
     api, cluster_id = ctx.api, ctx.facts.cluster_id
     if not cluster_id:

@@ -19,9 +19,9 @@ from lambdas.onboarding.policies.document import Document
 from lambdas.onboarding.tags import correct_tags, tag_list, tag_map
 
 CONFLICT: Final = ("DeleteConflict",)
-"""IAM may not know yet that what was attached or inside is removed."""
+"""For a moment IAM may still see a policy or role that was detached before the deletion."""
 SETTLING: Final = ("NoSuchEntity", "EntityTemporarilyUnmodifiable", "ConcurrentModification")
-"""IAM answers from many places: not all of them know yet what was created a second ago."""
+"""IAM is eventually consistent: what was just created may not be visible everywhere yet."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Wanted:
     inline: Mapping[str, Document]
     boundary: str | None
     trust: Document | None = None
-    """Who may assume the role; None for a user, and where a plan does not know it."""
+    """The trust policy of a role; None for a user, and in a plan without CAST AI's principal."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Found:
     arn: str
     path: str
     created: datetime
-    """In whole seconds, cut."""
+    """In whole seconds, rounded down."""
     tags: Mapping[str, str]
     boundary: str | None
     trust: Document | None
@@ -57,7 +57,7 @@ class Ensured:
     """A user or role after `ensure`."""
 
     arn: str = ""
-    """A plan knows it too."""
+    """Also set in a plan."""
     is_new: bool = False
     is_adopted: bool = False
 
@@ -131,7 +131,7 @@ class Principal(ABC):
 
     @abstractmethod
     def _created_with(self, wanted: Wanted) -> dict[str, Any]:
-        """The arguments that creating this kind needs besides."""
+        """The further arguments to create this kind."""
 
     def delete(self) -> None:
         self._find("delete_{kind}", retrying=CONFLICT)
@@ -192,7 +192,7 @@ class Role(Principal):
     """An IAM role."""
 
     KIND = "Role"
-    # IAM may not know the principal of the trust policy yet: CAST AI created it a moment ago.
+    # CAST AI has just created the principal of the trust policy: IAM may not see it yet.
     SETTLING_TRUST = ("MalformedPolicyDocument",)
 
     def _created_with(self, wanted: Wanted) -> dict[str, Any]:
@@ -263,7 +263,7 @@ def _correct_boundary(
     ctx.ledger.update(
         principal.label,
         partial(principal.put_boundary, wanted),
-        # A new boundary is not undone: it does no harm, and no policy here allows to remove one.
+        # A new boundary is not undone: it is harmless, and no policy here allows to remove it.
         undo=partial(principal.put_boundary, found) if found else None,
         detail="permissions boundary",
     )
@@ -326,12 +326,12 @@ def _inline_label(principal: Principal, name: str) -> str:
 def remove(
     ctx: Context, principal: Principal, *, attachable: Collection[str], inline: Collection[str]
 ) -> None:
-    """Remove the user or role if it is ours, with what belongs to it.
+    """Remove the user or role if it is ours, with its policies.
 
     `attachable` and `inline` are the policies that we may have put there. Policies of others are
-    detached only with DetachForeignPolicies; else the user or role stays.
+    detached only with DetachForeignPolicies.
 
-    Raises PermanentError where policies of others keep it.
+    Raises PermanentError if policies of others are not detached: the user or role then stays.
     """
     label = principal.label
     found = principal.found()
@@ -343,19 +343,19 @@ def remove(
         return
     attached, inlined = principal.attached(), principal.inline_names()
     foreign = [a for a in attached if a not in attachable] + [n for n in inlined if n not in inline]
-    is_leaving = label not in ctx.ledger.protected
+    is_removed = label not in ctx.ledger.protected
     detach_foreign = ctx.onboarding.detach_foreign_policies
     for arn in attached:
-        if arn in attachable or (is_leaving and detach_foreign):
+        if arn in attachable or (is_removed and detach_foreign):
             ctx.ledger.delete(attachment_label(principal, arn), partial(principal.detach, arn))
     for name in inlined:
-        if name in inline or (is_leaving and detach_foreign):
+        if name in inline or (is_removed and detach_foreign):
             ctx.ledger.delete(
                 _inline_label(principal, name), partial(principal.delete_inline, name)
             )
-    if is_leaving and foreign and not detach_foreign:
+    if is_removed and foreign and not detach_foreign:
         raise PermanentError(
             f"Detach {', '.join(foreign)} from {label}, or set DetachForeignPolicies: "
-            "someone else put it there"
+            "this project did not put it there"
         )
     ctx.ledger.delete(label, principal.delete)

@@ -51,13 +51,13 @@ def _trust(ctx: Context) -> document.Document | None:
 
 
 def foreign_owner(ctx: Context) -> str:
-    """The identity that CAST AI uses here and its owner, where it is not ours; else empty.
+    """The identity that CAST AI uses here and its owner, if it is not ours; else empty.
 
     Only the identity of the properties' mode is read. A removal by what exists reads every one.
     """
     for mode, principal in principals(ctx):
         if not ctx.discover and principal.name != _identity_name(ctx, mode):
-            continue  # of a former id, by which CAST AI does not reach this cluster
+            continue  # an identity of a former id: CAST AI does not use it for this cluster
         if not ctx.discover and mode is not ctx.onboarding.mode:
             continue
         found = principal.found()
@@ -73,7 +73,7 @@ def own_modes(ctx: Context) -> tuple[Mode, ...]:
 
 
 def user(ctx: Context) -> User | None:
-    """The user of user mode, which may not exist; None where the name would be too long."""
+    """The user of user mode, which may not exist; None if its name would be too long."""
     cluster = ctx.onboarding.cluster_name
     if len(cluster) > scope.USER_CLUSTER_CHARACTERS:
         return None
@@ -81,7 +81,7 @@ def user(ctx: Context) -> User | None:
 
 
 def principals(ctx: Context) -> list[tuple[Mode, User | Role]]:
-    """The identities that CAST AI may have or may have had for this cluster; each may not exist."""
+    """The present and former identities of CAST AI for this cluster, existing or not."""
     cluster = ctx.onboarding.cluster_name
     every: list[tuple[Mode, User | Role]] = [
         (Mode.ROLE, Role(ctx, names.role_name(cluster, each))) for each in ctx.known_ids
@@ -104,9 +104,9 @@ def remove(ctx: Context) -> None:
 
 
 def _remove_keys(ctx: Context, user: User) -> None:
-    """Delete access keys: every key of a user that goes, only replaced keys of one that stays.
+    """Delete all keys of a user that is removed, and the replaced keys of a user that stays.
 
-    A key has no tags. On a user that stays, an unknown key may be someone else's.
+    A key has no tags. An unknown key of a user that stays may not be ours.
     """
     found = user.found()
     if found is None or not ctx.owner.owns(found.tags):

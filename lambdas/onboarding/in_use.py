@@ -1,8 +1,8 @@
-"""Refuses a removal while nodes use the node role, the instance profile or the security group.
+"""Refuse a removal while nodes use the node role, the instance profile or the security group.
 
 EC2 refuses to delete a security group that is in use, or that a rule of another group of its VPC
-names (EC2 API reference, DeleteSecurityGroup). IAM deletes a role and a profile that running
-instances use: their kubelets lose the cluster some time later, and their pods with it.
+names (EC2 API reference, DeleteSecurityGroup). IAM deletes a role and a profile also while running
+instances use them. Some time later their kubelets lose access to the cluster, and their pods fail.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class InUseError(PermanentError):
 
 
 def refuse(ctx: Context, cluster_ids: Iterable[str], *, groups: bool) -> None:
-    """Refuse while something uses what carries one of `cluster_ids` (CAST AI's).
+    """Refuse while something uses a resource with one of CAST AI's `cluster_ids`.
 
-    `groups`: look at the users of our security groups too.
+    With `groups`, the users of our security groups count too.
 
     Raises InUseError with the ids of instances, of network interfaces without an instance, and of
     other security groups whose rules name ours.
@@ -48,7 +48,7 @@ def refuse(ctx: Context, cluster_ids: Iterable[str], *, groups: bool) -> None:
 
 
 def refusal(instances: list[str], interfaces: list[str], naming: list[str]) -> str:
-    """The message: what to do, how many users of each kind there are, and their ids."""
+    """The message: what to do, the number of users of each kind, and their ids."""
     advice = []
     if instances or interfaces:
         advice.append(

@@ -15,7 +15,7 @@ _INLINE: Final = "CastSpotFunction"
 
 
 def ensure(ctx: Context) -> None:
-    """Create or correct the role, where CAST AI may manage a function."""
+    """Create or correct the role, if CAST AI may manage a function."""
     properties = ctx.onboarding
     if not properties.manage_spot_lambda:
         return
@@ -33,9 +33,9 @@ def ensure(ctx: Context) -> None:
 
 
 def _check_function(ctx: Context) -> None:
-    """Refuse a function that runs as another role: who may write its code acts as that role.
+    """Refuse a function that runs as another role: CAST AI could write its code and use that role.
 
-    A role of another cluster's onboarding is accepted: it sees instances and writes its log.
+    A role of another cluster's onboarding is accepted: it may only find instances and write a log.
     """
     found = ctx.find(
         ctx.clients.functions.get_function_configuration, FunctionName=names.SPOT_FUNCTION
@@ -50,7 +50,7 @@ def _check_function(ctx: Context) -> None:
 
 
 def remove(ctx: Context) -> None:
-    """Remove the role where it is ours. The function is CAST AI's and stays."""
+    """Remove the role if it is ours. The function is CAST AI's and stays."""
     for cluster_id in ctx.known_ids:
         name = names.lambda_role_name(ctx.onboarding.cluster_name, cluster_id)
         iam_principals.remove(ctx, Role(ctx, name), attachable=(), inline=[_INLINE])

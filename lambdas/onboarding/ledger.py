@@ -1,4 +1,4 @@
-"""Records every write with its inverse, so that a run can be planned, applied and undone.
+"""Record every write with its undo, so that a run can be planned, applied and undone.
 
 The steps write only through a Ledger. With `dry` it keeps the rows and writes nothing. A run that
 fails is undone in reverse order, write by write.
@@ -29,8 +29,8 @@ class Action(StrEnum):
     UPDATE = "update"
     KEEP = "keep"
     DELETE = "delete"
-    LEAVE = "leave"  # a removal leaves it: not ours, or still in use
-    CONFLICT = "conflict"  # it has a name that we need and is not ours
+    LEAVE = "leave"  # a removal keeps it: not ours, or still in use
+    CONFLICT = "conflict"  # it has a name that we need, and it is not ours
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class Ledger:
 
     dry: bool = False
     protected: frozenset[str] = frozenset()
-    """Things that a removal does not touch: what the run before it has claimed."""
+    """Things that a removal does not touch: `claimed` of the run before it."""
     step: str = ""
-    """The step that is running; set by the runner, written into each row."""
+    """The step that is running; the caller sets it, and each row has it."""
     rows: list[Row] = field(default_factory=list)
     _undo: list[tuple[str, Callable[[], object]]] = field(default_factory=list)
 
@@ -64,7 +64,7 @@ class Ledger:
         self._add(thing, Action.LEAVE, detail)
 
     def conflict(self, thing: str, detail: str) -> None:
-        """The thing has a name that we need and is not ours. A plan goes on.
+        """The thing has a name that we need, and it is not ours. A plan continues.
 
         Raises PermanentError unless planning.
         """
@@ -82,7 +82,7 @@ class Ledger:
     ) -> T | None:
         """Create the thing; None when planning.
 
-        `undo` also runs where the answer to the write was lost: there may be nothing to undo.
+        `undo` also runs if the answer to the write was lost. Then there may be nothing to undo.
         """
         self._add(thing, Action.CREATE, detail)
         return self._write(thing, write, undo)

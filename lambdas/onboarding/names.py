@@ -1,6 +1,6 @@
-"""The names of what the onboarding creates: those that CAST AI expects.
+"""The names of the resources that the onboarding creates, as CAST AI expects them.
 
-CAST AI's backend finds users, roles and instance profiles by these names, so a name is cut only
+CAST AI's backend finds users, roles and instance profiles by these names. So a name is cut only
 where CAST AI itself cuts it ([:30], [:40]). A name that is still longer than AWS allows is refused
 before anything is created.
 """
@@ -21,12 +21,12 @@ ACCOUNT_WIDE_POLICY: Final = "CastEKSPolicy"
 SPOT_FUNCTION: Final = "cast-ai-ec2-events-handler"
 """The function that CAST AI's backend itself deployed until 2022, one per account and region."""
 
-MAX_FORMER_IDS: Final = 6  # as many as fit into the 256 characters of a tag's value
+MAX_FORMER_IDS: Final = 6  # this many fit into the 256 characters of a tag's value
 
 
 @dataclass(frozen=True)
 class Limit:
-    """The longest name that AWS takes for one kind of thing."""
+    """The longest name that AWS allows for one kind of resource."""
 
     what: str
     characters: int
@@ -53,7 +53,7 @@ class NameRefusedError(PermanentError):
 
 
 def checked_cluster(cluster: str) -> str:
-    """The cluster's name, unchanged. Raises NameRefusedError where EKS would refuse it."""
+    """The cluster's name, unchanged. Raises NameRefusedError if EKS would refuse it."""
     if not re.fullmatch(CLUSTER_NAME_PATTERN, cluster):
         raise NameRefusedError(
             f"Give the name of an EKS cluster, not {cluster!r}: 1 to 100 letters, digits, "
@@ -63,7 +63,7 @@ def checked_cluster(cluster: str) -> str:
 
 
 def checked_path(path: str) -> str:
-    """The IAM path, unchanged. Raises NameRefusedError where IAM would refuse it."""
+    """The IAM path, unchanged. Raises NameRefusedError if IAM would refuse it."""
     if len(path) > _PATH_CHARACTERS or not _PATH.fullmatch(path):
         raise NameRefusedError(
             f"Give an IAM path that begins and ends with a slash, such as /castai/, not {path!r}."
@@ -72,12 +72,12 @@ def checked_path(path: str) -> str:
 
 
 def short_id(cluster_id: str) -> str:
-    """The first eight characters of CAST AI's cluster id, which its names carry.
+    """The first eight characters of CAST AI's cluster id, which CAST AI's names contain.
 
-    An empty id (a cluster that is not registered yet) gives `UNKNOWN_ID`, a pattern for IAM
-    policies and never a name.
+    An empty id (a cluster that is not registered yet) gives `UNKNOWN_ID`, which is a pattern for
+    IAM policies and never a name.
 
-    Raises NameRefusedError where it is not a UUID.
+    Raises NameRefusedError if it is not a UUID.
     """
     if not cluster_id:
         return UNKNOWN_ID
@@ -92,7 +92,7 @@ def short_id(cluster_id: str) -> str:
 def user_name(cluster: str) -> str:
     """The IAM user of user mode. CAST AI does not cut it: 55 characters of cluster name fit.
 
-    Raises NameRefusedError where the cluster's name is too long for user mode, or not valid.
+    Raises NameRefusedError if the cluster's name is too long for user mode, or not valid.
     """
     return _within(USER_LIMIT, f"cast-eks-{checked_cluster(cluster)}", _USER_ADVICE)
 
@@ -104,13 +104,13 @@ def role_name(cluster: str, cluster_id: str) -> str:
 
 
 def node_role_name(cluster: str, cluster_id: str) -> str:
-    """The role of the nodes that CAST AI adds, and their instance profile: one string for both."""
+    """The role of the nodes that CAST AI adds. Their instance profile has the same name."""
     cluster = checked_cluster(cluster)
     return _within(ROLE_LIMIT, f"cast-{cluster[:40]}-eks-{short_id(cluster_id)}")
 
 
 def lambda_role_name(cluster: str, cluster_id: str) -> str:
-    """The role of the spot function that CAST AI may create; no function of ours has it."""
+    """The role of the spot function that CAST AI may create. No function of this app uses it."""
     cluster = checked_cluster(cluster)
     return _within(ROLE_LIMIT, f"cast-{cluster[:40]}-lambda-{short_id(cluster_id)}")
 
@@ -144,7 +144,7 @@ def physical_id(account: str, region: str, cluster: str) -> str:
 
 
 def cluster_tags(cluster_arn: str) -> dict[str, str]:
-    """The tag of a thing that this project created for this cluster."""
+    """The tag of a resource that this project created for this cluster."""
     return {CLUSTER_TAG: cluster_arn}
 
 

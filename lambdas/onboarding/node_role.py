@@ -18,7 +18,7 @@ from lambdas.onboarding.tags import correct_tags, tag_list, tag_map
 
 @dataclass(frozen=True)
 class NodeRole:
-    """The role and its instance profile; a plan knows both ARNs too."""
+    """The role and its instance profile. Both ARNs are also set in a plan."""
 
     arn: str = ""
     profile_arn: str = ""
@@ -45,21 +45,21 @@ def ensure(ctx: Context) -> NodeRole:
 
 
 def _former_ids_tag(ctx: Context) -> dict[str, str]:
-    """The tag with the former ids, until what carries them is removed.
+    """The tag with the former ids, until the resources with these ids are removed.
 
-    Raises PermanentError where the tag cannot hold all of them.
+    Raises PermanentError if the tag cannot hold all of them.
     """
     former = ctx.replaced_ids
     if len(former) > names.MAX_FORMER_IDS:
         raise PermanentError(
-            f"Remove what carries former ids of {ctx.onboarding.cluster_name} first: "
+            f"Remove the resources with former ids of {ctx.onboarding.cluster_name} first: "
             f"{', '.join(former)}"
         )
     return {FORMER_IDS_TAG: " ".join(former)} if former else {}
 
 
 def forget_former_ids(ctx: Context) -> None:
-    """Remove the tag with the former ids, once nothing carries one."""
+    """Remove the tag with the former ids, after the resources with these ids were removed."""
     if not ctx.replaced_ids:
         return
     name = names.node_role_name(ctx.onboarding.cluster_name, ctx.facts.cluster_id)
@@ -174,9 +174,9 @@ def _undo_create(ctx: Context, name: str) -> None:
 
 
 def remove(ctx: Context) -> None:
-    """Remove profile and role where they are ours; the role that remembers former ids goes last.
+    """Remove profile and role if they are ours; the role with the tag of former ids is last.
 
-    Raises PermanentError where something of others keeps one of them.
+    Raises PermanentError if a policy or role of others is still on one of them.
     """
     attachable = node_role.node_managed_policies(ctx.place.partition, ssm=True, ebs_csi=True)
     for cluster_id in reversed(ctx.known_ids):

@@ -1,8 +1,8 @@
-"""The owner of a thing, which two tags name. Pure.
+"""The owner of a resource in AWS, which two tags name. Pure.
 
-One tag has the cluster that this project created the thing for. The other has the stack and its
-resource that created it. So two stacks that onboard the same cluster, or two regions with clusters
-of one name, do not remove each other's things.
+One tag has the cluster for which this project created the resource. The other has the stack and the
+custom resource that created it. So two stacks that onboard the same cluster, or two regions with
+clusters of one name, do not remove each other's resources.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ACCOUNT_WIDE: Final = "account-wide"
 
 @dataclass(frozen=True)
 class Owner:
-    """One cluster and the resource that onboards it."""
+    """One cluster and the custom resource that onboards it."""
 
     cluster_arn: str
     resource: str

@@ -1,4 +1,4 @@
-"""The managed policy of CAST AI's identity: a new version only where the meaning differs."""
+"""The managed policy of CAST AI's identity; it gets a new version only if the meaning differs."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def ensure(ctx: Context) -> None:
 
 
 def _create_shared(ctx: Context, arn: str, document: Document, tags: Mapping[str, str]) -> bool:
-    """Create the shared policy; False where another run created it first.
+    """Create the shared policy; False if another run created it first.
 
-    It is undone only where this run surely created it. Where the answer was lost, the policy may
-    be another run's.
+    The undo deletes it only if this run surely created it. If the answer was lost, another run may
+    have created it.
     """
     created: list[str] = []
 
@@ -94,7 +94,7 @@ def _created_by_another_run(ctx: Context, arn: str) -> Mapping[str, Any]:
 
 
 def _shared_as(properties: Onboarding) -> str:
-    """The properties that the shared document follows, as the value of a tag."""
+    """The properties that determine the shared document, as the value of a tag."""
     manages = str(properties.manage_spot_lambda).lower()
     boundary = properties.permissions_boundary or "none"
     text = (
@@ -105,10 +105,11 @@ def _shared_as(properties: Onboarding) -> str:
 
 
 def _refuse_differences(ctx: Context, arn: str, tags: Mapping[str, str]) -> None:
-    """Refuse to change the rights of other clusters.
+    """Refuse to change the permissions of other clusters.
 
-    There is a conflict when the policy follows other properties than those of this cluster, now
-    and before, and others use it.
+    There is a conflict if other clusters use the policy, and it is for other properties than the
+    present and the previous ones of this cluster.
+
     Raises PermanentError unless the run only plans.
     """
     now = tags.get(SHARED_AS_TAG)
@@ -121,7 +122,7 @@ def _refuse_differences(ctx: Context, arn: str, tags: Mapping[str, str]) -> None
     if others:
         ctx.ledger.conflict(
             label(arn),
-            f"follows {now}, and {', '.join(others)} use it: give the same for every "
+            f"is for {now}, and {', '.join(others)} use it: give the same properties for every "
             "cluster, or set AccountWidePolicy to false",
         )
 
@@ -180,7 +181,7 @@ def _number(version: Any) -> int:  # noqa: ANN401 - IAM's own type
 
 
 def _create_version(ctx: Context, arn: str, document: Document) -> None:
-    """Create the new default version; the oldest versions make room for it."""
+    """Create the new default version, after deleting the oldest ones above IAM's limit."""
     versions = _versions(ctx, arn)
     old = sorted((v for v in versions if not v["IsDefaultVersion"]), key=_number)
     for version in old[: max(0, len(versions) - MAX_VERSIONS + 1)]:
@@ -215,14 +216,14 @@ def _delete(ctx: Context, arn: str) -> None:
 
 
 def remembers_id(ctx: Context) -> bool:
-    """Whether the policy's tag is what tells CAST AI's id of the cluster."""
+    """Whether CAST AI's id of the cluster is only in the policy's tag."""
     return not ctx.onboarding.cluster_id
 
 
 def remove(ctx: Context) -> None:
-    """Delete our policies that no identity has any more.
+    """Delete our policies that no identity uses any more.
 
-    Raises PermanentError where the cluster's own policy is attached to something of others.
+    Raises PermanentError if the cluster's own policy is attached to an identity that is not ours.
     """
     arns = {shared: ctx.scope.policy_arn(account_wide=shared) for shared in (False, True)}
     one_stays = any(label(arn) in ctx.ledger.protected for arn in arns.values())
@@ -257,10 +258,10 @@ def _remove(ctx: Context, arn: str, tags: Mapping[str, str], *, shared: bool) ->
 
 
 def _other_users(ctx: Context, arn: str) -> list[str]:
-    """Users, roles and groups of others that have the policy attached.
+    """Users, roles and groups with this policy that are not ours.
 
-    Our own identities do not count: IAM may still list one that was deleted a second ago. Where one
-    has the policy all the same, IAM refuses to delete the policy.
+    Our own identities do not count: IAM may still list one that was just deleted. If one still has
+    the policy, IAM refuses to delete the policy.
     """
     users: list[str] = []
     for page in ctx.pages(ctx.clients.iam.list_entities_for_policy, PolicyArn=arn):

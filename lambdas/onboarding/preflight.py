@@ -35,10 +35,10 @@ _UNUSED: Final = ("connecting", "waiting-connection")
 
 
 def before_onboarding(ctx: Context) -> None:
-    """Find out what the steps need to know, and refuse what cannot succeed.
+    """Set the facts that the steps need, and refuse an onboarding that cannot succeed.
 
-    Raises CastaiError: the cluster does not exist or is not active, its agent is not available, or
-    AWS would refuse a name.
+    Raises CastaiError if the cluster does not exist or is not active, if its agent is not
+    available, or if AWS would refuse a name.
     """
     properties = ctx.onboarding
     ctx.facts = Facts(cluster=_cluster(ctx))
@@ -56,7 +56,7 @@ def before_onboarding(ctx: Context) -> None:
     elif not ctx.facts.cluster_id:
         _set(ctx, cluster_id=UNREGISTERED)
         ctx.ledger.create("registration at CAST AI", lambda: None, undo=lambda: None)
-    _set(ctx, former_ids=_with_remembered(ctx))
+    _set(ctx, former_ids=_with_ids_in_tags(ctx))
     if properties.mode is Mode.ROLE:
         _set(ctx, principal=properties.principal_arn or _principal(ctx))
     if properties.require_agent:
@@ -64,13 +64,13 @@ def before_onboarding(ctx: Context) -> None:
 
 
 def before_removal(ctx: Context) -> None:
-    """Find out what a removal, or a report of what exists, needs to know.
+    """Set the facts that a removal, or a report of what exists, needs.
 
-    With properties nothing that is missing stops a removal. A removal by what exists may change
-    the path in `ctx.onboarding` to the one that is found.
+    A removal by properties does not fail if something is missing. A removal by what exists may
+    change the path in `ctx.onboarding` to the path that it finds.
 
-    Raises PermanentError where a removal by what exists finds no id of CAST AI's and may not list
-    the roles, whose names carry one.
+    Raises PermanentError if a removal by what exists finds no id of CAST AI's and may not list the
+    roles, whose names contain the id.
     """
     properties = ctx.onboarding
     ctx.facts = Facts(cluster=_reported(ctx, CLUSTER, _cluster, None))
@@ -78,7 +78,7 @@ def before_removal(ctx: Context) -> None:
     in_names: set[str] | None = no_ids
     if ctx.discover:
         in_names = _reported(ctx, "roles", _ids_in_role_names, in_names)
-        in_entries = _reported(ctx, "access entries", access_entries.remembered_ids, no_ids)
+        in_entries = _reported(ctx, "access entries", access_entries.ids_in_tags, no_ids)
         others = {*(in_names or ()), *in_entries}
         path = _reported(ctx, "IAM path", partial(_own_path, found_ids=others), "")
         ctx.onboarding = structs.replace(properties, path=path or properties.path)
@@ -92,19 +92,19 @@ def before_removal(ctx: Context) -> None:
             _set(ctx, cluster_id=_registered(ctx))
         except CastaiError as error:
             ctx.ledger.leave("CAST AI's id of the cluster", str(error))
-    remembered = _reported(ctx, "former ids", _with_remembered, ctx.facts.former_ids)
-    _set(ctx, former_ids=remembered)
+    former = _reported(ctx, "former ids", _with_ids_in_tags, ctx.facts.former_ids)
+    _set(ctx, former_ids=former)
     if in_names is None and ctx.plan_only:
         ctx.ledger.leave("roles", "not looked for: allow iam:ListRoles")
     elif in_names is None and not ctx.facts.cluster_id:
         raise PermanentError(
-            "Give --cluster-id, or allow iam:ListRoles: nothing else here carries CAST AI's id of "
-            "the cluster, and the roles are named by it. Nothing was changed."
+            "Give --cluster-id, or allow iam:ListRoles: CAST AI's id of the cluster was not found, "
+            "and the names of the roles contain it. Nothing was changed."
         )
 
 
 def use_cluster_id(ctx: Context, cluster_id: str) -> None:
-    """Take the id that another source knows, where these checks found none."""
+    """Set the id from another source, if these checks found none."""
     _set(ctx, cluster_id=ctx.facts.cluster_id or cluster_id)
 
 
@@ -131,7 +131,7 @@ def _set(
 
 
 def _reported(ctx: Context, label: str, read: Callable[[Context], T], default: T) -> T:
-    """What `read` returns. A report goes on without a source that cannot be read."""
+    """The result of `read`. A report continues without a source that cannot be read."""
     try:
         return read(ctx)
     except CastaiError as error:
@@ -153,16 +153,16 @@ def _cluster(ctx: Context) -> clusters.Cluster | None:
 
 def _former_ids(ctx: Context) -> tuple[str, ...]:
     """The ids in the tags of our things, and the id in the properties before an Update."""
-    remembered: list[str | None] = [ctx.previous.cluster_id if ctx.previous else None]
+    ids: list[str | None] = [ctx.previous.cluster_id if ctx.previous else None]
     found = policy.find(ctx, ctx.scope.policy_arn(account_wide=False))
     if found:
-        remembered.append(_own_id(ctx, tag_map(found.get("Tags"))))
+        ids.append(_own_id(ctx, tag_map(found.get("Tags"))))
     user = identity.user(ctx)
     found_user = user.found() if user else None
     if found_user:
-        remembered.append(_own_id(ctx, found_user.tags))
-    remembered += [_own_id(ctx, tag_map(group.get("Tags"))) for group in security_group.owned(ctx)]
-    return tuple(dict.fromkeys(each for each in remembered if each))
+        ids.append(_own_id(ctx, found_user.tags))
+    ids += [_own_id(ctx, tag_map(group.get("Tags"))) for group in security_group.owned(ctx)]
+    return tuple(dict.fromkeys(each for each in ids if each))
 
 
 def _ids_in_role_names(ctx: Context) -> set[str] | None:
@@ -180,9 +180,10 @@ def _ids_in_role_names(ctx: Context) -> set[str] | None:
 
 
 def _id_of_role(ctx: Context, name: str) -> str | None:
-    """The id on a role; None where the role is not ours or may not be read.
+    """The id in a role's tag; None if the role is not ours or may not be read.
 
-    It may not be read under another path, or as a role of a cluster of this name in another region.
+    A role with another path may not be read, and neither a role of a cluster of this name in
+    another region.
     """
     try:
         role = Role(ctx, name).found()
@@ -193,14 +194,14 @@ def _id_of_role(ctx: Context, name: str) -> str | None:
     return _own_id(ctx, role.tags) if role else None
 
 
-def _with_remembered(ctx: Context) -> tuple[str, ...]:
-    """The former ids, and those that the node roles remember because they are still in use."""
-    remembered: list[str] = []
+def _with_ids_in_tags(ctx: Context) -> tuple[str, ...]:
+    """The former ids, and those in the tags of the node roles, which are still in use."""
+    in_tags: list[str] = []
     for each in ctx.known_ids:
         role = Role(ctx, names.node_role_name(ctx.onboarding.cluster_name, each)).found()
         if role and ctx.owner.owns(role.tags):
-            remembered += role.tags.get(FORMER_IDS_TAG, "").split()
-    return tuple(dict.fromkeys([*ctx.facts.former_ids, *remembered]))
+            in_tags += role.tags.get(FORMER_IDS_TAG, "").split()
+    return tuple(dict.fromkeys([*ctx.facts.former_ids, *in_tags]))
 
 
 def _own_path(ctx: Context, found_ids: Collection[str]) -> str:
@@ -243,13 +244,13 @@ def _register(ctx: Context) -> str:
     known = api.get(cluster_id)
     if (known.status, known.agent_status) == _UNUSED:
 
-        def forget() -> None:
+        def undo() -> None:
             api.disconnect(cluster_id)
             api.delete(cluster_id)
 
-        # It is registered already: only the answer tells whether the registration is unused.
+        # The registration is already done: only its answer shows whether it is unused.
         label = f"registration {cluster_id} at CAST AI"
-        ctx.ledger.create(label, lambda: None, undo=forget)
+        ctx.ledger.create(label, lambda: None, undo=undo)
     return cluster_id
 
 

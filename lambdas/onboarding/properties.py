@@ -1,9 +1,9 @@
-"""CloudFormation's request, typed: every fault of the properties in one error. Pure.
+"""Read CloudFormation's request into types; one error has every fault of the properties. Pure.
 
-Properties come as CloudFormation sends them: every scalar a string, lists and maps as they are.
-`SchemaVersion` says which release wrote them. Properties of this release are checked strictly, an
-unknown name included; those of another release are read as far as they are understood, because a
-rollback and a Delete send what an earlier release wrote.
+CloudFormation sends every scalar as a string, and lists and maps as they are. `SchemaVersion` is
+the version of the release that wrote the properties. Properties of this release are checked
+strictly, also for unknown names. Properties of another release are read as far as possible, because
+a rollback and a Delete send what an earlier release wrote.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from lambdas.onboarding import names
 from lambdas.onboarding.policies.scope import Mode, Permissions
 
 SCHEMA_VERSION: Final = "1"
-"""Written by the stack into each resource; raised when a property changes its meaning."""
+"""The stack writes it into each resource. It increases when a property changes its meaning."""
 
 CREATE_SECURITY_GROUP: Final = "create"
 MAX_TAGS: Final = 40
 """IAM and EC2 allow 50 tags on a resource. This project and AWS need room for their own."""
-# Properties that the stack adds. CodeVersion makes CloudFormation send an Update when a release's
-# code does something else.
+# Properties that the stack adds. With CodeVersion CloudFormation sends an Update when the code of
+# the function changes.
 _OF_THE_STACK: Final = frozenset({"ServiceToken", "ServiceTimeout", "SchemaVersion", "CodeVersion"})
 
 
 class ClusterAccess(StrEnum):
-    """How principals are made known to the cluster."""
+    """How principals get access to the cluster."""
 
     AUTO = "auto"  # access entries where the cluster has them, else aws-auth
     ENTRIES = "access-entries"
@@ -50,7 +50,7 @@ class ClusterAccess(StrEnum):
 
 
 def _security_groups(given: object) -> object:
-    """`create` as an empty list. (msgspec 0.22 crashes over a union of text and list.)"""
+    """Return `create` as an empty list. (msgspec 0.22 crashes with a union of text and list.)"""
     if given == CREATE_SECURITY_GROUP:
         return ()
     if not isinstance(given, list | tuple) or not given:
@@ -84,13 +84,13 @@ _TagValue = Annotated[str, Meta(pattern=r"^[\w .:/=+@-]{0,256}$")]
 
 # Annotations of the properties that are settings of their own in the CDK context as well.
 ModeProperty = Annotated[
-    Mode, Meta(description="What CAST AI acts as: an IAM user, or a role that it assumes.")
+    Mode, Meta(description="CAST AI's identity: an IAM user, or an IAM role that it assumes.")
 ]
 PermissionsProperty = Annotated[
     Permissions,
     Meta(
-        description="What CAST AI may do. `full`: all that its product names. `standard`: what it "
-        "asks for today. `strict`: the same, bound to the tags of the cluster.",
+        description="What CAST AI may do. `full`: everything that its product names. `standard`: "
+        "what it requires today. `strict`: the same, limited to the tags of the cluster.",
         extra={"former": {"seeds": "full", "current": "standard", "tight": "strict"}},
     ),
 ]
@@ -99,8 +99,8 @@ PolicyArn = Annotated[
     Meta(
         pattern=r"^arn:[a-z-]+:iam::(\d{12}|aws):policy/.+$",
         title="the ARN of an IAM policy",
-        description="Permissions boundary of the user and roles that the onboarding makes, and of "
-        "those that CAST AI makes.",
+        description="Permissions boundary of the user and roles that the onboarding and CAST AI "
+        "create.",
     ),
 ]
 RotationId = Annotated[
@@ -142,8 +142,8 @@ class Onboarding(Struct, frozen=True, kw_only=True, rename="pascal"):
         _Arn | None,
         Meta(
             title="the ARN of an IAM user or role",
-            description="Who may assume the role, from CAST AI's console. It is needed only "
-            "without ApiKeySecret.",
+            description="CAST AI's principal, which may assume the role. CAST AI's console shows "
+            "it. Needed only without ApiKeySecret.",
         ),
     ] = None
     permissions: PermissionsProperty = Permissions.FULL
@@ -166,7 +166,7 @@ class Onboarding(Struct, frozen=True, kw_only=True, rename="pascal"):
         str,
         Meta(
             title="an IAM path, which begins and ends with a slash",
-            description="IAM path of the user, roles and policies that the onboarding makes.",
+            description="IAM path of the user, roles and policies that the onboarding creates.",
             extra={"check": names.checked_path},
         ),
     ] = "/"
@@ -175,7 +175,7 @@ class Onboarding(Struct, frozen=True, kw_only=True, rename="pascal"):
         Meta(
             title=f"a map of at most {MAX_TAGS} tags: keys of 1 to 128, values of 0 to 256 "
             "letters, digits, spaces and _.:/=+-@",
-            description="Tags of everything that the onboarding makes, besides those of "
+            description="Tags of everything that the onboarding creates, in addition to "
             "`castai:tags`.",
             extra={"check": _checked_tags},
         ),
@@ -184,8 +184,8 @@ class Onboarding(Struct, frozen=True, kw_only=True, rename="pascal"):
         tuple[_SecurityGroupId, ...],
         Meta(
             title=_GROUPS,
-            description="Existing security groups of the nodes, which are used and not changed. "
-            "`create`: the onboarding makes one.",
+            description="Existing security groups for the nodes; they are not changed. `create`, "
+            "the default: the onboarding creates one.",
             extra={"before": _security_groups},
         ),
     ] = ()
@@ -198,25 +198,25 @@ class Onboarding(Struct, frozen=True, kw_only=True, rename="pascal"):
     cluster_access: Annotated[
         ClusterAccess,
         Meta(
-            description="How nodes and user get access to the cluster. `auto`: by access entries "
-            "where the cluster has them, else by `aws-auth`. The synth cannot read which a cluster "
-            "has, and with `auto` `castai:clusterAccess` makes an entry for the spot handler: set "
-            "`aws-auth` for a cluster with the authentication mode `CONFIG_MAP`."
+            description="How the nodes and the user get access to the cluster. `auto`: by access "
+            "entries if the cluster has them, else by `aws-auth`. Set `aws-auth` for a cluster "
+            "with the authentication mode `CONFIG_MAP`: the synth cannot read the mode, and with "
+            "`auto` the spot handler's stack would create an access entry."
         ),
     ] = ClusterAccess.AUTO
     spot_handler_role_arn: Annotated[
         _Arn | None,
         Meta(
             title="the ARN of an IAM role",
-            description="Role of a spot handler that gets its access to the cluster. The stack "
-            "sets it by `castai:onboardSpotHandler`.",
+            description="Role of a spot handler that gets access to the cluster. The stack sets "
+            "it with `castai:onboardSpotHandler`.",
         ),
     ] = None
     spot_handler_entry: Annotated[
         bool,
         Meta(
-            description="Make the access entry of that role. The stack sets it to false where the "
-            "spot handler's stack makes the entry."
+            description="Create the access entry of that role. The stack sets it to false if the "
+            "spot handler's stack creates the entry."
         ),
     ] = True
     kms_key: Annotated[
@@ -224,7 +224,7 @@ class Onboarding(Struct, frozen=True, kw_only=True, rename="pascal"):
         Meta(
             title="the id, ARN or alias of a KMS key",
             description="KMS key of the secret with the user's access key. Without it Secrets "
-            "Manager uses AWS's own. In the CDK context it is the ARN of a key.",
+            "Manager uses AWS's own key. In the CDK context only the ARN of a key is allowed.",
         ),
     ] = None
     rotation_id: RotationId = ""
@@ -234,40 +234,40 @@ class Onboarding(Struct, frozen=True, kw_only=True, rename="pascal"):
     adopt: Annotated[
         bool,
         Meta(
-            description="Take over what CAST AI's script, or another tool or resource, made for "
-            "this cluster."
+            description="Take over what CAST AI's script, or another tool or resource, created "
+            "for this cluster."
         ),
     ] = False
     detach_foreign_policies: Annotated[
         bool,
         Meta(
-            description="On removal, detach also policies that others attached to the user and "
+            description="On removal, also detach policies that others attached to the user and "
             "the roles."
         ),
     ] = False
     retain_on_delete: Annotated[
-        bool, Meta(description="Keep everything in place when the resource is deleted.")
+        bool, Meta(description="Keep everything when the custom resource is deleted.")
     ] = False
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request of CloudFormation, as the Provider framework hands it on."""
+    """One request of CloudFormation, as the Provider framework passes it on."""
 
     type: RequestType
     onboarding: Onboarding
     resource: str
-    """Which resource of which stack makes it; at most 256 characters, a tag's value."""
+    """Stack name and logical id of the custom resource; at most 256 characters, a tag's value."""
     previous: Onboarding | None = None
-    """What an Update comes from, as far as it can be read."""
+    """The properties before an Update, as far as they can be read."""
     physical_id: str | None = None
 
 
 def parse_request(event: Mapping[str, Any]) -> Request:
     """Read an onEvent request of the Provider framework.
 
-    Create and Update are checked strictly, Delete takes what it can read: a removal must not fail
-    over a property that it does not need.
+    Create and Update are checked strictly. Delete ignores what it cannot read: a removal must not
+    fail because of a property that it does not need.
 
     Raises PropertiesError with every fault of the properties, MalformedRequestError where the event
     is no request.
@@ -287,8 +287,9 @@ def parse_request(event: Mapping[str, Any]) -> Request:
 def parse(given: Mapping[str, Any], *, tolerant: bool = False, complete: bool = True) -> Onboarding:
     """Check the properties and give them types.
 
-    `tolerant` takes the default for what cannot be read; ClusterName is needed even so. Without
-    `complete` each property is checked, and not whether all together are enough to onboard.
+    With `tolerant` a property that cannot be read gets its default; only ClusterName is required.
+    Without `complete` each property is checked alone, and not whether all together are enough to
+    onboard.
 
     Raises PropertiesError with every fault.
     """
@@ -304,7 +305,7 @@ def parse(given: Mapping[str, Any], *, tolerant: bool = False, complete: bool = 
 
 
 def faults_of(given: Mapping[str, Any], *, complete: bool = True) -> list[Fault]:
-    """Every fault of the properties, as `parse` would say it; for the synth, before any deploy."""
+    """Every fault of the properties that `parse` would raise, for the synth."""
     values, faults = properties.read(Onboarding, given)
     faults = [*_unknown(given), *faults]
     if faults or not complete:
@@ -318,7 +319,7 @@ def _is_current(given: Mapping[str, Any]) -> bool:
 
 
 def _previous(given: object) -> Onboarding | None:
-    """The old properties of an Update; None where not even the cluster's name can be read."""
+    """The old properties of an Update; None if the cluster's name cannot be read."""
     try:
         return parse(cast("Mapping[str, Any]", given), tolerant=True)
     except (PropertiesError, AttributeError):
@@ -330,7 +331,7 @@ def _unknown(given: Mapping[str, Any]) -> Iterator[Fault]:
 
 
 def _contradictions(onboarding: Onboarding) -> Iterator[Fault]:
-    """Faults that only several properties together show."""
+    """Faults of several properties together."""
     if not onboarding.cluster_id and not onboarding.api_key_secret:
         yield Fault(
             "ClusterId",
@@ -343,8 +344,8 @@ def _contradictions(onboarding: Onboarding) -> Iterator[Fault]:
     ):
         yield Fault(
             "PrincipalArn",
-            "give who may assume the role (CAST AI's console shows it), or ApiKeySecret so that "
-            "CAST AI's API is asked",
+            "give the principal that may assume the role (CAST AI's console shows it), or "
+            "ApiKeySecret so that CAST AI's API returns it",
         )
     if onboarding.account_wide_policy and onboarding.permissions is Permissions.STRICT:
         why = "a policy bound to one cluster's tags cannot be shared"
@@ -361,7 +362,7 @@ def _contradictions(onboarding: Onboarding) -> Iterator[Fault]:
 
 
 def fault_of_spot_role(name: str) -> str:
-    """Why the spot handler's role may not have this name where CAST AI manages a function."""
+    """Why the spot handler's role may not have this name with ManageSpotLambda; else empty."""
     if not fnmatchcase(name, names.ANY_LAMBDA_ROLE):
         return ""
     return (

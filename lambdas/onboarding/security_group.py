@@ -87,8 +87,8 @@ def _correct_tags(
     ec2, group = ctx.clients.ec2, found["GroupId"]
 
     def drop(keys: list[str]) -> None:
-        bare: Any = [{"Key": key} for key in keys]  # without a value: whatever the value is
-        ctx.call(ec2.delete_tags, Resources=[group], Tags=bare)
+        any_value: Any = [{"Key": key} for key in keys]  # EC2: no value means any value
+        ctx.call(ec2.delete_tags, Resources=[group], Tags=any_value)
 
     corrected = correct_tags(
         ctx,
@@ -103,7 +103,7 @@ def _correct_tags(
 
 
 def _ensure_ingress(ctx: Context, name: str, group: Mapping[str, Any] | None) -> None:
-    """Ingress from the group itself. `group` None: it is still to be created."""
+    """Ensure ingress from the group itself. `group` None: it is still to be created."""
     ec2 = ctx.clients.ec2
     rule_label = f"ingress from itself in {label(name)}"
     if group and any(_is_from_itself(rule, group) for rule in group.get("IpPermissions", ())):
@@ -111,7 +111,7 @@ def _ensure_ingress(ctx: Context, name: str, group: Mapping[str, Any] | None) ->
         return
     group_id = group["GroupId"] if group else ""
     rule: Any = {"IpProtocol": _ALL, "UserIdGroupPairs": [{"GroupId": group_id}]}
-    # A part of EC2 may not know a new group yet.
+    # A new group may not be visible everywhere in EC2 yet.
     ctx.ledger.create(
         rule_label,
         lambda: ctx.retrying(MISSING).call(
@@ -124,7 +124,7 @@ def _ensure_ingress(ctx: Context, name: str, group: Mapping[str, Any] | None) ->
 
 
 def _ensure_egress(ctx: Context, name: str, group: Mapping[str, Any]) -> None:
-    """All egress of an existing group. EC2 gives it to a new one."""
+    """Ensure all egress of an existing group. EC2 gives it to a new group."""
     if "IpPermissionsEgress" not in group or _has_all_egress(group):
         return
     ec2, group_id = ctx.clients.ec2, group["GroupId"]
@@ -167,7 +167,7 @@ def _delete(ctx: Context, group: str) -> None:
         if error.code != "DependencyViolation":
             raise
         raise PermanentError(
-            "Remove the nodes that CAST AI added, and what names their group in the rules of other "
+            "Remove the nodes that CAST AI added, and the rules that name their group in other "
             f"security groups, first: security group {group} is still in use"
         ) from error
 

@@ -42,7 +42,7 @@ def role() -> Object:
 
 
 def binding() -> Object:
-    """The ClusterRoleBinding to the group that access entry and aws-auth give the handler."""
+    """The ClusterRoleBinding of the handler's group, which access entry and aws-auth assign."""
     return {
         **_head("ClusterRoleBinding"),
         "roleRef": {"apiGroup": API, "kind": "ClusterRole", "name": SPOT_HANDLER},
@@ -61,7 +61,7 @@ def label(kind: str) -> str:
 
 
 def ensure(ctx: Context) -> None:
-    """Create or correct both objects, where the properties name the spot handler's role."""
+    """Create or correct both objects, if the properties name the spot handler's role."""
     if ctx.onboarding.spot_handler_role_arn is None:
         return
     for wanted in (role(), binding()):
@@ -106,7 +106,7 @@ def _is_ours(ctx: Context, found: Object) -> bool:
 
 
 def _meaning(found: Mapping[str, Any]) -> object:
-    """What the object grants, without the order of its lists."""
+    """The permissions of the object, without the order of its lists."""
     if found["kind"] == "ClusterRole":
         return sorted(
             (

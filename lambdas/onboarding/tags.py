@@ -1,4 +1,4 @@
-"""Tags of AWS resources: how the services write them, and how tags that differ are corrected."""
+"""Tags of AWS resources: the format of each service, and the correction of tags that differ."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def correct_tags(
 ) -> bool:
     """Correct the tags of the thing `label`; returns whether they differed.
 
-    A key of the user's tags before this Update is dropped where it is not wanted any more. Tags
-    that others set stay.
+    A key of the user's tags before this Update is removed if it is no longer wanted. Tags that
+    others set stay.
     """
     missing = {key: value for key, value in wanted.items() if found.get(key) != value}
     earlier = ctx.previous.tags if ctx.previous else {}

@@ -1,4 +1,4 @@
-"""CloudWatch alarms of the spot handler: whatever means that a node may not have been drained."""
+"""CloudWatch alarms of the spot handler, for everything that may leave a node undrained."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stacks.settings import SpotHandlerSettings
 
 
 class SpotAlarms(Construct):
-    """Errors, throttles, dead letters and pods left; each at the first occurrence in a minute."""
+    """Errors, throttles, dead letters and pods left; each fires at the first one in a minute."""
 
     def __init__(
         self,
@@ -32,8 +32,8 @@ class SpotAlarms(Construct):
         super().__init__(scope, id)
         minute = Duration.minutes(1)
         topic = _topic(self, settings, name)
-        # An alarm reads one combination of dimensions and cannot search: the handler emits
-        # PodsLeft under its service alone too, besides cluster and outcome.
+        # An alarm reads one combination of dimensions and cannot search. So the handler emits
+        # PodsLeft twice: with service, cluster and outcome, and with service alone.
         pods_left = cloudwatch.Metric(
             namespace=METRICS_NAMESPACE,
             metric_name="PodsLeft",
@@ -50,19 +50,19 @@ class SpotAlarms(Construct):
             (
                 "Throttles",
                 function.metric_throttles(period=minute),
-                "Notices waited for an execution: raise the account's or reserved concurrency.",
+                "Notices waited for an execution: raise the reserved or the account's concurrency.",
             ),
             (
                 "DeadLetters",
                 failures.metric_approximate_number_of_messages_visible(
                     period=minute, statistic="Maximum"
                 ),
-                "Notices were given up: they wait in the failure queue, with the reason.",
+                "Notices were not handled. They are in the failure queue, with the reason.",
             ),
             (
                 "PodsLeft",
                 pods_left,
-                "Pods were still on a node when its instance went. The log names them.",
+                "Pods were still on a node at its instance's interruption. The log names them.",
             ),
         ):
             alarm = metric.create_alarm(
@@ -82,11 +82,11 @@ class SpotAlarms(Construct):
 
 
 def _topic(scope: Construct, settings: SpotHandlerSettings, name: str) -> sns.ITopic | None:
-    """`name`: first part of the names of topic and alarms."""
+    """The topic of the alarms, if one is set. `name` is the first part of its name."""
     if settings.alarm_topic_arn:
         return sns.Topic.from_topic_arn(scope, "Topic", settings.alarm_topic_arn)
     if settings.alarm_email:
-        # No KMS key: with SNS's own (alias/aws/sns) CloudWatch could not publish.
+        # No KMS key: CloudWatch cannot publish to a topic with SNS's own key (alias/aws/sns).
         topic = sns.Topic(scope, "Topic", topic_name=f"{name}-alarms", enforce_ssl=True)
         topic.add_to_resource_policy(_for_alarms(topic, name))
         topic.add_subscription(subscriptions.EmailSubscription(settings.alarm_email))
@@ -95,7 +95,7 @@ def _topic(scope: Construct, settings: SpotHandlerSettings, name: str) -> sns.IT
 
 
 def _for_alarms(topic: sns.ITopic, name: str) -> iam.PolicyStatement:
-    """Let CloudWatch publish for our alarms; a policy of one's own replaces SNS's default.
+    """Let CloudWatch publish for our alarms. A topic's own policy replaces SNS's default one.
 
     https://docs.aws.amazon.com/sns/latest/dg/sns-access-policy-use-cases.html
     """

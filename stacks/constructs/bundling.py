@@ -1,6 +1,6 @@
 """A function's zip, built on this machine without Docker: locked wheels, our sources, bytecode.
 
-Pure of CDK, so that tests and benchmarks can build the same folder that is deployed.
+It does not use CDK, so that tests and benchmarks can build the same folder that is deployed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from uv import find_uv_bin
 
 ROOT = Path(__file__).parents[2]
 
-# Lambda's Pythons that our code runs on, and the platform that their wheels are chosen for.
-# Amazon Linux 2023 has glibc 2.34; Python 3.11 stands on Amazon Linux 2, which has 2.26.
+# The Python runtimes of Lambda that our code supports, and the platform of their wheels.
+# Amazon Linux 2023 has glibc 2.34. Python 3.11 runs on Amazon Linux 2, which has glibc 2.26.
 # https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html
 LAMBDA_PLATFORMS: Final[Mapping[str, str]] = {
     "3.14": "aarch64-manylinux_2_34",
@@ -32,7 +32,8 @@ LAMBDA_PLATFORMS: Final[Mapping[str, str]] = {
 }
 LAMBDA_PYTHON: Final = "3.14"
 
-# Where Lambda unpacks a zip. It is read-only: what has no bytecode is compiled at each cold start.
+# Lambda unpacks a zip here. The folder is read-only, so a module without bytecode is compiled at
+# each cold start.
 LAMBDA_TASK_ROOT: Final = "/var/task"
 
 # Modules of lambdas/common that only the custom resources use. The spot handler's zip has a limit
@@ -48,10 +49,10 @@ NOT_FOR_THE_DRAIN = frozenset(
     }
 )
 
-# What wheels bring that does not run in Lambda, or says on which machine it was unpacked:
-# command-line scripts (their first line is this machine's interpreter) and the installer's notes.
-# Metadata and licences stay. Of Powertools a half goes that none of our functions imports: a zip
-# without it has room for bytecode.
+# Files of wheels that do not run in Lambda, or that name the machine that unpacked them:
+# command-line scripts (their first line is this machine's interpreter) and the installer's records.
+# Metadata and licences stay. Half of Powertools is also left out: no function imports it, and the
+# zip then has room for bytecode.
 NOT_DEPLOYED = (
     "aws_lambda_powertools/event_handler",
     "aws_lambda_powertools/utilities/auth_alpha",
@@ -77,8 +78,9 @@ NOT_DEPLOYED = (
 )
 
 
-# What no function imports gets no bytecode, which is larger than its source: other event loops and
-# systems, command lines, names in Unicode. A wrong line here costs milliseconds and nothing else.
+# Modules that no function imports get no bytecode, because it is larger than the source: other
+# event loops and operating systems, command lines, Unicode domain names. A wrong line here only
+# makes a cold start some milliseconds slower.
 NOT_COMPILED = (
     "anyio/(from_thread|functools|itertools|pytest_plugin|to_interpreter|to_process)[.]py",
     "anyio/_backends/_trio[.]py",
@@ -94,15 +96,15 @@ NOT_COMPILED = (
 
 
 class BundlingError(RuntimeError):
-    """A zip cannot be built. The first line says what to do, the rest is the tool's own answer."""
+    """A zip cannot be built. The first line says what to do, the rest is the tool's output."""
 
 
 @cache
 def interpreter(version: str) -> str | None:
-    """Path of a CPython of a version ("3.14"): one of this machine, else one that uv fetches.
+    """Path of a CPython of a version ("3.14"): one of this machine, else one that uv downloads.
 
-    uv keeps what it fetches where it keeps its Pythons, and fetches nothing where it is told so
-    (UV_PYTHON_DOWNLOADS=never, UV_OFFLINE=1). None where there is none in the end.
+    uv stores it in its own folder of Pythons. With UV_PYTHON_DOWNLOADS=never or UV_OFFLINE=1 it
+    downloads nothing. None if there is no such CPython.
     """
     find = ("python", "find", "--no-python-downloads", f"cpython{version}")
     if found := _uv(*find):
@@ -114,7 +116,7 @@ def interpreter(version: str) -> str | None:
 
 def _uv(*arguments: str) -> str | None:
     """What uv prints; None where it fails."""
-    # One try: a machine without a way out is to learn so at once.
+    # No retries: on a machine without internet access uv then fails at once.
     environment = {"UV_HTTP_RETRIES": "0", **os.environ}
     command = [find_uv_bin(), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603 - a fixed command, no shell
@@ -123,16 +125,14 @@ def _uv(*arguments: str) -> str | None:
 
 @dataclass(frozen=True)
 class Target:
-    """Where a zip runs.
-
-    runtime: the Python of the function's runtime, which an emulator may have in another version.
-    platform: what wheels are chosen for; None: this interpreter on this machine.
-    """
+    """The platform on which a zip runs."""
 
     name: str
     runtime: str
+    """The Python version of the function's runtime. An emulator may run another version."""
     architecture: str
     platform: str | None = None
+    """The platform of the wheels; None: this machine and its interpreter."""
 
     def __str__(self) -> str:
         if self.platform:
@@ -141,7 +141,7 @@ class Target:
 
     @property
     def compiler(self) -> str | None:
-        """The interpreter that makes this target's bytecode; None where there is none."""
+        """The interpreter that compiles this target's bytecode; None if there is none."""
         return interpreter(self.runtime) if self.platform else sys.executable
 
 
@@ -151,7 +151,7 @@ def lambda_target(python: str = LAMBDA_PYTHON) -> Target:
 
 
 def local_target(python: str = LAMBDA_PYTHON) -> Target:
-    """This machine, for the sandbox, whatever the runtime is called."""
+    """This machine, for the sandbox. `python` only names the runtime."""
     arm = platform.machine() in ("arm64", "aarch64")
     return Target("local", python, "arm64" if arm else "x86_64")
 
@@ -162,16 +162,19 @@ LOCAL = local_target()
 
 @dataclass(frozen=True)
 class Bundle:
-    """One function's zip: package, a folder of lambdas/; requirements, its hashed lock."""
+    """One function's zip."""
 
     package: str
+    """A folder of lambdas/."""
     requirements: Path
+    """The hashed lock."""
     target: Target
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that goes in and of the recipe: the same on every machine and checkout.
+        """SHA-256 of all inputs and of this module: the same on every machine and checkout.
 
-        A zip without bytecode has another one: CDK would not replace it by one that has it.
+        A zip without bytecode has another fingerprint. Otherwise CDK would not replace it by a zip
+        with bytecode.
         """
         digest = hashlib.sha256()
         for path in (Path(__file__), self.requirements, *self.sources()):
@@ -183,9 +186,9 @@ class Bundle:
         return digest.hexdigest()
 
     def code_version(self) -> str:
-        """What the function would do, as 16 hexadecimal digits: our sources, whatever the target.
+        """A hash of our own sources for every target, as 16 hexadecimal digits.
 
-        The same on every machine, and whichever line ends a checkout has.
+        It is the same on every machine, and for all line ends of a checkout.
         """
         digest = hashlib.sha256()
         for path in self.sources():
@@ -197,7 +200,7 @@ class Bundle:
     def sources(self) -> list[Path]:
         """Our own files, sorted: lambdas/__init__.py, lambdas/common/**, lambdas/<package>/**.
 
-        The spot handler's zip goes without NOT_FOR_THE_DRAIN.
+        The spot handler's zip does not have NOT_FOR_THE_DRAIN.
         """
         lambdas = ROOT / "lambdas"
         return [
@@ -216,8 +219,8 @@ class Bundle:
     def build(self, output: Path) -> None:
         """Fill an empty folder.
 
-        Raises BundlingError where uv cannot install the lock, and where a source is none of the
-        target's Python.
+        Raises BundlingError if uv cannot install the lock, or if the target's Python cannot compile
+        a source.
         """
         self._install(output)
         for pattern in NOT_DEPLOYED:
@@ -231,7 +234,7 @@ class Bundle:
             self._compile(output, self.target.compiler)
 
     def _compile(self, output: Path, compiler: str) -> None:
-        """Bytecode beside every source, valid whatever times and places the files get in Lambda."""
+        """Write bytecode beside every source. It is valid for every path and time of the files."""
         command = [
             compiler, "-I", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash",
             "-x", "|".join(NOT_COMPILED), "-s", str(output), "-p", LAMBDA_TASK_ROOT, str(output),
@@ -239,7 +242,7 @@ class Bundle:
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a fixed command, no shell
         if done.returncode:
             raise BundlingError(
-                f"Correct the sources that {self.target} does not take; lambdas.{self.package} "
+                f"Correct the sources that {self.target} cannot compile; lambdas.{self.package} "
                 f"cannot be bundled with them:\n{done.stdout.strip()}"
             )
 
@@ -257,6 +260,6 @@ class Bundle:
         if done.returncode:
             raise BundlingError(
                 f"Check that {self.requirements.relative_to(ROOT)} has a wheel of every package "
-                f"for {self.target} and that its index can be reached (make lock writes it anew); "
-                f"lambdas.{self.package} cannot be bundled without:\n{done.stderr.strip()}"
+                f"for {self.target} and that its index can be reached (make lock writes the file); "
+                f"lambdas.{self.package} cannot be bundled without them:\n{done.stderr.strip()}"
             )

@@ -1,4 +1,4 @@
-"""One cluster's onboarding: a function that may act on this cluster alone, and its resource."""
+"""One cluster's onboarding: a function for this cluster only, and its custom resource."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ from stacks.settings import Settings
 RESOURCE_TYPE: Final = "Custom::CastEksOnboarding"
 SERVICE: Final = "castai-onboarding"
 
-# A run takes a minute or two. The rest is for a slow IAM, EKS or CAST AI, and for the rollback.
+# A run takes one or two minutes. The rest is for slow answers of IAM, EKS and CAST AI, and for the
+# rollback.
 TIMEOUT: Final = Duration.minutes(10)
 
 _WILDCARDS: Final = {
     "ReadNodes": "Describe takes no resource",
-    "CreateSecurityGroup": "A new group has no id yet; the tag and the VPC bind the rest",
+    "CreateSecurityGroup": "A new group has no id yet; tag and VPC limit the other actions",
     "TagSecurityGroup": "Tags on creation only, by the condition",
-    "SecurityGroup": "Groups that carry CAST AI's tag of the cluster, by the condition",
-    "AccessEntries": "Entries of the named principals; the last part is an id of EKS's",
-    "ClusterAdmins": "Entries of the named principals; the last part is an id of EKS's",
+    "SecurityGroup": "Groups with CAST AI's tag of the cluster, by the condition",
+    "AccessEntries": "Entries of the named principals; EKS generates the last part",
+    "ClusterAdmins": "Entries of the named principals; EKS generates the last part",
     "WriteOwnLog": "The streams of the function's own log group",
-    "AttachToVpc": "Lambda checks the role for these on every resource; its code is denied them",
+    "AttachToVpc": "Lambda requires these on every resource; a Deny blocks the function's code",
 }
 
 
 class ClusterOnboarding(Construct):
     """Role, function, provider and `resource`, the custom resource with its attributes.
 
-    properties: those of `Custom::CastEksOnboarding`. Each cluster has a function of its own, so
-    that none can touch another's cluster.
+    `properties` are those of `Custom::CastEksOnboarding`. Each cluster has its own function, so
+    that no function has permissions for another cluster.
     """
 
     def __init__(
@@ -64,8 +65,8 @@ class ClusterOnboarding(Construct):
             package="onboarding",
             name=self._name,
             service=SERVICE,
-            description=f"Gives CAST AI its access to EKS cluster {self._cluster}, and takes it",
-            role_description=f"Of the function that onboards EKS cluster {self._cluster}",
+            description=f"Gives CAST AI access to EKS cluster {self._cluster}, and removes it",
+            role_description=f"Role of the function that onboards EKS cluster {self._cluster}",
             role_policies=self._policies(),
             wildcard_reasons=_WILDCARDS,
             timeout=TIMEOUT,
@@ -75,17 +76,15 @@ class ClusterOnboarding(Construct):
         )
 
     def _policies(self) -> Iterator[RolePolicy]:
-        """What the function does for this cluster: CAST AI's identity, the cluster, the function
-        itself.
-        """
+        """The managed policies of the function's role."""
         stack = Stack.of(self)
         scope = Scope(
             partition=stack.partition,
             region=stack.region,
             account=stack.account,
             cluster=self._cluster,
-            # Every id that the cluster may come to have: with a new one, what the former named
-            # has to be removed, and its name is narrow without it.
+            # Wildcards for every id that the cluster may get: after a new id the resources with the
+            # former one are removed. Their names are narrow enough without the id.
             cluster_id="",
             vpc_id="",
             path=self._properties["Path"],
@@ -95,7 +94,7 @@ class ClusterOnboarding(Construct):
             scope,
             own_role_arn=scope.iam(f"role/{role_name(self._name, stack.region)}"),
             function=self._name,
-            measured=False,  # the settings were, with names instead of tokens
+            measured=False,  # the settings check the size, with names instead of tokens
             **self._settings.function_options(self._properties),
         )
         for name, document in documents.items():

@@ -1,4 +1,4 @@
-"""The function of a custom resource: role, log, Provider framework, findings acknowledged.
+"""The function of a custom resource: role, log, Provider framework, cdk-nag acknowledgments.
 
 The function's `lambda_handler` serves both calls of the framework, onEvent and isComplete.
 """
@@ -26,14 +26,14 @@ from stacks.settings import Settings
 MEMORY_MB: Final = 512
 QUERY_INTERVAL: Final = Duration.seconds(15)
 
-# The function gives up first, then the framework, then CloudFormation: CloudFormation shows the
-# function's error.
-AFTER_OWN_DEADLINE: Final = 300  # s between the function's end and the framework's
-BEFORE_GIVING_UP: Final = 300  # s between the framework's end and CloudFormation's
+# The function times out first, then the framework, then CloudFormation, so that CloudFormation
+# shows the function's error.
+AFTER_OWN_DEADLINE: Final = 300  # s from the function's timeout to the framework's
+BEFORE_GIVING_UP: Final = 300  # s from the framework's timeout to CloudFormation's
 
 _PARTS: Final = ("isComplete", "onTimeout")
 _FRAMEWORK: Final = (
-    "CDK's Provider framework makes it this way; the function is only CDK's own code"
+    "CDK's Provider framework creates it this way; the function has only CDK's own code"
 )
 
 
@@ -65,10 +65,10 @@ class CustomResourceFunction(Construct):
         timeout: Duration,
         waits: int | None = None,
     ) -> None:
-        """Make function, role and provider.
+        """Create function, role and provider.
 
-        role_policies: each by Sid with the reasons for its wildcards, `wildcard_reasons`.
-        waits: seconds after which isComplete gives up; None: onEvent does all of the work.
+        `wildcard_reasons` has the reason for each wildcard in `role_policies`, by Sid. `waits` is
+        the number of seconds after which isComplete fails; None: onEvent does all of the work.
         """
         super().__init__(scope, id)
         self.role = self._role(name, role_description, role_policies, wildcard_reasons)
@@ -144,12 +144,12 @@ class CustomResourceFunction(Construct):
         )
 
     def _provider(self, waits: int | None) -> str:
-        """The Provider framework around the function; its service token."""
+        """Create the Provider framework around the function; returns its service token."""
         function = self.function
-        # A scope of its own: the ids of the framework's parts.
-        home = Construct(self, "Provider")
+        # The framework's parts have ids in a scope of their own.
+        own_scope = Construct(self, "Provider")
         log_group = logs.LogGroup(
-            home,
+            own_scope,
             "Log",
             retention=logs.RetentionDays.ONE_MONTH,
             removal_policy=RemovalPolicy.DESTROY,
@@ -165,11 +165,11 @@ class CustomResourceFunction(Construct):
             }
         )
         provider = cr.Provider(
-            home,
+            own_scope,
             "Framework",
             on_event_handler=function,
             log_group=log_group,
-            # Requests carry the ResponseURL, with which anyone may answer CloudFormation.
+            # Requests contain the ResponseURL, with which anyone can answer CloudFormation.
             framework_lambda_logging_level=lambda_.ApplicationLogLevel.FATAL,
             **waiting,
         )

@@ -1,4 +1,4 @@
-"""The queue of notices that were given up."""
+"""The queue of notices that were not handled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stacks.constructs.nag import acknowledge
 
 
 class FailureQueue(sqs.Queue):
-    """Encrypted, TLS only; keeps a notice for SQS's maximum, so that a holiday does not lose it."""
+    """Encrypted, TLS only. It keeps a notice for 14 days, the maximum of SQS."""
 
     def __init__(self, scope: Construct, id: str, *, name: str) -> None:  # noqa: A002 - CDK's own name for it
         super().__init__(
@@ -23,5 +23,5 @@ class FailureQueue(sqs.Queue):
         )
         acknowledge(
             self,
-            {"SQS3": "It is the dead-letter queue, of the rules and of the invocations."},
+            {"SQS3": "It is itself the dead-letter queue of the rules and of the invocations."},
         )

@@ -1,4 +1,4 @@
-"""cdk-nag findings that stay, each with its reason."""
+"""Acknowledge cdk-nag findings, each with its reason."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def acknowledge(construct: IConstruct, findings: dict[str, str]) -> None:
 def wildcards(
     construct: IConstruct, document: Mapping[str, Any], reasons: Mapping[str, str]
 ) -> dict[str, str]:
-    """cdk-nag's findings in a policy document: each resource with a wildcard, and why it is there.
+    """cdk-nag's findings in a policy document: each resource with a wildcard, and its reason.
 
-    reasons: by the Sid of the statement. Raises KeyError for a statement without one.
+    `reasons` are by the Sid of the statement. Raises KeyError if a statement has none.
     """
     found: dict[str, list[str]] = {}
     for statement in Stack.of(construct).resolve(document)["Statement"]:
@@ -49,7 +49,7 @@ def wildcards(
 
 
 def _written(value: Any) -> str:  # noqa: ANN401 - a resolved value of a template
-    """A resolved ARN as cdk-nag writes it: joins joined, references in angle brackets."""
+    """A resolved ARN as cdk-nag writes it: Fn::Join resolved, Ref in angle brackets."""
     if isinstance(value, dict) and "Fn::Join" in value:
         return "".join(_written(part) for part in value["Fn::Join"][1])
     if isinstance(value, dict) and "Ref" in value:

@@ -32,8 +32,8 @@ ARCHITECTURES = {
 class PythonFunction(lambda_.Function):
     """`lambdas.<package>.handler.lambda_handler` under the given name and role.
 
-    log_level: what the handler logs by itself; Lambda must not hold back more than that.
-    subnet_ids, security_group_ids: ids, so that no VPC is looked up at synth; empty: no VPC.
+    `log_level` is the handler's own threshold. Lambda's threshold must not be higher. Subnets and
+    security groups are ids, so that no VPC is looked up at synth; empty: no VPC.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class PythonFunction(lambda_.Function):
             runtime=lambda_.Runtime(
                 f"python{target.runtime}",
                 lambda_.RuntimeFamily.PYTHON,
-                supports_snap_start=True,  # aws-cdk-lib does not know all; the settings do
+                supports_snap_start=True,  # aws-cdk-lib does not list all; the settings check it
             ),
             architecture=ARCHITECTURES[target.architecture],
             handler=f"lambdas.{package}.handler.lambda_handler",
@@ -80,8 +80,8 @@ class PythonFunction(lambda_.Function):
             environment=dict(environment),
             log_group=self.own_log_group,
             logging_format=lambda_.LoggingFormat.JSON,
-            # Metrics are log lines without a level, which Lambda takes for INFO: a higher threshold
-            # here would drop them. The handler's own logger keeps to log_level.
+            # Metrics are log lines without a level. Lambda treats them as INFO, so a higher
+            # threshold here would drop them. The handler's own logger applies log_level.
             application_log_level_v2=lambda_.ApplicationLogLevel.DEBUG
             if log_level == "DEBUG"
             else lambda_.ApplicationLogLevel.INFO,
@@ -93,7 +93,7 @@ class PythonFunction(lambda_.Function):
         if target.runtime != LAMBDA_PYTHON:
             acknowledge(
                 self,
-                {"L1": f"castai:python chose {target.runtime}, which Lambda supports as well."},
+                {"L1": f"castai:python is {target.runtime}, which Lambda also supports."},
             )
         if subnet_ids:
             cast(

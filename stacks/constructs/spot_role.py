@@ -1,4 +1,4 @@
-"""The spot handler's role: the managed policies CAST AI documents, or exactly what is used."""
+"""The spot handler's role: the managed policies that CAST AI documents, or least privilege."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _WILDCARDS = {
     "FindInstance": "DescribeInstances takes no resource",
     "FindCluster": "No clusters are listed, or other regions share the role: reading only",
     "Trace": "X-Ray's writes take no resource",
-    "AttachToVpc": "Lambda checks the role for these on every resource; its code is denied them",
+    "AttachToVpc": "Lambda requires these on every resource; a Deny blocks the function's code",
 }
 
 
 class SpotRole(Construct):
-    """Create the role, or take an existing one of that name as it is, without a lookup.
+    """Create the role, or import an existing role of that name, without a lookup or a change.
 
-    The role is account-wide: its statements name the resources of every region that shares it, by
-    the names that are the same everywhere. They stand in the role itself and no grant adds to them,
-    so the function never exists without its permissions nor with more of them.
+    The role is account-wide: its statements name the resources of every region that shares it. The
+    names are the same in every region. All statements are in the role itself and no grant adds
+    others, so the function has exactly these permissions at any time.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class SpotRole(Construct):
         document = spot_handler_role.spot_handler(
             self._where,
             failure_queue=self._failure_queue_name,
-            # Names of clusters in other regions are not known here: any.
+            # The clusters of other regions are not known here, so every cluster is allowed.
             clusters=() if settings.spot_role_regions else settings.clusters,
             least=least,
             api_key_secret=self._castai.api_key_secret,
@@ -96,5 +96,5 @@ def _managed_findings(managed: Sequence[str]) -> Iterator[tuple[str, str]]:
     for name in managed:
         yield (
             f"IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/{name}]",
-            "CAST AI documents it for this role; castai:rolePolicies=least-privilege drops it.",
+            "CAST AI documents it for this role; castai:rolePolicies=least-privilege removes it.",
         )

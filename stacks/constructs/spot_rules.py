@@ -23,7 +23,7 @@ class EventKind(NamedTuple):
     detail_type: str
     description: str
     detail: Mapping[str, Sequence[str]] | None = None
-    """What the event's detail must say; None: anything."""
+    """The values that the event's detail must have; None: any."""
 
 
 EVENT_KINDS = (
@@ -31,7 +31,7 @@ EVENT_KINDS = (
         "SpotInterruption",
         "aws.ec2",
         "EC2 Spot Instance Interruption Warning",
-        "Spot interruption notices, two minutes before the instance goes",
+        "Spot interruption notices, two minutes before the interruption",
     ),
 )
 
@@ -39,20 +39,21 @@ RETURNED = EventKind(
     "InstanceRunning",
     "aws.ec2",
     "EC2 Instance State-change Notification",
-    "Instances that run: one that a spot interruption stopped may be back",
+    "Instances that start: also those that a spot interruption has stopped",
     {"state": ["running"]},
 )
 
-# Retried as often as fits into the age: a delivery that fails is throttled, not wrong.
+# EventBridge's maximum: the event's age is the limit. A delivery fails if it is throttled, and then
+# a retry helps.
 DELIVERY_ATTEMPTS = 185
 
 
 class SpotRules(Construct):
-    """A rule for each kind of event; undeliverable ones go to the queue.
+    """A rule for each kind of event. Events that cannot be delivered go to the queue.
 
-    drill_sources: further sources whose events of the same detail-types are handled as well.
-    returned: also a rule for instances that run again.
-    max_age: how old an event may become before its delivery is given up.
+    `drill_sources` are further sources whose events of the same detail-types are also handled. With
+    `returned` there is also a rule for instances that run again. `max_age` is the age of an event
+    at which its delivery is no longer retried.
     """
 
     def __init__(

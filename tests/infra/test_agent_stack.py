@@ -145,8 +145,8 @@ class TestRole:
     def test_it_may_create_an_access_entry_for_itself_only(self, plain: Stack) -> None:
         found = statements(plain)
         role = "castai-agent-<Region>"
-        principal = found["LetItselfInOnly"]["Condition"]["ArnNotEquals"]["eks:principalArn"]
-        assert found["LetItselfInOnly"]["Effect"] == "Deny"
+        principal = found["CreateOwnEntryOnly"]["Condition"]["ArnNotEquals"]["eks:principalArn"]
+        assert found["CreateOwnEntryOnly"]["Effect"] == "Deny"
         assert text(principal) == f"arn:<Partition>:iam::<AccountId>:role/{role}"
         assert text(own_role(plain)["RoleName"]) == role
         assert found["OwnEntryOnly"]["Effect"] == "Deny"

@@ -18,8 +18,8 @@ from lambdas.onboarding.policies.scope import (
 )
 from tools.docs.markdown import DOCS, HEADER, joined
 
-# Every value that differs from cluster to cluster becomes a variable of the shell. The longest
-# names come first, because they hold the shorter ones.
+# Every value that differs between clusters becomes a shell variable. The longest names come first,
+# because they contain the shorter ones.
 _MARKED: Final = Scope(
     partition="aws",
     region="marked-region-1",
@@ -64,10 +64,11 @@ def _manual() -> Iterator[str]:
     yield "# Onboarding by hand"
     yield HEADER
     yield (
-        "What the custom resource and `castai-eks onboard` do, step by step, with the same "
-        "documents. For bash, the AWS CLI and jq, as an administrator with the policies that "
-        "`castai-eks policy admin` prints. What is made here carries no owner's tag: the custom "
-        "resource takes it over only with Adopt, and never deletes it otherwise."
+        "These commands do what the custom resource and `castai-eks onboard` do, step by step and "
+        "with the same documents. They need bash, curl, jq, the AWS CLI, and an administrator with "
+        "the policies that `castai-eks policy admin` prints. The resources that they create have "
+        "no owner tag. The custom resource takes them over only with Adopt, and never deletes them "
+        "otherwise."
     )
     yield from _variables()
     yield from _managed_policy()
@@ -81,11 +82,11 @@ def _manual() -> Iterator[str]:
 
 
 def _variables() -> Iterator[str]:
-    yield "## 1. Look"
+    yield "## 1. Variables"
     yield (
-        "The castai-agent runs on the cluster already. Its console shows CAST AI's id of the "
-        "cluster. `CASTAI_API_KEY` is in the environment; a file keeps it off the command line, "
-        "where every user of the machine could read it."
+        "The castai-agent must already run on the cluster. CAST AI's console shows the id of the "
+        "cluster. Set `CLUSTER`, `CLUSTER_ID`, `REGION` and `CASTAI_API_KEY` in the environment. "
+        "The API key goes into a file, because every user of the machine can read a command line."
     )
     yield _bash(
         """
@@ -111,10 +112,10 @@ def _variables() -> Iterator[str]:
 def _managed_policy() -> Iterator[str]:
     yield "## 2. Policies"
     yield (
-        "The managed policy, and the inline policy that step 3 puts on the identity. "
-        "[permissions.md](permissions.md) explains each statement. These are the documents of "
-        "`full` without a spot function of CAST AI's; `castai-eks policy cluster` prints the "
-        "others."
+        "This step creates the managed policy. Step 3 adds the inline policy to the identity. The "
+        "documents are those of `full` without a spot function of CAST AI's own. `castai-eks "
+        "policy cluster` prints the others, and [permissions.md](permissions.md) lists all "
+        "statements."
     )
     managed = castai_identity.cast_eks_policy(
         _MARKED, Permissions.FULL, manage_spot_lambda=False, boundary=None
@@ -131,8 +132,8 @@ def _managed_policy() -> Iterator[str]:
 
 
 def _user() -> Iterator[str]:
-    yield "## 3. Identity: a user"
-    yield "Or a role: go on with the next section instead."
+    yield "## 3a. Identity: a user"
+    yield "For a role, skip this step and continue with step 3b."
     arns = castai_identity.identity_managed_policies("aws", Permissions.FULL)
     yield _bash(
         'aws iam create-user --user-name "$CAST_USER"',
@@ -146,7 +147,7 @@ def _user() -> Iterator[str]:
 
 
 def _role() -> Iterator[str]:
-    yield "## 3. Identity: a role that CAST AI assumes"
+    yield "## 3b. Identity: a role that CAST AI assumes"
     trust = castai_identity.cross_account_trust(_PRINCIPAL, _MARKED.cluster_id)
     arns = castai_identity.identity_managed_policies("aws", Permissions.FULL)
     yield _bash(
@@ -170,9 +171,9 @@ def _role() -> Iterator[str]:
 def _node_role() -> Iterator[str]:
     yield "## 4. The nodes' role and instance profile"
     yield (
-        "Both have one name. In China's regions the trusted service is `ec2.amazonaws.com.cn`. In "
-        f"an IPv6 cluster the role also needs the inline policy `{names.IPV6_POLICY}`, which "
-        "`castai-eks policy node --ipv6` prints."
+        "Both have the same name. In China's regions the trusted service is "
+        "`ec2.amazonaws.com.cn`. In an IPv6 cluster the role also needs the inline policy "
+        f"`{names.IPV6_POLICY}`, which `castai-eks policy node --ipv6` prints."
     )
     yield _bash(
         _file("node-trust.json", node_role.node_trust("aws")),
@@ -193,7 +194,7 @@ def _node_role() -> Iterator[str]:
 
 def _security_group() -> Iterator[str]:
     yield "## 5. The nodes' security group"
-    yield "All that leaves, and all that comes from the group itself."
+    yield "The group allows all egress, and all ingress from itself."
     name = _with_variables(names.security_group_name(_MARKED.cluster))
     yield _bash(
         f"""
@@ -212,8 +213,8 @@ def _security_group() -> Iterator[str]:
 def _access() -> Iterator[str]:
     yield "## 6. Access to the cluster"
     yield (
-        "Where the cluster's authentication mode has access entries (`API` or "
-        "`API_AND_CONFIG_MAP`). The role that CAST AI assumes gets none."
+        "If the cluster's authentication mode is `API` or `API_AND_CONFIG_MAP`, create an access "
+        "entry for the nodes. The role that CAST AI assumes needs none."
     )
     yield _bash(
         """
@@ -221,7 +222,7 @@ def _access() -> Iterator[str]:
           --type EC2_LINUX --principal-arn "arn:$PARTITION:iam::$ACCOUNT:role/$NODE_ROLE"
         """,
     )
-    yield "For the user, besides:"
+    yield "For the user, also create:"
     admin = onboarder.ADMIN_ACCESS_POLICY
     yield _bash(
         f"""
@@ -235,11 +236,11 @@ def _access() -> Iterator[str]:
         mode=Mode.USER,
     )
     yield (
-        "Where it has only the ConfigMap: `kubectl --namespace kube-system edit configmap "
-        "aws-auth`, and add to the list in `mapRoles`"
+        "If the authentication mode is `CONFIG_MAP`, run `kubectl --namespace kube-system edit "
+        "configmap aws-auth` instead. Add this entry to the list in `mapRoles`:"
     )
     yield _yaml(aws_auth.render(aws_auth.node_entry(_MARKED.node_role_arn)))
-    yield "and for the user to the list in `mapUsers`"
+    yield "For the user, add this entry to the list in `mapUsers`:"
     yield _yaml(aws_auth.render(aws_auth.user_entry(_MARKED.user_arn)))
 
 
@@ -247,7 +248,7 @@ def _credentials() -> Iterator[str]:
     yield "## 7. Hand over"
     yield (
         "The user's access key goes into a secret and to CAST AI, and is never shown. CAST AI "
-        "answers 400 until IAM knows the new identity everywhere: try again for a minute."
+        "answers 400 until IAM has propagated the new identity, so curl retries for a minute."
     )
     secret = _with_variables(names.credentials_secret_name(_MARKED.cluster))
     yield _bash(
@@ -263,7 +264,7 @@ def _credentials() -> Iterator[str]:
         """,
         mode=Mode.USER,
     )
-    yield "For the role only its ARN:"
+    yield "For the role, only its ARN goes to CAST AI:"
     yield _bash(
         f"""
         jq --null-input --arg arn "arn:$PARTITION:iam::$ACCOUNT:role/$ROLE" \\
@@ -278,12 +279,15 @@ def _credentials() -> Iterator[str]:
 def _undo() -> Iterator[str]:
     yield "## Undo"
     yield (
-        "First remove the nodes that CAST AI added: IAM deletes a role that running nodes use, and "
-        "they lose the cluster half an hour later. EC2 refuses to delete the security group while "
-        "nodes use it. Go on only if this succeeds:"
+        "First remove the nodes that CAST AI added. IAM deletes a role also while running nodes "
+        "use it, and these nodes lose access to the cluster half an hour later. EC2 refuses to "
+        "delete the security group while nodes use it. Continue only if this command succeeds:"
     )
     yield _bash('aws ec2 delete-security-group --region "$REGION" --group-id "$GROUP_ID"')
-    yield "Then disconnect, and remove in reverse. `mapRoles` and `mapUsers` by hand again."
+    yield (
+        "Then disconnect the cluster, and remove everything in reverse order. In `mapRoles` and "
+        "`mapUsers`, remove the entries by hand."
+    )
     secret = _with_variables(names.credentials_secret_name(_MARKED.cluster))
     identity = castai_identity.identity_managed_policies("aws", Permissions.FULL)
     yield _bash(
@@ -306,7 +310,7 @@ def _undo() -> Iterator[str]:
         aws iam delete-role --role-name "$NODE_ROLE"
         """,
     )
-    yield "The user:"
+    yield "For the user:"
     yield _bash(
         f"""
         aws eks delete-access-entry --region "$REGION" --cluster-name "$CLUSTER" \\
@@ -323,7 +327,7 @@ def _undo() -> Iterator[str]:
         """,
         mode=Mode.USER,
     )
-    yield "Or the role:"
+    yield "For the role:"
     yield _bash(
         f"""
         curl --silent --fail --header @castai-header --request DELETE \\
@@ -336,7 +340,7 @@ def _undo() -> Iterator[str]:
         """,
         mode=Mode.ROLE,
     )
-    yield "And at last:"
+    yield "Finally:"
     yield _bash(
         f"""
         aws iam delete-policy --policy-arn "$POLICY_ARN"
@@ -366,7 +370,7 @@ def _with_variables(text: str) -> str:
 
 
 def _bash(*parts: str, mode: Mode | None = None) -> str:
-    """A block of commands; `mode` says which of the two ways it belongs to."""
+    """A block of commands; with `mode`, it is only for this mode."""
     commands = "\n".join(dedent(part).strip("\n") for part in parts)
     return f"```bash{f' {mode}' if mode else ''}\n{commands}\n```"
 

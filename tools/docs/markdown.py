@@ -1,4 +1,4 @@
-"""What the generated pages share."""
+"""Parts that the generated pages share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
-HEADER: Final = "<!-- Written by `python -m tools.docs`. Change the policies, not this file. -->"
+HEADER: Final = "<!-- Written by `make docs`. Change tools/docs or the policies, not this file. -->"
 
 
 def table(head: list[str], rows: Iterable[list[str]]) -> str:
@@ -17,5 +17,5 @@ def table(head: list[str], rows: Iterable[list[str]]) -> str:
 
 
 def joined(parts: Iterable[str]) -> str:
-    """The page of these blocks."""
+    """The page with these blocks."""
     return "\n\n".join(parts) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +18,13 @@ from lambdas.onboarding.policies import (
     onboarder,
     spot_handler_role,
 )
-from lambdas.onboarding.policies.document import MANAGED_LIMIT, USER_INLINE_LIMIT, Document, size
+from lambdas.onboarding.policies.document import (
+    MANAGED_LIMIT,
+    USER_INLINE_LIMIT,
+    Document,
+    document_of,
+    size,
+)
 from lambdas.onboarding.policies.scope import (
     USER_CLUSTER_CHARACTERS,
     FunctionScope,
@@ -58,10 +65,10 @@ def _permissions() -> Iterator[str]:
     yield "# Permissions: who may do what, and why"
     yield HEADER
     yield (
-        "Every IAM document of this project, as it is deployed. CLUSTER, REGION, ACCOUNT and VPC "
-        "are the cluster's; CLUSTER_ID is CAST AI's id of it and ID8 its first eight characters. "
-        "Partitions other than `aws` differ in the ARNs alone. `castai-eks policy` prints the "
-        "documents for a cluster of yours."
+        "This page has every IAM document of this project, as it is deployed. CLUSTER, REGION, "
+        "ACCOUNT and VPC stand for the cluster's values, CLUSTER_ID for CAST AI's id of the "
+        "cluster, and ID8 for the first eight characters of this id. In partitions other than "
+        "`aws` only the ARNs differ. `castai-eks policy` prints the documents for your cluster."
     )
     yield from _identity()
     yield from _beyond()
@@ -74,53 +81,61 @@ def _permissions() -> Iterator[str]:
 def _identity() -> Iterator[str]:
     yield "## CAST AI"
     yield (
-        f"An IAM user (`{names.user_name('CLUSTER')}`) or a role that CAST AI assumes "
-        f"(`{_shown(names.role_name('CLUSTER', EXAMPLE.cluster_id))}`). It carries AWS's policies "
-        "AmazonEC2ReadOnlyAccess and, but for `strict`, IAMReadOnlyAccess, and two of ours: the "
-        f"managed policy `{names.policy_name('CLUSTER', account_wide=False)}` and the inline "
-        f"policy `{names.INLINE_POLICY}`. The property Permissions chooses how much they allow."
+        f"CAST AI uses an IAM user (`{names.user_name('CLUSTER')}`) or assumes a role "
+        f"(`{_shown(names.role_name('CLUSTER', EXAMPLE.cluster_id))}`). This identity has AWS's "
+        "policies AmazonEC2ReadOnlyAccess and, except with `strict`, IAMReadOnlyAccess. It also "
+        "has two policies of this project: the managed policy "
+        f"`{names.policy_name('CLUSTER', account_wide=False)}` and the inline policy "
+        f"`{names.INLINE_POLICY}`. The property Permissions selects the variant:"
     )
-    for permission in Permissions:
-        yield f"### `{permission}`"
-        yield _ABOUT[permission]
-        managed = castai_identity.cast_eks_policy(
-            EXAMPLE, permission, manage_spot_lambda=permission is Permissions.FULL, boundary=None
-        )
-        yield f"`{names.policy_name('CLUSTER', account_wide=False)}`"
-        yield _statements(managed)
-        yield f"`{names.INLINE_POLICY}`"
-        yield _statements(castai_identity.restricted_access(EXAMPLE, permission))
+    yield "\n".join(f"- `{permission}`: {_ABOUT[permission]}" for permission in Permissions)
     yield (
-        "What is about the cluster's Auto Scaling groups and node groups sits in the managed "
-        f"policy, because a user's inline policies may have {USER_INLINE_LIMIT:,} "
-        "characters together and long cluster names would not fit. With AccountWidePolicy the "
-        "clusters of an account share one managed policy that names none of them; these "
-        "statements are inline then, and any cluster's node role may be passed to EC2."
+        "PassRoleLambda, SpotFunction and SpotRule are for a spot function of CAST AI's own. They "
+        "are there only with ManageSpotLambda, which is off by default, because this app deploys "
+        "the function."
+    )
+    yield f"`{names.policy_name('CLUSTER', account_wide=False)}`"
+    yield _variants(
+        {
+            each: castai_identity.cast_eks_policy(
+                EXAMPLE, each, manage_spot_lambda=True, boundary=None
+            )
+            for each in Permissions
+        }
+    )
+    yield f"`{names.INLINE_POLICY}`"
+    yield _variants(
+        {each: castai_identity.restricted_access(EXAMPLE, each) for each in Permissions}
     )
     yield (
-        "A VPC, its subnets and security groups may be another account's, shared with this one "
-        "(RAM). Their ARNs carry the owner's account, so they name any account here; the id of the "
-        "VPC, which is unique in AWS, binds them."
+        "The statements about the cluster's Auto Scaling groups and node groups are in the managed "
+        f"policy. A user's inline policies may have {USER_INLINE_LIMIT:,} characters together, and "
+        "with a long cluster name these statements would not fit. With AccountWidePolicy the "
+        "clusters of an account share one managed policy that names no cluster. These statements "
+        "are then inline, and CAST AI may pass any cluster's node role to EC2."
+    )
+    yield (
+        "Another account may own the VPC, its subnets and its security groups and share them with "
+        "this one (RAM). Their ARNs have the owner's account, so the statements name any account. "
+        "The id of the VPC, which is unique in AWS, limits them."
     )
 
 
 _ABOUT: Final = {
-    Permissions.FULL: "Every permission group that CAST AI's product names. The last three "
-    "statements of the managed policy, about a spot function of CAST AI's own, are there only "
-    "with ManageSpotLambda, which is off by default: this app deploys the function.",
-    Permissions.STANDARD: "What CAST AI asks for today: roles, instance profiles and security "
-    "groups are made by the onboarding alone.",
-    Permissions.STRICT: "As `standard`, and bound to both tags of the cluster wherever AWS knows "
-    "tags. CAST AI reads no IAM.",
+    Permissions.FULL: "every permission group that CAST AI's product names.",
+    Permissions.STANDARD: "what CAST AI requires today. Only the onboarding creates roles, "
+    "instance profiles and security groups.",
+    Permissions.STRICT: "as `standard`, limited to both tags of the cluster where AWS supports "
+    "tags. CAST AI cannot read IAM.",
 }
 
 
 def _beyond() -> Iterator[str]:
     yield "## What reaches beyond the cluster"
     yield (
-        "The isolation tests decide every write action of every variant on the cluster's own "
-        "things and on those of other clusters, VPCs, regions and accounts. Nothing beyond the "
-        "cluster is allowed but this, which is shared by nature:"
+        "The isolation tests check every write action of every variant on the cluster's own "
+        "resources and on those of other clusters, VPCs, regions and accounts. Beyond the cluster "
+        "only these writes are allowed, on resources that clusters share:"
     )
     rows = []
     for wide in WIDE:
@@ -130,26 +145,34 @@ def _beyond() -> Iterator[str]:
         actions = ", ".join(wide.actions)
         rows.append([f"{actions} on {wide.on}", wide.reach.value, variants, wide.why])
     yield table(["permission", "reaches", "variants", "why"], rows)
-    yield "### Step after step"
+    yield "### Roles that CAST AI can act as"
     yield (
-        "Whoever may pass a role to a function or an instance and start it acts as that role. The "
-        "same tests follow every such step, to every role of the account and further. CAST AI "
-        "becomes the node role, and with ManageSpotLambda the role of its own function, which "
-        "sees instances and writes its log. There is one such function for each region, so it may "
-        "also change the code of one that runs as another cluster's role of this kind, which may "
-        "do the same. It does not become any role of this app's functions. "
-        "With AccountWidePolicy it also becomes the node roles of the other clusters that share "
-        "the policy, and so a node of theirs. The node role reaches further than the cluster:"
+        "A principal that may pass a role to a function or an instance, and start it, can act as "
+        "that role. The tests also follow every such chain, to every role of the account and "
+        "beyond. CAST AI can act as:"
+    )
+    yield (
+        "- the node role;\n"
+        "- with ManageSpotLambda, the role of its own spot function. There is one function in each "
+        "region, so it may have the role of another cluster's onboarding. All these roles may only "
+        "find instances and write their log;\n"
+        "- with AccountWidePolicy, the node roles of the other clusters that share the policy, and "
+        "so a node of these clusters."
+    )
+    yield (
+        "CAST AI cannot act as any role of this app's functions. The node role reaches further "
+        "than the cluster:"
     )
     rows = []
     for chain in CHAINS:
         variants = ", ".join(f"`{each}`" for each in Permissions if each in chain.permissions)
         rows.append([chain.how, chain.becomes, chain.policy, chain.reaches, variants, chain.why])
-    yield table(["by", "becomes", "carries", "and may", "variants", "why"], rows)
+    yield table(["with", "acts as", "which has", "and may", "variants", "why"], rows)
     yield (
-        "Inside the cluster CAST AI can run a pod under any ServiceAccount: in `user` mode as its "
-        "administrator, in both modes by a node that takes the tokens of the pods that run there. "
-        "So it also reaches what the roles of those ServiceAccounts (IRSA, Pod Identity) may do."
+        "Inside the cluster CAST AI can run a pod under any ServiceAccount. In `user` mode it is "
+        "an administrator of the cluster. In both modes a node can use the tokens of the pods that "
+        "run on it. So CAST AI can also act as the roles of these ServiceAccounts (IRSA, Pod "
+        "Identity)."
     )
 
 
@@ -164,40 +187,49 @@ def _narrowed() -> Iterator[str]:
 def _roles() -> Iterator[str]:
     yield "## The nodes"
     yield (
-        f"The role and instance profile `{_shown(EXAMPLE.node_role_arn.rpartition('/')[2])}`, "
-        "which EC2 gives to the nodes that CAST AI launches:"
+        "EC2 gives the role and instance profile "
+        f"`{_shown(EXAMPLE.node_role_arn.rpartition('/')[2])}` to the nodes that CAST AI launches. "
+        "The role has these policies:"
     )
     plain = node_role.node_managed_policies("aws", ssm=False, ebs_csi=False)
-    optional = node_role.node_managed_policies("aws", ssm=True, ebs_csi=True)[len(plain) :]
+    ssm, ebs_csi = node_role.node_managed_policies("aws", ssm=True, ebs_csi=True)[len(plain) :]
     yield "\n".join(
-        [f"- `{arn}`" for arn in plain] + [f"- `{arn}`, on request" for arn in optional]
+        [
+            *(f"- `{arn}`" for arn in plain),
+            f"- `{ssm}`, with SsmOnNodes",
+            f"- `{ebs_csi}`, with EbsCsiOnNodes",
+        ]
     )
-    yield f"and in an IPv6 cluster the inline policy `{names.IPV6_POLICY}`:"
+    yield f"In an IPv6 cluster it also has the inline policy `{names.IPV6_POLICY}`:"
     yield _statements(node_role.node_ipv6_policy("aws", "REGION", "ACCOUNT"))
     yield "## CAST AI's own spot function"
     role = _shown(EXAMPLE.lambda_role_arn.rpartition("/")[2])
     yield (
-        f"Only with ManageSpotLambda: the role `{role}`, "
-        f"which CAST AI may give to the function `{names.SPOT_FUNCTION}`. The onboarding makes and "
-        "removes the role. The function and its rules are CAST AI's and stay. It is never the role "
-        "of the spot handler below: synth, the custom resource and `castai-eks` refuse a spot "
-        f"handler's role named `{names.ANY_LAMBDA_ROLE}`. CAST AI's old script made a function "
-        f"`{names.SPOT_FUNCTION}` that runs as `{SPOT_ROLE}`. To change the code of a "
-        "function needs no iam:PassRole, so with ManageSpotLambda the onboarding refuses a "
-        "function that runs as any role but one of this kind: delete it first. The onboarding "
-        "looks once, in the cluster's region. Do not make a function of this name under another "
-        "role later. With AccountWidePolicy, look in the other regions yourself: the shared "
-        "policy holds for all."
+        f"With ManageSpotLambda the onboarding creates the role `{role}`, which CAST AI may give "
+        f"to the function `{names.SPOT_FUNCTION}`. A removal deletes the role. The function and "
+        "its rules are CAST AI's and stay. The spot handler below never has this role: synth, the "
+        "custom resource and `castai-eks` refuse a spot handler's role named "
+        f"`{names.ANY_LAMBDA_ROLE}`."
+    )
+    yield (
+        f"CAST AI's old script created a function `{names.SPOT_FUNCTION}` that runs as "
+        f"`{SPOT_ROLE}`. To change the code of a function, CAST AI needs no iam:PassRole. So with "
+        "ManageSpotLambda the onboarding refuses a function that runs as another role: delete it "
+        "first. The onboarding checks this once, in the cluster's region. Do not create a function "
+        "of this name with another role later. With AccountWidePolicy, check the other regions "
+        "yourself, because the shared policy applies to all regions. The role has this policy:"
     )
     yield _statements(castai_function.lambda_role_policy(EXAMPLE))
     yield "## The spot handler"
-    yield f"The role `{SPOT_ROLE}`, which Lambda alone may assume:"
+    yield f"Only Lambda may assume the role `{SPOT_ROLE}`. It has these policies:"
     yield "\n".join(f"- `{arn}`" for arn in spot_handler_role.spot_managed_policies("aws"))
     yield (
-        "and an inline policy. `castai:rolePolicies=least-privilege` replaces the three by the "
-        "first two statements. ReadApiKey stands there with `castai:apiKeySecret`, DecryptApiKey "
-        "with `castai:apiKeyKmsKey`, Trace with `castai:tracing`, AttachToVpc and its Deny with "
-        "`castai:subnetIds`; so it is for the functions below."
+        "It also has the inline policy below. With `castai:rolePolicies=least-privilege` its "
+        "statements WriteOwnLog and FindInstance replace the three policies. Some statements need "
+        "a setting, here and for the functions below: ReadApiKey needs `castai:apiKeySecret`, "
+        "DecryptApiKey "
+        "`castai:apiKeyKmsKey`, Trace `castai:tracing`, AttachToVpc and its Deny "
+        "`castai:subnetIds`."
     )
     where = _function("castai-spot-handler")
     yield _statements(
@@ -224,8 +256,8 @@ def _function(name: str) -> FunctionScope:
 def _onboarders() -> Iterator[str]:
     yield "## The agent's function"
     yield (
-        "The role of the custom resource's function. It becomes an administrator of a listed "
-        "cluster's Kubernetes API for as long as it works there."
+        "This is the role of the custom resource's function. It is an administrator of a listed "
+        "cluster's Kubernetes API while the function works there."
     )
     where = _function("castai-agent")
     yield _statements(
@@ -238,53 +270,55 @@ def _onboarders() -> Iterator[str]:
         )
     )
     yield (
-        "and for each cluster an inline policy `cluster-CLUSTER`, which the Denies above narrow. "
-        "It goes after the cluster's custom resource."
+        "For each cluster the role has an inline policy `cluster-CLUSTER`, which the Deny "
+        "statements above limit. CloudFormation deletes it after the cluster's custom resource."
     )
     yield _statements(agent_role.agent_cluster("aws", "CLUSTER"))
     unknown = Scope("aws", "REGION", "ACCOUNT", "CLUSTER", "", "")
     yield "## The onboarding's function"
     yield (
-        "The role of the custom resource's function, for each cluster. It touches the names above "
-        "and nothing else. With PermissionsBoundary each statement that makes, fills or attaches "
-        "also demands `iam:PermissionsBoundary`. EncryptCredentials stands there with KmsKey. It "
-        "becomes an administrator of the cluster's Kubernetes API for as long as it works there."
+        "Each onboarded cluster has a function with this role. It may change only resources with "
+        "the names above. With PermissionsBoundary each statement that creates a user or role, or "
+        "writes or attaches its policies, also requires `iam:PermissionsBoundary`. "
+        "EncryptCredentials needs KmsKey. The role is an administrator of the cluster's Kubernetes "
+        "API while the function works."
     )
     own = _function("castai-onboarding-CLUSTER").function
-    yield from _named(
-        onboarder.onboarding_lambda(
-            unknown,
-            own_role_arn=unknown.iam(f"role/{functions.role_name(own, 'REGION')}"),
-            function=own,
-            api_key_secret=_API_KEY,
-            api_key_kms_key=_KMS_KEY,
-            credentials_kms_key=_KMS_KEY,
-            in_vpc=True,
-        )
+    onboarding = onboarder.onboarding_lambda(
+        unknown,
+        own_role_arn=unknown.iam(f"role/{functions.role_name(own, 'REGION')}"),
+        function=own,
+        api_key_secret=_API_KEY,
+        api_key_kms_key=_KMS_KEY,
+        credentials_kms_key=_KMS_KEY,
+        in_vpc=True,
     )
+    for name, document in onboarding.items():
+        yield f"`{name}`"
+        yield _statements(document)
     yield "## CDK's Provider framework"
     yield (
-        "It stands between CloudFormation and the two functions above. Each of its functions "
-        "carries AWS's policy `service-role/AWSLambdaBasicExecutionRole` and may call what comes "
-        "after it, and nothing else: lambda:InvokeFunction and lambda:GetFunction on the one "
-        "function, and for the agent's waiter states:StartExecution on its state machine."
+        "The framework passes CloudFormation's requests to the two functions above. Each of its "
+        "functions has AWS's policy `service-role/AWSLambdaBasicExecutionRole`. It may call only "
+        "the next part: one function (lambda:InvokeFunction and lambda:GetFunction), or for the "
+        "agent's waiter a state machine (states:StartExecution)."
     )
     yield "## The administrator"
-    yield "Whoever deploys with `cdk deploy` acts as the roles of the bootstrap stack:"
+    yield "A person who runs `cdk deploy` acts as the roles of the bootstrap stack:"
     yield _statements(onboarder.cdk_deployer("aws", "ACCOUNT", "REGION"))
     yield (
-        "Whoever works from a terminal (`castai-eks onboard`, or by hand as in "
-        "[manual-onboarding.md](manual-onboarding.md)) needs these three instead. For one mode "
-        "alone they are smaller: `castai-eks policy admin --mode`."
+        "A person who works from a terminal (`castai-eks onboard`, or by hand as in "
+        "[manual-onboarding.md](manual-onboarding.md)) needs the three managed policies below "
+        "instead. `castai-eks policy admin` prints them; with `--mode` they are smaller."
     )
-    yield from _named(onboarder.administrator(unknown))
+    yield from _compared(onboarder.administrator(unknown), onboarding)
 
 
 def _limits() -> Iterator[str]:
     yield "## Sizes"
     yield (
-        "Checked before anything is made. The figures are for the longest cluster name that user "
-        "mode can have, in a region of GovCloud."
+        "The sizes are checked before anything is created. The table has the characters for the "
+        "longest cluster name of user mode, in a region of GovCloud."
     )
     longest = Scope(
         "aws-us-gov",
@@ -315,23 +349,57 @@ def _size(document: Document) -> str:
     return f"{size(document):,}"
 
 
-def _named(documents: Mapping[str, Document]) -> Iterator[str]:
+def _compared(documents: Mapping[str, Document], shown: Mapping[str, Document]) -> Iterator[str]:
+    """Each document, with references to the statements that are in the `shown` documents."""
+    owners = {
+        json.dumps(statement): owner
+        for owner, document in shown.items()
+        for statement in document["Statement"]
+    }
     for name, document in documents.items():
-        yield f"`{name}`"
-        yield _statements(document)
+        same: dict[str, list[str]] = {}
+        others: list[Document] = []
+        for statement in document["Statement"]:
+            if owner := owners.get(json.dumps(statement)):
+                same.setdefault(owner, []).append(statement["Sid"])
+            else:
+                others.append(statement)
+        parts = [f"{', '.join(sids)} as in `{owner}`" for owner, sids in same.items()]
+        yield f"`{name}`: {'; '.join(parts)}{'; and:' if others else '.'}"
+        if others:
+            yield _statements(document_of(others))
+
+
+_HEAD: Final = ["statement", "actions", "on", "only if"]
 
 
 def _statements(document: Document) -> str:
-    rows = [
+    return table(_HEAD, [list(_row(statement)) for statement in document["Statement"]])
+
+
+def _variants(documents: Mapping[Permissions, Document]) -> str:
+    """One table for all variants: each statement once, with its variants."""
+    variants: dict[tuple[str, ...], list[Permissions]] = {}
+    for permission, document in documents.items():
+        for statement in document["Statement"]:
+            variants.setdefault(_row(statement), []).append(permission)
+    sids = list(dict.fromkeys(sid for sid, *_ in variants))
+    return table(
+        [*_HEAD, "variants"],
         [
-            statement["Sid"] + (" (Deny)" if statement["Effect"] == "Deny" else ""),
-            "<br>".join(statement["Action"]),
-            "<br>".join(_resources(statement)),
-            "<br>".join(_conditions(statement.get("Condition", {}))),
-        ]
-        for statement in document["Statement"]
-    ]
-    return table(["statement", "actions", "on", "only if"], rows)
+            [*row, ", ".join(f"`{each}`" for each in variants[row])]
+            for row in sorted(variants, key=lambda row: sids.index(row[0]))
+        ],
+    )
+
+
+def _row(statement: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        statement["Sid"] + (" (Deny)" if statement["Effect"] == "Deny" else ""),
+        "<br>".join(statement["Action"]),
+        "<br>".join(_resources(statement)),
+        "<br>".join(_conditions(statement.get("Condition", {}))),
+    )
 
 
 def _resources(statement: Mapping[str, Any]) -> Iterator[str]:

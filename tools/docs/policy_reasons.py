@@ -1,6 +1,6 @@
-"""Why a permission is as it is: what reaches beyond the one cluster, and what was narrowed.
+"""The reasons for permissions: what reaches beyond the one cluster, and what was narrowed.
 
-docs/permissions.md shows both lists; the isolation tests hold the policies to the first one.
+docs/permissions.md shows these lists. The isolation tests check the policies against them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FULL = frozenset({Permissions.FULL})
 
 
 class Reach(StrEnum):
-    """How far a write goes beyond what belongs to the cluster."""
+    """How far a write reaches beyond the cluster's own resources."""
 
     VPC = "the cluster's VPC"
     ACCOUNT = "the account"
@@ -26,7 +26,7 @@ class Reach(StrEnum):
 
 @dataclass(frozen=True)
 class Wide:
-    """Writes that are not bound to the one cluster, and why they cannot be."""
+    """Writes that are not limited to the one cluster, with the reason."""
 
     actions: tuple[str, ...]
     on: str
@@ -34,7 +34,7 @@ class Wide:
     permissions: Collection[Permissions]
     why: str
     spot_lambda: bool = False
-    """Only where CAST AI manages its own spot function."""
+    """Only with ManageSpotLambda."""
 
 
 WIDE = (
@@ -43,23 +43,23 @@ WIDE = (
         "AWSServiceRoleForEC2Spot",
         Reach.ACCOUNT,
         EVERY,
-        "An account has one such role, and without it EC2 launches no spot instance. "
-        "AWS alone decides what it may do.",
+        "An account has one such role, and EC2 needs it to launch a spot instance. "
+        "AWS alone sets its permissions.",
     ),
     Wide(
         ("iam:DeleteServiceLinkedRole",),
         "AWSServiceRoleForEC2Spot",
         Reach.ACCOUNT,
         FULL,
-        "The same role; AWS refuses while any spot instance of the account uses it.",
+        "The same role. AWS refuses the deletion while any spot instance of the account uses it.",
     ),
     Wide(
         ("ec2:CreateKeyPair", "ec2:ImportKeyPair", "ec2:DeleteKeyPair"),
         "key pairs",
         Reach.ACCOUNT,
         UNBOUND,
-        "A key pair belongs to an account and a region, and CAST AI publishes neither a name nor "
-        "a tag for its own. `strict` asks for the tag cast:cluster-id.",
+        "A key pair belongs to an account and a region. CAST AI publishes neither a name nor a tag "
+        "of its key pairs. `strict` requires the tag cast:cluster-id.",
     ),
     Wide(
         (
@@ -73,17 +73,16 @@ WIDE = (
         "security groups and network interfaces",
         Reach.VPC,
         UNBOUND,
-        "The permission is about the cluster's VPC: what CAST AI has to clean up there does not "
-        "always carry the cluster's tags. Two clusters in one VPC share it; `strict` asks for the "
-        "tag cast:cluster-id.",
+        "The resources that CAST AI has to clean up in the cluster's VPC do not always have the "
+        "cluster's tags. So the permission also reaches another cluster in this VPC. `strict` "
+        "requires the tag cast:cluster-id.",
     ),
     Wide(
         ("ec2:CreateSecurityGroup",),
         "new security groups",
         Reach.VPC,
         FULL,
-        "A new group belongs to a VPC; there is nothing of a cluster yet that it could be bound "
-        "to.",
+        "A new group belongs to a VPC, and nothing links it to a cluster yet.",
     ),
     Wide(
         (
@@ -96,8 +95,8 @@ WIDE = (
         Reach.ACCOUNT,
         EVERY,
         "AWS sends the spot notices of all clusters of a region to one event bus, so there is one "
-        "function for all. Its role is this cluster's own, or of the same kind for another one: it "
-        "sees instances and writes its log. An onboarding refuses a function of any other role.",
+        "function for all. Its role is of this or another cluster's onboarding, and may only find "
+        "instances and write its log. An onboarding refuses a function with any other role.",
         spot_lambda=True,
     ),
     Wide(
@@ -113,15 +112,15 @@ WIDE = (
 
 @dataclass(frozen=True)
 class Chain:
-    """What CAST AI's identity can become, and what that reaches beyond the cluster."""
+    """A role that CAST AI's identity can act as, and what it reaches beyond the cluster."""
 
     becomes: str
     how: str
     policy: str
-    """The name of AWS's policy by which it reaches further."""
+    """The name of AWS's policy that reaches further."""
     reaches: str
     permissions: Collection[Permissions]
-    """Those that always lead there; the others only with the property that `how` names."""
+    """The variants that always allow it. The others need the property that `how` names."""
     why: str
 
 
@@ -135,8 +134,8 @@ CHAINS = (
         "AmazonEKS_CNI_Policy",
         "attach, detach, change and delete every network interface of the account",
         EVERY,
-        "AWS's policy names all interfaces, for every node of every EKS cluster that has it. A "
-        "permissions boundary takes it away where the CNI has a role of its own.",
+        "AWS's policy names all interfaces, for every node that has it. If the CNI has its own "
+        "role, a permissions boundary can remove this permission.",
     ),
     Chain(
         _NODE,
@@ -144,7 +143,7 @@ CHAINS = (
         names.IPV6_POLICY,
         "give IPv6 addresses and tags to every network interface of the account and region",
         EVERY,
-        "As AmazonEKS_CNI_Policy, which has no part for IPv6.",
+        "The same reason. AmazonEKS_CNI_Policy has no permissions for IPv6.",
     ),
     Chain(
         _NODE,
@@ -152,7 +151,7 @@ CHAINS = (
         "AmazonEC2ContainerRegistryReadOnly",
         "read every image of the account",
         EVERY,
-        "Nodes pull images; the policy of a repository can refuse.",
+        "Nodes pull images. A repository's policy can deny it.",
     ),
     Chain(
         _NODE,
@@ -160,7 +159,7 @@ CHAINS = (
         "AmazonEKSWorkerNodePolicy",
         "eks-auth:AssumeRoleForPodIdentity",
         EVERY,
-        "EKS also asks for the token of a pod, which only a node of the pod's cluster has.",
+        "EKS also requires the token of a pod, which only a node of the pod's cluster has.",
     ),
     Chain(
         _NODE,
@@ -176,15 +175,15 @@ CHAINS = (
         "AmazonEBSCSIDriverPolicy",
         "copy, attach and change every volume and snapshot of the account",
         FULL,
-        "`full` lets CAST AI attach it to the node role. A disk of another cluster can be copied "
-        "and read.",
+        "`full` lets CAST AI attach it to the node role. CAST AI can then copy and read a disk of "
+        "another cluster.",
     ),
 )
 
 
 @dataclass(frozen=True)
 class Narrowed:
-    """What CAST AI's script grants more widely than its work needs."""
+    """A permission that CAST AI's script grants more widely than CAST AI needs."""
 
     permission: str
     script: str
@@ -198,41 +197,42 @@ NARROWED = (
         "every role of the account",
         "the cluster's node role",
         "CAST AI launches nodes with this role. With role/* it could launch an instance with an "
-        "administrator's role and act as it. Nodes with an instance profile of your own need a "
-        "statement of your own.",
+        "administrator's role and act as that role. For nodes with your own instance profile, add "
+        "your own statement.",
     ),
     Narrowed(
         "PassRoleLambda: iam:PassRole",
         "every role of the account",
         "the one role of CAST AI's own function, which may find instances and write its log; only "
         "with ManageSpotLambda",
-        "With the spot handler's role CAST AI could let any code into every cluster, and invoke "
-        "every function of the account.",
+        "With the spot handler's role CAST AI could run any code with access to every cluster, and "
+        "invoke every function of the account.",
     ),
     Narrowed(
         "iam CreateRole, DeleteRole, instance profiles",
         "every role and profile of the account",
         "the one name of the cluster's node role",
-        "CAST AI makes roles and profiles under this name only; with a permissions boundary only "
-        "within it.",
+        "CAST AI creates roles and profiles with this name only. With a permissions boundary it "
+        "creates roles within it only.",
     ),
     Narrowed(
         "iam AttachRolePolicy, DetachRolePolicy",
         "every policy on every role",
         "AWS's policies for nodes on the node role",
-        "Otherwise a role could be made an administrator's and then be passed to an instance.",
+        "Otherwise CAST AI could make a role an administrator and pass it to an instance.",
     ),
     Narrowed(
         "iam CreateServiceLinkedRole, DeleteServiceLinkedRole",
         "every service",
         "EC2 Spot",
-        "No other service that CAST AI uses in this account needs one from CAST AI.",
+        "CAST AI creates no service-linked role for another service in this account.",
     ),
     Narrowed(
         "ec2:CreateTags",
         "everything in the account, at any time",
-        "what is being made in the same call, and the cluster's own instances",
-        "All instance permissions go by tags: whoever may tag any instance may terminate any.",
+        "resources that the same call creates, and the cluster's own instances",
+        "Tags decide all instance permissions. With tags on any instance CAST AI could terminate "
+        "any instance.",
     ),
     Narrowed(
         "ec2:CreateSecurityGroup",
@@ -244,20 +244,20 @@ NARROWED = (
         "RunInstancesPermissions: security groups, network interfaces",
         "all of the account",
         "those of the cluster's VPC",
-        "The subnet, which the script binds too, is in this VPC, and EC2 takes no group or "
-        "interface of another.",
+        "The subnet, which the script also limits, is in this VPC. EC2 refuses a group or "
+        "interface of another VPC.",
     ),
     Narrowed(
         "VpcRestrictedActions",
         "every resource of every kind in the VPC",
         "security groups and network interfaces there",
-        "The six actions know no others.",
+        "The six actions are for these kinds only.",
     ),
     Narrowed(
         "Lambda functions and EventBridge rules",
         "all of the account",
         "cast-ai-ec2-events-handler, and rules named cast-*",
-        "The function has had this one name. The prefix of the rule is deduced from CAST AI's "
-        "other names; it was never published.",
+        "The function always had this name. The rule's name was never published; the prefix is "
+        "deduced from CAST AI's other names.",
     ),
 )

@@ -11,16 +11,16 @@ from lambdas.onboarding import spot_rbac
 
 MANIFEST: Final = Path(__file__).parents[2] / "manifests" / "spot-handler-rbac.yaml"
 _HEADER: Final = """\
-# Written by `make docs` from lambdas/onboarding/spot_rbac.py: change that file, not this one.
+# Written by `make docs` from lambdas/onboarding/spot_rbac.py. Change that file, not this one.
 #
-# What the spot handler may do in a cluster. Its role gets the group castai:spot-handler from an EKS
-# access entry (the stack creates one for each cluster in castai:clusters) or from a mapRoles entry
-# of the ConfigMap aws-auth.
+# The permissions of the spot handler in a cluster. Its role gets the group castai:spot-handler from
+# an EKS access entry (the stack creates one for each cluster in castai:clusters) or from a mapRoles
+# entry of the ConfigMap aws-auth.
 #
 #   kubectl apply --server-side -f manifests/spot-handler-rbac.yaml
 #
 # nodes: find the node of the instance, set taint, labels and unschedulable.
-# pods: plan the drain, watch deletions, delete what a budget still blocks at the deadline.
+# pods: plan the drain, watch deletions, delete pods that a budget still blocks at the deadline.
 # pods/eviction: evict within the budgets.
 # events: show the drain in `kubectl describe node`.
 # configmaps: read CAST AI's id of the cluster from this one ConfigMap.

@@ -8,12 +8,12 @@ from stacks import settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
-_HEAD = """<!-- Written by `make docs` from stacks/settings.py: change that, not this. -->
+_HEAD = """<!-- Written by `make docs` from stacks/settings.py. Change that file, not this one. -->
 
 # Settings
 
-Context keys, in `cdk.json` or as `cdk -c key=value`. None is required, and none is secret. A wrong
-or unknown setting stops the synth with one message that lists every fault.
+A setting is a context key, in `cdk.json` or as `cdk -c key=value`. No setting is required, and none
+is secret. A wrong or unknown setting stops the synth with one message that lists every fault.
 
 """
 

@@ -1,4 +1,4 @@
-"""What the function that puts the castai-agent into clusters may do."""
+"""The permissions of the function that applies the castai-agent to clusters."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ def agent_function(
     api_key_kms_key: str | None = None,
     in_vpc: bool = False,
 ) -> Document:
-    """What the function that puts the castai-agent into clusters may do, whatever their number.
+    """The managed policy of the agent's function. It has the same size for any number of clusters.
 
-    `own_role` is the name of the function's role: it gives itself access while it works. On each
-    cluster `agent_cluster` has the Allow. What is the same on all of them is a Deny here, because
-    the inline policies of a role share ROLE_INLINE_LIMIT.
+    `own_role` is the name of the function's role. The function gives this role access to a cluster
+    while it works there. `agent_cluster` allows the actions on one cluster. The limits that are the
+    same for all clusters are Deny statements here, because the inline policies of a role share
+    ROLE_INLINE_LIMIT.
     """
     role_arn = f"arn:{where.partition}:iam::{where.account}:role/{own_role}"
     access_policies = [
@@ -52,7 +53,7 @@ def agent_function(
                 where.arns("eks", f"access-entry/*/role/{where.account}/{own_role}/*"),
             ),
             deny(
-                "LetItselfInOnly",
+                "CreateOwnEntryOnly",
                 ["eks:CreateAccessEntry"],
                 {"ArnNotEquals": {"eks:principalArn": role_arn}},
             ),
@@ -67,9 +68,10 @@ def agent_function(
 
 
 def agent_cluster(partition: str, cluster: str) -> Document:
-    """What lets `agent_function` work on one cluster. It is short: a role has one for each.
+    """The inline policy that allows the agent's function to work on one cluster.
 
-    No account and region: the function's own policy denies the others.
+    It is short, because the role has one for each cluster. It names no account and no region,
+    because `agent_function` denies all others.
     """
     eks = f"arn:{partition}:eks:*:*"
     return document_of(
@@ -87,16 +89,16 @@ _ON_CLUSTER: Final = ("eks:DescribeCluster", "eks:CreateAccessEntry")
 _ON_OWN_ENTRY: Final = (
     "eks:DescribeAccessEntry",
     "eks:DeleteAccessEntry",
-    "eks:TagResource",  # of clusters as well, if the Deny did not limit it to the entry
+    "eks:TagResource",  # the Deny limits it to the entry; the Allow also covers the cluster
     "eks:AssociateAccessPolicy",
 )
 
 
 def agent_clusters_that_fit(clusters: Sequence[str]) -> int:
-    """How many of these clusters, from the first, have room in the role of `agent_function`.
+    """Count the clusters, from the first on, whose policies fit into the role together.
 
-    Counted for the longest partition. A further policy has room beside them: while a cluster
-    takes the place of another, CloudFormation makes the new policy before it removes the old one.
+    The count is for the longest partition. It keeps room for one more policy: when one cluster
+    replaces another, CloudFormation creates the new policy before it deletes the old one.
     """
     sizes = [size(agent_cluster("aws-us-gov", name)) for name in ("c" * EKS_NAME_LIMIT, *clusters)]
     return sum(used <= ROLE_INLINE_LIMIT for used in accumulate(sizes)) - 1

@@ -18,7 +18,7 @@ def aws_managed(partition: str, policies: Iterable[str]) -> tuple[str, ...]:
 
 
 def dns_suffixes(partition: str) -> list[str]:
-    """Of AWS's endpoints; both where the partition is not known before the deployment."""
+    """The suffixes of AWS's endpoints; both if the partition is not known before deployment."""
     if partition in {"aws", "aws-us-gov"}:
         return [".amazonaws.com"]
     return (

@@ -8,9 +8,9 @@ from lambdas.onboarding.policies.scope import Scope
 
 
 def lambda_role_policy(scope: Scope) -> Document:
-    """The inline policy of the role of CAST AI's own spot function: see an instance, write a log.
+    """The inline policy of the role of CAST AI's own spot function: find an instance, write a log.
 
-    CAST AI may give the function any code, so the role reaches nothing of others.
+    CAST AI may deploy any code in the function, so the role allows nothing else.
     """
     log = f"log-group:/aws/lambda/{names.SPOT_FUNCTION}"
     return document_of(

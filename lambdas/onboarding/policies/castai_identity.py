@@ -1,7 +1,7 @@
 """What CAST AI may do: the policies and the trust of its user or cross-account role.
 
-The actions of `Permissions.FULL` are those that CAST AI's onboarding grants and its product
-names. Where its script says `*` and CAST AI works without it, the resource is narrower here.
+`Permissions.FULL` has the actions that CAST AI's onboarding script grants and its product names.
+Where the script has the resource `*` and CAST AI does not need it, the resource is narrower here.
 docs/permissions.md lists each difference, and what stays account-wide.
 """
 
@@ -37,13 +37,15 @@ def cast_eks_policy(
 ) -> Document:
     """The managed policy of CAST AI's identity.
 
-    `manage_spot_lambda` lets CAST AI manage a spot function of one name, under the role that
-    `lambda_role_policy` fills: never the one of our spot handler, which every cluster may let in.
-    `boundary` (an ARN) has every role that CAST AI makes carry this permissions boundary.
-    `account_wide`: all clusters of the account share the document, so it names none of them.
+    `manage_spot_lambda` lets CAST AI manage one spot function, which has a fixed name. The function
+    runs as the role with `lambda_role_policy`. It never runs as the role of our spot handler, which
+    may have access to every cluster.
+    `boundary` is the ARN of a permissions boundary. CAST AI may create roles only with it.
+    With `account_wide` all clusters of the account share the document, so it names no cluster.
 
-    Raises DocumentTooLargeError (IAM would not take it as a managed policy) and PermanentError (a
-    shared policy cannot be bound to one cluster's tags).
+    Raises DocumentTooLargeError if the document is too large for a managed policy. Raises
+    PermanentError for `account_wide` with strict: a shared policy cannot be bound to one cluster's
+    tags.
     """
     _known(scope)
     if account_wide and permissions is Permissions.STRICT:
@@ -88,12 +90,12 @@ def restricted_access(
 ) -> Document:
     """The inline policy of CAST AI's identity: instances and network of the one cluster.
 
-    A user's inline policies may have 2,048 characters together. So what is about the cluster's
-    node groups and Auto Scaling groups sits in the cluster's managed policy, which leaves room
-    here for every name that user mode can have; with an account-wide managed policy it has to be
+    The inline policies of a user may have 2,048 characters together. So the statements about the
+    cluster's node groups and Auto Scaling groups are in the cluster's managed policy, and every
+    cluster name of user mode fits here. With an account-wide managed policy these statements are
     here, and user mode then takes shorter cluster names only.
 
-    Raises DocumentTooLargeError (IAM would not take it as an inline policy).
+    Raises DocumentTooLargeError if the document is too large for an inline policy.
     """
     _known(scope)
     launch: Tags = {f"aws:RequestTag/{scope.cluster_tag}": "owned"}
@@ -140,7 +142,7 @@ def restricted_access(
 
 
 def _cluster_statements(scope: Scope) -> list[Document]:
-    """The cluster's Auto Scaling groups and node groups, known by tag and by name."""
+    """Statements about the cluster's Auto Scaling groups (by tag) and node groups (by name)."""
     return [
         allow(
             "AutoscalingActionsTagRestriction",
@@ -174,7 +176,7 @@ def _cluster_statements(scope: Scope) -> list[Document]:
 
 @dataclass(frozen=True)
 class _Where:
-    """The ARNs that tell a policy of one cluster from one that all clusters share."""
+    """The ARNs that differ between one cluster's policy and a policy that all clusters share."""
 
     node_role: str
     instance_profile: str
@@ -224,7 +226,7 @@ def _node_role_statements(scope: Scope, where: _Where, boundary: str | None) -> 
 
 
 def _service_linked_role(scope: Scope, permissions: Permissions) -> Document:
-    # The one that EC2 needs for spot instances; its ARN names both service and role.
+    # EC2 needs this role for spot instances. Its ARN names the service and the role.
     actions = ["iam:CreateServiceLinkedRole"]
     if permissions is Permissions.FULL:
         actions.append("iam:DeleteServiceLinkedRole")
@@ -267,7 +269,7 @@ def _key_pair_statements(scope: Scope, permissions: Permissions) -> list[Documen
 
 
 def _run_instances_statements(scope: Scope, where: _Where) -> list[Document]:
-    """What a launch uses besides the instance and the subnet, which the inline policy binds."""
+    """The resources of a launch, without instance and subnet, which the inline policy limits."""
     return [
         allow(
             "RunInstancesPermissions",
@@ -282,8 +284,8 @@ def _run_instances_statements(scope: Scope, where: _Where) -> list[Document]:
             "RunInstancesNetwork",
             ["ec2:RunInstances"],
             [scope.ec2("network-interface/*"), scope.ec2_of_any_account("security-group/*")],
-            # IfExists: what exists already always has a VPC; an interface that the launch itself
-            # makes takes the VPC of its subnet, which the inline policy binds.
+            # IfExists: an existing resource always has a VPC. An interface that the launch creates
+            # is in the VPC of its subnet, which the inline policy limits.
             {"ArnLikeIfExists": {"ec2:Vpc": where.vpc}},
         ),
     ]
@@ -316,10 +318,10 @@ def _spot_lambda_statements(scope: Scope, where: _Where) -> list[Document]:
 
 
 def cross_account_trust(principal_arn: str, external_id: str) -> Document:
-    """Who may act as the cross-account role: CAST AI's principal for this one cluster.
+    """The trust policy of the cross-account role: CAST AI's principal for this one cluster.
 
-    The external id, CAST AI's id of the cluster, keeps CAST AI from being led into this account
-    by another of its customers.
+    The external id is CAST AI's id of the cluster. With it, another customer of CAST AI cannot make
+    CAST AI act in this account (the confused deputy problem).
     """
     return document_of(
         [
@@ -334,17 +336,17 @@ def cross_account_trust(principal_arn: str, external_id: str) -> Document:
 
 
 def identity_managed_policies(partition: str, permissions: Permissions) -> tuple[str, ...]:
-    """AWS's policies for CAST AI's identity. The strict variant reads no IAM."""
+    """AWS's policies for CAST AI's identity. With strict, CAST AI cannot read IAM."""
     read_iam = () if permissions is Permissions.STRICT else ("IAMReadOnlyAccess",)
     return aws_managed(partition, ("AmazonEC2ReadOnlyAccess", *read_iam))
 
 
 def _known(scope: Scope) -> None:
-    """CAST AI's own documents never hold a wildcard where an id belongs."""
+    """Raise ValueError unless both ids are known: these documents have no wildcard for an id."""
     if not (scope.cluster_id and scope.vpc_id):
         raise ValueError("CAST AI's id of the cluster and the VPC must be known for this document")
 
 
 def _own_tag(prefix: str, scope: Scope) -> Tags:
-    """The tag that is on CAST AI's own things only, with this cluster's id."""
+    """The condition on the tag of CAST AI's own resources, with this cluster's id."""
     return {f"{prefix}/{CLUSTER_ID_TAG}": scope.cluster_id}

@@ -18,7 +18,7 @@ ROLE_INLINE_LIMIT: Final = 10240  # all inline policies of a role together, IAM 
 
 
 class DocumentTooLargeError(PermanentError):
-    """A policy document is larger than IAM takes, found before anything was made."""
+    """A policy document is larger than IAM allows. Nothing was created."""
 
 
 def size(document: Document) -> int:
@@ -34,9 +34,9 @@ def all_checked(documents: Mapping[str, Iterable[Document]]) -> dict[str, Docume
 
 
 def checked(document: Document, limit: int, name: str) -> Document:
-    """The document as it came.
+    """Return the document unchanged.
 
-    Raises DocumentTooLargeError (more than `limit` characters).
+    Raises DocumentTooLargeError if it has more than `limit` characters.
     """
     characters = size(document)
     if characters > limit:
@@ -66,9 +66,10 @@ def allow(
 
 
 def deny(sid: str, actions: Sequence[str], condition: Condition) -> Document:
-    """Against an Allow of another policy."""
+    """A Deny on all resources, which overrides the Allow of another policy."""
     return allow(sid, [*actions], ["*"], condition) | {"Effect": "Deny"}
 
 
 def deny_elsewhere(sid: str, actions: Sequence[str], resources: list[str]) -> Document:
+    """A Deny on all resources but these."""
     return {"Sid": sid, "Effect": "Deny", "Action": [*actions], "NotResource": resources}

@@ -1,11 +1,9 @@
-"""Policy and trust documents compared by what they mean, not by how they are written.
+"""Compare policy and trust documents by their meaning. Pure.
 
-IAM gives a document back in another order or shape than it was given (a list of one as a string,
-an account as its root's ARN), and people write the same statement in many ways. Only what every
-reader of IAM's policy language takes for equal is equal here: a difference leads to a write that
-was not needed, but a difference that is overlooked would leave a wrong permission in place.
-
-Pure.
+IAM returns a document in another order or form than the one it received (a list of one item as a
+string, an account as the ARN of its root), and people write the same statement in many ways. Two
+documents are equal here only if IAM's policy language surely gives them the same meaning. A wrong
+"different" causes a write that is not needed. A wrong "equal" would leave a wrong permission.
 """
 
 from __future__ import annotations
@@ -25,19 +23,19 @@ _ACTIONS: Final = frozenset({"Action", "NotAction"})
 _RESOURCES: Final = frozenset({"Resource", "NotResource"})
 _PRINCIPALS: Final = frozenset({"Principal", "NotPrincipal"})
 _KNOWN: Final = frozenset({"Effect", "Sid", "Condition"}) | _ACTIONS | _RESOURCES | _PRINCIPALS
-_OLD_VERSION: Final = "2008-10-17"  # what IAM assumes where a document names none
+_OLD_VERSION: Final = "2008-10-17"  # IAM's default for a document without a version
 _ACCOUNT: Final = re.compile(r"\d{12}")
 _ROOT: Final = re.compile(r"arn:[a-z-]+:iam::(\d{12}):root")
 
 
 class NotADocumentError(PermanentError):
-    """This is not a policy document."""
+    """The given text or value is not a policy document."""
 
 
 def decoded(document: str | Mapping[str, Any]) -> Mapping[str, Any]:
-    """The document as a map: IAM's API gives it percent-encoded, botocore mostly decodes it.
+    """Return the document as a map. IAM's API percent-encodes it; botocore decodes it mostly.
 
-    Raises NotADocumentError (not JSON, or not a map).
+    Raises NotADocumentError if it is not a JSON object.
     """
     if isinstance(document, str):
         text = unquote(document) if document.lstrip().startswith("%") else document
@@ -51,17 +49,17 @@ def decoded(document: str | Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def same(one: str | Mapping[str, Any], other: str | Mapping[str, Any]) -> bool:
-    """Whether both allow and deny the same.
+    """Whether both documents allow and deny the same.
 
-    Raises NotADocumentError (one of them is no policy document).
+    Raises NotADocumentError if one of them is not a policy document.
     """
     return meaning(one) == meaning(other)
 
 
 def meaning(document: str | Mapping[str, Any]) -> Meaning:
-    """The document's normal form: sets for what has no order, names in one case, no Sid or Id.
+    """The document's normal form: sets where order means nothing, one case, no Sid and no Id.
 
-    Raises NotADocumentError (no policy document).
+    Raises NotADocumentError if it is not a policy document.
     """
     document = decoded(document)
     statements = document.get("Statement")
@@ -69,7 +67,7 @@ def meaning(document: str | Mapping[str, Any]) -> Meaning:
         statements = [statements]
     if not isinstance(statements, list):
         raise NotADocumentError("Give a policy document: a JSON object with a Statement.")
-    # The version decides whether ${…} is a variable: it is a part of each statement's meaning.
+    # The version decides whether ${…} is a variable, so it is a part of each statement's meaning.
     version = document.get("Version", _OLD_VERSION)
     return frozenset((version, _statement(statement)) for statement in statements)
 
@@ -78,7 +76,9 @@ def _statement(statement: object) -> Meaning:
     if not isinstance(statement, Mapping) or "Effect" not in statement:
         raise NotADocumentError("Give statements that are JSON objects with an Effect.")
     if unknown := sorted(statement.keys() - _KNOWN):
-        raise NotADocumentError(f"Give statements without {', '.join(unknown)}: IAM has no such.")
+        raise NotADocumentError(
+            f"Give statements without {', '.join(unknown)}: IAM has no such element."
+        )
     return frozenset(
         (element, _element(element, value))
         for element, value in statement.items()
@@ -118,7 +118,7 @@ def _principal(name: str) -> str:
 def _conditions(value: object) -> Meaning:
     if not isinstance(value, Mapping) or not all(isinstance(k, Mapping) for k in value.values()):
         raise NotADocumentError("Give a Condition that maps operators to keys.")
-    return frozenset(  # operators and keys have no case, the keys of tags included
+    return frozenset(  # operators and keys are case-insensitive, also tag keys
         (operator.lower(), key.lower(), frozenset(_strings(values)))
         for operator, keys in value.items()
         for key, values in keys.items()
@@ -135,4 +135,4 @@ def _string(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, str | int | float):
         return str(value)
-    raise NotADocumentError(f"Give strings where a policy wants strings, not {value!r}.")
+    raise NotADocumentError(f"Give a string, not {value!r}, where a policy needs a string.")

@@ -20,10 +20,10 @@ INTERFACE_READS: Final = ("ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets"
 
 
 def role_name(function: str, region: str) -> str:
-    """The name of the role of a custom resource's function. Roles are account-wide, functions are
-    in a region.
+    """The name of the role of a custom resource's function.
 
-    The role has a name of its own, so that its policy can give access to it and to no other role.
+    It ends in the region, because roles are account-wide and functions are in a region. The stack
+    sets it, so that the role's policy can allow access entries for this role and for no other.
     """
     return f"{function}-{region}"
 
@@ -41,10 +41,10 @@ def tracing_statements() -> list[Document]:
 
 
 def vpc_statements(where: FunctionScope) -> list[Document]:
-    """Lambda's own rights to attach the function to a VPC, which the function's code never uses.
+    """The permissions with which Lambda attaches the function to a VPC; its code never uses them.
 
-    Lambda checks the role for them on every resource before it takes the function, so it is the
-    code that is denied the writes, as AWS advises:
+    Lambda creates the function only if the role has them on every resource. So a Deny blocks the
+    writes for the function's code, as AWS advises:
     https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions
     """
     own = where.arns("lambda", f"function:{where.function}")
@@ -53,7 +53,7 @@ def vpc_statements(where: FunctionScope) -> list[Document]:
         deny(
             "NoInterfacesForCode",
             INTERFACE_WRITES,
-            # With and without the version that runs.
+            # The ARN without and with a version.
             {"ArnLike": {"lambda:SourceFunctionArn": [*own, *(f"{arn}:*" for arn in own)]}},
         ),
     ]
@@ -62,7 +62,7 @@ def vpc_statements(where: FunctionScope) -> list[Document]:
 def api_key_statements(
     where: FunctionScope, secret: str | None, kms_key: str | None
 ) -> list[Document]:
-    """Read CAST AI's API key, and decrypt it where the secret has a key of its own."""
+    """Allow to read CAST AI's API key, and to decrypt it if the secret has its own KMS key."""
     if secret is None:
         return []
     known = secret.startswith("arn:")
@@ -82,7 +82,7 @@ def api_key_statements(
 
 
 def by_secrets_manager(partition: str, regions: Sequence[str]) -> Condition:
-    """The key serves Secrets Manager only, in these regions."""
+    """Limit a KMS key to requests of Secrets Manager in these regions."""
     services = [
         f"secretsmanager.{region}{suffix}"
         for region in regions
@@ -92,5 +92,5 @@ def by_secrets_manager(partition: str, regions: Sequence[str]) -> Condition:
 
 
 def lambda_trust(partition: str) -> Document:  # noqa: ARG001 - one name in every partition
-    """Lambda may run a function as the role; it needs no other service."""
+    """The trust policy with which Lambda, and no other service, may run a function as the role."""
     return service_trust("lambda.amazonaws.com")

@@ -11,7 +11,7 @@ NODE_ACCESS_GROUPS: Final = ("system:bootstrappers", "system:nodes")
 
 
 def node_ipv6_policy(partition: str, region: str, account: str) -> Document:
-    """The inline policy of the node role in an IPv6 cluster: the VPC CNI gives pods addresses.
+    """The inline policy of the node role in an IPv6 cluster: the VPC CNI assigns addresses to pods.
 
     AWS has no managed policy for it:
     https://docs.aws.amazon.com/eks/latest/userguide/cni-iam-role.html
@@ -28,7 +28,7 @@ def node_ipv6_policy(partition: str, region: str, account: str) -> Document:
                     "ec2:DescribeNetworkInterfaces",
                     "ec2:DescribeTags",
                 ],
-                ["*"],  # they take no resource
+                ["*"],  # these actions take no resource
             ),
             allow("TagInterfaces", ["ec2:CreateTags"], [interfaces]),
         ]
@@ -36,13 +36,13 @@ def node_ipv6_policy(partition: str, region: str, account: str) -> Document:
 
 
 def node_trust(partition: str) -> Document:
-    """EC2 may give the node role to an instance."""
+    """The trust policy with which EC2 may give the node role to an instance."""
     china = partition == "aws-cn"
     return service_trust("ec2.amazonaws.com.cn" if china else "ec2.amazonaws.com")
 
 
 def node_managed_policies(partition: str, *, ssm: bool, ebs_csi: bool) -> tuple[str, ...]:
-    """AWS's policies for the node role; Session Manager and the EBS driver on request."""
+    """AWS's policies for the node role; on request those of Session Manager and the EBS driver."""
     return aws_managed(
         partition,
         (

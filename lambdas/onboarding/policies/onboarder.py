@@ -1,4 +1,4 @@
-"""What those may do who onboard a cluster: the custom resource's function, the administrator."""
+"""The permissions to onboard a cluster: of the custom resource's function, and of a person."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from lambdas.onboarding.policies.scope import (
 )
 
 ADMIN_ACCESS_POLICY: Final = CLUSTER_ADMIN
-# What uses the nodes' role, profile and security group; none of the three takes a resource.
+# They find the users of node role, instance profile and security group. None takes a resource.
 NODE_READS: Final = (
     "ec2:DescribeInstances",
     "ec2:DescribeNetworkInterfaces",
     "ec2:DescribeSecurityGroups",
 )
 FINDS: Final = ("iam:ListPolicies", "iam:ListRoles")
-"""What a person looks for by its name; neither knows resources."""
+"""They find policies and roles by name. Neither takes a resource."""
 
 
 def administrator(
@@ -54,13 +54,13 @@ def administrator(
     api_key_kms_key: str | None = None,
     credentials_kms_key: str | None = None,
 ) -> dict[str, Document]:
-    """All that a person needs who onboards the cluster from a terminal or by hand, and undoes it.
+    """The permissions of a person who onboards the cluster from a terminal or by hand.
 
-    Three managed policies by name, because one would be larger than IAM takes: CAST AI's identity,
-    the other roles, and the rest. Whoever deploys with CDK needs `cdk_deployer` instead: the
-    onboarding's function does the work then.
+    They also cover the removal. Returns three managed policies by name, because one would be larger
+    than IAM allows: CAST AI's identity, the other roles, and the rest. A person who deploys with
+    CDK needs `cdk_deployer` instead, because the onboarding's function then does the work.
 
-    Raises DocumentTooLargeError (IAM would not take one of them as a managed policy).
+    Raises DocumentTooLargeError if one of them is too large for a managed policy.
     """
     documents = {
         "castai-eks-admin-iam": [
@@ -69,8 +69,8 @@ def administrator(
         ],
         "castai-eks-admin-roles": _other_role_statements(scope, boundary),
         "castai-eks-admin-cluster": [
-            # None of these knows resources.
-            allow("LookAround", ["sts:GetCallerIdentity", *NODE_READS], ["*"]),
+            # None of these takes a resource.
+            allow("ReadCallerAndNodes", ["sts:GetCallerIdentity", *NODE_READS], ["*"]),
             *_own_security_group_statements(scope),
             *_former_policy_statements(scope, account_wide=account_wide),
             *_cluster_access_statements(scope, modes, own_role_arn=None),
@@ -98,15 +98,16 @@ def onboarding_lambda(
     in_vpc: bool = False,
     measured: bool = True,
 ) -> dict[str, Document]:
-    """All that the custom resource's function carries for one cluster.
+    """The permissions of the custom resource's function for one cluster.
 
-    Managed policies by name, because one would be larger than IAM takes. They cover both
-    modes, wherever the names allow: an update may switch from one to the other, and its rollback
-    back again. `own_role_arn` is the function's role, which maps itself in the cluster while it
-    works. `function` is the function's name. `api_key_secret` is a name or an ARN. Not
-    `measured`: with CDK's tokens in the scope, which have another length than what they stand for.
+    Returns managed policies by name, because one would be larger than IAM allows. They cover both
+    modes if the cluster's name is short enough for user mode: an update may change the mode, and
+    its rollback changes it back. `own_role_arn` is the function's role, which has access to the
+    cluster while the function works. `function` is the function's name. `api_key_secret` is a name
+    or an ARN. With CDK tokens in the scope, `measured` is False: a token and its value differ in
+    length.
 
-    Raises DocumentTooLargeError (IAM would not take one of them as a managed policy).
+    Raises DocumentTooLargeError if one of them is too large for a managed policy.
     """
     user_fits = len(scope.cluster) <= USER_CLUSTER_CHARACTERS
     modes = tuple(Mode) if user_fits else (Mode.ROLE,)
@@ -150,7 +151,7 @@ def function_name(prefix: str, cluster: str) -> str:
 def cdk_deployer(
     partition: str, account: str, region: str, *, qualifier: str = "hnb659fds"
 ) -> Document:
-    """All that a person needs for `cdk deploy` in a bootstrapped account: to act as its roles."""
+    """The permission for `cdk deploy` in a bootstrapped account: assume the bootstrap roles."""
     roles = ("deploy", "file-publishing", "lookup")
     return document_of(
         [
@@ -211,10 +212,10 @@ def _identity_statements(
 
 
 def _former_policy_statements(scope: Scope, *, account_wide: bool) -> list[Document]:
-    """The shared policy's removal where it is no longer wished.
+    """Allow to remove the shared policy after AccountWidePolicy was set to false.
 
-    IAM refuses it while the policy is attached to anything. The statement stands where there is
-    room: the document of the identity is full with a long path.
+    IAM refuses the removal while the policy is attached. The statement is not in the document of
+    the identity, because that document has no room for it with a long path.
     """
     if account_wide:
         return []
@@ -229,7 +230,7 @@ def _former_policy_statements(scope: Scope, *, account_wide: bool) -> list[Docum
 
 
 def _found_by_name(scope: Scope, found: Mapping[str, list[str]]) -> list[Document]:
-    """The look at what may not be there yet, whose path IAM then cannot know."""
+    """Allow reads by name without the path: what does not exist has no path in IAM."""
     if scope.path == "/":
         return []
     arns = list(dict.fromkeys(arn for each in found.values() for arn in each))
@@ -300,7 +301,7 @@ def _identity_role_statements(
 
 
 def _other_role_statements(scope: Scope, boundary: str | None) -> list[Document]:
-    """The role of the nodes with its instance profile, and that of CAST AI's own function."""
+    """The node role with its instance profile, and the role of CAST AI's own function."""
     roles = [scope.node_role_arn, scope.lambda_role_arn]
     node_policies = list(node_managed_policies(scope.partition, ssm=True, ebs_csi=True))
     return [
@@ -317,7 +318,7 @@ def _other_role_statements(scope: Scope, boundary: str | None) -> list[Document]
             [scope.node_role_arn],
             _bounded(boundary, node_policies),
         ),
-        # The IPv6 policy of the nodes, and all that the function's role carries.
+        # The IPv6 policy of the nodes, and the only policy of the function's role.
         allow("OtherRolesInline", ["iam:PutRolePolicy"], roles, _bounded(boundary)),
         allow(
             "SpotFunction",
@@ -418,10 +419,10 @@ def _cluster_access_statements(
             [_access_entry(scope, principal) for principal in principals],
         ),
     ]
-    # Whether an entry is older than the role.
+    # The role's date shows whether an entry is older than the role.
     statements.append(allow("SpotHandlerRole", ["iam:GetRole"], [scope.spot_role_arn]))
     if not own_role_arn:
-        # offboard of castai-eks knows ours by their tags, whatever role the spot handler has.
+        # `castai-eks offboard` finds our entries by their tags, for any role of the spot handler.
         every = scope.regional("eks", f"access-entry/{scope.cluster}/*")
         statements.append(allow("FindAccessEntries", ["eks:DescribeAccessEntry"], [every]))
     if admins:
@@ -438,14 +439,14 @@ def _cluster_access_statements(
 
 
 def _access_entry(scope: Scope, principal_arn: str) -> str:
-    """The ARN of a principal's access entry; it ends in an id that EKS makes up."""
+    """The ARN of a principal's access entry; it ends in an id that EKS generates."""
     kind, _, name = principal_arn.rpartition(":")[2].partition("/")
     entry = f"access-entry/{scope.cluster}/{kind}/{scope.account}/{name.rpartition('/')[2]}/*"
     return scope.regional("eks", entry)
 
 
 def _credentials_statements(scope: Scope, kms_key: str | None) -> list[Document]:
-    """The secret of the user's access key, and the key that encrypts it where it is not AWS's."""
+    """The secret with the user's access key, and its KMS key if that is not AWS's own."""
     statements = [
         allow(
             "CredentialsSecret",

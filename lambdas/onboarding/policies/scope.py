@@ -1,4 +1,4 @@
-"""What a document is about: one cluster or one function, and the ARNs that follow from it."""
+"""The subject of a policy document: one cluster or one function, with its ARNs."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class Permissions(StrEnum):
     """How much CAST AI may do."""
 
     FULL = "full"
-    """Every permission group that CAST AI's product names, the nodes' role included."""
+    """Every permission group that CAST AI's product names, also that of the node role."""
     STANDARD = "standard"
-    """What CAST AI asks for today: it no longer makes roles, profiles or security groups."""
+    """What CAST AI requires today: it no longer creates roles, profiles or security groups."""
     STRICT = "strict"
-    """As standard, and every write bound to the tags of this one cluster."""
+    """As standard, with every write limited to the tags of this one cluster."""
 
 
 class Mode(StrEnum):
-    """What CAST AI acts as."""
+    """The kind of CAST AI's identity."""
 
     USER = "user"
     ROLE = "cross-account-role"
@@ -32,10 +32,10 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True)
 class Scope:
-    """The one cluster that a document is about, and the ARNs that follow from it.
+    """One cluster, and the ARNs of its resources.
 
-    `cluster_id` and `vpc_id` may be empty where nothing is known of them yet (the documents for
-    the administrator and for the onboarding's own role): the ARNs then hold IAM wildcards.
+    `cluster_id` and `vpc_id` may be empty if they are not known yet (in the documents for the
+    administrator and for the onboarding's own role). The ARNs then hold IAM wildcards.
     """
 
     partition: str
@@ -92,7 +92,7 @@ class Scope:
 
     @property
     def cluster_tag(self) -> str:
-        """The tag by which EKS and CAST AI know what belongs to the cluster."""
+        """The tag with which EKS and CAST AI mark the resources of the cluster."""
         return f"kubernetes.io/cluster/{self.cluster}"
 
     @property
@@ -110,9 +110,10 @@ class Scope:
         return self.regional("ec2", resource)
 
     def ec2_of_any_account(self, resource: str) -> str:
-        """For what another account may share with this one (RAM): the ARN has its owner's account.
+        """The ARN of a resource that another account may own and share with this one (RAM).
 
-        The id of a VPC is unique in AWS, so a VPC that is named by its id stays this one VPC.
+        It names any account. The id of a VPC is unique in AWS, so an ARN with this id still names
+        one VPC.
         """
         return replace(self, account="*").ec2(resource)
 
@@ -134,7 +135,7 @@ class FunctionScope:
     function: str = ""
 
     def arns(self, service: str, resource: str) -> list[str]:
-        """The ARN of a thing that has the same name in each region."""
+        """The ARNs of a resource that has the same name in each region."""
         return [
             f"arn:{self.partition}:{service}:{region}:{self.account}:{resource}"
             for region in self.regions

@@ -15,7 +15,7 @@ from lambdas.onboarding.policies.functions import (
 )
 from lambdas.onboarding.policies.scope import FunctionScope
 
-# What CAST AI documents for CastLambdaRoleForSpot.
+# CAST AI documents these for CastLambdaRoleForSpot.
 SPOT_MANAGED_POLICIES: Final = (
     "CloudWatchLogsFullAccess",
     "service-role/AWSLambdaRole",
@@ -36,8 +36,9 @@ def spot_handler(
 ) -> Document:
     """The inline policy of the spot handler's role.
 
-    `least`: the role has no managed policies, so their part of the work is in here. `clusters` are
-    names of EKS clusters, none: any. `api_key_secret` is a name or an ARN.
+    With `least` the role has no managed policies, so this document replaces them. `clusters` are
+    names of EKS clusters; without any, every cluster is allowed. `api_key_secret` is a name or an
+    ARN.
     """
     own_work = [
         own_log(where),

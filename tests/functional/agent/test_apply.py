@@ -12,7 +12,7 @@ from lambdas.agent import lifecycle
 from lambdas.agent.apply import (
     ContestedFieldsError,
     ForeignObjectsError,
-    NamespaceLeavingError,
+    NamespaceTerminatingError,
     apply,
     left,
     remove,
@@ -250,7 +250,7 @@ class TestRemove:
         held["metadata"]["finalizers"] = ["example.org/held"]
         cluster.set(held)
         cluster.delete("Namespace", AGENT)
-        with pytest.raises(NamespaceLeavingError, match="Wait until namespace castai-agent"):
+        with pytest.raises(NamespaceTerminatingError, match="Wait until namespace castai-agent"):
             apply(kube, objects(), owner=OWNER)
 
 

@@ -14,7 +14,7 @@ from cli import session, show
 from cli.onboarding import Properties, parsed
 from lambdas.agent import lifecycle, read_only, readiness
 from lambdas.agent.apply import Changes
-from lambdas.agent.manifest import Place
+from lambdas.agent.manifest import ClusterRef
 from lambdas.agent.properties import Agent, parse
 from lambdas.common import api_key
 from lambdas.common import eks as clusters
@@ -64,8 +64,8 @@ def connect(
         done = lifecycle.connect(
             at.kube,
             at.api,
-            lifecycle.place(at.cluster),
-            lifecycle.objects_of(wanted, lifecycle.place(at.cluster), at.key, text),
+            lifecycle.cluster_ref(at.cluster),
+            lifecycle.objects_of(wanted, lifecycle.cluster_ref(at.cluster), at.key, text),
             owner=session.RESOURCE,
             until=at.until,
         )
@@ -110,7 +110,7 @@ def render(
     """Print the agent's objects for kubectl, without the key, and check that they only read."""
     wanted = _properties(cluster, "not-read", properties)
     text = manifest.read_text(encoding="utf-8") if manifest else None
-    objects = lifecycle.objects_of(wanted, Place(account_id, region, cluster), "", text)
+    objects = lifecycle.objects_of(wanted, ClusterRef(account_id, region, cluster), "", text)
     read_only.prove(objects, namespace=AGENT)
     typer.echo(lifecycle.to_yaml(lifecycle.without_key(objects)), nl=False)
 

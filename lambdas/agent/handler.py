@@ -103,20 +103,20 @@ def _create_or_update(event: Event, deps: Dependencies, until: float) -> dict[st
     agent = parse(custom_resource.resource_properties(event))
     key = _key(deps, agent)
     cluster = _new_cluster(deps, agent.cluster_name)
-    place = lifecycle.place(cluster)
+    ref = lifecycle.cluster_ref(cluster)
     with _access(deps, cluster, ADMIN, until) as kube, _api(deps, agent, key, until) as api:
         done = lifecycle.connect(
             kube,
             api,
-            place,
-            render(agent, place, key),
+            ref,
+            render(agent, ref, key),
             owner=custom_resource.owner(event),
             until=until,
             clock=deps.clock,
         )
     logger().info("Applied", extra={"cluster": cluster.name, "changes": vars(done.changes)})
     return {
-        "PhysicalResourceId": f"{AGENT}:{place.account}:{place.region}:{place.cluster}",
+        "PhysicalResourceId": f"{AGENT}:{ref.account}:{ref.region}:{ref.name}",
         READY_UNTIL: int(deps.clock.now()) + agent.ready_within,
         "Data": {"ClusterId": done.cluster_id, "Namespace": AGENT, "Image": agent.image},
     }

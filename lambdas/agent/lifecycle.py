@@ -10,7 +10,7 @@ import yaml
 
 from lambdas.agent import apply, read_only
 from lambdas.agent.apply import Changes
-from lambdas.agent.manifest import Object, Place, metadata, render
+from lambdas.agent.manifest import ClusterRef, Object, metadata, render
 from lambdas.agent.properties import Agent
 from lambdas.common import retry
 from lambdas.common.castai import CastaiApi
@@ -33,17 +33,17 @@ class Connected:
     changes: Changes
 
 
-def place(cluster: Cluster) -> Place:
+def cluster_ref(cluster: Cluster) -> ClusterRef:
     """Account, region and name of the cluster. Raises PermanentError if it is not active."""
     if cluster.status != "ACTIVE":
         raise PermanentError(f"Wait until cluster {cluster.name} is ACTIVE: it is {cluster.status}")
-    return Place(cluster.arn.split(":")[4], cluster.region, cluster.name)
+    return ClusterRef(cluster.arn.split(":")[4], cluster.region, cluster.name)
 
 
 def connect(
     kube: Kube,
     api: CastaiApi,
-    where: Place,
+    ref: ClusterRef,
     objects: Sequence[Object],
     *,
     owner: str,
@@ -56,7 +56,7 @@ def connect(
     before the first write to the cluster. Raises the errors of `apply.apply` and of CAST AI's API.
     """
     read_only.prove(objects, namespace=AGENT)
-    cluster_id = api.register(where.cluster, where.region, where.account)
+    cluster_id = api.register(ref.name, ref.region, ref.account)
 
     known = any(each["metadata"]["name"] == AGENT_METADATA for each in objects)
     wanted = objects if known else [*objects, metadata(cluster_id, api.url)]
@@ -83,9 +83,11 @@ def disconnect(kube: Kube, *, owner: str, until: float, clock: Clock = SYSTEM) -
     return changes
 
 
-def objects_of(agent: Agent, where: Place, api_key: str, text: str | None = None) -> list[Object]:
+def objects_of(
+    agent: Agent, ref: ClusterRef, api_key: str, text: str | None = None
+) -> list[Object]:
     """The agent's objects: ours, or those of another manifest (YAML)."""
-    return render(agent, where, api_key) if text is None else parse(text)
+    return render(agent, ref, api_key) if text is None else parse(text)
 
 
 def parse(text: str) -> list[Object]:

@@ -57,15 +57,15 @@ Object = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Place:
+class ClusterRef:
     """The cluster, as CAST AI identifies it."""
 
     account: str
     region: str
-    cluster: str
+    name: str
 
 
-def render(agent: Agent, place: Place, api_key: str) -> list[Object]:
+def render(agent: Agent, ref: ClusterRef, api_key: str) -> list[Object]:
     """Every object of the agent. Its Secret holds the API key."""
     objects = [
         _namespace(),
@@ -84,7 +84,7 @@ def render(agent: Agent, place: Place, api_key: str) -> list[Object]:
                 spec={"minAvailable": 1, "selector": {"matchLabels": _labels()}},
             )
         )
-    return [*objects, _deployment(agent, place, api_key)]
+    return [*objects, _deployment(agent, ref, api_key)]
 
 
 def metadata(cluster_id: str, api_url: str) -> Object:
@@ -187,8 +187,8 @@ def _own_rules(agent: Agent) -> list[Object]:
     return rules
 
 
-def _deployment(agent: Agent, place: Place, api_key: str) -> Object:
-    containers = [_agent_container(agent, place)]
+def _deployment(agent: Agent, ref: ClusterRef, api_key: str) -> Object:
+    containers = [_agent_container(agent, ref)]
     volumes = []
     if agent.autoscaler:
         containers.append(_autoscaler_container(agent))
@@ -249,10 +249,10 @@ def _spread() -> Object:
     }
 
 
-def _agent_container(agent: Agent, place: Place) -> Object:
+def _agent_container(agent: Agent, ref: ClusterRef) -> Object:
     container = _container("agent", agent.image, agent)
     container |= {
-        "env": [{"name": name, "value": value} for name, value in _environment(agent, place)],
+        "env": [{"name": name, "value": value} for name, value in _environment(agent, ref)],
         "envFrom": [{"secretRef": {"name": AGENT}}],
         "resources": {"requests": dict(agent.requests), "limits": dict(agent.limits)},
         "ports": [{"name": "health", "containerPort": _HEALTH_PORT, "protocol": "TCP"}],
@@ -273,13 +273,13 @@ def _agent_container(agent: Agent, place: Place) -> Object:
     return container
 
 
-def _environment(agent: Agent, place: Place) -> Iterator[tuple[str, str]]:
+def _environment(agent: Agent, ref: ClusterRef) -> Iterator[tuple[str, str]]:
     yield "API_URL", agent.api_url
     yield "PROVIDER", "eks"
     # With all three the agent does not call the instance metadata service.
-    yield "EKS_ACCOUNT_ID", place.account
-    yield "EKS_REGION", place.region
-    yield "EKS_CLUSTER_NAME", place.cluster
+    yield "EKS_ACCOUNT_ID", ref.account
+    yield "EKS_REGION", ref.region
+    yield "EKS_CLUSTER_NAME", ref.name
     yield "LEADER_ELECTION_ENABLED", "true" if agent.replicas > 1 else "false"
     if agent.ca_certificates:
         # Go reads this directory in addition to the system's bundle.

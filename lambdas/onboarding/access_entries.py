@@ -24,7 +24,7 @@ _STILL_THERE: Final = "ResourceInUseException"
 
 
 @dataclass(frozen=True)
-class Grant:
+class AccessEntry:
     """The access of one principal."""
 
     arn: str
@@ -49,11 +49,11 @@ def label(arn: str) -> str:
     return f"access entry of {arn}"
 
 
-def ensure(ctx: Context, grants: Iterable[Grant]) -> None:
+def ensure(ctx: Context, entries: Iterable[AccessEntry]) -> None:
     """Create or correct the entries that are ours to make."""
-    for grant in grants:
-        if _is_ours_to_make(ctx.onboarding, grant.arn):
-            _ensure_entry(ctx, grant)
+    for entry in entries:
+        if _is_ours_to_make(ctx.onboarding, entry.arn):
+            _ensure_entry(ctx, entry)
 
 
 def _is_ours_to_make(properties: Onboarding, arn: str) -> bool:
@@ -68,38 +68,38 @@ def _entry(ctx: Context, arn: str) -> Mapping[str, Any] | None:
     return answer["accessEntry"] if answer else None
 
 
-def _ensure_entry(ctx: Context, grant: Grant) -> None:
-    found = _entry(ctx, grant.arn)
+def _ensure_entry(ctx: Context, entry: AccessEntry) -> None:
+    found = _entry(ctx, entry.arn)
     if found is None:
         ctx.ledger.create(
-            label(grant.arn),
-            lambda: _create(ctx, grant),
-            undo=lambda: _undo_create(ctx, grant.arn),
+            label(entry.arn),
+            lambda: _create(ctx, entry),
+            undo=lambda: _undo_create(ctx, entry.arn),
         )
-        if grant.admin:
-            _make_admin(ctx, grant.arn)
+        if entry.admin:
+            _make_admin(ctx, entry.arn)
         return
-    if _is_stale(ctx, grant.arn, found):
-        _replace(ctx, grant, found)
+    if _is_stale(ctx, entry.arn, found):
+        _replace(ctx, entry, found)
         return
-    has_policy = not grant.admin or admin_policy(ctx.place.partition) in _policies(ctx, grant.arn)
+    has_policy = not entry.admin or admin_policy(ctx.place.partition) in _policies(ctx, entry.arn)
     groups = sorted(found.get("kubernetesGroups", ()))
-    suits = found["type"] == grant.type and set(grant.groups) <= set(groups)
+    suits = found["type"] == entry.type and set(entry.groups) <= set(groups)
     ours = ctx.owner.owns(found.get("tags", {}))
     if suits and has_policy and not ours and not ctx.onboarding.adopt:
         # EKS itself creates the entry of a node group's role. It is used and never removed.
-        ctx.ledger.keep(label(grant.arn), "not ours: a removal keeps it")
+        ctx.ledger.keep(label(entry.arn), "not ours: a removal keeps it")
         return
-    if not ctx.may_take(label(grant.arn), found.get("tags", {})):
+    if not ctx.may_take(label(entry.arn), found.get("tags", {})):
         return
-    if found["type"] != grant.type:
+    if found["type"] != entry.type:
         ctx.ledger.conflict(
-            label(grant.arn), f"is of type {found['type']}, not {grant.type}: delete it first"
+            label(entry.arn), f"is of type {found['type']}, not {entry.type}: delete it first"
         )
         return
-    _correct(ctx, grant, found, suits=suits)
+    _correct(ctx, entry, found, suits=suits)
     if not has_policy:
-        _make_admin(ctx, grant.arn)
+        _make_admin(ctx, entry.arn)
 
 
 def _is_stale(ctx: Context, arn: str, entry: Mapping[str, Any]) -> bool:
@@ -118,51 +118,51 @@ def _is_stale(ctx: Context, arn: str, entry: Mapping[str, Any]) -> bool:
     return bool(entry["createdAt"] < principal.created)
 
 
-def _replace(ctx: Context, grant: Grant, found: Mapping[str, Any]) -> None:
+def _replace(ctx: Context, entry: AccessEntry, found: Mapping[str, Any]) -> None:
     """Replace the entry by one for the principal that has the name now."""
     tags = found.get("tags", {})
     if not ctx.owner.owns(tags) and not ctx.onboarding.adopt:
         ctx.ledger.conflict(
-            label(grant.arn),
+            label(entry.arn),
             f"{ownership.described(tags)}, of a former principal of this name: EKS gives the "
             "present one no access",
         )
         return
-    was_admin = grant.admin and admin_policy(ctx.place.partition) in _policies(ctx, grant.arn)
-    former = replace(grant, type=found["type"], groups=tuple(found.get("kubernetesGroups", ())))
+    was_admin = entry.admin and admin_policy(ctx.place.partition) in _policies(ctx, entry.arn)
+    former = replace(entry, type=found["type"], groups=tuple(found.get("kubernetesGroups", ())))
 
     def create_again() -> None:
-        _delete(ctx, grant.arn)
-        _create(ctx, grant)
+        _delete(ctx, entry.arn)
+        _create(ctx, entry)
 
     def put_back() -> None:
-        _delete(ctx, grant.arn)
+        _delete(ctx, entry.arn)
         _create(ctx, former, tags)
         if was_admin:
-            _associate_admin(ctx, grant.arn)
+            _associate_admin(ctx, entry.arn)
 
-    ctx.ledger.update(label(grant.arn), create_again, undo=put_back, detail="of a former principal")
-    if grant.admin:
-        _make_admin(ctx, grant.arn)
+    ctx.ledger.update(label(entry.arn), create_again, undo=put_back, detail="of a former principal")
+    if entry.admin:
+        _make_admin(ctx, entry.arn)
 
 
-def _create(ctx: Context, grant: Grant, tags: Mapping[str, str] | None = None) -> None:
-    more: Any = {"kubernetesGroups": list(grant.groups)} if grant.groups else {}
+def _create(ctx: Context, entry: AccessEntry, tags: Mapping[str, str] | None = None) -> None:
+    more: Any = {"kubernetesGroups": list(entry.groups)} if entry.groups else {}
     ctx.retrying((*_SETTLING, _STILL_THERE)).call(
         ctx.clients.eks.create_access_entry,
         clusterName=ctx.cluster.name,
-        principalArn=grant.arn,
-        type=grant.type,
+        principalArn=entry.arn,
+        type=entry.type,
         tags=ctx.tags if tags is None else tags,
         **more,
     )
 
 
-def _correct(ctx: Context, grant: Grant, found: Mapping[str, Any], *, suits: bool) -> None:
+def _correct(ctx: Context, entry: AccessEntry, found: Mapping[str, Any], *, suits: bool) -> None:
     eks, arn = ctx.clients.eks, found["accessEntryArn"]
     retagged = correct_tags(
         ctx,
-        label(grant.arn),
+        label(entry.arn),
         found.get("tags", {}),
         ctx.tags,
         put=lambda tags: ctx.call(eks.tag_resource, resourceArn=arn, tags=tags),
@@ -171,13 +171,13 @@ def _correct(ctx: Context, grant: Grant, found: Mapping[str, Any], *, suits: boo
     if not suits:
         groups = list(found.get("kubernetesGroups", ()))
         ctx.ledger.update(
-            label(grant.arn),
-            partial(_put_groups, ctx, grant.arn, sorted({*groups, *grant.groups})),
-            undo=partial(_put_groups, ctx, grant.arn, groups),
+            label(entry.arn),
+            partial(_put_groups, ctx, entry.arn, sorted({*groups, *entry.groups})),
+            undo=partial(_put_groups, ctx, entry.arn, groups),
             detail="groups",
         )
     elif not retagged:
-        ctx.ledger.keep(label(grant.arn))
+        ctx.ledger.keep(label(entry.arn))
 
 
 def _put_groups(ctx: Context, arn: str, groups: list[str]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from lambdas.common.errors import PermanentError
 from lambdas.onboarding import access_entries, aws_auth, aws_auth_map, identity, names, spot_rbac
-from lambdas.onboarding.access_entries import Grant, has_entries
+from lambdas.onboarding.access_entries import AccessEntry, has_entries
 from lambdas.onboarding.aws_auth import Entry
 from lambdas.onboarding.context import Context
 from lambdas.onboarding.iam_principals import Role
@@ -39,7 +39,7 @@ def ensure(ctx: Context, nodes: NodeRole) -> ClusterAccess:
                 f"Set ClusterAccess to aws-auth, or give the cluster access entries "
                 f"(eks update-cluster-config): its authentication mode is {mode}"
             )
-        access_entries.ensure(ctx, _grants(ctx, nodes))
+        access_entries.ensure(ctx, _entries(ctx, nodes))
     elif chosen is ClusterAccess.AWS_AUTH:
         if "CONFIG_MAP" not in mode:
             raise PermanentError(
@@ -50,13 +50,13 @@ def ensure(ctx: Context, nodes: NodeRole) -> ClusterAccess:
     return chosen
 
 
-def _grants(ctx: Context, nodes: NodeRole) -> Iterator[Grant]:
+def _entries(ctx: Context, nodes: NodeRole) -> Iterator[AccessEntry]:
     """The principals' access as access entries."""
-    yield Grant(nodes.arn, "EC2_LINUX")
+    yield AccessEntry(nodes.arn, "EC2_LINUX")
     if ctx.onboarding.mode is Mode.USER:
-        yield Grant(ctx.scope.user_arn, "STANDARD", admin=True)
+        yield AccessEntry(ctx.scope.user_arn, "STANDARD", admin=True)
     if spot := ctx.onboarding.spot_handler_role_arn:
-        yield Grant(spot, "STANDARD", groups=aws_auth.SPOT_HANDLER_GROUPS)
+        yield AccessEntry(spot, "STANDARD", groups=aws_auth.SPOT_HANDLER_GROUPS)
 
 
 def _mappings(ctx: Context, nodes: NodeRole) -> Iterator[Entry]:

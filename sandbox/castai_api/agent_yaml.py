@@ -6,7 +6,7 @@ As in CAST AI's manifest, no cluster is named: the agent reads it from instance 
 from __future__ import annotations
 
 from lambdas.agent.lifecycle import to_yaml
-from lambdas.agent.manifest import Object, Place, render
+from lambdas.agent.manifest import ClusterRef, Object, render
 from lambdas.agent.properties import Agent
 
 _IDENTITY = ("EKS_ACCOUNT_ID", "EKS_REGION", "EKS_CLUSTER_NAME")
@@ -15,7 +15,7 @@ _IDENTITY = ("EKS_ACCOUNT_ID", "EKS_REGION", "EKS_CLUSTER_NAME")
 def agent_yaml(api_key: str) -> str:
     """Return YAML for `kubectl apply`."""
     agent = Agent(cluster_name="any", api_key_secret="none")  # noqa: S106 - no secret is read
-    objects = render(agent, Place("", "", ""), api_key)
+    objects = render(agent, ClusterRef("", "", ""), api_key)
     for each in objects:
         if each["kind"] == "Deployment":
             _remove_identity(each)

@@ -14,7 +14,7 @@ import pytest
 from kubesim import ServedCluster
 from kubesim.cluster import ADMIN_TOKEN
 from lambdas.agent.handler import Dependencies
-from lambdas.agent.manifest import Object, Place, render
+from lambdas.agent.manifest import ClusterRef, Object, render
 from lambdas.agent.properties import parse
 from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import SYSTEM
@@ -28,7 +28,7 @@ from tests.support.eks import ACCOUNT, Entry, FakeEks, refusal
 KEY = "castai-key-for-tests"
 REGION = "eu-central-1"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/agent-function"
-PLACE = Place(account=ACCOUNT, region=REGION, cluster="prod")
+CLUSTER = ClusterRef(account=ACCOUNT, region=REGION, name="prod")
 OWNER = "stack/Agent"
 AGENT_KINDS = (
     "Namespace", "ResourceQuota", "ServiceAccount", "Secret", "ConfigMap", "ClusterRole",
@@ -84,7 +84,7 @@ def castai_url(castai: State) -> Iterator[str]:
 
 def objects(key: str = KEY, **properties: Any) -> list[Object]:
     agent = parse({"ClusterName": "prod", "ApiKeySecret": "castai/api-key", **properties})
-    return render(agent, PLACE, key)
+    return render(agent, CLUSTER, key)
 
 
 @cache

@@ -21,8 +21,7 @@ from lambdas.common.eks import Token
 from lambdas.common.errors import PermanentError
 from lambdas.common.kubernetes_objects import connect
 from lambdas.common.names import AGENT
-from lambdas.onboarding.context import Clients
-from lambdas.onboarding.context import Place as AwsPlace
+from lambdas.onboarding.context import Clients, Place
 from lambdas.onboarding.session import Dependencies
 from sandbox.castai_api.state import State
 from tests.functional.agent.conftest import ACCOUNT, KEY, REGION, Eks, Secrets, is_available
@@ -60,7 +59,7 @@ def run(
     clients: Any = Clients(iam=nothing, ec2=nothing, eks=eks, secrets=secrets, functions=nothing)  # type: ignore[arg-type]
     tools = Dependencies(
         clients=clients,
-        place=AwsPlace("aws", REGION, ACCOUNT),
+        place=Place("aws", REGION, ACCOUNT),
         own_role=None,
         open_api=lambda key, url, clock, until: CastaiApi(key, url, clock=clock, deadline=until),
         open_kube=lambda cluster, _clock, until, refusals_pass_until: connect(

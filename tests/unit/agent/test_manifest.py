@@ -10,18 +10,18 @@ import pytest
 from lightkube.codecs import from_dict
 
 from lambdas.agent import read_only
-from lambdas.agent.manifest import OWNED, Object, Place, render
+from lambdas.agent.manifest import OWNED, ClusterRef, Object, render
 from lambdas.agent.properties import AGENT_IMAGE, AUTOSCALER_IMAGE, parse
 from lambdas.common.names import AGENT
 
 KEY = "castai-key-for-tests"
-PLACE = Place(account="123456789012", region="eu-central-1", cluster="prod")
+CLUSTER = ClusterRef(account="123456789012", region="eu-central-1", name="prod")
 MINIMAL = {"ClusterName": "prod", "ApiKeySecret": "castai/api-key"}
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 
 
 def rendered(**properties: Any) -> dict[tuple[str, str], Object]:
-    objects = render(parse({**MINIMAL, **properties}), PLACE, KEY)
+    objects = render(parse({**MINIMAL, **properties}), CLUSTER, KEY)
     found = {(each["kind"], each["metadata"]["name"]): each for each in objects}
     assert len(found) == len(objects)
     return found
@@ -120,7 +120,7 @@ def test_the_key_is_in_the_secret_only() -> None:
 def test_another_key_changes_the_pod_template() -> None:
     agent = parse(MINIMAL)
     one, again, other = (
-        render(agent, PLACE, key)[-1]["spec"]["template"]["metadata"] for key in (KEY, KEY, "new")
+        render(agent, CLUSTER, key)[-1]["spec"]["template"]["metadata"] for key in (KEY, KEY, "new")
     )
     assert one == again != other
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambdas.agent.manifest import Object, Place, render
+from lambdas.agent.manifest import ClusterRef, Object, render
 from lambdas.agent.properties import parse
 from lambdas.agent.read_only import NotReadOnlyError, prove, violations_of
 from lambdas.common.names import AGENT
@@ -22,7 +22,7 @@ READ = ["get", "list", "watch"]
 @pytest.fixture
 def manifest() -> list[Object]:
     agent = parse({"ClusterName": "prod", "ApiKeySecret": "castai/api-key", "Replicas": "2"})
-    return render(agent, Place("123456789012", "eu-central-1", "prod"), "key")
+    return render(agent, ClusterRef("123456789012", "eu-central-1", "prod"), "key")
 
 
 def of_kind(manifest: list[Object], kind: str) -> Object:

@@ -31,10 +31,6 @@ class Change(NamedTuple):
     new: Obj
     old: Obj | None
 
-
-class Page(NamedTuple):
-    """Objects in order of namespace and name, and the version that they show."""
-
     version: int
     items: list[Obj]
 

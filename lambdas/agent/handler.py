@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 READY_UNTIL: Final = "ReadyUntil"
 """In onEvent's answer: epoch seconds at which waiting for the agent ends."""
-RESERVE: Final = temporary_access.CALL_PATIENCE + 5.0  # s kept to take our own access back
-END_OF_WAIT: Final = 2 * temporary_access.CALL_PATIENCE  # s more, after the last look: two reads
+RESERVE: Final = temporary_access.CALL_PATIENCE + 5.0  # s kept to remove the function's own access
+END_OF_WAIT: Final = 2 * temporary_access.CALL_PATIENCE  # s more, after the last check: two reads
 
 RIGHTS_KNOWN_AFTER: Final = 60.0  # s until EKS knows a new policy of our role; usually a few
 
@@ -123,14 +123,14 @@ def _create_or_update(event: Event, deps: Dependencies, until: float) -> dict[st
 
 
 def _is_complete(event: Event, deps: Dependencies, until: float) -> dict[str, Any]:
-    """Check once. Our access stays from one check to the next and ends with the wait."""
+    """Check once. The function's access stays from one check to the next and ends with the wait."""
     if custom_resource.request_type(event) is RequestType.DELETE:
         return {"IsComplete": True}  # onEvent returned when everything was gone
     agent = parse(custom_resource.resource_properties(event))
     over = deps.clock.now() >= float(event[READY_UNTIL])
     try:
-        found = _look(agent, event["Data"]["ClusterId"], deps, until - END_OF_WAIT)
-        logger().info("Looked", extra={"cluster": agent.cluster_name, "found": found.sentence})
+        found = _check(agent, event["Data"]["ClusterId"], deps, until - END_OF_WAIT)
+        logger().info("Checked", extra={"cluster": agent.cluster_name, "found": found.sentence})
         if found.ready:
             _end_wait(deps, agent.cluster_name)
     except RetryableError as error:
@@ -145,12 +145,12 @@ def _is_complete(event: Event, deps: Dependencies, until: float) -> dict[str, An
     return {"IsComplete": found.ready}
 
 
-def _look(agent: Agent, cluster_id: str, deps: Dependencies, until: float) -> Readiness:
+def _check(agent: Agent, cluster_id: str, deps: Dependencies, until: float) -> Readiness:
     key = _key(deps, agent)
     cluster = _cluster(deps, agent.cluster_name)
 
     def access(to: Cluster) -> AbstractContextManager[float]:
-        """The access stays from one look to the next, until `_end_wait`."""
+        """The access stays from one check to the next, until `_end_wait`."""
         return nullcontext(
             temporary_access.begin_wait(deps.eks, to, deps.own_role, VIEWER, clock=deps.clock)
         )

@@ -1,7 +1,7 @@
-"""Gives nodes, the user of user mode and the spot handler their access to the cluster.
+"""Cluster access for nodes, the user of user mode and the spot handler.
 
-Through access entries where the cluster has them, else through aws-auth. The cross-account role
-gets no access to the Kubernetes API.
+By access entries where the cluster has them, else by aws-auth. The cross-account role gets no
+access to the Kubernetes API.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def remove(ctx: Context) -> None:
 
 
 def _former_mappings(ctx: Context) -> Iterator[Entry]:
-    """What the properties may have mapped."""
+    """The principals that the properties may have mapped."""
     for each in ctx.known_ids:
         name = names.node_role_name(ctx.onboarding.cluster_name, each)
         yield aws_auth.node_entry(ctx.scope.iam(f"role{ctx.onboarding.path}{name}"))
@@ -98,7 +98,9 @@ def _former_mappings(ctx: Context) -> Iterator[Entry]:
 
 
 def _own_mappings(ctx: Context) -> Iterator[Entry]:
-    """What maps principals of ours, and the spot handler's role where its RBAC objects are ours."""
+    """The mappings of our principals, and of the spot handler's role where its RBAC objects are
+    ours.
+    """
     for each in ctx.known_ids:
         role = Role(ctx, names.node_role_name(ctx.onboarding.cluster_name, each)).found()
         if role and ctx.owner.owns(role.tags):

@@ -197,7 +197,7 @@ class OffboardError(PermanentError):
 
 
 class InTheWayError(PermanentError):
-    """Things of other owners have the names; nothing was changed."""
+    """Resources of other owners have the names; nothing was changed."""
 
 
 @dataclass(frozen=True)
@@ -274,7 +274,7 @@ def plan_offboard(ctx: Context) -> list[Row]:
 
 
 def existing(ctx: Context) -> list[Row]:
-    """What has our names in account and cluster: ours (`delete`), or not (`leave`).
+    """The resources with our names in account and cluster: ours (`delete`), or not (`leave`).
 
     Call `preflight.before_removal` first. Writes nothing and does not call CAST AI. A step that
     cannot be read is a row with the reason, and the others are read all the same.
@@ -317,7 +317,7 @@ def _refuse_conflicts(rows: list[Row]) -> None:
 
 
 def _explained(ctx: Context, error: CastaiError) -> CastaiError:
-    """The error, or its cause: the function's rights are those of the new path."""
+    """The error, or a changed path as its cause: the function's rights are those of the new one."""
     before, now = ctx.previous, ctx.onboarding
     denied = isinstance(error, AwsRefusedError) and error.code == "AccessDenied"
     if not denied or before is None or before.path == now.path:
@@ -339,11 +339,11 @@ def _undone(ctx: Context, cause: CastaiError) -> CastaiError:
 
 
 def _remove_replaced(ctx: Context, keys: tuple[str, ...]) -> list[Row]:
-    """Remove what the new state has replaced: the other mode's identity, former ids, old `keys`.
+    """Remove what the new state replaces: the other mode's identity, former ids, old `keys`.
 
-    The new state stands and CAST AI has it, so a failure is a row and not an error, as with
-    CloudFormation's own clean-up. The node role remembers former ids until the clean-up has no
-    failure: the next run tries again, a removal finds what is left.
+    The new state is complete and CAST AI has it, so a failure is a row and not an error, as in
+    CloudFormation's own clean-up. The node role keeps former ids until the clean-up has no failure:
+    the next run tries again, and a removal finds the rest.
     """
     leaving = replace(ctx, ledger=Ledger(protected=ctx.ledger.claimed), replaced_keys=keys)
     failures = _remove_all(leaving, stop_if_the_first_fails=False).failures

@@ -31,9 +31,6 @@ class Change(NamedTuple):
     new: Obj
     old: Obj | None
 
-    version: int
-    items: list[Obj]
-
 
 class Store:
     """Versioned objects by resource, namespace and name."""

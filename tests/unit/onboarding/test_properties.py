@@ -113,7 +113,10 @@ class TestParse:
         ("changes", "words"),
         [
             ({"ClusterId": None}, "ClusterId: give CAST AI's id of the cluster, or ApiKeySecret"),
-            ({"Mode": "cross-account-role"}, "PrincipalArn: give the principal that may assume the role"),
+            (
+                {"Mode": "cross-account-role"},
+                "PrincipalArn: give the principal that may assume the role",
+            ),
             ({"ClusterName": "x" * 60}, "Use Mode cross-account-role"),
             ({"SecurityGroup": []}, "SecurityGroup: give"),
             ({"SecurityGroup": ["create"]}, "SecurityGroup: give"),

@@ -223,7 +223,7 @@ def _state(look: Context) -> str:
     if any(row.thing == preflight.CLUSTER for row in look.ledger.rows):
         return "could not be read"
     if found is None:
-        return f"EKS does not know it in {look.place.region}"
+        return f"does not exist in {look.place.region}"
     return f"{found.status}, access by {found.authentication_mode}"
 
 

@@ -339,7 +339,7 @@ def test_status_without_a_permission_names_it_and_shows_the_rest(
     monkeypatch.setattr(Rights, "check", without)
     shown = " ".join(run("status").stdout.split())
     assert "Agent available" in shown or action == "eks:DescribeCluster"
-    assert "Cluster EKS does not know it" not in shown
+    assert "Cluster does not exist" not in shown
     assert f"llow {action}" in shown
 
 
@@ -594,7 +594,7 @@ def test_status_of_a_deleted_cluster_lists_what_is_left(
     run("onboard", *api(testbed))
     testbed.eks.exists = False
     text = run("status").stdout
-    assert "EKS does not know it" in text
+    assert "does not exist in eu-central-1" in text
     assert "IAM user cast-eks-prod" in text
 
 

@@ -20,10 +20,9 @@ from typing import Any
 from lambdas.common import retry
 from lambdas.common.clock import Clock
 from lambdas.common.errors import ClusterForbiddenError, ClusterUnavailableError
-from lambdas.common.names import SPOT_HANDLER_GROUP
 from lambdas.spot_handler import evictions, pods
 from lambdas.spot_handler.evictions import EvictionAnswer, Verdict
-from lambdas.spot_handler.node_api import NodeApi, PodList
+from lambdas.spot_handler.node_api import RULES, NodeApi, PodList
 from lambdas.spot_handler.objects import Pod
 from lambdas.spot_handler.pods import Wave
 from lambdas.spot_handler.result import PodCounts, RemainingPod
@@ -397,10 +396,7 @@ class Drain:
         """Note that RBAC refuses this pod. It may allow another, in another namespace: the error
         is raised when the others are gone.
         """
-        self._forbidden = ClusterForbiddenError(
-            "Apply manifests/spot-handler-rbac.yaml, and give the function's role the group "
-            f"{SPOT_HANDLER_GROUP}: {reason}"
-        )
+        self._forbidden = ClusterForbiddenError(f"{RULES.forbidden}: {reason}")
         self._give_up(pod_drain, reason)
 
     def _give_up(self, pod_drain: PodDrain, reason: str) -> None:

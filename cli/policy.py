@@ -161,9 +161,9 @@ def cluster_documents(
     if mode is Mode.ROLE:
         documents["trust"] = castai_identity.cross_account_trust(principal, cluster_id)
     if spot_lambda:
-        documents[f"role {names.lambda_role_name(cluster, cluster_id)}"] = {
+        documents[f"role {names.castai_function_role_name(cluster, cluster_id)}"] = {
             "trust": functions.lambda_trust(partition),
-            "inline": castai_function.lambda_role_policy(scope),
+            "inline": castai_function.castai_function_policy(scope),
         }
     _print(documents, as_json=as_json)
 

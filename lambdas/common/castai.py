@@ -4,7 +4,8 @@ Three layers, which the asynchronous spot handler and the synchronous custom res
 
 * calls: pure functions that return a `Call` (method, path, body);
 * answers: `failure` turns a status code and a body into one of the errors below;
-* clients: `Sender` sends one call; `CastaiApi` retries it, never beyond its deadline.
+* clients: `Sender` sends one call. `CastaiApi`, of onboarding and agent, retries it until its
+  deadline; the spot handler retries in notify_castai.py.
 
 Errors::
 
@@ -12,10 +13,10 @@ Errors::
       PermanentError
         KeyRefusedError       401, 403: the key is wrong, or may not do this
         UnknownClusterError   404
-        RequestRefusedError   400 and the other 4xx: a retry changes nothing
+        RequestRefusedError   400 and other 4xx: a retry changes nothing
         BadAnswerError        not JSON, or a field is missing: probably not CAST AI
       RetryableError
-        UnavailableError      429, 5xx, time-out, no connection
+        UnavailableError      408, 425, 429, 5xx, time-out, no connection
         NotYetError           400 that passes: IAM propagates, the agent disconnects
 
 The API key, and the access key that user mode hands over, are in no repr, log or exception.
@@ -69,7 +70,7 @@ class BadAnswerError(PermanentError):
 
 
 class UnavailableError(RetryableError):
-    """No answer, or one that says to try again: 429, 5xx, time-out, no connection."""
+    """No answer, or one that may pass: 408, 425, 429, 5xx, time-out, no connection."""
 
 
 class NotYetError(RetryableError):

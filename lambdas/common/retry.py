@@ -29,7 +29,7 @@ class Backoff:
 # A notice has 120 s in all: the first retry comes early, and waits are short. Ten seconds of
 # "Retry-After: 10", a usual value, would be 8 % of them.
 DEFAULT = Backoff(delays=(0.1, 0.2, 0.4, 0.8, 1.6, 3.0), longest_retry_after=3.0)
-# A web API: the function waits at most this long of what the server asks for.
+# For a web API, where the time of a call is longer.
 SLOW = Backoff(delays=(0.5, 1.0, 2.0, 4.0, 8.0), longest_retry_after=15.0)
 
 

@@ -109,14 +109,14 @@ def node_role_name(cluster: str, cluster_id: str) -> str:
     return _within(ROLE_LIMIT, f"cast-{cluster[:40]}-eks-{short_id(cluster_id)}")
 
 
-def lambda_role_name(cluster: str, cluster_id: str) -> str:
+def castai_function_role_name(cluster: str, cluster_id: str) -> str:
     """The role of the spot function that CAST AI may create. No function of this app uses it."""
     cluster = checked_cluster(cluster)
     return _within(ROLE_LIMIT, f"cast-{cluster[:40]}-lambda-{short_id(cluster_id)}")
 
 
-ANY_LAMBDA_ROLE: Final = f"cast-*-lambda-{UNKNOWN_ID}"
-"""IAM pattern that matches the `lambda_role_name` of every cluster."""
+ANY_CASTAI_FUNCTION_ROLE: Final = f"cast-*-lambda-{UNKNOWN_ID}"
+"""IAM pattern that matches the `castai_function_role_name` of every cluster."""
 
 
 def policy_name(cluster: str, *, account_wide: bool) -> str:

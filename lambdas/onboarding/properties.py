@@ -363,9 +363,9 @@ def _contradictions(onboarding: Onboarding) -> Iterator[Fault]:
 
 def fault_of_spot_role(name: str) -> str:
     """Why the spot handler's role may not have this name with ManageSpotLambda; else empty."""
-    if not fnmatchcase(name, names.ANY_LAMBDA_ROLE):
+    if not fnmatchcase(name, names.ANY_CASTAI_FUNCTION_ROLE):
         return ""
     return (
-        f"choose a name that does not match {names.ANY_LAMBDA_ROLE}, or set ManageSpotLambda to "
-        "false: CAST AI may run any code as a role of this name"
+        f"choose a name that does not match {names.ANY_CASTAI_FUNCTION_ROLE}, or set "
+        "ManageSpotLambda to false: CAST AI may run any code as a role of this name"
     )

@@ -26,12 +26,12 @@ from lambdas.common.errors import (
     bug,
 )
 from lambdas.onboarding import (
+    castai_function_role,
     cluster_access,
     credentials,
     handover,
     identity,
     in_use,
-    lambda_role,
     node_role,
     policy,
     preflight,
@@ -46,7 +46,7 @@ from lambdas.onboarding.node_role import NodeRole
 from lambdas.onboarding.policies.scope import Mode
 from lambdas.onboarding.properties import ClusterAccess
 
-# s of a run's time that `session.context_of` keeps back to undo what the run has done.
+# s at the end of a run that are reserved for its undo (`session.context_of`).
 UNDO_TIME: Final = 90.0
 
 
@@ -54,9 +54,8 @@ UNDO_TIME: Final = 90.0
 class Results:
     """What the steps have made, for later steps and for the attributes. One step sets each field.
 
-    What they need of the preflight is in `ctx.facts`; names and ARNs follow from `ctx`.
-
-    A plan has them too, except for ids that AWS gives.
+    The results of the preflight are in `ctx.facts`; names and ARNs follow from `ctx`. A plan has
+    results too, except for ids that AWS gives.
     """
 
     nodes: NodeRole = field(default_factory=NodeRole)
@@ -85,8 +84,8 @@ class Step:
     stays_with: frozenset[str] = frozenset()
     """Names of steps. Where one of them is not removed, the removal of this one is not tried."""
     remembers_ids: Callable[[Context], bool] = _never
-    """Whether CAST AI's ids of the cluster are stored only on this step's resources, as tags. They
-    stay while anything else is left: the next removal finds the rest by the ids."""
+    """Whether tags on this step's resources are the only record of CAST AI's ids of the cluster.
+    These resources are removed last: the next removal finds the others by the ids."""
     is_at_castai: bool = False
     """Whether its things are at CAST AI only."""
 
@@ -101,8 +100,9 @@ def _without_result(ensure: Callable[[Context], None]) -> Callable[[Context, Res
     return ensure_only
 
 
-# "cluster access" finds a mapping by its principal, and the spot handler's by its RBAC objects. So
-# principals stay while mappings stay: a later principal of that name would get their rights.
+# The step "cluster access" finds a mapping by its principal; it finds the spot handler's mapping by
+# the RBAC objects. While a mapping exists, both are kept: a later principal of the same name would
+# get the mapping's rights.
 _STAYS_WITH_ACCESS: Final = frozenset({"cluster access"})
 
 STEPS: Final = (
@@ -127,9 +127,9 @@ STEPS: Final = (
         stays_with=_STAYS_WITH_ACCESS,
     ),
     Step(
-        name="spot function's role",
-        ensure=_without_result(lambda_role.ensure),
-        remove=lambda_role.remove,
+        name="role of CAST AI's function",
+        ensure=_without_result(castai_function_role.ensure),
+        remove=castai_function_role.remove,
     ),
     Step(
         name="spot handler's rights",
@@ -146,8 +146,8 @@ STEPS: Final = (
         name="security group",
         ensure=lambda ctx, made: replace(made, security_groups=security_group.ensure(ctx)),
         remove=security_group.remove,
-        # Only EC2 refuses to delete what is in use. While nothing else is removed, CAST AI and the
-        # nodes go on as they were.
+        # EC2 refuses to delete a security group in use; IAM deletes a role in use. A removal that is
+        # refused here has changed nothing, and CAST AI and the nodes continue to work.
         is_removed_first=True,
     ),
     Step(
@@ -236,7 +236,7 @@ def onboard(ctx: Context) -> Onboarded:
         ctx.ledger.step = "remove own access"
         ctx.kubernetes.close()
     except CastaiError as error:
-        raise _undone(ctx, _explained(ctx, error)) from error
+        raise _undone(ctx, _with_path_as_cause(ctx, error)) from error
     except Exception as error:
         raise _undone(ctx, bug(error)) from error
     return Onboarded([*ctx.ledger.rows, *removed], attributes(ctx, made))
@@ -316,8 +316,11 @@ def _refuse_conflicts(rows: list[Row]) -> None:
         )
 
 
-def _explained(ctx: Context, error: CastaiError) -> CastaiError:
-    """The error, or a changed path as its cause: the function's rights are those of the new one."""
+def _with_path_as_cause(ctx: Context, error: CastaiError) -> CastaiError:
+    """The error; for a denied call after a change of Path the error that names this cause.
+
+    The function's permissions are for the new path.
+    """
     before, now = ctx.previous, ctx.onboarding
     denied = isinstance(error, AwsRefusedError) and error.code == "AccessDenied"
     if not denied or before is None or before.path == now.path:

@@ -1,6 +1,6 @@
 """Everything that happens to a notice: `handle` lists the steps, in order.
 
-A step raises `Ended` with the outcome where nothing is left to do for the steps after it.
+A step raises `Ended` with the outcome where the steps after it have nothing to do.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LEAST_TIME = 10.0
 REGISTRATION = 30.0  # s for the node of a young instance to register
 REGISTRATION_POLL = 5.0  # s between two searches for it
 CORDON_WAIT = 10.0  # s that the drain waits for the cordon
-CORDON_PART = 0.25  # of the time left, where that is less: the pods need the rest
+CORDON_PART = 0.25  # of the time left, if that is shorter than CORDON_WAIT
 CASTAI_WAIT = 10.0  # s that CAST AI has to answer after the drain
 
 TransportFactory = Callable[[str, int], httpx2.AsyncBaseTransport]
@@ -227,7 +227,7 @@ async def _registered_node(
         )
         if node is not None or run.clock.now() + REGISTRATION_POLL > until:
             return node
-        if run.notice.kind is Kind.INSTANCE_RUNNING:  # it was just launched: it has no marks
+        if run.notice.kind is Kind.INSTANCE_RUNNING:  # a new instance: its node has no marks
             return None
         await asyncio.sleep(REGISTRATION_POLL)
         current = _describe(run)
@@ -285,7 +285,8 @@ def planned(listed: Iterable[Pod], *, now: float, end: float) -> list[dict[str, 
 
 @asynccontextmanager
 async def cordoned(run: Interruption, api: NodeApi, node: Node) -> AsyncIterator[Cordoning]:
-    """Cordon the node. After CORDON_WAIT the body runs while the cordon is still retried.
+    """Cordon the node. The body runs once it is cordoned, or after CORDON_WAIT: then the cordon is
+    retried beside the body.
 
     Raises Ended with TOO_LATE where the node is gone and, at the end, the cordon's own error or
     ClusterUnavailableError where the node is still not cordoned: a person or a retry is needed.
@@ -335,7 +336,7 @@ async def announced(
         await asyncio.wait([reporting], timeout=CASTAI_WAIT)
     finally:
         reporting.cancel()  # an error of the drain does not wait for CAST AI
-        cordoning.cancel()  # there is no time left for it, and `begun` waits for it
+        cordoning.cancel()  # its time is over, and `begun` waits for its end
         await asyncio.wait([begun, reporting])
         if run.deps.castai is not None:
             run.result.castai, run.result.castai_reason = castai.state.value, castai.reason

@@ -203,13 +203,13 @@ def _roles() -> Iterator[str]:
     yield f"In an IPv6 cluster it also has the inline policy `{names.IPV6_POLICY}`:"
     yield _statements(node_role.node_ipv6_policy("aws", "REGION", "ACCOUNT"))
     yield "## CAST AI's own spot function"
-    role = _shown(EXAMPLE.lambda_role_arn.rpartition("/")[2])
+    role = _shown(EXAMPLE.castai_function_role_arn.rpartition("/")[2])
     yield (
         f"With ManageSpotLambda the onboarding creates the role `{role}`, which CAST AI may give "
         f"to the function `{names.SPOT_FUNCTION}`. A removal deletes the role. The function and "
         "its rules are CAST AI's and stay. The spot handler below never has this role: synth, the "
         "custom resource and `castai-eks` refuse a spot handler's role named "
-        f"`{names.ANY_LAMBDA_ROLE}`."
+        f"`{names.ANY_CASTAI_FUNCTION_ROLE}`."
     )
     yield (
         f"CAST AI's old script created a function `{names.SPOT_FUNCTION}` that runs as "
@@ -219,7 +219,7 @@ def _roles() -> Iterator[str]:
         "of this name with another role later. With AccountWidePolicy, check the other regions "
         "yourself, because the shared policy applies to all regions. The role has this policy:"
     )
-    yield _statements(castai_function.lambda_role_policy(EXAMPLE))
+    yield _statements(castai_function.castai_function_policy(EXAMPLE))
     yield "## The spot handler"
     yield f"Only Lambda may assume the role `{SPOT_ROLE}`. It has these policies:"
     yield "\n".join(f"- `{arn}`" for arn in spot_handler_role.spot_managed_policies("aws"))

@@ -7,7 +7,7 @@ from lambdas.onboarding.policies.document import Document, allow, document_of
 from lambdas.onboarding.policies.scope import Scope
 
 
-def lambda_role_policy(scope: Scope) -> Document:
+def castai_function_policy(scope: Scope) -> Document:
     """The inline policy of the role of CAST AI's own spot function: find an instance, write a log.
 
     CAST AI may deploy any code in the function, so the role allows nothing else.

@@ -38,8 +38,8 @@ def cast_eks_policy(
     """The managed policy of CAST AI's identity.
 
     `manage_spot_lambda` lets CAST AI manage one spot function, which has a fixed name. The function
-    runs as the role with `lambda_role_policy`. It never runs as the role of our spot handler, which
-    may have access to every cluster.
+    runs as the role with `castai_function_policy`. It never runs as the role of our spot handler,
+    which may have access to every cluster.
     `boundary` is the ARN of a permissions boundary. CAST AI may create roles only with it.
     With `account_wide` all clusters of the account share the document, so it names no cluster.
 
@@ -180,13 +180,16 @@ class _Where:
 
     node_role: str
     instance_profile: str
-    lambda_role: str
+    castai_function_role: str
     vpc: str
 
 
 def _here(scope: Scope) -> _Where:
     return _Where(
-        scope.node_role_arn, scope.instance_profile_arn, scope.lambda_role_arn, scope.vpc_arn
+        scope.node_role_arn,
+        scope.instance_profile_arn,
+        scope.castai_function_role_arn,
+        scope.vpc_arn,
     )
 
 
@@ -195,7 +198,7 @@ def _everywhere(scope: Scope) -> _Where:
     return _Where(
         scope.iam(f"role{scope.path}{any_node_role}"),
         scope.iam(f"instance-profile{scope.path}{any_node_role}"),
-        scope.iam(f"role{scope.path}{names.ANY_LAMBDA_ROLE}"),
+        scope.iam(f"role{scope.path}{names.ANY_CASTAI_FUNCTION_ROLE}"),
         replace(scope, vpc_id="").vpc_arn,
     )
 
@@ -296,7 +299,7 @@ def _spot_lambda_statements(scope: Scope, where: _Where) -> list[Document]:
         allow(
             "PassRoleLambda",
             ["iam:PassRole"],
-            [where.lambda_role],
+            [where.castai_function_role],
             {"StringEquals": {"iam:PassedToService": "lambda.amazonaws.com"}},
         ),
         allow(

@@ -302,7 +302,7 @@ def _identity_role_statements(
 
 def _other_role_statements(scope: Scope, boundary: str | None) -> list[Document]:
     """The node role with its instance profile, and the role of CAST AI's own function."""
-    roles = [scope.node_role_arn, scope.lambda_role_arn]
+    roles = [scope.node_role_arn, scope.castai_function_role_arn]
     node_policies = list(node_managed_policies(scope.partition, ssm=True, ebs_csi=True))
     return [
         allow("OtherRoles", [*_ROLE_ACTIONS], roles),
@@ -328,7 +328,10 @@ def _other_role_statements(scope: Scope, boundary: str | None) -> list[Document]
         *_found_by_name(
             scope,
             {
-                "iam:GetRole": [scope.pathless.node_role_arn, scope.pathless.lambda_role_arn],
+                "iam:GetRole": [
+                    scope.pathless.node_role_arn,
+                    scope.pathless.castai_function_role_arn,
+                ],
                 "iam:GetInstanceProfile": [scope.pathless.instance_profile_arn],
             },
         ),

@@ -73,8 +73,8 @@ class Scope:
         return self.iam(f"instance-profile{self.path}{self._node_role}")
 
     @property
-    def lambda_role_arn(self) -> str:
-        name = names.lambda_role_name(self.cluster, self.cluster_id)
+    def castai_function_role_arn(self) -> str:
+        name = names.castai_function_role_name(self.cluster, self.cluster_id)
         return self.iam(f"role{self.path}{name}")
 
     @property

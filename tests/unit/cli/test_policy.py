@@ -85,7 +85,7 @@ def test_cluster_with_spot_lambda_prints_the_role_of_castais_function() -> None:
     documents = run_json("policy", "cluster", *KNOWN, "--spot-lambda")
     assert documents["role cast-prod-lambda-1a2b3c4d"] == {
         "trust": functions.lambda_trust("aws-cn"),
-        "inline": castai_function.lambda_role_policy(SCOPE),
+        "inline": castai_function.castai_function_policy(SCOPE),
     }
 
 

@@ -122,8 +122,8 @@ def account(
     others = [
         role_of_nodes("node role", SCOPE, identity),
         role_of_nodes("node role of another cluster", OTHER, identity),
-        lambda_role("role of CAST AI's function", SCOPE),
-        lambda_role("role of CAST AI's function of another cluster", OTHER),
+        castai_function_role("role of CAST AI's function", SCOPE),
+        castai_function_role("role of CAST AI's function of another cluster", OTHER),
         our_function(
             "spot handler",
             SCOPE.spot_role_arn,
@@ -199,8 +199,10 @@ def onboarding(name: str, scope: Scope) -> Principal:
     return our_function(name, arn, *documents.values())
 
 
-def lambda_role(name: str, scope: Scope) -> Principal:
-    return our_function(name, scope.lambda_role_arn, castai_function.lambda_role_policy(scope))
+def castai_function_role(name: str, scope: Scope) -> Principal:
+    return our_function(
+        name, scope.castai_function_role_arn, castai_function.castai_function_policy(scope)
+    )
 
 
 def role_of_nodes(name: str, scope: Scope, identity: Principal) -> Principal:

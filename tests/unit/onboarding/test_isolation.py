@@ -217,7 +217,7 @@ ONLY_FULL: dict[str, Row] = {
 SPOT_LAMBDA: dict[str, Row] = {
     "iam:PassRole": lambda place: request(
         "iam:PassRole",
-        place.scope.lambda_role_arn,
+        place.scope.castai_function_role_arn,
         **{"iam:PassedToService": "lambda.amazonaws.com"},
     ),
     **{
@@ -392,7 +392,9 @@ ATTEMPTS: dict[str, list[Request]] = {
         "iam:PassRole", SCOPE.spot_role_arn, **{"iam:PassedToService": "lambda.amazonaws.com"}
     ),
     "pass its function's role to an instance": request(
-        "iam:PassRole", SCOPE.lambda_role_arn, **{"iam:PassedToService": "ec2.amazonaws.com"}
+        "iam:PassRole",
+        SCOPE.castai_function_role_arn,
+        **{"iam:PassedToService": "ec2.amazonaws.com"},
     ),
     "change another function": request(
         "lambda:UpdateFunctionCode", SCOPE.regional("lambda", "function:payments")

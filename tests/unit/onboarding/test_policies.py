@@ -309,7 +309,7 @@ def test_the_iam_path_is_in_the_arns_of_our_resources() -> None:
         ("iam:GetPolicy", SCOPE.policy_arn(account_wide=False)),
         ("iam:GetRole", SCOPE.role_arn),
         ("iam:GetRole", SCOPE.node_role_arn),
-        ("iam:GetRole", SCOPE.lambda_role_arn),
+        ("iam:GetRole", SCOPE.castai_function_role_arn),
         ("iam:GetInstanceProfile", SCOPE.instance_profile_arn),
     ],
 )

@@ -21,11 +21,11 @@ def ensure(ctx: Context) -> None:
         return
     _check_function(ctx)
     wanted = Wanted(
-        name=names.lambda_role_name(properties.cluster_name, ctx.facts.cluster_id),
+        name=names.castai_function_role_name(properties.cluster_name, ctx.facts.cluster_id),
         path=properties.path,
         tags=ctx.tags,
         managed=(),
-        inline={_INLINE: castai_function.lambda_role_policy(ctx.scope)},
+        inline={_INLINE: castai_function.castai_function_policy(ctx.scope)},
         boundary=properties.permissions_boundary,
         trust=lambda_trust(ctx.place.partition),
     )
@@ -41,7 +41,7 @@ def _check_function(ctx: Context) -> None:
         ctx.clients.functions.get_function_configuration, FunctionName=names.SPOT_FUNCTION
     )
     role = found["Role"] if found else ""
-    if role and not fnmatchcase(role.rpartition("/")[2], names.ANY_LAMBDA_ROLE):
+    if role and not fnmatchcase(role.rpartition("/")[2], names.ANY_CASTAI_FUNCTION_ROLE):
         ctx.ledger.conflict(
             f"Lambda function {names.SPOT_FUNCTION}",
             f"runs as {role}, and ManageSpotLambda lets CAST AI write its code: delete the "
@@ -52,5 +52,5 @@ def _check_function(ctx: Context) -> None:
 def remove(ctx: Context) -> None:
     """Remove the role if it is ours. The function is CAST AI's and stays."""
     for cluster_id in ctx.known_ids:
-        name = names.lambda_role_name(ctx.onboarding.cluster_name, cluster_id)
+        name = names.castai_function_role_name(ctx.onboarding.cluster_name, cluster_id)
         iam_principals.remove(ctx, Role(ctx, name), attachable=(), inline=[_INLINE])

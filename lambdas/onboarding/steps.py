@@ -146,8 +146,8 @@ STEPS: Final = (
         name="security group",
         ensure=lambda ctx, made: replace(made, security_groups=security_group.ensure(ctx)),
         remove=security_group.remove,
-        # EC2 refuses to delete a security group in use; IAM deletes a role in use. A removal that is
-        # refused here has changed nothing, and CAST AI and the nodes continue to work.
+        # EC2 refuses to delete a security group in use; IAM deletes a role in use. A removal that
+        # is refused here has changed nothing, and CAST AI and the nodes continue to work.
         is_removed_first=True,
     ),
     Step(

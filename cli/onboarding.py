@@ -12,7 +12,7 @@ import typer
 from msgspec import structs
 
 from cli import session, show
-from lambdas.common.custom_resource import RequestType
+from lambdas.common.cloudformation import RequestType
 from lambdas.common.errors import CastaiError, PermanentError
 from lambdas.common.names import AGENT, AGENT_CLUSTER_ID, AGENT_METADATA
 from lambdas.onboarding import preflight, steps

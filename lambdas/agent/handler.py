@@ -16,12 +16,13 @@ from lambdas.agent import lifecycle, readiness
 from lambdas.agent.manifest import render
 from lambdas.agent.properties import Agent, cluster_of, parse
 from lambdas.agent.readiness import Readiness
-from lambdas.common import api_key, aws, custom_resource, retry, temporary_access
+from lambdas.common import api_key, aws, cloudformation, custom_resource, retry, temporary_access
 from lambdas.common import eks as clusters
 from lambdas.common.aws_calls import AwsCalls
 from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import SYSTEM, Clock
-from lambdas.common.custom_resource import Event, RequestFailedError, RequestType, logger
+from lambdas.common.cloudformation import Event, RequestType
+from lambdas.common.custom_resource import RequestFailedError, logger
 from lambdas.common.eks import Cluster
 from lambdas.common.errors import AwsRefusedError, CastaiError, RetryableError
 from lambdas.common.kubernetes_objects import Kube
@@ -94,13 +95,13 @@ def respond(event: Event, deps: Dependencies, *, remaining: float) -> dict[str, 
     until = deps.clock.now() + remaining - RESERVE
     if READY_UNTIL in event:
         return _is_complete(event, deps, until)
-    if custom_resource.request_type(event) is RequestType.DELETE:
+    if cloudformation.request_type(event) is RequestType.DELETE:
         return _delete(event, deps, until)
     return _create_or_update(event, deps, until)
 
 
 def _create_or_update(event: Event, deps: Dependencies, until: float) -> dict[str, Any]:
-    agent = parse(custom_resource.resource_properties(event))
+    agent = parse(cloudformation.resource_properties(event))
     key = _key(deps, agent)
     cluster = _new_cluster(deps, agent.cluster_name)
     ref = lifecycle.cluster_ref(cluster)
@@ -110,7 +111,7 @@ def _create_or_update(event: Event, deps: Dependencies, until: float) -> dict[st
             api,
             ref,
             render(agent, ref, key),
-            owner=custom_resource.owner(event),
+            owner=cloudformation.owner(event),
             until=until,
             clock=deps.clock,
         )
@@ -124,9 +125,9 @@ def _create_or_update(event: Event, deps: Dependencies, until: float) -> dict[st
 
 def _is_complete(event: Event, deps: Dependencies, until: float) -> dict[str, Any]:
     """Check once. The function's access stays from one check to the next and ends with the wait."""
-    if custom_resource.request_type(event) is RequestType.DELETE:
+    if cloudformation.request_type(event) is RequestType.DELETE:
         return {"IsComplete": True}  # onEvent returned when everything was gone
-    agent = parse(custom_resource.resource_properties(event))
+    agent = parse(cloudformation.resource_properties(event))
     over = deps.clock.now() >= float(event[READY_UNTIL])
     try:
         found = _check(agent, event["Data"]["ClusterId"], deps, until - END_OF_WAIT)
@@ -199,7 +200,7 @@ def _retried(deps: Dependencies, call: Callable[[], T]) -> T:
 def _delete(event: Event, deps: Dependencies, until: float) -> dict[str, Any]:
     """Remove what is ours. A cluster that no longer exists holds nothing."""
     answer = {"PhysicalResourceId": event["PhysicalResourceId"], READY_UNTIL: 0}
-    name = cluster_of(custom_resource.resource_properties(event))
+    name = cluster_of(cloudformation.resource_properties(event))
     try:
         cluster = _cluster(deps, name)
     except AwsRefusedError as error:
@@ -208,7 +209,7 @@ def _delete(event: Event, deps: Dependencies, until: float) -> dict[str, Any]:
         raise
     with _access(deps, cluster, ADMIN, until) as kube:
         changes = lifecycle.disconnect(
-            kube, owner=custom_resource.owner(event), until=until, clock=deps.clock
+            kube, owner=cloudformation.owner(event), until=until, clock=deps.clock
         )
     logger().info("Removed", extra={"cluster": name, "changes": vars(changes)})
     return answer

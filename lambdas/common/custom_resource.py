@@ -7,36 +7,20 @@ the function returns its attributes or raises.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from functools import cache
-from typing import TYPE_CHECKING, Any
 
+from aws_lambda_powertools import Logger
+
+from lambdas.common.cloudformation import Event
 from lambdas.common.errors import CastaiError, PermanentError, SettingsError, bug
 from lambdas.common.names import OWN_ROLE_VARIABLE, STACK_ID_VARIABLE
 from lambdas.common.text import cut, cut_lines
 
-if TYPE_CHECKING:
-    from aws_lambda_powertools import Logger
-
-Event = Mapping[str, Any]
-
-
-class RequestType(StrEnum):
-    """The kinds of request."""
-
-    CREATE = "Create"
-    UPDATE = "Update"
-    DELETE = "Delete"
-
 
 class ForeignRequestError(PermanentError):
     """The request is of another stack, or of no stack."""
-
-
-class MalformedRequestError(PermanentError):
-    """The event is not a request of CloudFormation."""
 
 
 class RequestFailedError(CastaiError):
@@ -46,8 +30,6 @@ class RequestFailedError(CastaiError):
 @cache
 def logger() -> Logger:
     """The function's logger. Requests and attributes are never logged."""
-    from aws_lambda_powertools import Logger  # noqa: PLC0415 - cli and stacks have no use for it
-
     return Logger()
 
 
@@ -92,46 +74,6 @@ def check_stack(event: Event) -> None:
 def own_role() -> str:
     """The ARN of the function's role. Raises SettingsError where the environment has none."""
     return _variable(OWN_ROLE_VARIABLE, "the ARN of this function's role")
-
-
-def owner(event: Event) -> str:
-    """Which resource of which stack makes the request: `<stack>/<logical id>`.
-
-    Raises MalformedRequestError where the event names neither.
-    """
-    stack, resource = _field(event, "StackId"), _field(event, "LogicalResourceId")
-    # The ARN of a stack: arn:…:stack/<name>/<uuid>
-    name = stack.split("/")[1] if stack.count("/") > 1 else stack
-    return f"{name}/{resource}"
-
-
-def request_type(event: Event) -> RequestType:
-    """What CloudFormation requests. Raises MalformedRequestError."""
-    try:
-        return RequestType(_field(event, "RequestType"))
-    except ValueError as error:
-        raise _malformed("RequestType") from error
-
-
-def resource_properties(event: Event) -> Mapping[str, Any]:
-    """The properties of the resource. Raises MalformedRequestError."""
-    given = event.get("ResourceProperties")
-    if not isinstance(given, Mapping):
-        raise _malformed("ResourceProperties")
-    return given
-
-
-def _field(event: Event, name: str) -> str:
-    value = event.get(name)
-    if not isinstance(value, str):
-        raise _malformed(name)
-    return value
-
-
-def _malformed(name: str) -> MalformedRequestError:
-    return MalformedRequestError(
-        f"Call this function through CloudFormation: the request has no usable {name}"
-    )
 
 
 def _variable(name: str, meaning: str) -> str:

@@ -11,7 +11,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from lambdas.common import custom_resource, temporary_access
-from lambdas.common.custom_resource import Event, RequestType, logger
+from lambdas.common.cloudformation import Event, RequestType
+from lambdas.common.custom_resource import logger
 from lambdas.common.errors import PermanentError
 from lambdas.common.logs import quiet_libraries
 from lambdas.onboarding import names, session, steps

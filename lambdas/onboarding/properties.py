@@ -18,7 +18,7 @@ from msgspec import Meta, Struct, field
 
 from lambdas.common import properties
 from lambdas.common.castai import DEFAULT_URL, checked_url
-from lambdas.common.custom_resource import (
+from lambdas.common.cloudformation import (
     RequestType,
     owner,
     request_type,

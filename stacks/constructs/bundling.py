@@ -42,6 +42,7 @@ NOT_FOR_THE_DRAIN = frozenset(
     {
         "agent_status.py",
         "aws_calls.py",
+        "cloudformation.py",
         "custom_resource.py",
         "kubernetes_objects.py",
         "kubernetes_session.py",

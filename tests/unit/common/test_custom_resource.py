@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -10,14 +9,7 @@ import pytest
 
 from lambdas.agent import handler as agent
 from lambdas.common import custom_resource
-from lambdas.common.custom_resource import (
-    MalformedRequestError,
-    RequestFailedError,
-    answered_errors,
-    owner,
-    request_type,
-    resource_properties,
-)
+from lambdas.common.custom_resource import RequestFailedError, answered_errors
 from lambdas.common.errors import CastaiError, PermanentError, SettingsError
 from lambdas.common.names import OWN_ROLE_VARIABLE, STACK_ID_VARIABLE
 from lambdas.common.text import REASON_LIMIT
@@ -66,27 +58,6 @@ class TestOwnStack:
     ) -> None:
         monkeypatch.delenv(STACK_ID_VARIABLE)
         assert failure(handler, {"StackId": ""}).startswith("Set STACK_ID")
-
-
-class TestRequest:
-    def test_the_owner_is_stack_and_logical_id(self) -> None:
-        assert owner({"StackId": OWN, "LogicalResourceId": "Prod"}) == "castai-agent/Prod"
-
-    @pytest.mark.parametrize(
-        ("read", "event", "named"),
-        [
-            (owner, {"LogicalResourceId": "Prod"}, "StackId"),
-            (owner, {"StackId": OWN, "LogicalResourceId": ["Prod"]}, "LogicalResourceId"),
-            (request_type, {"RequestType": "Upsert"}, "RequestType"),
-            (request_type, {}, "RequestType"),
-            (resource_properties, {"ResourceProperties": "text"}, "ResourceProperties"),
-        ],
-    )
-    def test_a_field_that_is_not_usable_is_named(
-        self, read: Callable[[Any], object], event: dict[str, Any], named: str
-    ) -> None:
-        with pytest.raises(MalformedRequestError, match=rf"through CloudFormation: .* {named}$"):
-            read(event)
 
 
 class TestAnsweredErrors:

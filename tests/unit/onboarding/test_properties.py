@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambdas.common.custom_resource import MalformedRequestError, RequestType
+from lambdas.common.cloudformation import MalformedRequestError, RequestType
 from lambdas.common.errors import CastaiError
 from lambdas.common.properties import PropertiesError
 from lambdas.onboarding.policies.scope import Mode, Permissions

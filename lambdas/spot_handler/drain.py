@@ -199,15 +199,15 @@ class Drain:
 
     async def _settled(self) -> None:
         """Wait until a binding from before the cordon is visible."""
-        if await self._is_cordoned():
+        if await self._cordon_succeeded():
             cordoned_at = self._cordoning.result()
             if cordoned_at is not None:
                 await asyncio.sleep(max(0.0, cordoned_at + SETTLING - self._clock.now()))
 
-    async def _is_cordoned(self) -> bool:
+    async def _cordon_succeeded(self) -> bool:
         """Wait for the cordon; False where it failed for good."""
         await asyncio.wait([self._cordoning])
-        return is_cordoned(self._cordoning)
+        return cordon_succeeded(self._cordoning)
 
     # Reading the pods
 
@@ -315,7 +315,7 @@ class Drain:
     # Removing one pod
 
     async def _remove(self, pod_drain: PodDrain) -> None:
-        if pod_drain.late and not await self._is_cordoned():
+        if pod_drain.late and not await self._cordon_succeeded():
             # Its replacement would start here as well, and so on until the deadline.
             self._give_up(pod_drain, "started on the node, which could not be cordoned")
             return
@@ -460,8 +460,8 @@ class Drain:
         return counts
 
 
-def is_cordoned(cordoning: asyncio.Task[float | None]) -> bool:
-    """Whether the cordon stands, or the node is gone."""
+def cordon_succeeded(cordoning: asyncio.Task[float | None]) -> bool:
+    """Whether the node is cordoned, or gone."""
     return cordoning.done() and not cordoning.cancelled() and cordoning.exception() is None
 
 

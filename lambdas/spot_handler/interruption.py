@@ -17,7 +17,7 @@ from lambdas.common import retry
 from lambdas.common.clock import Clock
 from lambdas.common.errors import ClusterUnavailableError, bug
 from lambdas.spot_handler import cordon, instances, nodes, pods, report
-from lambdas.spot_handler.drain import Drain, Window, is_cordoned
+from lambdas.spot_handler.drain import Drain, Window, cordon_succeeded
 from lambdas.spot_handler.instances import Instance
 from lambdas.spot_handler.node_api import NodeApi
 from lambdas.spot_handler.nodes import Clusters
@@ -297,14 +297,14 @@ async def cordoned(run: Interruption, api: NodeApi, node: Node) -> AsyncIterator
     try:
         if run.settings.mode is Mode.CORDON:
             await cordoning
-        if is_cordoned(cordoning) and cordoning.result() is None:
+        if cordon_succeeded(cordoning) and cordoning.result() is None:
             reason = "the node went away before it was cordoned, and its pods with it"
             raise Ended(Outcome.TOO_LATE, reason)
         yield cordoning
     finally:
         cordoning.cancel()
         await asyncio.wait([cordoning])
-    if not is_cordoned(cordoning):
+    if not cordon_succeeded(cordoning):
         fault = None if cordoning.cancelled() else cordoning.exception()
         error = fault or ClusterUnavailableError("The node was not cordoned before the deadline")
         error.add_note(f"The node is not cordoned; the drain: {report.headline(run.result)}")
@@ -332,7 +332,7 @@ async def announced(
     reporting = asyncio.create_task(_report_to_castai(run, api, instance, node, castai))
     try:
         yield
-        await events.ended(run.result, cordoned=is_cordoned(cordoning))
+        await events.ended(run.result, cordoned=cordon_succeeded(cordoning))
         await asyncio.wait([reporting], timeout=CASTAI_WAIT)
     finally:
         reporting.cancel()  # an error of the drain does not wait for CAST AI
@@ -344,7 +344,7 @@ async def announced(
 
 async def _announce(run: Interruption, events: NodeEvents, cordoning: Cordoning) -> None:
     await asyncio.wait([cordoning])
-    if is_cordoned(cordoning):
+    if cordon_succeeded(cordoning):
         await events.begun(deadline=run.result.deadline)
 
 

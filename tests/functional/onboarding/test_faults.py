@@ -125,16 +125,19 @@ def test_a_delete_that_fails_is_finished_by_the_next(
     clear_fault(testbed)
     testbed.delete(**mode)
     total = writes_of(testbed)
+    failed = 0
     for at in range(total):
         testbed.create(**mode)
         set_fault(testbed, at, kind)
         try:
             testbed.delete(**mode)
         except CastaiError:
+            failed += 1
             clear_fault(testbed)
             testbed.delete(**mode)
         clear_fault(testbed)
         assert testbed.snapshot() == before, f"write {at}"
+    assert failed
 
 
 @cases("old, new, kind", UPDATES, MORE_UPDATES)
@@ -149,12 +152,14 @@ def test_an_update_that_fails_is_rolled_back_by_an_update_to_the_old_properties(
     testbed.update(old, **new)
     total = writes_of(testbed)
     testbed.update(new, **old)
+    failed = 0
     for at in range(total):
         before = _without_keys(testbed.snapshot())
         set_fault(testbed, at, kind)
         try:
             testbed.update(old, **new)
         except CastaiError:
+            failed += 1
             clear_fault(testbed)
             testbed.update(new, **old)  # CloudFormation's second Update
         else:
@@ -162,6 +167,7 @@ def test_an_update_that_fails_is_rolled_back_by_an_update_to_the_old_properties(
             testbed.update(old, **new)
             testbed.update(new, **old)
         assert _without_keys(testbed.snapshot()) == before, f"write {at}"
+    assert failed
     testbed.delete(**old)
     assert testbed.snapshot() == clean
 

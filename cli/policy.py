@@ -141,7 +141,7 @@ def cluster_documents(
     account_wide: AccountWide = False,
     as_json: show.AsJson = False,
 ) -> None:
-    """What CAST AI's user or role carries, and the role of its own spot function."""
+    """What CAST AI's user or role has, and the role of its own spot function."""
     scope = Where(partition, region, account, cluster, path).scope(cluster_id, vpc_id)
     if not (cluster_id and vpc_id):
         raise PermanentError("Give --cluster-id and --vpc-id: CAST AI's policies name both")
@@ -179,7 +179,7 @@ def node(
     ipv6: Annotated[bool, typer.Option("--ipv6", help="For an IPv6 cluster.")] = False,
     as_json: show.AsJson = False,
 ) -> None:
-    """What the nodes' role carries."""
+    """What the nodes' role has."""
     managed = node_role.node_managed_policies(partition, ssm=ssm, ebs_csi=ebs_csi)
     documents: dict[str, Any] = {
         "trust": node_role.node_trust(partition),
@@ -207,7 +207,7 @@ def spot(
     in_vpc: InVpc = False,
     as_json: show.AsJson = False,
 ) -> None:
-    """What the spot handler's role carries."""
+    """What the spot handler's role has."""
     function = f"{name_prefix}-spot-handler"
     inline = spot_handler_role.spot_handler(
         FunctionScope(partition, account, (region,), function),

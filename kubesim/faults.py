@@ -34,14 +34,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Delay:
-    """Handle the request after so many seconds; infinite: never answer."""
+    """Handle the request after this many seconds; infinite: never answer."""
 
     seconds: float = math.inf
 
 
 @dataclass(frozen=True)
 class LateAnswer:
-    """Handle the request now and answer after so many seconds: the answer is out of date."""
+    """Handle the request now and answer after this many seconds: the answer is out of date."""
 
     seconds: float
 
@@ -70,7 +70,7 @@ class BreakWatch:
 
 @dataclass(frozen=True)
 class Down:
-    """Take the server down at this request, for so many seconds.
+    """Take the server down at this request, for this many seconds.
 
     Open connections are cut, new connections are refused.
     """
@@ -140,7 +140,7 @@ class Faults:
         return [fault.action for fault in self._faults if fault.applies_to(request)]
 
     def down_for(self, seconds: float) -> None:
-        """Take the server down now, for so many seconds."""
+        """Take the server down now, for this many seconds."""
         loop = asyncio.get_running_loop()
         self._down_until = loop.time() + seconds
         for listener in self._on_down:

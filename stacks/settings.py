@@ -22,8 +22,15 @@ from lambdas.agent import properties as agent
 from lambdas.agent.properties import Agent
 from lambdas.common import properties
 from lambdas.common.castai import DEFAULT_URL, checked_url
-from lambdas.common.names import CLUSTER_NAME_PATTERN, SPOT_HANDLER_GROUP, SPOT_ROLE
+from lambdas.common.names import SPOT_HANDLER_GROUP, SPOT_ROLE
 from lambdas.common.properties import Fault, default
+from lambdas.common.property_types import (
+    ClusterName,
+    SecretId,
+    SecurityGroupId,
+    TagKey,
+    TagValue,
+)
 from lambdas.onboarding import properties as onboarding
 from lambdas.onboarding.policies import agent_role, onboarder
 from lambdas.onboarding.policies.document import DocumentTooLargeError
@@ -45,16 +52,12 @@ SPOT_MEMORY_MB = 1024
 RoleName = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9_+=,.@-]{1,64}$", title="an IAM role name (up to 64 characters)")
 ]
-ClusterName = Annotated[str, Meta(pattern=CLUSTER_NAME_PATTERN, title="an EKS cluster name")]
 # Only AWS can publish events of a source that begins with "aws.", so it cannot start a drill.
 DrillSource = Annotated[
     str,
     Meta(pattern=r"^(?!aws\.)[A-Za-z0-9_./-]{1,256}$", title='an event source that is not "aws.…"'),
 ]
 SubnetId = Annotated[str, Meta(pattern=r"^subnet-([0-9a-f]{8}|[0-9a-f]{17})$", title="a subnet id")]
-SecurityGroupId = Annotated[
-    str, Meta(pattern=r"^sg-([0-9a-f]{8}|[0-9a-f]{17})$", title="a security group id")
-]
 Region = Annotated[str, Meta(pattern=r"^[a-z]{2,}(-[a-z]+)+-\d+$", title="an AWS region")]
 TopicArn = Annotated[
     str, Meta(pattern=r"^arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:.+$", title="the ARN of an SNS topic")
@@ -74,20 +77,7 @@ Prefix = Annotated[
         title="up to 32 letters, digits and hyphens, a letter first",
     ),
 ]
-# https://docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html
-TagKey = Annotated[
-    str,
-    Meta(pattern=r"^(?!aws:)[\w\s.:/=+@-]{1,128}$", title="a tag key"),
-]
-TagValue = Annotated[str, Meta(pattern=r"^[\w\s.:/=+@-]{0,256}$", title="a tag value")]
 AtLeastOne = Annotated[int, Meta(ge=1, title="a whole number from 1")]
-SecretId = Annotated[
-    str,
-    Meta(
-        pattern=r"^(arn:[a-z-]+:secretsmanager:[a-z0-9-]+:\d{12}:secret:.+|[\w/+=.@-]{1,512})$",
-        title="the name or ARN of a Secrets Manager secret",
-    ),
-]
 KMS_KEY_ARN = r"^arn:[a-z-]+:kms:[a-z0-9-]+:\d{12}:key/.+$"
 KmsKeyArn = Annotated[str, Meta(pattern=KMS_KEY_ARN, title="the ARN of a KMS key")]
 JsonObject = Annotated[dict[str, Any], Meta(title="a JSON object")]
@@ -600,7 +590,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             for what in faults:
                 keys = ("onboardClusters", "onboardProperties", "onboardByCluster")
                 yield keys, f"{cluster}: {what}"
-            if given["ManageSpotLambda"] in (True, "true"):
+            if onboarding.parse(given, tolerant=True).manage_spot_lambda:
                 yield from self._spot_lambda_contradictions(cluster)
         yield from self._shared_policy_contradictions()
 
@@ -668,7 +658,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 def shares_policy(properties: Mapping[str, Any]) -> bool:
     """Whether an onboarding uses the one CastEKSPolicy of the account."""
-    return properties.get("AccountWidePolicy") in (True, "true")
+    return onboarding.parse(properties, tolerant=True).account_wide_policy
 
 
 T = TypeVar("T")

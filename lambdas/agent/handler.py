@@ -131,7 +131,7 @@ def _is_complete(event: Event, deps: Dependencies, until: float) -> dict[str, An
     over = deps.clock.now() >= float(event[READY_UNTIL])
     try:
         found = _check(agent, event["Data"]["ClusterId"], deps, until - END_OF_WAIT)
-        logger().info("Checked", extra={"cluster": agent.cluster_name, "found": found.sentence})
+        logger().info("Looked", extra={"cluster": agent.cluster_name, "found": found.sentence})
         if found.ready:
             _end_wait(deps, agent.cluster_name)
     except RetryableError as error:

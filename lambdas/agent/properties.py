@@ -16,8 +16,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from lambdas.common import properties
 from lambdas.common.castai import DEFAULT_URL, checked_url
 from lambdas.common.errors import PermanentError
-from lambdas.common.names import CLUSTER_NAME_PATTERN
 from lambdas.common.properties import Fault, PropertiesError
+from lambdas.common.property_types import ClusterName, SecretId
 
 # Published in us-docker.pkg.dev by CAST AI, and by Kubernetes SIGs for every processor.
 AGENT_IMAGE: Final = "us-docker.pkg.dev/castai-hub/library/agent:v0.48.1"
@@ -38,16 +38,6 @@ def _checked_certificates(pem: str) -> str:
     return pem.strip() + "\n"
 
 
-_ClusterName = Annotated[
-    str, Meta(pattern=CLUSTER_NAME_PATTERN, title="the name of an EKS cluster")
-]
-_Secret = Annotated[
-    str,
-    Meta(
-        pattern=r"^(arn:aws[a-z-]*:secretsmanager:.+|[\w/+=.@-]{1,512})$",
-        title="the name or ARN of a Secrets Manager secret",
-    ),
-]
 # A tag other than latest, or a digest: what runs must not change by itself.
 _PinnedImage = Annotated[
     str,
@@ -121,9 +111,9 @@ class Toleration(Struct, frozen=True, rename="camel", forbid_unknown_fields=True
 class Agent(Struct, frozen=True, kw_only=True, rename="pascal"):
     """The agent of one cluster; field names are pascal-cased in CloudFormation."""
 
-    cluster_name: Annotated[_ClusterName, Meta(description="The EKS cluster.")]
+    cluster_name: Annotated[ClusterName, Meta(description="The EKS cluster.")]
     api_key_secret: Annotated[
-        _Secret, Meta(description="Secret with CAST AI's API key. It is never the key itself.")
+        SecretId, Meta(description="Secret with CAST AI's API key. It is never the key itself.")
     ]
     api_url: Annotated[
         str, Meta(description="URL of CAST AI's API.", extra={"check": checked_url})

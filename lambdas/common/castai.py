@@ -216,7 +216,7 @@ _ADVICE: dict[int, tuple[type[PermanentError], str]] = {
 def failure(
     call: Call, response: httpx2.Response, api_key: str
 ) -> PermanentError | RetryableError | None:
-    """The error that an answer stands for; None for success.
+    """The error for an answer; None for success.
 
     Both clients use this, the synchronous one below and the spot handler's. The error quotes the
     server's own message, because it often names the cause: shortened, without the call's secrets
@@ -228,7 +228,7 @@ def failure(
     said = _said(response.text, (*call.secrets, api_key))
     error = _meaning(call, status, f"{call.what} was answered with {status}{said}")
     if isinstance(error, RetryableError):
-        error.retry_after = _seconds(response.headers.get("retry-after", ""))
+        error.retry_after = retry.seconds_of(response.headers.get("retry-after"))
     return error
 
 
@@ -239,7 +239,7 @@ def _meaning(call: Call, status: int, answered: str) -> PermanentError | Retryab
     if status == _BAD_REQUEST and call.wait_for:
         return NotYetError(f"Wait for {call.wait_for}: {answered}.")
     if status >= _SERVER_FAULT or status in _REPEATABLE:
-        return UnavailableError(f"Try again later, CAST AI's API is not well: {answered}.")
+        return UnavailableError(f"Try again later, CAST AI's API is unavailable: {answered}.")
     return RequestRefusedError(f"Correct what CAST AI names: {answered}.")
 
 
@@ -277,7 +277,7 @@ def checked_url(url: str) -> str:
         raise PermanentError(f"Give the API's URL as {DEFAULT_URL}: {url!r} is none.")
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
         raise PermanentError(
-            f"Use https: with {parts.scheme}://{parts.hostname} the API key could be read underway."
+            f"Use https: {parts.scheme}://{parts.hostname} would get the API key unencrypted."
         )
     if parts.username or parts.password or parts.query or parts.fragment:
         raise PermanentError(f"Give the API's URL as {DEFAULT_URL}, without user, query, fragment.")
@@ -293,7 +293,7 @@ def checked_key(api_key: str) -> str:
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise PermanentError(
             "Put CAST AI's API key, and nothing else, into the secret: "
-            f"{'it is empty' if not key else 'what is there has spaces or odd characters'}."
+            f"{'it is empty' if not key else 'it has characters that a header cannot have'}."
         )
     return key
 
@@ -493,8 +493,3 @@ class CastaiApi:
 
 
 _NOT_CASTAI = "Check the API's URL and any proxy before it: the answer is not CAST AI's."
-
-
-def _seconds(retry_after: str) -> float | None:
-    """What a Retry-After header asks for; None where it says nothing (or a date)."""
-    return float(retry_after) if retry_after.isdigit() else None

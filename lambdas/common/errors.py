@@ -1,4 +1,4 @@
-"""The error tree. What a caller may do about an error is its type, never its text.
+"""The error tree. The type of an error, never its text, says what a caller may do.
 
 CastaiError
 ├── SettingsError          an environment variable is wrong: every fault in one message

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from httpx2 import codes
 
+from lambdas.common import retry
 from lambdas.common.errors import (
     CastaiError,
     ClusterForbiddenError,
@@ -78,10 +79,10 @@ def status_of(response: httpx2.Response) -> Status:
 
 def retry_after(response: httpx2.Response, status: Status) -> float | None:
     """Seconds that the server asks to wait; None without a number (or with a date)."""
-    try:
-        return float(response.headers["retry-after"])
-    except (KeyError, ValueError):
-        return status.details.retry_after_seconds if status.details else None
+    asked = retry.seconds_of(response.headers.get("retry-after"))
+    if asked is not None:
+        return asked
+    return status.details.retry_after_seconds if status.details else None
 
 
 def is_missing(response: httpx2.Response) -> bool:

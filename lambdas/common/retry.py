@@ -33,6 +33,14 @@ DEFAULT = Backoff(delays=(0.1, 0.2, 0.4, 0.8, 1.6, 3.0), longest_retry_after=3.0
 SLOW = Backoff(delays=(0.5, 1.0, 2.0, 4.0, 8.0), longest_retry_after=15.0)
 
 
+def seconds_of(header: str | None) -> float | None:
+    """Seconds that a Retry-After header asks for; None without a number (or with a date)."""
+    try:
+        return max(0.0, float(header)) if header else None
+    except ValueError:
+        return None
+
+
 def never(_: Exception) -> bool:
     """Retry every RetryableError."""
     return False

@@ -26,6 +26,7 @@ from lambdas.common.cloudformation import (
 )
 from lambdas.common.errors import PermanentError
 from lambdas.common.properties import Fault, PropertiesError
+from lambdas.common.property_types import SecretId, SecurityGroupId, TagKey, TagValue
 from lambdas.onboarding import names
 from lambdas.onboarding.policies.scope import Mode, Permissions
 
@@ -78,9 +79,6 @@ def _checked_cluster_id(cluster_id: str) -> str:
 
 _GROUPS: Final = f'"{CREATE_SECURITY_GROUP}" or a list of security group ids (sg-…)'
 _Arn = Annotated[str, Meta(pattern=r"^arn:aws[a-z-]*:[a-z0-9-]+:[a-z0-9-]*:\d{12}:.+$")]
-_SecurityGroupId = Annotated[str, Meta(pattern=r"^sg-[0-9a-f]{8,17}$")]
-_TagKey = Annotated[str, Meta(pattern=r"^[\w .:/=+@-]{1,128}$")]
-_TagValue = Annotated[str, Meta(pattern=r"^[\w .:/=+@-]{0,256}$")]
 
 # Annotations of the properties that are settings of their own in the CDK context as well.
 ModeProperty = Annotated[
@@ -132,7 +130,7 @@ class Onboarding(Struct, frozen=True, kw_only=True, rename="pascal"):
         str, Meta(description="URL of CAST AI's API.", extra={"check": checked_url})
     ] = DEFAULT_URL
     api_key_secret: Annotated[
-        str | None,
+        SecretId | None,
         Meta(
             description="Name or ARN of the Secrets Manager secret with CAST AI's API key. It is "
             "never the key itself."
@@ -171,7 +169,7 @@ class Onboarding(Struct, frozen=True, kw_only=True, rename="pascal"):
         ),
     ] = "/"
     tags: Annotated[
-        dict[_TagKey, _TagValue],
+        dict[TagKey, TagValue],
         Meta(
             title=f"a map of at most {MAX_TAGS} tags: keys of 1 to 128, values of 0 to 256 "
             "letters, digits, spaces and _.:/=+-@",
@@ -181,7 +179,7 @@ class Onboarding(Struct, frozen=True, kw_only=True, rename="pascal"):
         ),
     ] = field(default_factory=dict)
     security_group: Annotated[
-        tuple[_SecurityGroupId, ...],
+        tuple[SecurityGroupId, ...],
         Meta(
             title=_GROUPS,
             description="Existing security groups for the nodes; they are not changed. `create`, "

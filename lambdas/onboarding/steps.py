@@ -64,7 +64,7 @@ class Results:
     security_groups: tuple[str, ...] = ()
     credentials: Credentials = field(default_factory=Credentials)
     next_step: str = ""
-    """What is left to do by hand; empty where nothing is."""
+    """What a person still has to do; empty if nothing."""
 
 
 def _never(_ctx: Context) -> bool:

@@ -16,7 +16,7 @@ from lambdas.common.names import MARKS_ANNOTATION
 from lambdas.spot_handler.node_api import NodeApi
 from lambdas.spot_handler.notices import Notice
 from lambdas.spot_handler.objects import Node
-from lambdas.spot_handler.taint import DRAIN_LABEL, DRAIN_TAINT, NO_BALANCER_LABEL, same
+from lambdas.spot_handler.taint import DRAIN_LABEL, DRAIN_TAINT, NO_BALANCER_LABEL, is_drain_taint
 
 CONFLICT = 409
 
@@ -49,9 +49,9 @@ def cordon_patch(node: Node, notice: Notice) -> dict[str, Any] | None:
     if not node.spec.unschedulable:
         spec["unschedulable"] = True
     taints = node.spec.taints or ()
-    if not any(same(taint, DRAIN_TAINT) and taint.value == DRAIN_TAINT.value for taint in taints):
-        others = [taint for taint in taints if not same(taint, DRAIN_TAINT)]
-        spec["taints"] = msgspec.to_builtins([*others, DRAIN_TAINT])
+    if not any(is_drain_taint(each) and each.get("value") == DRAIN_TAINT.value for each in taints):
+        others = [each for each in taints if not is_drain_taint(each)]
+        spec["taints"] = [*others, msgspec.to_builtins(DRAIN_TAINT)]
 
     if not missing and not spec:
         return None
@@ -79,8 +79,7 @@ def uncordon_patch(node: Node, *, running_since: float) -> dict[str, Any] | None
         return None
     spec: dict[str, Any] = {"unschedulable": None} if marks.unschedulable else {}
     if marks.taint:
-        others = [taint for taint in node.spec.taints or () if not same(taint, DRAIN_TAINT)]
-        spec["taints"] = msgspec.to_builtins(others)
+        spec["taints"] = [each for each in node.spec.taints or () if not is_drain_taint(each)]
     ours = {DRAIN_LABEL, NO_BALANCER_LABEL}.intersection(marks.labels)
     return {
         "metadata": {

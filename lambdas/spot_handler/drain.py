@@ -205,7 +205,7 @@ class Drain:
                 await asyncio.sleep(max(0.0, cordoned_at + SETTLING - self._clock.now()))
 
     async def _cordon_succeeded(self) -> bool:
-        """Wait for the cordon; False where it failed for good."""
+        """Wait for the cordon; False where it failed permanently."""
         await asyncio.wait([self._cordoning])
         return cordon_succeeded(self._cordoning)
 

@@ -114,8 +114,8 @@ PARSERS: dict[tuple[str, str], Parser] = {
     ("aws.ec2", "EC2 Instance State-change Notification"): _instance_running,
 }
 
-# A drill's event carries the detail-type of what it plays, under a source of the team's own:
-# EventBridge lets AWS alone publish as aws.ec2.
+# A drill's event has the detail-type of the event that it simulates, under a source of the team's
+# own: EventBridge lets AWS alone publish as aws.ec2.
 _BY_DETAIL_TYPE = {detail_type: parser for (_, detail_type), parser in PARSERS.items()}
 
 

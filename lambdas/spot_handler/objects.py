@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import msgspec
 
@@ -26,17 +27,17 @@ class Metadata(msgspec.Struct, frozen=True, rename="camel"):
     deletion_timestamp: str | None = None
 
 
-class Taint(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
+class Taint(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     key: str
     effect: str
     value: str = ""
-    time_added: str | None = None
 
 
 class NodeSpec(msgspec.Struct, frozen=True, rename={"provider_id": "providerID"}):
     provider_id: str = ""
     unschedulable: bool = False
-    taints: tuple[Taint, ...] | None = None
+    taints: tuple[dict[str, Any], ...] | None = None
+    """As the API server sends them: a patch replaces the list, and must keep every field."""
 
 
 class Node(msgspec.Struct, frozen=True):

@@ -12,8 +12,8 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct, field
 
 from lambdas.common import properties
-from lambdas.common.castai import DEFAULT_URL
-from lambdas.common.errors import PermanentError, SettingsError
+from lambdas.common.castai import DEFAULT_URL, checked_url
+from lambdas.common.errors import SettingsError
 
 
 class Mode(StrEnum):
@@ -40,12 +40,6 @@ class LogLevel(StrEnum):
 
 CONCURRENCY_LIMIT: Final = 500  # connections; a Lambda has 1,024 file descriptors
 MARGIN_LIMIT: Final = 60  # s; half the notice
-
-
-def _checked_url(url: str) -> str:
-    if not url.startswith(("https://", "http://")):
-        raise PermanentError(f"give a URL like {DEFAULT_URL}")
-    return url
 
 
 ModeSetting = Annotated[
@@ -86,7 +80,7 @@ class Environment(Struct, frozen=True, kw_only=True, rename="upper"):
     log_level: Annotated[LogLevelSetting, Meta(extra={"before": str.upper})] = LogLevel.INFO
     api_key_secret: str = field(name="CASTAI_API_KEY_SECRET", default="")
     """Secrets Manager name or ARN of CAST AI's API key; empty: CAST AI gets no report."""
-    api_url: Annotated[str, Meta(extra={"check": _checked_url})] = field(
+    api_url: Annotated[str, Meta(extra={"check": checked_url})] = field(
         name="CASTAI_API_URL", default=DEFAULT_URL
     )
 

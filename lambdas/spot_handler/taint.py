@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from lambdas.spot_handler.objects import Taint
 
 DRAIN_TAINT = Taint(key="autoscaling.cast.ai/draining", value="true", effect="NoSchedule")
@@ -11,6 +14,6 @@ DRAIN_LABEL = "autoscaling.cast.ai/draining"
 NO_BALANCER_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
 
 
-def same(one: Taint, other: Taint) -> bool:
-    """Kubernetes' own rule: key and effect identify a taint."""
-    return (one.key, one.effect) == (other.key, other.effect)
+def is_drain_taint(taint: Mapping[str, Any]) -> bool:
+    """Whether the taint of a node is the drain's, of any value: key and effect identify a taint."""
+    return (taint.get("key"), taint.get("effect")) == (DRAIN_TAINT.key, DRAIN_TAINT.effect)

@@ -68,6 +68,14 @@ def test_a_missing_object_is_none_and_its_delete_is_no_error(kube: Kube) -> None
     kube.delete("v1", "ConfigMap", "none", "default")
 
 
+def test_a_404_of_a_proxy_is_retried_and_means_no_missing_object(
+    cluster: ServedCluster, kube: Kube
+) -> None:
+    """A proxy's 404 has no Status: an aws-auth that exists would count as missing."""
+    cluster.faults.add("GET", "/namespaces/default", Answer(404))
+    assert kube.get("v1", "Namespace", "default") is not None
+
+
 def test_a_missing_right_is_named() -> None:
     with (
         ServedCluster(tokens={"weak": ("reader", ())}) as cluster,

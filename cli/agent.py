@@ -16,14 +16,16 @@ from lambdas.agent import lifecycle, read_only, readiness
 from lambdas.agent.apply import Changes
 from lambdas.agent.manifest import ClusterRef
 from lambdas.agent.properties import Agent, parse
-from lambdas.common import api_key
 from lambdas.common import eks as clusters
+from lambdas.common import retry
 from lambdas.common.castai import CastaiApi
 from lambdas.common.eks import Cluster
 from lambdas.common.errors import PermanentError
 from lambdas.common.kubernetes_objects import Kube
 from lambdas.common.kubernetes_session import KubernetesSession, existing_access
 from lambdas.common.names import AGENT
+from lambdas.onboarding import session as onboarding_session
+from lambdas.onboarding.context import CALL_PATIENCE
 from lambdas.onboarding.session import Dependencies
 
 agent_app = typer.Typer(help="The agent's manifest.", no_args_is_help=True)
@@ -131,7 +133,7 @@ class _At:
 def _session(properties: Agent, region: str | None) -> Iterator[_At]:
     deps = session.dependencies(region)
     until = deps.clock.now() + session.RUN_TIME
-    key = api_key.read(deps.clients.secrets, properties.api_key_secret)
+    key = onboarding_session.read_key(deps, properties.api_key_secret, until=until)
     cluster = _described(deps, properties.cluster_name)
     with (
         _kube(deps, cluster, until) as kube,
@@ -141,7 +143,11 @@ def _session(properties: Agent, region: str | None) -> Iterator[_At]:
 
 
 def _described(deps: Dependencies, cluster: str) -> Cluster:
-    return clusters.describe(deps.clients.eks, cluster, region=deps.place.region)
+    return retry.call(
+        lambda: clusters.describe(deps.clients.eks, cluster, region=deps.place.region),
+        until=deps.clock.now() + CALL_PATIENCE,
+        clock=deps.clock,
+    )
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from typing import Any
 from kubesim import errors
 from kubesim.resources import EVENTS, NODES, PODS, Obj, Resource
 
-Matcher = Callable[[Obj], bool]
 Labels = Mapping[str, str]
 LabelTest = Callable[[Labels], bool]
 

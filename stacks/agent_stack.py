@@ -14,7 +14,7 @@ from stacks.constructs.custom_resource import (
     CustomResourceFunction,
     RolePolicy,
 )
-from stacks.constructs.nag import acknowledge, wildcards
+from stacks.constructs.nag import FUNCTION_WILDCARDS, acknowledge, wildcards
 from stacks.settings import Settings
 
 RESOURCE_TYPE = "Custom::CastEksAgent"
@@ -25,9 +25,8 @@ SERVICE = "castai-agent"
 TIMEOUT = Duration.minutes(5)
 
 _WILDCARDS = {
+    **FUNCTION_WILDCARDS,
     "Connect": "The role's own policy denies other regions and other principals' access entries",
-    "WriteOwnLog": "The streams of the function's own log group",
-    "AttachToVpc": "Lambda requires these on every resource; a Deny blocks the function's code",
 }
 
 
@@ -43,7 +42,7 @@ class AgentStack(CastaiStack):
         super().__init__(scope, settings, env=env)
         self.settings = settings
         # CDK leaves "Default" out of the logical ids.
-        self.connector = CustomResourceFunction(
+        self.agent_function = CustomResourceFunction(
             self,
             "Default",
             settings=settings,
@@ -83,7 +82,7 @@ class AgentStack(CastaiStack):
 
     def _agent(self, cluster: str) -> CustomResource:
         castai = self.settings.castai
-        agent = self.connector.resource(
+        agent = self.agent_function.resource(
             self,
             f"Agent-{cluster}",
             resource_type=RESOURCE_TYPE,
@@ -107,7 +106,7 @@ class AgentStack(CastaiStack):
             f"Rights-{cluster}",
             policy_name=f"cluster-{cluster}",
             document=iam.PolicyDocument.from_json(document),
-            roles=[self.connector.role],
+            roles=[self.agent_function.role],
         )
         acknowledge(policy, wildcards(policy, document, _WILDCARDS))
         return policy

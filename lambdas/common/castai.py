@@ -109,7 +109,6 @@ class ExternalCluster(msgspec.Struct, frozen=True, rename="camel"):
     status: str
     agent_status: str = "waiting-connection"
     name: str = ""
-    organization_id: str = ""
 
 
 class _Principal(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from stacks.constructs.custom_resource import (
     CustomResourceFunction,
     RolePolicy,
 )
+from stacks.constructs.nag import FUNCTION_WILDCARDS
 from stacks.settings import Settings
 
 RESOURCE_TYPE: Final = "Custom::CastEksOnboarding"
@@ -25,14 +26,13 @@ SERVICE: Final = "castai-onboarding"
 TIMEOUT: Final = Duration.minutes(10)
 
 _WILDCARDS: Final = {
+    **FUNCTION_WILDCARDS,
     "ReadNodes": "Describe takes no resource",
     "CreateSecurityGroup": "A new group has no id yet; tag and VPC limit the other actions",
     "TagSecurityGroup": "Tags on creation only, by the condition",
     "SecurityGroup": "Groups with CAST AI's tag of the cluster, by the condition",
     "AccessEntries": "Entries of the named principals; EKS generates the last part",
     "ClusterAdmins": "Entries of the named principals; EKS generates the last part",
-    "WriteOwnLog": "The streams of the function's own log group",
-    "AttachToVpc": "Lambda requires these on every resource; a Deny blocks the function's code",
 }
 
 

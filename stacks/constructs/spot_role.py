@@ -10,15 +10,14 @@ from constructs import Construct
 
 from lambdas.onboarding.policies import spot_handler_role
 from lambdas.onboarding.policies.scope import FunctionScope
-from stacks.constructs.nag import acknowledge, wildcards
+from stacks.constructs.nag import FUNCTION_WILDCARDS, acknowledge, wildcards
 from stacks.settings import CastaiSettings, SpotHandlerSettings
 
 _WILDCARDS = {
-    "WriteOwnLog": "The streams of the function's own log group",
+    **FUNCTION_WILDCARDS,
     "FindInstance": "DescribeInstances takes no resource",
     "FindCluster": "No clusters are listed, or other regions share the role: reading only",
     "Trace": "X-Ray's writes take no resource",
-    "AttachToVpc": "Lambda requires these on every resource; a Deny blocks the function's code",
 }
 
 

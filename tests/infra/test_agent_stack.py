@@ -10,6 +10,7 @@ import pytest
 
 from lambdas.agent.properties import faults_of
 from lambdas.common.names import OWN_ROLE_VARIABLE, STACK_ID_VARIABLE
+from lambdas.onboarding.policies import functions
 from stacks.agent_stack import RESOURCE_TYPE
 from tests.infra.checks import acknowledged, lint_findings, text
 from tests.infra.conftest import Assembly, Stack, Synthesise, without_assets
@@ -57,6 +58,7 @@ def assembly(request: pytest.FixtureRequest, synthesise: Synthesise) -> Assembly
 def own_role(stack: Stack) -> dict[str, Any]:
     """The role of our function; the Provider framework has its own."""
     (role,) = [role for role in stack.all("AWS::IAM::Role").values() if "RoleName" in role]
+    assert role["AssumeRolePolicyDocument"] == functions.lambda_trust("aws")
     return role
 
 

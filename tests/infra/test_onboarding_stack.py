@@ -13,6 +13,7 @@ from lambdas.common.names import OWN_ROLE_VARIABLE, STACK_ID_VARIABLE
 from lambdas.common.properties import default, names
 from lambdas.onboarding import steps
 from lambdas.onboarding.context import Context, Place
+from lambdas.onboarding.policies import functions
 from lambdas.onboarding.properties import Onboarding, faults_of
 from stacks.constructs.bundling import LAMBDA, Bundle
 from stacks.constructs.cluster_onboarding import RESOURCE_TYPE
@@ -211,6 +212,7 @@ class TestFunction:
 
     def test_the_names_fit_for_a_long_cluster_name(self, full: Stack) -> None:
         for role in own_roles(full):
+            assert role["AssumeRolePolicyDocument"] == functions.lambda_trust("aws")
             assert len(text(role["RoleName"]).replace("<Region>", "ap-northeast-1")) <= 64
         assert len({f["FunctionName"] for f in own_functions(full)}) == 2
 

@@ -11,6 +11,7 @@ from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.json import JSONSnapshotExtension
 
 from lambdas.common.clock import SYSTEM
+from lambdas.onboarding.policies import functions
 from lambdas.spot_handler import notices, report
 from lambdas.spot_handler.handler import REPORT_RESERVE
 from lambdas.spot_handler.result import Outcome, Result
@@ -211,13 +212,7 @@ class TestRole:
     def test_it_has_this_name_trust_policy_and_tag(self, default: Stack) -> None:
         role = default.one(ROLE)
         assert role["RoleName"] == "CastLambdaRoleForSpot"
-        assert role["AssumeRolePolicyDocument"]["Statement"] == [
-            {
-                "Action": "sts:AssumeRole",
-                "Effect": "Allow",
-                "Principal": {"Service": "lambda.amazonaws.com"},
-            }
-        ]
+        assert role["AssumeRolePolicyDocument"] == functions.lambda_trust("aws")
         assert {"Key": "cast:managed-by", "Value": "cast.ai"} in role["Tags"]
         assert default.one(FUNCTION)["Role"] == arn(default.id(ROLE))
 

@@ -70,12 +70,40 @@ def _permissions() -> Iterator[str]:
         "cluster, and ID8 for the first eight characters of this id. In partitions other than "
         "`aws` only the ARNs differ. `castai-eks policy` prints the documents for your cluster."
     )
+    yield from _trust()
     yield from _identity()
     yield from _beyond()
     yield from _narrowed()
     yield from _roles()
     yield from _onboarders()
     yield from _limits()
+
+
+def _trust() -> Iterator[str]:
+    yield "## Trust policies"
+    roles = {
+        "the functions' roles": functions.lambda_trust("aws"),
+        _shown(names.role_name("CLUSTER", EXAMPLE.cluster_id)): castai_identity.cross_account_trust(
+            "PRINCIPAL", EXAMPLE.cluster_id
+        ),
+        _shown(names.node_role_name("CLUSTER", EXAMPLE.cluster_id)): node_role.node_trust("aws"),
+        _shown(
+            names.castai_function_role_name("CLUSTER", EXAMPLE.cluster_id)
+        ): functions.lambda_trust("aws"),
+    }
+    yield table(
+        ["role", "principal that may assume it", "only if"],
+        [
+            [
+                role,
+                ", ".join(f"`{each}`" for each in statement["Principal"].values()),
+                "<br>".join(_conditions(statement.get("Condition", {}))),
+            ]
+            for role, trust in roles.items()
+            for statement in trust["Statement"]
+        ],
+    )
+    yield "PRINCIPAL is CAST AI's own: its API or its console names it."
 
 
 def _identity() -> Iterator[str]:

@@ -24,7 +24,6 @@ _RESOURCES: Final = frozenset({"Resource", "NotResource"})
 _PRINCIPALS: Final = frozenset({"Principal", "NotPrincipal"})
 _KNOWN: Final = frozenset({"Effect", "Sid", "Condition"}) | _ACTIONS | _RESOURCES | _PRINCIPALS
 _OLD_VERSION: Final = "2008-10-17"  # IAM's default for a document without a version
-_ACCOUNT: Final = re.compile(r"\d{12}")
 _ROOT: Final = re.compile(r"arn:[a-z-]+:iam::(\d{12}):root")
 
 

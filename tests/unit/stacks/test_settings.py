@@ -268,6 +268,27 @@ def test_the_kms_key_of_the_policy_is_an_arn() -> None:
     assert "blue: KmsKey: give the ARN of a KMS key" in fault
 
 
+@pytest.mark.parametrize("value", [True, "true", "True", "1"])
+def test_a_shared_policy_is_read_as_the_function_reads_it(value: object) -> None:
+    settings = read(
+        onboardClusters="blue",
+        apiKeySecret="castai/api-key",
+        onboardProperties={"AccountWidePolicy": value},
+    )
+    assert settings.function_options(settings.onboarding_properties("blue"))["account_wide"]
+
+
+@pytest.mark.parametrize("value", [True, "true", "True", "1"])
+def test_the_spot_handlers_role_is_not_one_of_castais_functions(value: object) -> None:
+    (fault,) = faults(
+        onboardClusters="blue",
+        apiKeySecret="castai/api-key",
+        onboardProperties={"ManageSpotLambda": value},
+        spotRoleName="cast-x-lambda-12345678",
+    )
+    assert "choose a name that does not match cast-*-lambda-" in fault
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),

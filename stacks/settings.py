@@ -1,8 +1,8 @@
 """Read the CDK context with the prefix `castai:` into types; one error has every fault.
 
 A field is a setting: its name in camelCase is the context key, its type is what is allowed and its
-description is the documentation. `python3 -m stacks.settings` prints the tables of
-docs/settings.md. `castai:agentProperties` and `castai:onboardProperties` hold the properties of a
+description is the documentation: tools/docs writes docs/settings.md from them.
+`castai:agentProperties` and `castai:onboardProperties` hold the properties of a
 custom resource that are not settings. Their types and descriptions are in the function's code.
 
 Values are JSON in cdk.json and text in `cdk -c castai:key=value`; both forms are accepted. To add a
@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct, inspect
+from msgspec import Meta, Struct
 
 from lambdas.agent import properties as agent
 from lambdas.agent.properties import Agent
@@ -720,45 +720,6 @@ def _message(faults: list[Fault]) -> str:
         [
             "Correct these settings (context in cdk.json, or cdk -c key=value):",
             *(f"  {PREFIX}{fault}" for fault in faults),
-            "All settings: python3 -m stacks.settings",
+            "All settings: docs/settings.md",
         ]
     )
-
-
-def table() -> str:
-    """All settings as Markdown: a heading and a table for each group.
-
-    The properties of a JSON setting follow as groups of their own.
-    """
-    lines: list[str] = []
-    for group in groups().values():
-        rows = [_row(each, PREFIX) for each in msgspec.structs.fields(group)]
-        lines += _group(str(group.__doc__), "context key", rows)
-    for setting in BY_PROPERTIES:
-        rows = [
-            _row(each)
-            for each in msgspec.structs.fields(setting.struct)
-            if each.encode_name not in setting.elsewhere
-        ]
-        title = f"Properties in `{PREFIX}{setting.key}`, those of `{setting.resource}`"
-        lines += _group(title, "property", rows)
-    return "\n".join(lines)
-
-
-def _group(title: str, name: str, rows: list[str]) -> list[str]:
-    head = f"| {name} | default | allowed | what it does |"
-    return [f"### {title}", "", head, "|---|---|---|---|", *rows, ""]
-
-
-def _row(field: msgspec.structs.FieldInfo, prefix: str = "") -> str:
-    info = inspect.type_info(field.type)
-    value = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
-    shown = "none" if value is None else f"`{msgspec.json.encode(value).decode()}`"
-    return (
-        f"| `{prefix}{field.encode_name}` | {shown} | {properties.allowed(info)} "
-        f"| {properties.description(info)} |"
-    )
-
-
-if __name__ == "__main__":
-    print(table())

@@ -180,6 +180,6 @@ def test_wrong_settings_stop_the_synth_with_one_message(offline: dict[str, str])
         "Correct these settings (context in cdk.json, or cdk -c key=value):",
         "  castai:cluster: there is no such setting; did you mean castai:clusters?",
         '  castai:mode: give drain, cordon or dry-run, not "drian"; did you mean drain?',
-        "All settings: python3 -m stacks.settings",
+        "All settings: docs/settings.md",
     ]
     assert not (Path(offline["CDK_OUTDIR"]) / "manifest.json").exists()

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from stacks import settings as module
-from stacks.settings import ContextError, Settings, groups, table
+from stacks.settings import ContextError, Settings, groups
+from tools.docs.settings_table import page
 
 ROOT = Path(__file__).parents[3]
 
@@ -32,7 +33,7 @@ def faults(**context: object) -> list[str]:
         read(**context)
     first, *lines, last = str(caught.value).splitlines()
     assert first == "Correct these settings (context in cdk.json, or cdk -c key=value):"
-    assert last == "All settings: python3 -m stacks.settings"
+    assert last == "All settings: docs/settings.md"
     return [line.strip() for line in lines]
 
 
@@ -79,7 +80,7 @@ def test_settings_that_other_functions_use_are_not_the_spot_handlers() -> None:
     sources = [(ROOT / "stacks" / each).read_text() for each in others]
     read_there = {name for text in sources for name in re.findall(r"spot_handler\.(\w+)", text)}
     assert read_there == {"spot_role_name"}
-    section = table().partition("### Every function\n")[2].partition("\n### ")[0]
+    section = page().partition("## Every function\n")[2].partition("\n## ")[0]
     for key in ("logLevel", "logRetentionDays", "subnetIds", "securityGroupIds"):
         assert f"| `castai:{key}` |" in section
 
@@ -310,7 +311,7 @@ def test_a_key_is_in_one_group_only() -> None:
 
 
 def test_the_table_documents_every_key_once() -> None:
-    text = table()
+    text = page()
     for key in KEYS:
         assert text.count(f"| `castai:{key}` |") == 1
     assert f"| `castai:memoryMb` | `{module.SPOT_MEMORY_MB}` |" in text

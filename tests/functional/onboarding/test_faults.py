@@ -33,14 +33,16 @@ MORE_CREATES = {
     "role-refused": (ROLE, REFUSED, "access-entries"),
     "user-refused-aws-auth": (USER, REFUSED, "aws-auth"),
 }
-DELETES = {"user-refused": (USER, REFUSED), "role-answer-lost": (ROLE, ANSWER_LOST)}
-MORE_DELETES = {"user-answer-lost": (USER, ANSWER_LOST), "role-refused": (ROLE, REFUSED)}
-UPDATES = {
-    "to-role-refused": (USER, ROLE, REFUSED),
-    "to-user-answer-lost": (ROLE, USER, ANSWER_LOST),
+DELETES = {"user-refused": (USER, REFUSED)}
+MORE_DELETES = {
+    "role-refused": (ROLE, REFUSED),
+    "user-answer-lost": (USER, ANSWER_LOST),
+    "role-answer-lost": (ROLE, ANSWER_LOST),
 }
+UPDATES = {"to-user-answer-lost": (ROLE, USER, ANSWER_LOST)}
 MORE_UPDATES = {
     "to-role-answer-lost": (USER, ROLE, ANSWER_LOST),
+    "to-role-refused": (USER, ROLE, REFUSED),
     "to-user-refused": (ROLE, USER, REFUSED),
 }
 
@@ -137,7 +139,8 @@ def test_a_delete_that_fails_is_finished_by_the_next(
             testbed.delete(**mode)
         clear_fault(testbed)
         assert testbed.snapshot() == before, f"write {at}"
-    assert failed
+    if kind == REFUSED:  # a removal whose answer is lost is retried in the same request
+        assert failed
 
 
 @cases("old, new, kind", UPDATES, MORE_UPDATES)

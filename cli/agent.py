@@ -63,11 +63,12 @@ def connect(
     wanted = _properties(cluster, api_key_secret, properties)
     with _session(wanted, region) as at:
         text = _text(at.api, manifest, from_castai=from_castai)
+        ref = lifecycle.cluster_ref(at.cluster)
         done = lifecycle.connect(
             at.kube,
             at.api,
-            lifecycle.cluster_ref(at.cluster),
-            lifecycle.objects_of(wanted, lifecycle.cluster_ref(at.cluster), at.key, text),
+            ref,
+            lifecycle.objects_of(wanted, ref, at.key, text),
             owner=session.RESOURCE,
             until=at.until,
         )

@@ -105,7 +105,8 @@ def error_of(what: str, response: httpx2.Response, rules: Rules) -> CastaiError:
     code, status = response.status_code, status_of(response)
     message = cut(status.message, rules.limit) or codes.get_reason_phrase(code) or "no message"
     said = f"{what}: {code} {message}"
-    if code in rules.retried or code >= codes.INTERNAL_SERVER_ERROR:
+    of_a_proxy = code == codes.NOT_FOUND and not is_missing(response)
+    if of_a_proxy or code in rules.retried or code >= codes.INTERNAL_SERVER_ERROR:
         return ClusterUnavailableError(said, retry_after=retry_after(response, status))
     if code == codes.UNAUTHORIZED:
         return ClusterUnauthorizedError(f"{rules.unauthorized}: {said}")

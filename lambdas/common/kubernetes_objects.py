@@ -36,7 +36,7 @@ from lambdas.common.errors import (
     PermanentError,
     RetryableError,
 )
-from lambdas.common.kubernetes_answers import Rules, Status, error_of, is_missing, status_of
+from lambdas.common.kubernetes_answers import Rules, Status, error_of, status_of
 from lambdas.common.text import REFUSAL_LIMIT, cut
 
 FIELD_MANAGER: Final = "castai-eks"
@@ -90,7 +90,7 @@ _NOT_FOUND, _CONFLICT = 404, 409
 RULES: Final = Rules(
     unauthorized="Give this identity access to the cluster (access entry, or aws-auth)",
     forbidden="Give this identity the right in the cluster",
-    retried=frozenset({404, 408, 429}),  # 404: a proxy's; the API server's is a _MissingError
+    retried=frozenset({408, 429}),
     limit=REFUSAL_LIMIT,
 )
 
@@ -107,10 +107,6 @@ class FieldConflictError(PermanentError):
 
 class WrittenMeanwhileError(PermanentError):
     """Another client wrote the object since it was read: read it again before the next attempt."""
-
-
-class _MissingError(ClusterRefusedError):
-    """404 of the API server itself: the object, or what it needs, does not exist."""
 
 
 class _NotYetKnownError(RetryableError):
@@ -163,8 +159,10 @@ class Kube:
                 what,
                 lambda: self._client.get(_class(api_version, kind), name, **_in(namespace)),
             )
-        except _MissingError:
-            return None
+        except ClusterRefusedError as error:
+            if error.code == _NOT_FOUND:
+                return None
+            raise
 
     def list(
         self,
@@ -241,8 +239,9 @@ class Kube:
 
         try:
             self._retried(f"deleting {kind} {_path(name, namespace)}", call)
-        except _MissingError:
-            return
+        except ClusterRefusedError as error:
+            if error.code != _NOT_FOUND:
+                raise
 
     def _ask(self, what: str, call: Callable[[], Any]) -> dict[str, Any]:
         return self._retried(what, lambda: dict(call()))
@@ -302,9 +301,6 @@ def translated_errors(what: str) -> Iterator[None]:
 
 
 def _refusal(what: str, error: httpx2.HTTPStatusError) -> CastaiError:
-    if is_missing(error.response):
-        said = cut(status_of(error.response).message, REFUSAL_LIMIT)
-        return _MissingError(f"Change what refuses this request: {what}: {said}", code=_NOT_FOUND)
     if error.response.status_code != _CONFLICT:
         return error_of(what, error.response, RULES)
     status = status_of(error.response)

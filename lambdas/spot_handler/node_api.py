@@ -106,7 +106,7 @@ _watch_event = msgspec.json.Decoder(_WatchEvent)
 _encode = msgspec.json.encode
 
 # A 401 may pass: EKS's authenticator is throttled, or the token is refused for a while. What lasts
-# is counted by the client. A 404 without a Status comes from a proxy without a route.
+# is counted by the client.
 RULES = Rules(
     unauthorized="Give the function's role access to the cluster (an access entry with the group "
     f"{SPOT_HANDLER_GROUP})",
@@ -115,7 +115,6 @@ RULES = Rules(
     retried=frozenset(
         {
             httpx2.codes.UNAUTHORIZED,
-            httpx2.codes.NOT_FOUND,
             httpx2.codes.REQUEST_TIMEOUT,
             httpx2.codes.TOO_MANY_REQUESTS,
         }

@@ -46,6 +46,7 @@ NOT_FOR_THE_DRAIN = frozenset(
         "custom_resource.py",
         "kubernetes_objects.py",
         "kubernetes_session.py",
+        "property_types.py",
         "temporary_access.py",
     }
 )

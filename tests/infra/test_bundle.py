@@ -320,6 +320,9 @@ print(json.dumps({{n: m.__file__ for n, m in sys.modules.items() if getattr(m, "
     assert modules[f"lambdas.{package}.handler"].startswith(str(bundled))
     assert modules["aws_lambda_powertools"].startswith(str(bundled))
     assert modules["botocore"].startswith(str(runtime))
+    if package == "spot_handler":  # its zip has a limit: it holds only the modules that are used
+        shared = {path.stem for path in (bundled / "lambdas" / "common").glob("[a-z]*.py")}
+        assert {f"lambdas.common.{name}" for name in shared} <= modules.keys()
 
 
 def test_the_fingerprint_depends_on_sources_lock_and_target() -> None:

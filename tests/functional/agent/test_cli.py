@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from kubesim import ServedCluster
 from kubesim.cluster import ADMIN_TOKEN
 from lambdas.agent.read_only import NotReadOnlyError
 from lambdas.common.castai import CastaiApi
-from lambdas.common.clock import Clock
 from lambdas.common.eks import Token
 from lambdas.common.errors import PermanentError
 from lambdas.common.kubernetes_objects import connect
@@ -25,6 +25,7 @@ from lambdas.onboarding.context import Clients, Place
 from lambdas.onboarding.session import Dependencies
 from sandbox.castai_api.state import State
 from tests.functional.agent.conftest import ACCOUNT, KEY, REGION, Eks, Secrets, is_available
+from tests.support.fake_time import FakeTime
 
 WRITER = """
 apiVersion: rbac.authorization.k8s.io/v1
@@ -34,15 +35,15 @@ rules: [{apiGroups: [""], resources: [pods], verbs: [delete]}]
 """
 
 
-class Waiting:
-    """Time that passes only in `sleep`, which also calls `then`."""
+@dataclass
+class Waiting(FakeTime):
+    """A FakeTime whose `sleep` also calls `then`."""
 
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-        self.then: Callable[[], None] = lambda: None
+    now: float = 1_800_000_000.0
+    then: Callable[[], None] = lambda: None
 
     def sleep(self, seconds: float) -> None:
-        self.now += seconds
+        super().sleep(seconds)
         self.then()
 
 
@@ -68,7 +69,7 @@ def run(
             until=until,
             refusals_pass_until=refusals_pass_until,
         ),
-        clock=Clock(now=lambda: waiting.now, sleep=waiting.sleep),
+        clock=waiting.clock,
     )
     monkeypatch.setattr(session, "dependencies", lambda _region: tools)
 

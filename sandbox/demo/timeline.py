@@ -130,6 +130,16 @@ class Timeline:
             if self.began:
                 self._record_replacement(pod, now, may_claim=first_sight)
 
+    def pods_listed(self, pods: Iterable[Pod], now: float) -> None:
+        """Handle a list of all pods after a broken watch: pods that are not in it are gone."""
+        listed = list(pods)
+        uids = {pod.metadata.uid for pod in listed if pod.metadata}
+        for progress in self.pods.values():
+            if progress.uid not in uids and progress.state is not PodState.GONE:
+                self._gone(progress, now)
+        for pod in listed:
+            self.pod_changed(pod, now)
+
     @property
     def leaving(self) -> list[PodProgress]:
         """Pods that the drain must evict or has evicted or forced, by name."""
@@ -186,9 +196,14 @@ class Timeline:
                 now, f"{progress.name} {'evicted' if evicted else 'deleted past its budget'}"
             )
         if deleted and progress.state is not PodState.GONE:
-            progress.state = PodState.GONE
-            progress.gone_at = now
-            self._add_line(now, f"{progress.name} gone")
+            self._gone(progress, now)
+
+    def _gone(self, progress: PodProgress, now: float) -> None:
+        if progress.state is PodState.RUNNING and progress.owner:  # its end was not seen
+            self._unclaimed.setdefault(progress.owner, []).append(progress)
+        progress.state = PodState.GONE
+        progress.gone_at = now
+        self._add_line(now, f"{progress.name} gone")
 
     def _record_replacement(self, pod: Pod, now: float, *, may_claim: bool) -> None:
         """Record a pod elsewhere as the replacement of its controller's first unreplaced pod."""

@@ -3,9 +3,8 @@
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import aclosing, suppress
-from functools import partial
 from types import TracebackType
 from typing import TypeVar
 
@@ -86,40 +85,50 @@ class Watcher:
 
         self._end = stop
         self._begun.set()
-        watches = (self._pods, self._budgets, self._nodes)
+        follow = (self._follow_pods, self._follow_budgets, self._follow_nodes)
         async with (
             aclosing(AsyncClient(config, trust_env=False)) as client,
             asyncio.TaskGroup() as group,
         ):
             tasks = [
-                group.create_task(_again(partial(watch, client, version)))
-                for watch, version in zip(watches, versions, strict=True)
+                group.create_task(each(client, version))
+                for each, version in zip(follow, versions, strict=True)
             ]
             await end.wait()
             for task in tasks:
                 task.cancel()
 
-    async def _pods(self, client: AsyncClient, version: str) -> None:
-        async for kind, pod in client.watch(Pod, namespace="*", resource_version=version):
-            with self.lock:
-                self.timeline.pod_changed(pod, time.time(), deleted=kind == "DELETED")
+    async def _follow_pods(self, client: AsyncClient, version: str) -> None:
+        """A busy API server ends watches, and forgets versions: each time the pods are listed."""
+        while True:
+            with suppress(httpx2.HTTPError, ApiError):
+                async for kind, pod in client.watch(Pod, namespace="*", resource_version=version):
+                    with self.lock:
+                        self.timeline.pod_changed(pod, time.time(), deleted=kind == "DELETED")
+            await asyncio.sleep(PAUSE)
+            with suppress(httpx2.HTTPError, ApiError):
+                listed = client.list(Pod, namespace="*")
+                pods = [pod async for pod in listed]
+                with self.lock:
+                    self.timeline.pods_listed(pods, time.time())
+                version = listed.resourceVersion
 
-    async def _budgets(self, client: AsyncClient, version: str) -> None:
-        async for _kind, budget in client.watch(
-            PodDisruptionBudget, namespace="*", resource_version=version
-        ):
-            with self.lock:
-                self.timeline.budget_changed(budget, time.time())
+    async def _follow_budgets(self, client: AsyncClient, version: str) -> None:
+        while True:
+            with suppress(httpx2.HTTPError, ApiError):
+                async for _kind, budget in client.watch(
+                    PodDisruptionBudget, namespace="*", resource_version=version
+                ):
+                    with self.lock:
+                        self.timeline.budget_changed(budget, time.time())
+            await asyncio.sleep(PAUSE)
+            version = ""  # the watch begins with the present state
 
-    async def _nodes(self, client: AsyncClient, version: str) -> None:
-        async for _kind, node in client.watch(Node, resource_version=version):
-            with self.lock:
-                self.timeline.node_changed(node, time.time())
-
-
-async def _again(watch: Callable[[], Awaitable[None]]) -> None:
-    """Open a watch again after it breaks."""
-    while True:
-        with suppress(httpx2.HTTPError, ApiError):
-            await watch()
-        await asyncio.sleep(PAUSE)
+    async def _follow_nodes(self, client: AsyncClient, version: str) -> None:
+        while True:
+            with suppress(httpx2.HTTPError, ApiError):
+                async for _kind, node in client.watch(Node, resource_version=version):
+                    with self.lock:
+                        self.timeline.node_changed(node, time.time())
+            await asyncio.sleep(PAUSE)
+            version = ""

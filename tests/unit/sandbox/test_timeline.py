@@ -143,3 +143,14 @@ def test_a_budget_gives_a_line_when_its_allowed_evictions_change(timeline: Timel
         "budget shop/web, evictions allowed: 0 (2 must stay ready)",
         "budget shop/web, evictions allowed: 1 (3 ready, 2 required)",
     ]
+
+
+def test_a_pod_that_a_list_lacks_is_gone_and_gets_its_replacement(timeline: Timeline) -> None:
+    """Its end was not seen: the watch was broken."""
+    there = [pod("shell"), pod("web-2", owner="web", node=OTHER)]
+    timeline.pods_listed([*there, pod("web-3", owner="web", node=OTHER)], 5)
+    web = timeline.pods["uid-web-1"]
+    assert (web.state, web.gone_at) == (PodState.GONE, 5)
+    assert web.replacement == "shop/web-3"
+    assert texts(timeline)[0] == "shop/web-1 gone"
+    assert timeline.pods["uid-shell"].state is PodState.RUNNING

@@ -101,6 +101,10 @@ class Aws:
             region_name=self.region,
         )
 
+    def client(self, service: str) -> Any:  # noqa: ANN401 - boto3's clients are dynamic
+        """Return the administrator's client of a service that has no property here."""
+        return self.session.client(service, **self.client_options())  # type: ignore[call-overload] # by name
+
     @cached_property
     def ec2(self) -> EC2Client:
         return self.session.client("ec2", **self.client_options())

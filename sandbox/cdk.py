@@ -1,31 +1,47 @@
-"""Run the CDK command line against the sandbox, as users run it."""
+"""Run the CDK command line as users run it, in the sandbox or in an account of the user."""
 
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
-from sandbox.aws import NO_ACCOUNT, Aws
+from sandbox.aws import NO_ACCOUNT
 from sandbox.errors import SandboxError
 
 ROOT = Path(__file__).parents[1]
 CLI = ROOT / "node_modules" / ".bin" / "cdk"
 
 
+class Account(Protocol):
+    """An AWS account and region. All AWS variables that the CDK CLI gets are in `environment`."""
+
+    @property
+    def account(self) -> str: ...
+
+    @property
+    def region(self) -> str: ...
+
+    def environment(self) -> dict[str, str]: ...
+
+
 class Cdk:
     """One synthesised app. All commands after `synth` use its cloud assembly."""
 
-    def __init__(self, aws: Aws, folder: Path, *, name: str = "cdk.out") -> None:
-        self._aws = aws
+    def __init__(self, account: Account, folder: Path, *, name: str = "cdk.out") -> None:
+        self._account = account
         self._folder = folder
         self.assembly = folder / name
         self._outputs = folder / f"{name}.outputs.json"
 
     def synth(self, context: Mapping[str, str]) -> None:
-        """Run `cdk synth` with these settings. The zips are built for this machine."""
+        """Run `cdk synth` with these settings.
+
+        The zips are built for this machine, unless `castai:bundling` says otherwise.
+        """
         settings = {"castai:bundling": "local", **context}
         arguments = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
         self._run(
@@ -35,7 +51,10 @@ class Cdk:
     def bootstrap(self) -> None:
         """Run `cdk bootstrap`: create the bucket and the roles that deployments use."""
         self._run(
-            "bootstrap", "--app", self.assembly, f"aws://{self._aws.account}/{self._aws.region}"
+            "bootstrap",
+            "--app",
+            self.assembly,
+            f"aws://{self._account.account}/{self._account.region}",
         )
 
     def deploy(self, *stacks: str) -> str:
@@ -62,11 +81,13 @@ class Cdk:
         done = subprocess.run(
             [CLI, *arguments, "--no-notices", "--no-color"],
             cwd=ROOT,
-            env=environment_from(self._aws.environment(), self._folder),
+            env=environment_from(self._account.environment(), self._folder),
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             check=False,
+            # Ctrl-C reaches this process only, which then ends the command or undoes its work.
+            start_new_session=True,
         )
         with (self._folder / "cdk.log").open("a") as log:
             log.write(f"$ cdk {' '.join(os.fspath(part) for part in arguments)}\n{done.stdout}\n")
@@ -76,7 +97,7 @@ class Cdk:
 
 
 def environment_from(aws: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """Return the shell's variables (for package index, proxy) with the sandbox's AWS only."""
+    """Return the shell's variables (for package index, proxy) with these AWS variables only."""
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
         # The Node of the project's environment.

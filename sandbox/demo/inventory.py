@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from lightkube import Client
 from lightkube.core.resource import GlobalResource, NamespacedResource
@@ -22,10 +22,15 @@ from lightkube.resources.rbac_authorization_v1 import (
     RoleBinding,
 )
 
-from sandbox.aws import Aws
-
 Thing = tuple[str, str]
 """Kind and name."""
+
+
+class Account(Protocol):
+    """An AWS account and region."""
+
+    def client(self, service: str) -> Any: ...  # noqa: ANN401 - boto3's clients are dynamic
+
 
 # Kind, service, operation, key of the answer, key of the name ("": the answer lists names).
 _LISTS = (
@@ -44,7 +49,8 @@ _LISTS = (
 )  # fmt: skip
 _GONE = "DELETE_COMPLETE"  # CloudFormation also lists deleted stacks
 
-_KINDS: tuple[type[GlobalResource | NamespacedResource], ...] = (
+Kind = type[GlobalResource | NamespacedResource]
+KINDS: tuple[Kind, ...] = (
     Namespace,
     ResourceQuota,
     ServiceAccount,
@@ -59,28 +65,28 @@ _KINDS: tuple[type[GlobalResource | NamespacedResource], ...] = (
 )
 
 ACCOUNT = (*(kind for kind, *_ in _LISTS), "IAM policy", "access entry", "stack")
-CLUSTER = tuple(kind.__name__ for kind in _KINDS)
+CLUSTER = tuple(kind.__name__ for kind in KINDS)
 
 
-def account(aws: Aws, cluster: str) -> set[Thing]:
+def account(aws: Account, cluster: str) -> set[Thing]:
     """Return all that onboarding, agent and spot handler could leave in the account."""
     found = {
         (kind, str(each[name] if name else each))
         for kind, service, operation, key, name in _LISTS
         for each in _listed(aws, service, operation, key)
     }
-    policies = aws.iam.get_paginator("list_policies").paginate(Scope="Local")
+    policies = aws.client("iam").get_paginator("list_policies").paginate(Scope="Local")
     found |= {("IAM policy", each["PolicyName"]) for page in policies for each in page["Policies"]}
-    entries = aws.eks.get_paginator("list_access_entries").paginate(clusterName=cluster)
+    entries = aws.client("eks").get_paginator("list_access_entries").paginate(clusterName=cluster)
     found |= {("access entry", arn) for page in entries for arn in page["accessEntries"]}
     stacks = _listed(aws, "cloudformation", "list_stacks", "StackSummaries")
     return found | {("stack", s["StackName"]) for s in stacks if s["StackStatus"] != _GONE}
 
 
-def cluster(client: Client) -> set[Thing]:
-    """Return all in the cluster except nodes, pods and what controllers create."""
+def cluster(client: Client, kinds: Iterable[Kind] = KINDS) -> set[Thing]:
+    """Return the objects of these kinds: by default of all that this project could leave."""
     found = set()
-    for kind in _KINDS:
+    for kind in kinds:
         everywhere = {"namespace": "*"} if issubclass(kind, NamespacedResource) else {}
         for each in client.list(kind, **everywhere):  # type: ignore[call-overload] # a union of kinds
             space = f"{each.metadata.namespace}/" if everywhere else ""
@@ -103,8 +109,8 @@ def _plural(word: str) -> str:
     return f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
 
 
-def _listed(aws: Aws, service: str, operation: str, key: str) -> Iterable[Any]:
-    client = aws.session.client(service, **aws.client_options())  # type: ignore[call-overload] # by name
+def _listed(aws: Account, service: str, operation: str, key: str) -> Iterable[Any]:
+    client = aws.client(service)
     call: Callable[..., Any] = getattr(client, operation)
     if not client.can_paginate(operation):
         return list(call().get(key, ()))

@@ -61,6 +61,8 @@ class ConditionKeys:
             context.update(self._ec2_context(params))
         elif service == "eks":
             context.update(_eks_context(body))
+        elif service == "events":
+            context.update(_events_context(body))
         return context
 
     def _iam_context(self, params: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -115,6 +117,8 @@ class ConditionKeys:
             return f"arn:aws:ec2:{region}:{account_id}:{kind}/{resource}"
         if service == "iam" and (own := _iam_resource(query_params, account_id)):
             return own
+        if service == "events" and (rule := _rule(body)):
+            return f"arn:aws:events:{region}:{account_id}:rule/{rule}"
         found: str = self._resource_of_request(
             service, method, path, headers, body, query_params, region, account_id
         )
@@ -148,6 +152,28 @@ def _eks_context(body: bytes) -> Iterator[tuple[str, Any]]:
 def _first(params: dict[str, Any], name: str) -> str:
     value = params.get(name, "")
     return str(value[0] if isinstance(value, list) and value else value or "")
+
+
+def _events_context(body: bytes) -> Iterator[tuple[str, Any]]:
+    """Yield the sources of the events that a PutEvents publishes. The key has several values."""
+    try:
+        request = json.loads(body or b"{}")
+    except ValueError:
+        return
+    entries = request.get("Entries") if isinstance(request, dict) else None
+    if isinstance(entries, list):
+        yield "events:source", [str(each.get("Source")) for each in entries]
+
+
+def _rule(body: bytes) -> str:
+    """Return the rule of the default bus that a request names. Its ARN does not have the bus."""
+    try:
+        request = json.loads(body or b"{}")
+    except ValueError:
+        return ""
+    if not isinstance(request, dict) or request.get("EventBusName", "default") != "default":
+        return ""
+    return str(request.get("Rule") or request.get("Name") or "")
 
 
 def _iam_resource(params: dict[str, Any], account: str) -> str:

@@ -13,6 +13,8 @@ from sandbox.aws import NO_ACCOUNT
 from sandbox.errors import SandboxError
 
 ROOT = Path(__file__).parents[1]
+FAILED = "Failed resources:"  # heading of the summary of a failed deployment
+TAIL = 30  # lines of another output that an error shows; cdk.log has all
 CLI = ROOT / "node_modules" / ".bin" / "cdk"
 
 
@@ -92,8 +94,15 @@ class Cdk:
         with (self._folder / "cdk.log").open("a") as log:
             log.write(f"$ cdk {' '.join(os.fspath(part) for part in arguments)}\n{done.stdout}\n")
         if done.returncode:
-            raise SandboxError(f"cdk {arguments[0]} failed:\n{done.stdout.strip()}")
+            raise SandboxError(f"cdk {arguments[0]} failed:\n{essence(done.stdout)}")
         return done.stdout
+
+
+def essence(output: str) -> str:
+    """Return what a failed command says about the cause: its summary, or else its last lines."""
+    _, found, failed = output.rpartition(FAILED)
+    lines = f"{found}{failed}".strip().splitlines()
+    return "\n".join(lines if found else lines[-TAIL:])
 
 
 def environment_from(aws: Mapping[str, str], folder: Path) -> dict[str, str]:

@@ -263,16 +263,9 @@ class Kube:
             raise error.refusal from error
 
 
-def connect(
-    cluster: Cluster,
-    token: Token,
-    *,
-    clock: Clock = SYSTEM,
-    until: float = float("inf"),
-    refusals_pass_until: float = 0.0,
-) -> Kube:
-    """The API of `cluster`, with its certificate authority alone, under the token's identity."""
-    config = SingleConfig(
+def config_of(cluster: Cluster, token: Token) -> SingleConfig:
+    """The client configuration: the cluster's certificate authority alone, the present token."""
+    return SingleConfig(
         context_name=cluster.name,
         context=Context(cluster=cluster.name, user=cluster.name),
         cluster=ClusterConfig(
@@ -281,7 +274,19 @@ def connect(
         ),
         user=User(token=token.get()),
     )
-    client = lightkube.Client(config, timeout=httpx2.Timeout(REQUEST_TIMEOUT), trust_env=False)
+
+
+def connect(
+    cluster: Cluster,
+    token: Token,
+    *,
+    clock: Clock = SYSTEM,
+    until: float = float("inf"),
+    refusals_pass_until: float = 0.0,
+) -> Kube:
+    """The API of `cluster`, under the token's identity."""
+    timeout = httpx2.Timeout(REQUEST_TIMEOUT)
+    client = lightkube.Client(config_of(cluster, token), timeout=timeout, trust_env=False)
     return Kube(client, clock=clock, until=until, refusals_pass_until=refusals_pass_until)
 
 

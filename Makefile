@@ -16,7 +16,7 @@ CDK := node_modules/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint types contracts unit functional functions long infra integration \
-	contract test-contract bench docs format lock synth clean
+	contract test-contract acceptance bench docs format lock synth clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -98,6 +98,10 @@ integration: setup
 
 test-contract: $(VENV) ## The contract suite; CLUSTER=real runs it on kube-apiserver from KUBEBUILDER_ASSETS
 	$(BIN)/pytest tests/contract $(if $(CLUSTER),--cluster=$(CLUSTER)) $(if $(KUBECONFIG_FILE),--kubeconfig=$(KUBECONFIG_FILE))
+
+acceptance: setup ## On your AWS account: deploy, drill, compare, undo. CLUSTER=prod INSTANCE=i-… [ARGS="--region …"]
+	@[ -n "$(CLUSTER)" ] && [ -n "$(INSTANCE)" ] || { echo "Name your cluster and one of its nodes' instances: make acceptance CLUSTER=prod INSTANCE=i-…"; exit 2; }
+	$(BIN)/python -m acceptance "$(CLUSTER)" "$(INSTANCE)" $(ARGS)
 
 bench: setup ## Ratios against real tools; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks

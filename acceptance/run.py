@@ -25,6 +25,7 @@ from lambdas.common.castai import CastaiApi
 from lambdas.common.errors import CastaiError
 from lambdas.common.kubernetes_objects import Kube
 from lambdas.common.names import AGENT, SPOT_HANDLER_GROUP
+from lambdas.onboarding import names
 from sandbox.cdk import Cdk
 from sandbox.demo import inventory
 from sandbox.demo.console import View
@@ -100,21 +101,20 @@ class Run:
                 kubernetes.apply_rbac(kube, missing_rbac)
             self.view.step(f"created {' and '.join(missing_rbac)} castai-spot-handler")
 
-    def deploy(self, *stacks: str) -> None:
-        """Run `cdk deploy` of these stacks."""
-        self.touch(stacks=(*self.touched.stacks, *stacks))
-        for stack in stacks:
-            with self.view.doing(f"cdk deploy {stack}"):
-                self.cdk.deploy(stack)
-            self.outputs |= self.cdk.outputs()
+    def deploy(self, stack: str) -> None:
+        """Run `cdk deploy` of a stack."""
+        self.touch(stacks=(*self.touched.stacks, stack))
+        with self.view.doing(f"cdk deploy {stack}"):
+            self.cdk.deploy(stack)
+        self.outputs |= self.cdk.outputs()
 
     def handler(self) -> None:
         """Deploy the spot handler. Check its rule and its access entry."""
         self.deploy(self.scope.spot_handler)
         rule = f"{self.scope.spot_handler}-SpotInterruption"
         targets = self.account.client("events").list_targets_by_rule(Rule=rule)["Targets"]
-        names = [target["Arn"].rpartition(":")[2] for target in targets]
-        self._check("rule", names == [self.scope.spot_handler], f"{rule} → {', '.join(names)}")
+        called = [target["Arn"].rpartition(":")[2] for target in targets]
+        self._check("rule", called == [self.scope.spot_handler], f"{rule} → {', '.join(called)}")
         entry = self.account.client("eks").describe_access_entry(
             clusterName=self.scope.cluster, principalArn=self.outputs["RoleArn"]
         )["accessEntry"]
@@ -136,9 +136,8 @@ class Run:
     def onboarding(self) -> None:
         """Deploy the onboarding. Check the role that CAST AI received."""
         self.deploy(self.scope.onboarding)
-        arn = next(value for name, value in self.outputs.items() if name.endswith("RoleArn")
-                   and name != "RoleArn" and "NodeRole" not in name)  # fmt: skip
-        role = self.account.client("iam").get_role(RoleName=arn.rpartition("/")[2])["Role"]
+        name = names.role_name(self.scope.cluster, self._cluster_id)
+        role = self.account.client("iam").get_role(RoleName=name)["Role"]
         with self._castai() as api:
             principal = api.assume_role_principal(self._cluster_id)
         self.add(
@@ -153,7 +152,7 @@ class Run:
             for entry in page["accessEntries"]
         ]
         self._check(
-            "no access to Kubernetes", arn not in arns, "CAST AI's role has no access entry"
+            "no access to Kubernetes", role["Arn"] not in arns, "CAST AI's role has no access entry"
         )
 
     @property
@@ -179,8 +178,8 @@ class Run:
         What fails is in the report, with what to do.
         """
         if touched.stacks:
-            names = " ".join(touched.stacks)
-            self._undone(lambda: self._destroy(touched), f"Delete the stacks {names}")
+            by_hand = f"Delete the stacks {' '.join(touched.stacks)}"
+            self._undone(lambda: self._destroy(touched), by_hand)
         if touched.node:  # after the stacks: a function that still runs may cordon it
             self._undone(
                 lambda: self._uncordon(touched.node),

@@ -7,6 +7,7 @@ too, so that evicted pods are re-created.
 HTTPS from a thread, `python -m kubesim` from a process. README.md has examples.
 """
 
+from kubesim import answers
 from kubesim.authentication import EksTokenReview, StaticTokens
 from kubesim.cluster import SimulatedCluster
 from kubesim.faults import (
@@ -18,6 +19,7 @@ from kubesim.faults import (
     Fault,
     Hook,
     LateAnswer,
+    OldList,
     Reset,
 )
 from kubesim.serve import ServedCluster
@@ -32,8 +34,10 @@ __all__ = [
     "Fault",
     "Hook",
     "LateAnswer",
+    "OldList",
     "Reset",
     "ServedCluster",
     "SimulatedCluster",
     "StaticTokens",
+    "answers",
 ]

@@ -18,6 +18,7 @@ import yaml
 
 from kubesim import errors, patch, schema
 from kubesim.authentication import ANONYMOUS, Authenticator, User
+from kubesim.binding import bind
 from kubesim.discovery_routes import answer_discovery
 from kubesim.errors import ApiError
 from kubesim.eviction import evict
@@ -29,7 +30,9 @@ from kubesim.faults import (
     DropAnswer,
     Faults,
     Hook,
+    How,
     LateAnswer,
+    OldList,
     Request,
     Reset,
 )
@@ -39,10 +42,12 @@ from kubesim.registry import Deletion, Registry, Write
 from kubesim.requestlog import Exchange, RequestLog
 from kubesim.resources import BY_PATH, NAMESPACES, PODS, Json, Obj, Resource
 from kubesim.selectors import FieldSelector, label_selector, labels_of
+from kubesim.store import Change
 from kubesim.tables import table
 from kubesim.watch import Watch, WatchBroken, error_event
 
 JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
 APPLY = "application/apply-patch+yaml"
 _PATCHES: dict[str, Callable[[Any, Any], Any]] = {
     "application/json-patch+json": patch.json_patch,
@@ -76,6 +81,8 @@ class Call:
     accept: str
     agent: str
     warnings: list[str] = field(default_factory=list)
+    changes_behind: int = 0
+    """A list shows the state before so many changes of its resource."""
 
     @property
     def dry_run(self) -> bool:
@@ -139,7 +146,7 @@ class Response:
     """A complete answer."""
 
     status: int
-    body: Obj
+    body: Obj | str
     content_type: str = JSON
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -164,6 +171,7 @@ class Api:
         self.watches: set[Watch] = set()
         self._open: set[Callable[[], None]] = set()
         faults.listen(self.drop_connections, lambda: None)
+        self.store.subscribe(self._break_watches_of)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -197,10 +205,15 @@ class Api:
         for drop in list(self._open):
             drop()
 
-    def break_watches(self, how: BreakWatch) -> None:
-        """Break every open watch."""
+    def break_watches(self, how: How, resource: Resource | None = None) -> None:
+        """Break every open watch, or those of one resource."""
         for watch in list(self.watches):
-            watch.break_now(how)
+            if resource in (None, watch.resource):
+                watch.break_now(BreakWatch(how=how))
+
+    def _break_watches_of(self, change: Change) -> None:
+        for fault in self.faults.watch_breaks(change.resource.plural):
+            self.break_watches(fault.how, change.resource)
 
     async def authenticate(self, authorization: str) -> User:
         """Return the user of an Authorization header.
@@ -309,7 +322,8 @@ class Api:
         )
 
     def _list(self, call: Call) -> Response:
-        items, metadata = page(self.store, self._listing(call))
+        version = self.store.version_before(call.resource, call.changes_behind)
+        items, metadata = page(self.store, self._listing(call), version)
         if "as=Table" in call.accept:
             return Response(200, self._table(call, items, metadata))
         body = {
@@ -411,9 +425,7 @@ class Api:
     def _patch(self, call: Call) -> Response:
         if call.content_type == APPLY:
             return self._apply(call)
-        patcher = _PATCHES.get(call.content_type)
-        if patcher is None:
-            raise errors.unsupported_media_type([*_PATCHES, APPLY])
+        patcher = self._patcher(call)
         old = self.registry.get(call.resource, call.namespace, call.name)
         body = patcher(call.resource.typed(old), call.decoded())
         schema.check(call.resource, body, call.query.get("fieldValidation", ""), call.warnings)
@@ -493,14 +505,18 @@ class Api:
         return Response(201, _success(201))
 
     def _bind(self, call: Call) -> Response:
+        if call.method != "POST":
+            raise errors.method_not_allowed()
         pod = self.registry.get(PODS, call.namespace, call.name)
-        target = (call.decoded().get("target") or {}).get("name", "")
-        if pod["spec"].get("nodeName"):
-            why = f'pod {call.name} is already assigned to node "{pod["spec"]["nodeName"]}"'
-            raise errors.conflict(PODS, call.name, why)
-        spec = {**pod["spec"], "nodeName": target}
-        self.registry.update(PODS, pod, {**pod, "spec": spec})
+        bind(self.registry, pod, (call.decoded().get("target") or {}).get("name", ""))
         return Response(201, _success(201))
+
+    def _patcher(self, call: Call) -> Callable[[Any, Any], Any]:
+        """The function for the type of a patch. Raises ApiError (415)."""
+        patcher = _PATCHES.get(call.content_type)
+        if patcher is None:
+            raise errors.unsupported_media_type([*_PATCHES, APPLY])
+        return patcher
 
 
 _QUOTES = '""'
@@ -566,6 +582,7 @@ class _HttpExchange:
         self._drop_answer = False
         self._answer_after = 0.0
         self._break_watch: BreakWatch | None = None
+        self._changes_behind = 0
 
     def drop(self) -> None:
         """Cut the connection."""
@@ -634,6 +651,7 @@ class _HttpExchange:
             content_type,
             self._headers.get("accept", ""),
             request.user_agent,
+            changes_behind=self._changes_behind,
         )
         if not call.verb:
             raise errors.method_not_allowed()
@@ -695,8 +713,12 @@ class _HttpExchange:
                 await self._disconnected()
                 self._dropped = True
 
-    def _inject(self, action: LateAnswer | Reset | DropAnswer | BreakWatch | Down) -> None:
+    def _inject(
+        self, action: LateAnswer | OldList | Reset | DropAnswer | BreakWatch | Down
+    ) -> None:
         match action:
+            case OldList():
+                self._changes_behind = action.changes
             case LateAnswer():
                 self._answer_after = action.seconds
             case Reset():
@@ -746,7 +768,8 @@ class _HttpExchange:
             self.drop()
             await self._disconnected()
             return
-        body = _encode(response.body)
+        text = response.body
+        body = text.encode() if isinstance(text, str) else _encode(text)
         if self._answer_after:
             await self._pause(self._answer_after)
         headers = {**response.headers, "content-length": str(len(body))}
@@ -782,7 +805,8 @@ def _canned(answer: Answer) -> Response:
     body = answer.body
     if body is None:
         body = ApiError(answer.status, "", f"answered with {answer.status} by a fault").body()
-    return Response(answer.status, body, headers=dict(answer.headers))
+    content_type = TEXT if isinstance(body, str) else JSON
+    return Response(answer.status, body, content_type, dict(answer.headers))
 
 
 def _escaped(text: str) -> str:

@@ -15,7 +15,8 @@ from kubesim.api import Api
 from kubesim.authentication import Authenticator, StaticTokens
 from kubesim.controllers import ALL, Controller
 from kubesim.controllers.kubelet import Kubelets
-from kubesim.faults import BreakWatch, Faults, How
+from kubesim.controllers.scheduler import Scheduler
+from kubesim.faults import Faults, How
 from kubesim.rbac import BOOTSTRAP, MASTERS, Authorizer
 from kubesim.registry import Deletion, Registry, Write, timestamp
 from kubesim.requestlog import RequestLog
@@ -167,13 +168,17 @@ class SimulatedCluster(ClusterState):
         """Stop the machine of a node: its pods do not change until the node is deleted."""
         self.controller(Kubelets).stop_node(name)
 
+    def delay_bindings(self, seconds: float) -> None:
+        """Bind each pod so many seconds after the scheduler has chosen its node."""
+        self.controller(Scheduler).bind_seconds = seconds
+
     def compact(self) -> None:
         """Make every earlier resourceVersion too old."""
         self.store.compact()
 
-    def break_watches(self, how: How = "reset") -> None:
-        """Break every open watch."""
-        self.app.break_watches(BreakWatch(how=how))
+    def break_watches(self, how: How = "reset", kind: str = "") -> None:
+        """Break every open watch, or those of one kind (`pods`)."""
+        self.app.break_watches(how, resources.find(kind) if kind else None)
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until a condition on the state holds. It is checked after each change."""

@@ -108,12 +108,14 @@ def _decrement(registry: Registry, budget: Obj, pod: str, *, dry_run: bool) -> N
         raise errors.too_many_requests(
             _REFUSAL, Cause("DisruptionBudget", message), retry_after=NOT_OBSERVED_RETRY_AFTER
         )
+    allowed: int = status.get("disruptionsAllowed", 0)
+    if allowed < 0:
+        raise _forbidden(name, "pdb disruptions allowed is negative")
     disrupted = status.get("disruptedPods", {})
     if len(disrupted) > MAX_DISRUPTED_PODS:
         why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller"
-        raise errors.forbidden(BUDGETS, name, why)
-    allowed: int = status.get("disruptionsAllowed", 0)
-    if allowed <= 0:
+        raise _forbidden(name, why)
+    if allowed == 0:
         message = _exhausted(name, status)
         raise errors.too_many_requests(_REFUSAL, Cause("DisruptionBudget", message))
     if dry_run:
@@ -126,6 +128,13 @@ def _decrement(registry: Registry, budget: Obj, pod: str, *, dry_run: bool) -> N
     if allowed == 1:
         status = with_condition(status, disruption_allowed(budget, registry.stamp(), allowed=False))
     registry.set_status(BUDGETS, budget, status)
+
+
+def _forbidden(budget: str, why: str) -> ApiError:
+    """403 that is no missing right. kube-apiserver names the resource in the singular here."""
+    details = {"name": budget, "group": BUDGETS.group, "kind": "poddisruptionbudget"}
+    message = f'poddisruptionbudget.{BUDGETS.group} "{budget}" is forbidden: {why}'
+    return ApiError(403, "Forbidden", message, details=details)
 
 
 def _exhausted(name: str, status: dict[str, Any]) -> str:

@@ -1,4 +1,7 @@
-"""Faults that are injected: for which requests, which action, how often."""
+"""Faults that are injected: for which requests, which action, how often.
+
+`kubesim.answers` has the answers that kube-apiserver gives because of its configuration or load.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +28,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """Answer without handling the request. Without a body: a Status of that code."""
+    """Answer without handling the request, and before the check of its token.
+
+    `body`: an object, or a text (text/plain). Without a body: a Status of that code.
+    """
 
     status: int
-    body: dict[str, Any] | None = None
+    body: dict[str, Any] | str | None = None
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -44,6 +50,16 @@ class LateAnswer:
     """Handle the request now and answer after this many seconds: the answer is out of date."""
 
     seconds: float
+
+
+@dataclass(frozen=True)
+class OldList:
+    """Answer a list with the state before the last `changes` changes of its resource.
+
+    A watch may have shown these changes already.
+    """
+
+    changes: int = 1
 
 
 @dataclass(frozen=True)
@@ -85,19 +101,21 @@ class Hook:
     function: Callable[[Request], Awaitable[None] | None]
 
 
-Action = Answer | Delay | LateAnswer | Reset | DropAnswer | BreakWatch | Down | Hook
+Action = Answer | Delay | LateAnswer | OldList | Reset | DropAnswer | BreakWatch | Down | Hook
 
 
 @dataclass
 class Fault:
-    """An action for the next `times` requests that match, after the first `skip` of them."""
+    """An action for requests that match; see `Faults.add`."""
 
     method: str
     path: re.Pattern[str]
     action: Action
-    times: float = 1
-    skip: int = 0
+    times: float
+    skip: int
+    seconds: float
     hits: int = 0
+    _end: float = math.inf
 
     def applies_to(self, request: Request) -> bool:
         """Return whether the action applies to this request, and count it."""
@@ -108,8 +126,34 @@ class Fault:
         if self.skip > 0:
             self.skip -= 1
             return False
+        now = asyncio.get_running_loop().time()
+        if self.hits == 0:
+            self._end = now + self.seconds
+        elif now >= self._end:
+            return False
         self.times -= 1
         self.hits += 1
+        return True
+
+
+@dataclass
+class WatchBreaks:
+    """Break all watches of a resource at every `every`-th change of it."""
+
+    plural: str
+    every: int
+    how: How
+    times: float
+    changes: int = 0
+
+    def applies_to(self, plural: str) -> bool:
+        """Return whether the watches break at this change of a resource, and count it."""
+        if self.times <= 0 or plural != self.plural:
+            return False
+        self.changes += 1
+        if self.changes % self.every:
+            return False
+        self.times -= 1
         return True
 
 
@@ -118,23 +162,51 @@ class Faults:
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
+        self._watch_breaks: list[WatchBreaks] = []
         self._down_until = -math.inf
         self._on_down: list[Callable[[], None]] = []
         self._on_up: list[Callable[[], None]] = []
 
     def add(
-        self, method: str, path: str, action: Action, *, times: float = 1, skip: int = 0
+        self,
+        method: str,
+        path: str,
+        action: Action,
+        *,
+        times: float | None = None,
+        skip: int = 0,
+        seconds: float = math.inf,
     ) -> Fault:
         """Apply `action` to the next `times` requests that match, after the first `skip` of them.
 
         `method`: `*` matches any method. `path`: a regular expression to search for in the path.
+        `seconds`: apply it in so many seconds from the first of these requests on. `times`: 1, or
+        with `seconds` any number.
         """
-        fault = Fault(method, re.compile(path), action, times, skip)
+        if times is None:
+            times = 1 if math.isinf(seconds) else math.inf
+        fault = Fault(method, re.compile(path), action, times, skip, seconds)
         self._faults.append(fault)
+        return fault
+
+    def break_watches(
+        self, plural: str, *, every: int, how: How = "end", times: float = math.inf
+    ) -> WatchBreaks:
+        """Break all watches of a resource (`pods`) at every `every`-th change of it, `times` times.
+
+        A busy kube-apiserver does so: it closes every watch of the resource at once.
+        """
+        fault = WatchBreaks(plural, every, how, times)
+        self._watch_breaks.append(fault)
         return fault
 
     def clear(self) -> None:
         self._faults.clear()
+        self._watch_breaks.clear()
+
+    def watch_breaks(self, plural: str) -> list[WatchBreaks]:
+        """Return the faults that break the watches of a resource at this change of it."""
+        return [fault for fault in self._watch_breaks if fault.applies_to(plural)]
 
     def matching(self, request: Request) -> list[Action]:
         return [fault.action for fault in self._faults if fault.applies_to(request)]

@@ -72,12 +72,14 @@ def _quoted(raw: bytes) -> str:
     return f"'{char}'" if char.isprintable() else f"'\\u{raw[0]:04x}'"
 
 
-def page(store: Store, listing: Listing) -> tuple[list[Obj], Obj]:
-    """One page and the list's metadata.
+def page(store: Store, listing: Listing, version: int | None = None) -> tuple[list[Obj], Obj]:
+    """One page and the list's metadata. `version`: show the state at this version.
 
     Raises ApiError (400 for an invalid token, 410 for a token whose version is too old).
     """
-    version, after = store.version, None
+    after = None
+    if version is None:
+        version = store.version
     if listing.token:
         version, after = decode_token(listing.token)
     objects = candidates(store, listing)

@@ -131,6 +131,13 @@ class Store:
                 objects[_key(change.new)] = change.old
         return [objects[key] for key in sorted(objects)]
 
+    def version_before(self, resource: Resource, changes: int) -> int:
+        """The version before the last `changes` changes of a resource; 0: the version now."""
+        if not changes:
+            return self.version
+        kept = self._changes.get(resource, ())
+        return kept[-min(changes, len(kept))].version - 1 if kept else self.version
+
     def compact(self) -> None:
         """Clear the history: every earlier resourceVersion is now too old (410)."""
         for changes in self._changes.values():

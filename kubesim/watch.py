@@ -45,7 +45,7 @@ class Watch:
         Raises ApiError (410: the history starts after `since`).
         """
         self._store = store
-        self._resource = resource
+        self.resource = resource
         self._matches = matches
         self._bookmarks = bookmarks
         self._render = render
@@ -125,7 +125,7 @@ class Watch:
 
     def _on_change(self, change: Change) -> None:
         self._seen = change.version
-        if change.resource is self._resource:
+        if change.resource is self.resource:
             self._take(change)
             if self._pending:
                 self._wake.set()
@@ -149,8 +149,8 @@ class Watch:
 
     def _bookmark(self) -> Event:
         bookmark = {
-            "kind": self._resource.kind,
-            "apiVersion": self._resource.api_version,
+            "kind": self.resource.kind,
+            "apiVersion": self.resource.api_version,
             "metadata": {"resourceVersion": str(self._store.version), "creationTimestamp": None},
         }
         return {"type": "BOOKMARK", "object": bookmark}

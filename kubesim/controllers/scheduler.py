@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from typing import Any, NamedTuple
 
+from kubesim.binding import bind
 from kubesim.controllers.base import Controller, Key
 from kubesim.eviction import is_ready, with_condition
 from kubesim.registry import FINISHED, Registry
@@ -13,6 +15,17 @@ from kubesim.store import Change, controller_uid, node_of
 
 ENOUGH_NODES = 100
 """After so many nodes that fit, the search ends, as in kube-scheduler for large clusters."""
+
+
+BIND_SECONDS = 0.01
+"""From the choice of a node to the binding. A cordon in between does not stop the binding."""
+
+
+class _Assumed(NamedTuple):
+    """A pod whose node is chosen."""
+
+    uid: str
+    node: str
 
 
 def tolerates(tolerations: list[dict[str, Any]], taint: dict[str, Any]) -> bool:
@@ -54,7 +67,7 @@ def misfit(pod: Obj, node: Obj) -> str:
 
 
 class Scheduler(Controller):
-    """Binds pods to nodes.
+    """Chooses nodes for pods, and binds the pods `bind_seconds` later.
 
     It chooses the node with the fewest pods of the same controller; of these, the one with the
     fewest pods.
@@ -64,7 +77,10 @@ class Scheduler(Controller):
 
     def __init__(self, registry: Registry) -> None:
         super().__init__(registry)
+        self.bind_seconds = BIND_SECONDS
         self._unscheduled: set[Key] = set()
+        self._assumed: dict[Key, _Assumed] = {}
+        self._assumed_on: Counter[str] = Counter()
         self._next = 0
 
     def on_change(self, change: Change) -> None:
@@ -81,21 +97,33 @@ class Scheduler(Controller):
             self.enqueue(key)
 
     def sync(self, key: Key) -> None:
+        if key[2:]:  # (namespace, name, "binding")
+            self._bind(key[:2])
+            return
         self._unscheduled.discard(key)
         pod = self.store.get(PODS, *key)
-        if pod is None or not _is_unbound(pod):
+        if pod is None or not _is_unbound(pod) or key in self._assumed:
             return
         node, why = self._choose(pod)
         if node is None:
             self._unscheduled.add(key)
             self._report_unschedulable(pod, why)
             return
-        bound = {**pod, "spec": {**pod["spec"], "nodeName": node}}
-        condition = {"type": "PodScheduled", "status": "True"}
-        stamp = {"lastProbeTime": None, "lastTransitionTime": self.registry.stamp()}
-        # A binding does not change the generation: it is not a user's change of the spec.
-        status = with_condition(pod["status"], {**condition, **stamp})
-        self.store.put(PODS, {**bound, "status": status})
+        self._assumed[key] = _Assumed(pod["metadata"]["uid"], node)
+        self._assumed_on[node] += 1
+        self.enqueue((*key, "binding"), self.bind_seconds)
+
+    def _bind(self, key: Key) -> None:
+        """Bind the pod to the node that was chosen for it, if it still waits."""
+        assumed = self._assumed.pop(key)
+        self._assumed_on[assumed.node] -= 1
+        pod = self.store.get(PODS, *key)
+        if pod is None or not _is_unbound(pod):
+            return
+        if pod["metadata"]["uid"] == assumed.uid:
+            bind(self.registry, pod, assumed.node)
+        else:
+            self.enqueue(key)
 
     def _choose(self, pod: Obj) -> tuple[str | None, dict[str, int]]:
         reasons: dict[str, int] = {}
@@ -105,7 +133,7 @@ class Scheduler(Controller):
         for offset in range(len(nodes)):
             node = nodes[(self._next + offset) % len(nodes)]
             name = node["metadata"]["name"]
-            count = self.store.pods_bound(name)
+            count = self.store.pods_bound(name) + self._assumed_on[name]
             why = misfit(pod, node)
             if not why and count >= int(node["status"].get("allocatable", {}).get("pods", 110)):
                 why = "Too many pods"
@@ -123,7 +151,9 @@ class Scheduler(Controller):
         owner = controller_uid(pod)
         counts: dict[str, int] = {}
         for sibling in self.store.pods_of(owner) if owner else ():
-            counts[node_of(sibling)] = counts.get(node_of(sibling), 0) + 1
+            assumed = self._assumed.get(_key(sibling))
+            node = assumed.node if assumed else node_of(sibling)
+            counts[node] = counts.get(node, 0) + 1
         return counts
 
     def _report_unschedulable(self, pod: Obj, reasons: dict[str, int]) -> None:

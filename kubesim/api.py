@@ -41,6 +41,7 @@ from kubesim.rbac import Attributes, Authorizer
 from kubesim.registry import Deletion, Registry, Write
 from kubesim.requestlog import Exchange, RequestLog
 from kubesim.resources import BY_PATH, NAMESPACES, PODS, Json, Obj, Resource
+from kubesim.scale import scale_of, scaled
 from kubesim.selectors import FieldSelector, label_selector, labels_of
 from kubesim.store import Change
 from kubesim.tables import table
@@ -264,6 +265,8 @@ class Api:
             return self._evict(call)
         if call.subresource == "binding":
             return self._bind(call)
+        if call.subresource == "scale":
+            return self._scale(call)
         handlers = {
             "get": self._get,
             "list": self._list,
@@ -510,6 +513,19 @@ class Api:
         pod = self.registry.get(PODS, call.namespace, call.name)
         bind(self.registry, pod, (call.decoded().get("target") or {}).get("name", ""))
         return Response(201, _success(201))
+
+    def _scale(self, call: Call) -> Response:
+        workload = self.registry.get(call.resource, call.namespace, call.name)
+        if call.verb == "get":
+            return Response(200, scale_of(workload))
+        if call.verb not in ("update", "patch"):
+            raise errors.method_not_allowed()
+        written = call.decoded()
+        if call.verb == "patch":
+            written = self._patcher(call)(scale_of(workload), written)
+        body = scaled(workload, written)
+        new = self.registry.update(call.resource, workload, body, call.write())
+        return Response(200, scale_of(new))
 
     def _patcher(self, call: Call) -> Callable[[Any, Any], Any]:
         """The function for the type of a patch. Raises ApiError (415)."""

@@ -36,6 +36,12 @@ _SUBRESOURCES: dict[str, dict[str, Any]] = {
     },
     "binding": {"kind": "Binding", "verbs": ["create"]},
     "finalize": {"verbs": ["update"]},
+    "scale": {
+        "kind": "Scale",
+        "group": "autoscaling",
+        "version": "v1",
+        "verbs": ["get", "patch", "update"],
+    },
     "status": {"verbs": ["get", "patch", "update"]},
 }
 

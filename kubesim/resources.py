@@ -61,6 +61,7 @@ class Resource:
 
 
 _STATUS = ("status",)
+_SCALED = ("scale", "status")
 _RBAC = "rbac.authorization.k8s.io"
 _STORAGE = "storage.k8s.io"
 
@@ -92,13 +93,13 @@ SERVICE_ACCOUNTS = Resource(
 SECRETS = Resource("", "v1", "secrets", "Secret")
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", short=("cm",))
 DEPLOYMENTS = Resource(
-    "apps", "v1", "deployments", "Deployment", True, ("deploy",), _STATUS, generation=True
+    "apps", "v1", "deployments", "Deployment", True, ("deploy",), _SCALED, generation=True
 )
 REPLICA_SETS = Resource(
-    "apps", "v1", "replicasets", "ReplicaSet", True, ("rs",), _STATUS, generation=True
+    "apps", "v1", "replicasets", "ReplicaSet", True, ("rs",), _SCALED, generation=True
 )
 STATEFUL_SETS = Resource(
-    "apps", "v1", "statefulsets", "StatefulSet", True, ("sts",), _STATUS, generation=True
+    "apps", "v1", "statefulsets", "StatefulSet", True, ("sts",), _SCALED, generation=True
 )
 DAEMON_SETS = Resource(
     "apps", "v1", "daemonsets", "DaemonSet", True, ("ds",), _STATUS, generation=True
@@ -111,6 +112,19 @@ BUDGETS = Resource(
     short=("pdb",),
     subresources=_STATUS,
     generation=True,
+)
+CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", short=("pvc",))
+VOLUMES = Resource(
+    "", "v1", "persistentvolumes", "PersistentVolume", namespaced=False, short=("pv",)
+)
+VOLUME_ATTACHMENTS = Resource(
+    _STORAGE,
+    "v1",
+    "volumeattachments",
+    "VolumeAttachment",
+    namespaced=False,
+    subresources=_STATUS,
+    returns_deleted=True,
 )
 CLUSTER_ROLES = Resource(_RBAC, "v1", "clusterroles", "ClusterRole", namespaced=False)
 CLUSTER_ROLE_BINDINGS = Resource(
@@ -134,12 +148,8 @@ TABLE: tuple[Resource, ...] = (
         "", "v1", "resourcequotas", "ResourceQuota", True, ("quota",), _STATUS, False, True
     ),
     Resource("", "v1", "replicationcontrollers", "ReplicationController", short=("rc",)),
-    Resource(
-        "", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", short=("pvc",)
-    ),
-    Resource(
-        "", "v1", "persistentvolumes", "PersistentVolume", namespaced=False, short=("pv",)
-    ),
+    CLAIMS,
+    VOLUMES,
     DEPLOYMENTS,
     REPLICA_SETS,
     STATEFUL_SETS,
@@ -154,6 +164,7 @@ TABLE: tuple[Resource, ...] = (
         _STORAGE, "v1", "storageclasses", "StorageClass", False, ("sc",), singular="storageclass"
     ),
     Resource(_STORAGE, "v1", "csinodes", "CSINode", namespaced=False),
+    VOLUME_ATTACHMENTS,
     Resource(
         "scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", False, ("pc",),
         singular="priorityclass",

@@ -94,6 +94,22 @@ def match_selector(selector: Mapping[str, Any] | None) -> LabelTest:
     return lambda labels: all(test(labels) for test in tests)
 
 
+def selector_text(selector: Mapping[str, Any]) -> str:
+    """A LabelSelector of a spec as text, as in a query."""
+    parts = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
+    for requirement in selector.get("matchExpressions") or ():
+        key, values = requirement["key"], ",".join(sorted(requirement.get("values") or ()))
+        parts.append(
+            {
+                "In": f"{key} in ({values})",
+                "NotIn": f"{key} notin ({values})",
+                "Exists": key,
+                "DoesNotExist": f"!{key}",
+            }[requirement["operator"]]
+        )
+    return ",".join(sorted(parts))
+
+
 def labels_of(obj: Obj) -> Labels:
     labels: Labels = obj["metadata"].get("labels") or {}
     return labels

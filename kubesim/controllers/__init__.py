@@ -10,6 +10,7 @@ from kubesim.controllers.garbage import GarbageCollector, NamespaceController
 from kubesim.controllers.kubelet import Kubelets
 from kubesim.controllers.nodes import NodeController, PodGarbageCollector
 from kubesim.controllers.scheduler import Scheduler
+from kubesim.controllers.volumes import AttachDetachController
 from kubesim.controllers.workloads import (
     DaemonSetController,
     DeploymentController,
@@ -27,12 +28,14 @@ ALL: tuple[type[Controller], ...] = (
     DisruptionController,
     NodeController,
     PodGarbageCollector,
+    AttachDetachController,
     GarbageCollector,
     NamespaceController,
 )
 
 __all__ = [
     "ALL",
+    "AttachDetachController",
     "Controller",
     "DaemonSetController",
     "DeploymentController",

@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 
-from kubesim import Answer, BreakWatch, Delay, Down, DropAnswer, Hook, LateAnswer, Reset
+from kubesim import (
+    Answer,
+    BreakWatch,
+    Delay,
+    Down,
+    DropAnswer,
+    Hook,
+    LateAnswer,
+    Reset,
+    answers,
+)
 from lambdas.common import eks
 from lambdas.common.errors import (
     ClusterForbiddenError,
@@ -34,21 +44,24 @@ def failure(code: int, message: str, **details: Any) -> dict[str, Any]:
     }
 
 
+SLOW_WEBHOOK = 'Post "https://x.shop.svc:443/x?timeout=10s": context deadline exceeded'
+WEBHOOK_FAILS = answers.webhook_failed("x.example.com", SLOW_WEBHOOK)
+POLICY_DENIES = answers.denied_by_policy("nodes", "x", "no", policy="y")
 TERMINATING = [{"reason": "NamespaceTerminating", "message": "namespace x is being terminated"}]
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        Answer(429, failure(429, "too many requests"), {"retry-after": "1"}),
-        Answer(500, failure(500, "failed calling webhook")),
+        answers.server_busy(),
+        WEBHOOK_FAILS,
         Answer(502),
         Answer(503),
-        Answer(504, failure(504, "Timeout")),
+        answers.timed_out(),
         Answer(201, failure(500, "This pod has more than one PodDisruptionBudget")),
-        Answer(409, failure(409, "the object has been modified")),
+        answers.budget_modified("web"),
         Answer(403, failure(403, "forbidden", causes=TERMINATING)),
-        Answer(403, failure(403, 'admission webhook "x" denied the request: wait')),
+        answers.denied_by_webhook("x.example.com", "wait"),
         Answer(400, failure(400, "bad request")),
     ],
     ids=lambda answer: str(answer.status),
@@ -166,6 +179,33 @@ async def test_a_server_that_is_down_for_five_seconds_delays_the_drain_only(
         assert result.outcome is Outcome.DRAINED
         assert testbed.names() == set()
         assert 5 < result.ended - result.started < 14
+
+
+@pytest.mark.parametrize(
+    "busy", [answers.server_busy(), answers.unauthorized()], ids=["429", "401"]
+)
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/nodes/"), ("PATCH", "/nodes/"), ("GET", "/pods$"),
+                         ("POST", "eviction"), ("*", "")],
+)  # fmt: skip
+@virtual
+async def test_a_server_that_is_busy_for_five_seconds_delays_the_drain_only(
+    testbed: SpotTestbed, method: str, path: str, busy: Answer
+) -> None:
+    async with testbed.cluster as cluster:
+        testbed.build()
+        for number in range(5):
+            testbed.pod(f"web-{number}", shutdown=1)
+        cluster.faults.add(method, path, busy, seconds=5)
+        result = await testbed.notice()
+        assert (result.outcome, result.pods.evicted) == (Outcome.DRAINED, 5)
+        assert (result.pods.forced, result.pods.gone) == (0, 0)
+        assert 5 < result.ended - result.started < 16
+        accepted, refused = result.pods.answers["201"], result.pods.answers[str(busy.status)]
+        assert (accepted, refused > 0) == (5, path == "eviction")
+        node = cluster.get("nodes", testbed.node)
+        assert node is not None
+        assert node["spec"]["unschedulable"] is True
 
 
 @virtual
@@ -393,6 +433,25 @@ async def test_a_pod_that_is_bound_after_the_cordon_is_evicted(testbed: SpotTest
         assert testbed.names() == set()
 
 
+@pytest.mark.parametrize("seconds", [0.5, 2.5, 5])
+@virtual
+async def test_a_pod_that_the_scheduler_binds_after_the_cordon_is_evicted(
+    testbed: SpotTestbed, seconds: float
+) -> None:
+    async with testbed.cluster as cluster:
+        testbed.build()
+        testbed.pod("web", shutdown=6)
+        cluster.delay_bindings(seconds)
+        here = {"kubernetes.io/hostname": testbed.node}
+        cluster.add_deployment("late", 2, nodeSelector=here)
+        await asyncio.sleep(0.1)  # the scheduler has chosen the node
+        result = await testbed.notice()
+        assert (result.outcome, result.pods.evicted) == (Outcome.DRAINED, 3)
+        assert testbed.names() == set()
+        # The pods that replace them fit no node: this one is cordoned.
+        assert len(cluster.list("pods", "default")) == 2
+
+
 def void(_: object) -> None:
     return None
 
@@ -432,6 +491,25 @@ async def test_after_a_broken_watch_the_drain_lists_and_watches_again(
         assert (result.pods.evicted, result.pods.left) == (6, [])
         assert len(cluster.log.find("POST", "eviction")) == 6
         assert result.ended - result.started < 25
+
+
+@pytest.mark.parametrize("every", [1, 7, 50])
+@virtual
+async def test_a_drain_goes_on_where_the_server_closes_every_watch_of_pods(
+    testbed: SpotTestbed, every: int
+) -> None:
+    async with testbed.cluster as cluster:
+        testbed.build()
+        for number in range(110):
+            testbed.pod(f"web-{number}", shutdown=number % 10)
+        breaks = cluster.faults.break_watches("pods", every=every)
+        result = await testbed.notice()
+        assert breaks.changes > 3 * 110
+        assert result.outcome is Outcome.DRAINED
+        assert (result.pods.evicted, result.pods.gone, result.pods.forced) == (110, 0, 0)
+        assert result.pods.answers == {"201": 110}
+        assert result.ended - result.started < 20
+        assert len(cluster.log.find("GET", "/pods$")) < 100
 
 
 @virtual
@@ -520,30 +598,52 @@ async def test_a_long_message_of_the_server_is_cut_in_the_result(
         assert len(json.dumps(result.as_dict())) < 40_000
 
 
-NOT_RBAC = {
-    "negative": 'poddisruptionbudget.policy "web" is forbidden: '
-    "pdb disruptions allowed is negative",
-    "full": 'poddisruptionbudget.policy "web" is forbidden: DisruptedPods map too big - too many '
-    "evictions not confirmed by PDB controller",
-    "policy": "pods \"web-0\" is forbidden: ValidatingAdmissionPolicy 'no-eviction' with binding "
-    "'no-eviction' denied request: not on weekdays",
+def forbidden_budget(why: str) -> Answer:
+    return Answer(403, failure(403, f'poddisruptionbudget.policy "web" is forbidden: {why}'))
+
+
+LASTING = {
+    "429 of priority and fairness": answers.server_busy(),
+    "403 of a policy": answers.denied_by_policy("pods", "web-0", "not on weekdays"),
+    "403 of a webhook": answers.denied_by_webhook("x.example.com", "wait"),
+    "403, negative": forbidden_budget("pdb disruptions allowed is negative"),
+    "403, full": forbidden_budget(
+        "DisruptedPods map too big - too many evictions not confirmed by PDB controller"
+    ),
+    "404 of the budget": answers.budget_gone("web"),
+    "409 of the budget": answers.budget_modified("web"),
+    "500 of a webhook": WEBHOOK_FAILS,
+    "504": answers.timed_out(),
 }
 
 
-@pytest.mark.parametrize("words", NOT_RBAC.values(), ids=NOT_RBAC.keys())
+@pytest.mark.parametrize("refusal", LASTING.values(), ids=LASTING.keys())
 @virtual
-async def test_a_403_that_is_no_missing_right_is_retried_for_its_pod(
-    testbed: SpotTestbed, words: str
+async def test_a_refusal_that_is_no_missing_right_is_retried_for_its_pod(
+    testbed: SpotTestbed, refusal: Answer
 ) -> None:
     async with testbed.cluster as cluster:
         testbed.build()
         for number in range(4):
             testbed.pod(f"web-{number}")
-        refusal = Answer(403, failure(403, words))
         cluster.faults.add("POST", "pods/web-0/eviction", refusal, times=3)
         result = await testbed.notice()
         assert result.outcome is Outcome.DRAINED
         assert (result.pods.evicted, result.pods.forced) == (4, 0)
+        assert result.pods.answers == {"201": 4, str(refusal.status): 3}
+
+
+@pytest.mark.parametrize("refusal", LASTING.values(), ids=LASTING.keys())
+@virtual
+async def test_a_refusal_that_lasts_is_overridden(testbed: SpotTestbed, refusal: Answer) -> None:
+    async with testbed.cluster as cluster:
+        testbed.build()
+        for number in range(4):
+            testbed.pod(f"web-{number}")
+        cluster.faults.add("POST", "pods/web-0/eviction", refusal, times=math.inf)
+        result = await testbed.notice()
+        assert (result.outcome, result.pods.evicted, result.pods.forced) == (Outcome.DRAINED, 3, 1)
+        assert len(cluster.log.find("DELETE", "/pods/")) == 1
 
 
 @virtual
@@ -571,26 +671,25 @@ async def test_a_denial_of_an_admission_policy_is_not_reported_as_a_missing_righ
 ) -> None:
     async with testbed.cluster as cluster:
         testbed.build()
-        words = 'nodes "x" is forbidden: ValidatingAdmissionPolicy "y" denied request: no'
-        cluster.faults.add("PATCH", "/nodes/", Answer(403, failure(403, words)), times=math.inf)
+        cluster.faults.add("PATCH", "/nodes/", POLICY_DENIES, times=math.inf)
         with pytest.raises(ClusterRefusedError, match="denied request") as e:
             await testbed.notice()
         assert "rbac" not in str(e.value)
 
 
 @pytest.mark.parametrize(
-    "words", ['poddisruptionbudgets.policy "web" not found', "404 page not found"]
+    "refusal",
+    [answers.budget_gone("web"), Answer(404, "404 page not found\n")],
+    ids=["budget", "proxy"],
 )
 @virtual
 async def test_a_404_about_another_object_does_not_mean_that_the_pod_is_gone(
-    testbed: SpotTestbed, words: str
+    testbed: SpotTestbed, refusal: Answer
 ) -> None:
     async with testbed.cluster as cluster:
         testbed.build()
         for number in range(3):
             testbed.pod(f"web-{number}", shutdown=5)
-        # The budget was deleted while the server handled the eviction.
-        refusal = Answer(404, failure(404, words))
         cluster.faults.add("POST", "pods/web-0/eviction", refusal, times=2)
         result = await testbed.notice()
         assert (result.outcome, result.pods.evicted) == (Outcome.DRAINED, 3)
@@ -686,8 +785,7 @@ async def test_a_cordon_that_a_webhook_fails_does_not_stop_the_evictions(
         testbed.build()
         for number in range(3):
             testbed.pod(f"web-{number}", shutdown=5)
-        broken = Answer(500, failure(500, "failed calling webhook"))
-        cluster.faults.add("PATCH", "/nodes/", broken, times=math.inf)
+        cluster.faults.add("PATCH", "/nodes/", WEBHOOK_FAILS, times=math.inf)
         with pytest.raises(ClusterUnavailableError, match="failed calling webhook") as e:
             await testbed.notice()
         assert testbed.names() == set()
@@ -701,8 +799,7 @@ async def test_the_cordon_is_retried_during_the_drain(testbed: SpotTestbed) -> N
     async with testbed.cluster as cluster:
         testbed.build()
         testbed.pod("web")
-        broken = Answer(500, failure(500, "failed calling webhook"))
-        cluster.faults.add("PATCH", "/nodes/", broken, times=12)
+        cluster.faults.add("PATCH", "/nodes/", WEBHOOK_FAILS, times=12)
         # The evicted pod's replacement: it is evicted after the cordon only, or it would return.
         asyncio.get_running_loop().call_later(12, partial(testbed.pod, "again"))
         result = await testbed.notice()
@@ -721,8 +818,7 @@ async def test_pods_that_are_bound_to_a_node_without_a_cordon_are_left(
     async with testbed.cluster as cluster:
         testbed.build()
         testbed.pod("web")
-        words = 'nodes "x" is forbidden: ValidatingAdmissionPolicy "y" denied request: no'
-        cluster.faults.add("PATCH", "/nodes/", Answer(403, failure(403, words)), times=math.inf)
+        cluster.faults.add("PATCH", "/nodes/", POLICY_DENIES, times=math.inf)
         cluster.faults.add("POST", "web/eviction", Hook(lambda _: void(testbed.pod("again"))))
         with pytest.raises(ClusterRefusedError, match="denied request"):
             await testbed.notice()
@@ -799,7 +895,7 @@ async def test_a_forced_pod_is_counted_where_the_answer_is_lost(
 
 
 @pytest.mark.parametrize("ends", [True, False])
-@pytest.mark.parametrize("lost", [DropAnswer(), Answer(504, failure(504, "Timeout"))], ids=repr)
+@pytest.mark.parametrize("lost", [DropAnswer(), answers.timed_out()], ids=["cut", "504"])
 @virtual
 async def test_an_eviction_whose_answer_is_lost_is_counted_as_evicted(
     testbed: SpotTestbed, lost: DropAnswer | Answer, *, ends: bool
@@ -837,7 +933,7 @@ async def test_a_refused_list_during_the_drain_stops_no_eviction(
 
 @pytest.mark.parametrize(
     "failing",
-    [Answer(500, failure(500, "failed calling webhook")), Delay()],
+    [WEBHOOK_FAILS, Delay()],
     ids=["500", "no answer"],
 )
 @pytest.mark.parametrize("late", [{"action": "hibernate"}, {"age": 111.0}], ids=str)
@@ -860,8 +956,7 @@ async def test_a_node_without_a_cordon_gets_no_spot_drained_event(testbed: SpotT
     async with testbed.cluster as cluster:
         testbed.build()
         testbed.pod("web")
-        words = 'nodes "x" is forbidden: ValidatingAdmissionPolicy "y" denied request: no'
-        cluster.faults.add("PATCH", "/nodes/", Answer(403, failure(403, words)), times=math.inf)
+        cluster.faults.add("PATCH", "/nodes/", POLICY_DENIES, times=math.inf)
         with pytest.raises(ClusterRefusedError, match="denied request"):
             await testbed.notice()
         (event,) = cluster.list("events")

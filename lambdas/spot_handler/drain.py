@@ -413,7 +413,7 @@ class Drain:
             await self._list()
         if pod_drain.ended.is_set():
             return answer
-        return EvictionAnswer(Verdict.RETRY, f"{answer.reason}, but it is still listed")
+        return EvictionAnswer(Verdict.RETRY, f"{answer.reason}; the pod is still listed")
 
     async def _answer(self, pod_drain: PodDrain, *, force: bool) -> EvictionAnswer:
         async with self._slots:

@@ -61,7 +61,7 @@ def read(answer: Answer) -> EvictionAnswer:
     if code in _SUCCESS:
         return EvictionAnswer(Verdict.ACCEPTED, "")
     if code == 404:  # noqa: PLR2004 - HTTP codes are their own names here
-        return EvictionAnswer(Verdict.GONE, "gone")
+        return EvictionAnswer(Verdict.GONE, f"404 {message}")
     if code == 409:  # noqa: PLR2004
         return _conflict(status, message)
     if code == 403:  # noqa: PLR2004

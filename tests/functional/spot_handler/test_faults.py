@@ -646,6 +646,24 @@ async def test_a_refusal_that_lasts_is_overridden(testbed: SpotTestbed, refusal:
         assert len(cluster.log.find("DELETE", "/pods/")) == 1
 
 
+@pytest.mark.parametrize("refusal", LASTING.values(), ids=LASTING.keys())
+@virtual
+async def test_a_refusal_that_lasts_is_named_where_nothing_is_forced(
+    testbed: SpotTestbed, refusal: Answer
+) -> None:
+    async with testbed.cluster as cluster:
+        testbed.build()
+        for number in range(4):
+            testbed.pod(f"web-{number}")
+        cluster.faults.add("POST", "pods/web-0/eviction", refusal, times=math.inf)
+        result = await testbed.notice(on_deadline=OnDeadline.LEAVE)
+        assert (result.outcome, result.pods.evicted, result.pods.forced) == (Outcome.PARTIAL, 3, 0)
+        said = refusal.body if isinstance(refusal.body, str) else (refusal.body or {})["message"]
+        (left,) = result.pods.left
+        assert left.pod == "default/web-0"
+        assert said.strip() in left.reason
+
+
 @virtual
 async def test_a_right_that_is_missing_in_one_namespace_stops_no_other_pod(
     testbed: SpotTestbed,

@@ -69,6 +69,10 @@ class PodDrain:
     late: bool = False
     """It started on the node after the drain's first list."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    unlisted: bool = False
+    """It ended because a list did not show it."""
+    worker: asyncio.Task[None] | None = None
+    """Its task; None before the first."""
     evicted: bool = False
     forced: bool = False
     evicted_in_doubt: bool = False
@@ -263,7 +267,9 @@ class Drain:
         """
         present = {pod.uid: pod for pod in listed}
         for uid in known - present.keys():
-            self._end(uid)
+            if not self._pods[uid].ended.is_set():
+                self._pods[uid].unlisted = True
+                self._end(uid)
         for pod in present.values():
             self._see(pod)
         self._note_progress()
@@ -274,6 +280,8 @@ class Drain:
             pod_drain.pod = pod
             if pods.finished(pod):
                 self._end(pod.uid)
+            elif pod_drain.unlisted:
+                self._return(pod_drain)
             self._shorten_grace_if_too_long(pod_drain)
         elif pod.uid not in self._skipped:
             reason = pods.skip(pod)
@@ -282,8 +290,16 @@ class Drain:
                 return
             self._pods[pod.uid] = pod_drain = PodDrain(pod, late=self._page is not None)
             self._note_progress()
-            self._work(self._remove(pod_drain))
+            pod_drain.worker = self._work(self._remove(pod_drain))
             self._shorten_grace_if_too_long(pod_drain)
+
+    def _return(self, pod_drain: PodDrain) -> None:
+        """Remove a pod again that a list did not show, but that exists: that list was too old."""
+        pod_drain.unlisted = False
+        pod_drain.ended.clear()
+        self._note_progress()
+        if pod_drain.worker is not None and pod_drain.worker.done():
+            pod_drain.worker = self._work(self._remove(pod_drain))
 
     def _shorten_grace_if_too_long(self, pod_drain: PodDrain) -> None:
         """Shorten the grace of a terminating pod to the time that the node has."""
@@ -295,8 +311,10 @@ class Drain:
         stops_at = pods.stops_at(pod_drain.pod)
         return stops_at is not None and stops_at > self._window.deadline
 
-    def _work(self, action: Coroutine[Any, Any, None]) -> None:
-        self._workers.append(self._tasks.create_task(action))
+    def _work(self, action: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._tasks.create_task(action)
+        self._workers.append(task)
+        return task
 
     def _end(self, uid: str) -> None:
         if uid in self._pods:

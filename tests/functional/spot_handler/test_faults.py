@@ -18,6 +18,7 @@ from kubesim import (
     DropAnswer,
     Hook,
     LateAnswer,
+    OldList,
     Reset,
     answers,
 )
@@ -743,6 +744,27 @@ async def test_a_list_that_is_older_than_the_watch_removes_no_newer_pod(
         asyncio.get_running_loop().call_later(5, partial(testbed.pod, "late", shutdown=10))
         result = await testbed.notice()
         assert (result.outcome, result.pods.evicted) == (Outcome.DRAINED, 2)
+        assert testbed.names() == set()
+
+
+@pytest.mark.parametrize("changes", [2, 5, 40])
+@virtual
+async def test_a_list_that_shows_an_older_state_than_the_watch_ends_no_pod(
+    testbed: SpotTestbed, changes: int
+) -> None:
+    async with testbed.cluster as cluster:
+        testbed.build()
+        for number in range(5):
+            testbed.pod(f"web-{number}", shutdown=8)
+        loop = asyncio.get_running_loop()
+        # The watch shows the new pod, which is not evicted yet, and ends. The list after it is
+        # older: it does not show this pod.
+        cluster.faults.add("POST", "late/eviction", answers.server_busy(), times=4)
+        cluster.faults.add("GET", "/pods$", OldList(changes), skip=2)
+        loop.call_later(2, partial(testbed.pod, "late"))
+        loop.call_later(2.5, cluster.break_watches, "end", "pods")
+        result = await testbed.notice()
+        assert (result.outcome, result.pods.evicted) == (Outcome.DRAINED, 6)
         assert testbed.names() == set()
 
 

@@ -2,7 +2,8 @@
 
 --quick: one small round of each benchmark, as a smoke test. --kubeconfig FILE --node NAME: full
 node, cluster size and storm on an existing cluster, in a separate namespace that is removed at the
-end.
+end. Only the named nodes run its pods. One observer, in this process, lists and watches the nodes
+and these pods for the whole run.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from benchmarks import big_cluster, cold_start, full_node, machine, report, storm
 from benchmarks.report import Figures
 from benchmarks.rig import ROOT, BenchmarkError, Rig, Simulation
-from benchmarks.target import RealTarget, SimulatedTarget
+from benchmarks.target import RealCluster, RealTarget, SimulatedTarget
 from stacks.settings import SPOT_MEMORY_MB
 
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
@@ -148,7 +149,8 @@ def _simulated(rig: Rig, scale: Scale) -> Figures:
 
 
 def _real(rig: Rig, scale: Scale, options: argparse.Namespace) -> Figures:
-    targets = [RealTarget(options.kubeconfig, node) for node in options.node]
+    cluster = RealCluster(options.kubeconfig)
+    targets = [RealTarget(cluster, node) for node in options.node]
     pods = min(scale.pods, *(target.free_pods for target in targets), scale.pods)
     if not options.yes:
         print(
@@ -157,14 +159,15 @@ def _real(rig: Rig, scale: Scale, options: argparse.Namespace) -> Figures:
         )
         if input("Continue? [y/N] ").strip().lower() != "y":
             raise BenchmarkError("Nothing was changed.")
-    figures = _figures(f"the cluster at {targets[0].access.server}")
+    figures = _figures(f"the cluster at {cluster.access.server}")
     figures.notes.append("cold start, memory and cost do not depend on the cluster")
     env = {"BENCHMARK_KUBECONFIG": str(options.kubeconfig.resolve())}
     with ExitStack() as stack:
+        stack.enter_context(cluster.opened())
         for target in targets:
-            stack.enter_context(target.opened())
+            stack.enter_context(target.restored())
         aws = stack.enter_context(rig.aws())
-        access = targets[0].access
+        access = cluster.access
         instances = {target.instance: target.node for target in targets}
         aws.describe(access.server, access.ca_pem, instances)
         _progress("one full node")
@@ -172,7 +175,7 @@ def _real(rig: Rig, scale: Scale, options: argparse.Namespace) -> Figures:
             rig, aws, targets[0], pods=pods, rounds=scale.rounds, kubectl=scale.kubectl, **env
         )
         _progress("the cluster's own size")
-        nodes, everywhere = targets[0].size()
+        nodes, everywhere = cluster.size()
         figures.big = [
             big_cluster.drained(
                 rig,
@@ -188,9 +191,11 @@ def _real(rig: Rig, scale: Scale, options: argparse.Namespace) -> Figures:
         if len(targets) > 1:
             _progress("storm")
             each = min(pods, scale.storm[1])
-            figures.storm = storm.measure_real(rig, aws, targets, pods=each, **env)
+            figures.storm = storm.measure_real(rig, aws, cluster, targets, pods=each, **env)
         else:
             figures.notes.append("storm: needs several nodes (repeat --node)")
+        begun = cluster.observer.watches
+        _progress(f"the observer began {begun} watches (more than 2: the cluster ended some)")
     return figures
 
 

@@ -47,17 +47,18 @@ def main() -> None:
     os.dup2(2, 1)
     from lambdas.spot_handler import handler  # noqa: PLC0415 - after the change of standard output
 
-    tools = None
+    tools, counted = None, None
     if kubeconfig := os.environ.get("BENCHMARK_KUBECONFIG"):
         from pathlib import Path  # noqa: PLC0415 - see above
 
-        from benchmarks.kubeconfig import dependencies  # noqa: PLC0415
+        from benchmarks.kubeconfig import CountingTransport, dependencies  # noqa: PLC0415
 
-        tools = dependencies(Path(kubeconfig))
+        tools, counted = dependencies(Path(kubeconfig)), CountingTransport
 
     for line in sys.stdin:
         begun, processor = time.monotonic(), time.process_time()
         event, context = json.loads(line), Context()
+        earlier = counted.conflicts if counted else 0
         answer: dict[str, Any]
         try:
             answer = {
@@ -72,6 +73,7 @@ def main() -> None:
             "seconds": time.monotonic() - begun,
             "processor_seconds": time.process_time() - processor,
             "peak_mb": peak_mb(),
+            "conflicts": counted.conflicts - earlier if counted else None,
         }
         print(json.dumps(answer), file=answers)
 

@@ -31,6 +31,10 @@ class Run:
     peak_mb: float = 0.0
     seconds: float = 0.0
     processor_seconds: float = 0.0
+    lost: int = 0
+    """Pods that were gone without a grace period before."""
+    conflicts: int | None = None
+    """Answers 409; None: not known."""
 
     @classmethod
     def of(cls, begun: float, seen: Observed) -> Run:
@@ -39,6 +43,8 @@ class Run:
             accepted=max(seen.accepted.values()) - begun,
             empty=max(seen.gone.values()) - begun,
             calls=dict(sorted(seen.calls.items())),
+            lost=seen.lost,
+            conflicts=seen.conflicts,
         )
 
 
@@ -54,6 +60,11 @@ class FullNode:
     def median(self, peer: str, what: str) -> float | None:
         found = [getattr(run, what) for run in self.runs.get(peer, ())]
         return median(found) if found and None not in found else None
+
+    def total(self, peer: str, what: str) -> int | None:
+        """Return the sum over a peer's runs; None: not known."""
+        found = [getattr(run, what) for run in self.runs.get(peer, ())]
+        return sum(found) if found and None not in found else None
 
     def ratio(self, ours: str, peer: str) -> float | None:
         """Return the handler's time to the last accepted eviction divided by the peer's."""
@@ -100,6 +111,8 @@ def _drain(container: Container, target: Target, pods: int, *, cold: bool) -> Ru
     run = Run.of(container.started if cold else noticed, target.until_empty(pods))
     run.peak_mb, run.seconds = answer["peak_mb"], answer["seconds"]
     run.processor_seconds = answer["processor_seconds"]
+    if run.conflicts is None:
+        run.conflicts = answer["conflicts"]
     return run
 
 

@@ -86,6 +86,24 @@ class _OneCluster:
         return self._found
 
 
+class CountingTransport(httpx2.AsyncBaseTransport):
+    """Counts the answers 409 of all instances."""
+
+    conflicts = 0
+
+    def __init__(self, inner: httpx2.AsyncBaseTransport) -> None:
+        self._inner = inner
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        answer = await self._inner.handle_async_request(request)
+        if answer.status_code == httpx2.codes.CONFLICT:
+            CountingTransport.conflicts += 1
+        return answer
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
 def dependencies(path: Path) -> Dependencies:
     """Return the handler's dependencies, with this cluster instead of the one in EKS."""
     access = Access.read(path)
@@ -93,11 +111,13 @@ def dependencies(path: Path) -> Dependencies:
     return replace(
         handler.dependencies(),
         clusters=_OneCluster(access),  # type: ignore[arg-type] # the one method that is called
-        transport=lambda _ca, connections: httpx2.AsyncHTTPTransport(
-            verify=context,
-            limits=httpx2.Limits(
-                max_connections=connections + 4, max_keepalive_connections=connections + 4
-            ),
+        transport=lambda _ca, connections: CountingTransport(
+            httpx2.AsyncHTTPTransport(
+                verify=context,
+                limits=httpx2.Limits(
+                    max_connections=connections + 4, max_keepalive_connections=connections + 4
+                ),
+            )
         ),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 REGION = "eu-central-1"
@@ -9,6 +10,7 @@ ZONE = "eu-central-1a"
 CLUSTER = "benchmark"
 NAMESPACE = "castai-benchmark"
 PAUSE_IMAGE = "registry.k8s.io/pause:3.10"
+HOSTNAME = "kubernetes.io/hostname"
 SHUTDOWN = 1.0  # s that a pod takes to end after SIGTERM
 GRACE = 30  # s, Kubernetes' default
 # In place of what only a real pod has: managed fields, environment, volumes, probes.
@@ -48,6 +50,39 @@ def pause_pod(name: str, node: str) -> dict[str, Any]:
             "terminationGracePeriodSeconds": GRACE,
             "tolerations": [{"key": "node.kubernetes.io/unschedulable", "operator": "Exists"}],
             "containers": [{"name": "pause", "image": PAUSE_IMAGE}],
+        },
+    }
+
+
+def pause_deployment(hostnames: Sequence[str], replicas: int) -> dict[str, Any]:
+    """Return a Deployment of such pods that only the nodes with these hostnames can run."""
+    labels = {"app": "pause"}
+    on_them = {"key": HOSTNAME, "operator": "In", "values": list(hostnames)}
+    required = {"nodeSelectorTerms": [{"matchExpressions": [on_them]}]}
+    spread = {
+        "maxSkew": 1,
+        "topologyKey": HOSTNAME,
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": labels},
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "pause", "namespace": NAMESPACE},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {
+                    "terminationGracePeriodSeconds": GRACE,
+                    "affinity": {
+                        "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}
+                    },
+                    "topologySpreadConstraints": [spread],
+                    "containers": [{"name": "pause", "image": PAUSE_IMAGE}],
+                },
+            },
         },
     }
 

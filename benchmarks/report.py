@@ -18,6 +18,16 @@ ZIP_LIMIT = 2.0  # MB
 MEMORY_LIMIT = 64  # MB
 TRIPS = ("get nodes", "list nodes", "patch nodes")
 NOT_MEASURED = "not measured"
+_NODE_COLUMNS = (
+    "",
+    "cordoned",
+    "last accepted",
+    "empty",
+    "to the loop",
+    "to kubectl",
+    "lost",
+    "conflicts",
+)
 
 
 @dataclass
@@ -142,6 +152,7 @@ def _full_node(node: FullNode | None) -> list[str]:
             peer,
             *(_seconds(node.median(peer, what)) for what in ("cordoned", "accepted", "empty")),
             *(_ratio(node.ratio(peer, other)) for other in (LOOP, KUBECTL)),
+            *(_shown(node.total(peer, what)) for what in ("lost", "conflicts")),
         )
         for peer, runs in node.runs.items()
         if runs
@@ -156,11 +167,12 @@ def _full_node(node: FullNode | None) -> list[str]:
             Times from the notice until the node is cordoned, the last eviction is
             accepted, and the node is empty. Cold: from the start of a new container.
             Peers: from the start of their process. The ratios compare the times to
-            the last eviction accepted.
+            the last eviction accepted. Lost: pods of all runs that were gone without a
+            grace period. Conflicts: answers 409 in all runs.
             """
         ),
         "",
-        *_table(("", "cordoned", "last accepted", "empty", "to the loop", "to kubectl"), rows),
+        *_table(_NODE_COLUMNS, rows),
         *(f"Not run: {peer} ({why}).\n" for peer, why in node.missing.items()),
         *(
             [
@@ -183,6 +195,12 @@ def _full_node(node: FullNode | None) -> list[str]:
     ]
 
 
+_RESTORED = (
+    "Only the drained nodes can run the pods: the replacements start when the benchmark has "
+    "uncordoned the nodes after the drains."
+)
+
+
 def _storm(storm: Storm | None) -> list[str]:
     if storm is None:
         return []
@@ -192,8 +210,8 @@ def _storm(storm: Storm | None) -> list[str]:
         ("all drained after", _seconds(storm.drained_all)),
         ("all pods running again after", _seconds(storm.running_again)),
         ("pods left on a node", str(storm.left)),
-        ("pods lost", _shown(storm.lost)),
-        ("conflicts, each retried", _shown(storm.conflicts)),
+        ("pods lost", str(storm.lost)),
+        ("conflicts, each retried", str(storm.conflicts)),
         ("outcomes", ", ".join(f"{name} {count}" for name, count in storm.outcomes.items())),
     ]
     return [
@@ -204,7 +222,8 @@ def _storm(storm: Storm | None) -> list[str]:
             {storm.containers} warm containers. Each is a separate process that
             handles one notice at a time, as on Lambda. The containers, the cluster
             and AWS share this machine's processors, which determines the time to
-            drain.
+            drain. A pod is lost if its replacement never became ready, or if it was
+            gone without a grace period. {_RESTORED if storm.restored else ""}
             """
         ),
         "",

@@ -69,12 +69,14 @@ class Simulation:
         elif change.resource is PODS:
             if change.kind == "DELETED":
                 self._times["gone"][name] = time.monotonic()
+                self._lost += name not in self._times["accepted"]
             elif change.new["metadata"].get("deletionTimestamp"):
                 self._times["accepted"].setdefault(name, time.monotonic())
 
     def forget(self) -> None:
         """Delete all observations."""
         self._times = {"cordoned": {}, "accepted": {}, "gone": {}}
+        self._lost = 0
         self._cluster.log.clear()
 
     def observed(self) -> dict[str, Any]:
@@ -86,6 +88,7 @@ class Simulation:
             calls[what] = calls.get(what, 0) + 1
         return {
             **self._times,
+            "lost": self._lost,
             "calls": calls,
             "conflicts": sum(entry.status == 409 for entry in entries),
             "read_bytes": sum(

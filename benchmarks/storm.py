@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.kubeconfig import Access
 from benchmarks.objects import instance_id, node_name
 from benchmarks.rig import AwsEndpoint, Container, Rig, Simulation
-from benchmarks.target import RealTarget
+from benchmarks.target import RealCluster, RealTarget
 
 FIRST = 1000  # the storm's nodes are numbered from here
 SPARE = 5000  # the nodes for the replacement pods are numbered from here
@@ -30,11 +30,14 @@ class Storm:
     cordoned_half: float
     cordoned_all: float
     drained_all: float
-    running_again: float | None
+    running_again: float
     left: int
-    lost: int | None
-    conflicts: int | None
+    lost: int
+    """Pods whose replacement never became ready, or that were gone without a grace period."""
+    conflicts: int
     outcomes: dict[str, int]
+    restored: bool = False
+    """The replacements ran on the same nodes, which were uncordoned after the drains."""
 
 
 def measure(
@@ -63,7 +66,7 @@ def measure(
             container.result()
         simulation.do("forget")
         begun = time.monotonic()
-        results = _handle(warm, [instance_id(number) for number in numbers[:-1]])
+        answers = _handle(warm, [instance_id(number) for number in numbers[:-1]])
         settled = simulation.do("settled", pods=total)
         seen = simulation.do("observed")
     names = {node_name(number) for number in numbers[:-1]}
@@ -76,57 +79,80 @@ def measure(
         cordoned_all=cordoned[-1],
         drained_all=max(seen["gone"].values()) - begun,
         running_again=settled - begun,
-        left=sum(result["pods"]["left"] for result in results),
-        lost=total - sum(simulation.do("counts").values()),
+        left=_left(answers),
+        lost=total - sum(simulation.do("counts").values()) + seen["lost"],
         conflicts=seen["conflicts"],
-        outcomes=Counter(result["outcome"] for result in results),
+        outcomes=_outcomes(answers),
     )
 
 
 def measure_real(
-    rig: Rig, aws: AwsEndpoint, targets: Sequence[RealTarget], *, pods: int, **env: str
+    rig: Rig,
+    aws: AwsEndpoint,
+    cluster: RealCluster,
+    targets: Sequence[RealTarget],
+    *,
+    pods: int,
+    **env: str,
 ) -> Storm:
     """Measure the same on nodes of an existing cluster, with a container for each.
 
-    The pods are bare: no controller re-creates them, so no pod counts as lost.
+    Only these nodes can run the pods, so no other node gets any. The replacements of evicted pods
+    wait until the nodes are uncordoned after the drains.
     """
+    total = pods * len(targets)
     for target in targets:
-        target.prepare(pods)
+        target.prepare(0)
+    cluster.deploy([target.hostname for target in targets], total)
+    on_node = [target.begin() for target in targets]
     with ExitStack() as stack:
         containers = [stack.enter_context(rig.container(aws, **env)) for _ in targets]
         for container in containers:
             container.send(None)  # warms what needs no cluster
             container.read_line()
         begun = time.monotonic()
-        results = _handle(containers, [target.instance for target in targets])
-        seen = [target.until_empty(pods) for target in targets]
+        answers = _handle(containers, [target.instance for target in targets])
+        seen = [target.until_empty(count) for target, count in zip(targets, on_node, strict=True)]
+    for target in targets:
+        target.restore()
+    settled, ready = cluster.settled(total)
+    cluster.empty()
     cordoned = sorted(at - begun for found in seen for at in found.cordoned.values())
-    drained = max(max(found.gone.values()) for found in seen) - begun
+    drained = max(max(found.gone.values(), default=begun) for found in seen) - begun
     return Storm(
         nodes=len(targets),
-        pods=pods * len(targets),
+        pods=total,
         containers=len(targets),
         cordoned_half=cordoned[len(cordoned) // 2],
         cordoned_all=cordoned[-1],
         drained_all=drained,
-        running_again=None,
-        left=sum(result["pods"]["left"] for result in results),
-        lost=None,
-        conflicts=None,
-        outcomes=Counter(result["outcome"] for result in results),
+        running_again=settled - begun,
+        left=_left(answers),
+        lost=max(0, total - ready) + sum(found.lost for found in seen),
+        conflicts=sum(answer["conflicts"] for answer in answers),
+        outcomes=_outcomes(answers),
+        restored=True,
     )
 
 
+def _left(answers: Sequence[dict[str, Any]]) -> int:
+    return sum(answer["result"]["pods"]["left"] for answer in answers)
+
+
+def _outcomes(answers: Sequence[dict[str, Any]]) -> dict[str, int]:
+    return Counter(answer["result"]["outcome"] for answer in answers)
+
+
 def _handle(containers: list[Container], instances: list[str]) -> list[dict[str, Any]]:
-    """Send each notice to the first free container. Returns the results."""
+    """Send each notice to the first free container. Returns the answers."""
     waiting = iter(instances)  # next() on it is atomic: threads may share it
 
     def work(container: Container) -> list[dict[str, Any]]:
-        results = []
+        answers = []
         for instance in waiting:
             container.notice(instance)
-            results.append(container.result()["result"])
-        return results
+            answers.append(container.result())
+        return answers
 
     with ThreadPoolExecutor(len(containers)) as threads:
-        return [result for results in threads.map(work, containers) for result in results]
+        return [answer for answers in threads.map(work, containers) for answer in answers]

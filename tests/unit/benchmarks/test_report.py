@@ -95,6 +95,20 @@ def test_the_report_has_no_section_for_what_was_not_measured() -> None:
     assert [line for line in text.splitlines() if line.startswith("## ")] == ["## Goals"]
 
 
+def test_the_report_adds_up_lost_pods_and_conflicts_of_all_runs() -> None:
+    run = Run(0.1, 0.543, 1.0, lost=1, conflicts=2)
+    runs = {HANDLER_WARM: [run, run], LOOP: [run, replace(run, conflicts=None)]}
+    text = report.markdown(replace(FIGURES, full_node=FullNode(110, runs, {})))
+    rows = [line.split(" | ")[-2:] for line in text.splitlines() if "0.543 s" in line]
+    assert rows == [["2", "4 |"], ["2", "not measured |"]]
+
+
+def test_the_report_says_where_the_replacements_ran() -> None:
+    said = "the replacements start when the benchmark has uncordoned the nodes"
+    assert said not in report.markdown(FIGURES)
+    assert said in report.markdown(replace(FIGURES, storm=replace(STORM, restored=True)))
+
+
 def test_the_report_marks_and_explains_the_default_memory() -> None:
     text = report.markdown(FIGURES)
     assert "| **512 MB** |" in text

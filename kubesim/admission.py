@@ -24,6 +24,7 @@ from kubesim.resources import (
     REPLICA_SETS,
     SECRETS,
     STATEFUL_SETS,
+    VOLUME_ATTACHMENTS,
     Json,
     Obj,
     Resource,
@@ -180,6 +181,10 @@ def _budget(budget: Obj) -> None:
     }
 
 
+def _volume_attachment(attachment: Obj) -> None:
+    attachment["status"] = {"attached": False}
+
+
 def _event(event: Obj) -> None:
     event.setdefault("eventTime", None)
     event.setdefault("reportingComponent", "")
@@ -196,6 +201,7 @@ _DEFAULTS: dict[Resource, Callable[[Obj], None]] = {
     DAEMON_SETS: _daemon_set,
     BUDGETS: _budget,
     EVENTS: _event,
+    VOLUME_ATTACHMENTS: _volume_attachment,
 }
 
 

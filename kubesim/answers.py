@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubesim import errors
+from kubesim import errors, eviction
 from kubesim.errors import ApiError
 from kubesim.faults import Answer
 from kubesim.resources import BUDGETS, find
@@ -61,6 +61,16 @@ def timed_out() -> Answer:
     words = "request did not complete within requested timeout - context deadline exceeded"
     body: dict[str, Any] = ApiError(504, "Timeout", f"Timeout: {words}").body()
     return Answer(504, {**body, "details": {}})
+
+
+def budget_negative(name: str) -> Answer:
+    """403 for an eviction: the status of its budget allows less than no disruption."""
+    return of(eviction.negative(name))
+
+
+def budget_full(name: str) -> Answer:
+    """403 for an eviction: its budget has 2,000 evictions that are not confirmed."""
+    return of(eviction.too_many_unconfirmed(name))
 
 
 def budget_gone(name: str) -> Answer:

@@ -418,9 +418,7 @@ class Api:
         obj = self._object(call)
         given = (obj.get("metadata") or {}).get("name")
         if given != call.name:
-            raise errors.bad_request(
-                f"the name of the object ({given}) does not match the name on the URL ({call.name})"
-            )
+            raise errors.name_mismatch(given, call.name)
         old = self.registry.get(call.resource, call.namespace, call.name)
         new = self.registry.update(call.resource, old, obj, self._write_of(call))
         return self._shown(call, 200, new)
@@ -510,8 +508,10 @@ class Api:
     def _bind(self, call: Call) -> Response:
         if call.method != "POST":
             raise errors.method_not_allowed()
-        pod = self.registry.get(PODS, call.namespace, call.name)
-        bind(self.registry, pod, (call.decoded().get("target") or {}).get("name", ""))
+        node = (call.decoded().get("target") or {}).get("name", "")
+        if not node:
+            raise ApiError(500, "", "target.name: Required value")
+        bind(self.registry, self.registry.get(PODS, call.namespace, call.name), node)
         return Response(201, _success(201))
 
     def _scale(self, call: Call) -> Response:

@@ -152,6 +152,12 @@ def bad_request(message: str) -> ApiError:
     return ApiError(400, "BadRequest", message)
 
 
+def name_mismatch(given: object, name: str) -> ApiError:
+    return bad_request(
+        f"the name of the object ({given}) does not match the name on the URL ({name})"
+    )
+
+
 def unauthorized() -> ApiError:
     return ApiError(401, "Unauthorized", "Unauthorized")
 

@@ -110,11 +110,10 @@ def _decrement(registry: Registry, budget: Obj, pod: str, *, dry_run: bool) -> N
         )
     allowed: int = status.get("disruptionsAllowed", 0)
     if allowed < 0:
-        raise _forbidden(name, "pdb disruptions allowed is negative")
+        raise negative(name)
     disrupted = status.get("disruptedPods", {})
     if len(disrupted) > MAX_DISRUPTED_PODS:
-        why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller"
-        raise _forbidden(name, why)
+        raise too_many_unconfirmed(name)
     if allowed == 0:
         message = _exhausted(name, status)
         raise errors.too_many_requests(_REFUSAL, Cause("DisruptionBudget", message))
@@ -128,6 +127,17 @@ def _decrement(registry: Registry, budget: Obj, pod: str, *, dry_run: bool) -> N
     if allowed == 1:
         status = with_condition(status, disruption_allowed(budget, registry.stamp(), allowed=False))
     registry.set_status(BUDGETS, budget, status)
+
+
+def negative(budget: str) -> ApiError:
+    """403: the status of a budget allows less than no disruption."""
+    return _forbidden(budget, "pdb disruptions allowed is negative")
+
+
+def too_many_unconfirmed(budget: str) -> ApiError:
+    """403: the budget's controller has not confirmed MAX_DISRUPTED_PODS evictions."""
+    why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller"
+    return _forbidden(budget, why)
 
 
 def _forbidden(budget: str, why: str) -> ApiError:

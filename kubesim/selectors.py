@@ -95,19 +95,18 @@ def match_selector(selector: Mapping[str, Any] | None) -> LabelTest:
 
 
 def selector_text(selector: Mapping[str, Any]) -> str:
-    """A LabelSelector of a spec as text, as in a query."""
-    parts = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
+    """A LabelSelector of a spec as text, as in a query, ordered by key."""
+    parts = [(key, f"{key}={value}") for key, value in (selector.get("matchLabels") or {}).items()]
     for requirement in selector.get("matchExpressions") or ():
         key, values = requirement["key"], ",".join(sorted(requirement.get("values") or ()))
-        parts.append(
-            {
-                "In": f"{key} in ({values})",
-                "NotIn": f"{key} notin ({values})",
-                "Exists": key,
-                "DoesNotExist": f"!{key}",
-            }[requirement["operator"]]
-        )
-    return ",".join(sorted(parts))
+        text = {
+            "In": f"{key} in ({values})",
+            "NotIn": f"{key} notin ({values})",
+            "Exists": key,
+            "DoesNotExist": f"!{key}",
+        }
+        parts.append((key, text[requirement["operator"]]))
+    return ",".join(text for _, text in sorted(parts))
 
 
 def labels_of(obj: Obj) -> Labels:

@@ -599,18 +599,12 @@ async def test_a_long_message_of_the_server_is_cut_in_the_result(
         assert len(json.dumps(result.as_dict())) < 40_000
 
 
-def forbidden_budget(why: str) -> Answer:
-    return Answer(403, failure(403, f'poddisruptionbudget.policy "web" is forbidden: {why}'))
-
-
 LASTING = {
     "429 of priority and fairness": answers.server_busy(),
     "403 of a policy": answers.denied_by_policy("pods", "web-0", "not on weekdays"),
     "403 of a webhook": answers.denied_by_webhook("x.example.com", "wait"),
-    "403, negative": forbidden_budget("pdb disruptions allowed is negative"),
-    "403, full": forbidden_budget(
-        "DisruptedPods map too big - too many evictions not confirmed by PDB controller"
-    ),
+    "403, negative": answers.budget_negative("web"),
+    "403, full": answers.budget_full("web"),
     "404 of the budget": answers.budget_gone("web"),
     "409 of the budget": answers.budget_modified("web"),
     "500 of a webhook": WEBHOOK_FAILS,

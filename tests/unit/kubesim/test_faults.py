@@ -234,6 +234,7 @@ async def test_a_version_that_is_too_old() -> None:
         (answers.server_busy(), "evict-priority-and-fairness"),
         (answers.server_busy(), "pod-list-priority-and-fairness"),
         (answers.unauthorized(), "evict-bad-token"),
+        (answers.budget_full("full"), "evict-disrupted-pods-full"),
         (
             answers.denied_by_policy("pods", "kept", "kept is not evicted on weekdays"),
             "evict-denied-by-policy",
@@ -290,11 +291,7 @@ async def test_a_budget_that_allows_less_than_none_is_forbidden() -> None:
 
         got = await evict(client, "web")
 
-        expected = recorded("evict-disrupted-pods-full")["body"]
-        words = "pdb disruptions allowed is negative"
-        message = f'poddisruptionbudget.policy "web" is forbidden: {words}'
-        details = {**expected["details"], "name": "web"}
-        assert got.json() == {**expected, "message": message, "details": details}
+        assert got.json() == answers.budget_negative("web").body
 
 
 @virtual
@@ -434,15 +431,21 @@ async def test_a_pod_is_bound_once_and_not_while_it_is_deleted() -> None:
         cluster.set({**ending, "metadata": finalizers})
         cluster.delete("pods", "ending", "default")
 
-        async def bind(name: str) -> httpx2.Response:
-            target = {"apiVersion": "v1", "kind": "Node", "name": "n"}
+        async def bind(name: str, node: str = "n") -> httpx2.Response:
+            target = {"apiVersion": "v1", "kind": "Node", "name": node}
             body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}}
             path = f"/api/v1/namespaces/default/pods/{name}/binding"
             return await client.post(path, json={**body, "target": target})
 
         first, again, deleted = await bind("web"), await bind("web"), await bind("ending")
 
+        nowhere = await bind("web", "")
+
         assert (first.status_code, again.status_code, deleted.status_code) == (201, 409, 409)
+        assert (nowhere.status_code, nowhere.json()["message"]) == (
+            500,
+            "target.name: Required value",
+        )
         refusal = 'Operation cannot be fulfilled on pods/binding "web": pod web is already assigned'
         assert again.json()["message"] == f'{refusal} to node "n"'
         assert "is being deleted, cannot be assigned to a host" in deleted.json()["message"]

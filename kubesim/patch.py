@@ -21,7 +21,6 @@ MERGE_KEYS = {
     "volumeMounts": "mountPath",
     "volumeDevices": "devicePath",
     "conditions": "type",
-    "taints": "key",
     "addresses": "type",
     "imagePullSecrets": "name",
     "secrets": "name",
@@ -29,11 +28,15 @@ MERGE_KEYS = {
     "podIPs": "ip",
     "ownerReferences": "uid",
     "topologySpreadConstraints": "topologyKey",
+    "schedulingGates": "name",
+    "resourceClaims": "name",
+    "drivers": "name",
 }
 """patchMergeKey of the lists that a strategic merge patch merges (from the API's Go types). Every
-other list is replaced as a whole; `finalizers` is a merged list of plain values."""
+other list is replaced as a whole, spec.taints of a node too; `finalizers` and `podCIDRs` are merged
+lists of plain values."""
 
-_PRIMITIVE_LISTS = frozenset({"finalizers"})
+_PRIMITIVE_LISTS = frozenset({"finalizers", "podCIDRs"})
 _DIRECTIVES = ("$patch", "$retainKeys", "$setElementOrder/", "$deleteFromPrimitiveList/")
 
 

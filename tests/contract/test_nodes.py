@@ -108,24 +108,13 @@ def test_a_patch_with_an_old_version_is_a_conflict(space: Space, kind: str) -> N
     assert "unschedulable" not in space.api.get(path).ok()["spec"]
 
 
-def test_a_strategic_patch_merges_taints_by_key(space: Space) -> None:
+@pytest.mark.parametrize("kind", [STRATEGIC, MERGE])
+def test_a_patch_replaces_all_taints(space: Space, kind: str) -> None:
     path = f"{NODES}/{space.node}"
-    other = {"key": "other", "effect": "NoSchedule"}
-    space.api.patch(path, {"spec": {"taints": [other]}}, STRATEGIC).ok()
-
-    both = space.api.patch(path, {"spec": {"taints": [DRAINING]}}, STRATEGIC).ok()
-
-    assert {taint["key"] for taint in taints(both)} == {"other", DRAINING["key"]}
-    delete = {"spec": {"taints": [{"$patch": "delete", "key": "other"}]}}
-    assert taints(space.api.patch(path, delete, STRATEGIC).ok()) == [DRAINING]
-
-
-def test_a_merge_patch_replaces_all_taints(space: Space) -> None:
-    path = f"{NODES}/{space.node}"
-    space.api.patch(path, {"spec": {"taints": [DRAINING]}}, STRATEGIC).ok()
+    space.api.patch(path, {"spec": {"taints": [DRAINING]}}, kind).ok()
     other = {"key": "other", "effect": "NoSchedule"}
 
-    node = space.api.patch(path, {"spec": {"taints": [other]}}, MERGE).ok()
+    node = space.api.patch(path, {"spec": {"taints": [other]}}, kind).ok()
 
     assert taints(node) == [other]
 

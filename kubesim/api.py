@@ -8,15 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
 import yaml
 
-from kubesim import errors, patch, schema
+from kubesim import errors, options, patch, schema
 from kubesim.authentication import ANONYMOUS, Authenticator, User
 from kubesim.binding import bind
 from kubesim.discovery_routes import answer_discovery
@@ -36,25 +36,31 @@ from kubesim.faults import (
     Request,
     Reset,
 )
+from kubesim.options import Paging
+from kubesim.ownership import duplicates
 from kubesim.paging import Listing, page
 from kubesim.rbac import Attributes, Authorizer
-from kubesim.registry import Deletion, Registry, Write
+from kubesim.registry import Deletion, Registry, Write, check_namespace_of
 from kubesim.requestlog import Exchange, RequestLog
-from kubesim.resources import BY_PATH, NAMESPACES, PODS, Json, Obj, Resource
+from kubesim.resources import BY_PATH, GROUPS, NAMESPACES, PODS, Json, Obj, Resource
 from kubesim.scale import scale_of, scaled
 from kubesim.selectors import FieldSelector, label_selector, labels_of
-from kubesim.store import Change
+from kubesim.store import Change, version_of
 from kubesim.tables import table
 from kubesim.watch import Watch, WatchBroken, error_event
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 APPLY = "application/apply-patch+yaml"
+STRATEGIC = "application/strategic-merge-patch+json"
 _PATCHES: dict[str, Callable[[Any, Any], Any]] = {
     "application/json-patch+json": patch.json_patch,
     "application/merge-patch+json": patch.merge,
-    "application/strategic-merge-patch+json": patch.strategic,
+    STRATEGIC: patch.strategic,
 }
+_BODIES = (JSON, "application/yaml", "application/vnd.kubernetes.protobuf")
+"""Media types of bodies that are no patches."""
+_EVICTION_VERSIONS = ("policy/v1", "policy/v1beta1")
 _RBAC_GROUP = "rbac.authorization.k8s.io"
 _ACCESS_REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
@@ -91,7 +97,7 @@ class Call:
 
     @property
     def watches(self) -> bool:
-        return self.query.get("watch") in ("1", "true")
+        return options.flag(self.query, "watch")
 
     @property
     def verb(self) -> str:
@@ -120,17 +126,27 @@ class Call:
 
     def write(self, check: Callable[[Resource, Obj, Obj | None], None] | None = None) -> Write:
         manager = self.query.get("fieldManager") or self.agent.partition("/")[0] or "unknown"
-        return Write(manager, self.dry_run, self.subresource, check)
+        return Write(manager, self.dry_run, self.subresource, check=check)
+
+    @property
+    def validation(self) -> str:
+        return self.query.get("fieldValidation", "")
+
+    def check_media_type(self, accepted: Sequence[str] = _BODIES) -> None:
+        """Check the type of the body; without a type it is JSON.
+
+        Raises ApiError (415).
+        """
+        if (self.content_type or JSON) not in accepted or "protobuf" in self.content_type:
+            raise errors.unsupported_media_type(accepted)
 
     def decoded(self) -> Json:
         """Decode the body from JSON or YAML.
 
-        Raises ApiError (400, or 415 for protobuf and CBOR).
+        Raises ApiError (400).
         """
-        if "protobuf" in self.content_type or "cbor" in self.content_type:
-            raise errors.unsupported_media_type([JSON, "application/yaml"])
         try:
-            return msgspec.json.decode(self.body or b"{}")
+            return msgspec.json.decode(self.body)
         except msgspec.DecodeError as fault:
             if "yaml" in self.content_type:
                 try:
@@ -140,6 +156,40 @@ class Call:
             raise errors.bad_request(f"couldn't get version/kind; json parse error: {fault}") from (
                 fault
             )
+
+    def typed(
+        self, kind: str, versions: Sequence[str], model: schema.Model | None, body: Json
+    ) -> Obj:
+        """The body as an object of a kind. It may omit kind and version.
+
+        `versions`: those that are accepted, the default first; none: each version is.
+
+        Raises ApiError (400: another kind or version, a wrong type, an unknown field if Strict).
+        """
+        body = {} if body is None else body
+        if not isinstance(body, dict):
+            raise errors.bad_request(f"the body is no object of kind {kind}")
+        given = body.get("kind") or kind
+        version = body.get("apiVersion") or (*versions, "v1")[0]
+        subject = f'{given} in version "{version}" cannot be handled as a {kind}'
+        if versions and version not in versions:
+            raise errors.bad_request(
+                f"the API version in the data ({version}) does not match the expected API version"
+                f" ({versions[0]})"
+            )
+        if given != kind:
+            raise errors.bad_request(f"{subject}: it is of another kind")
+        try:
+            obj, unknown = schema.decode(model, body)
+        except schema.WrongTypeError as fault:
+            raise errors.bad_request(f"{subject}: {fault}") from fault
+        schema.report(
+            unknown,
+            self.validation,
+            self.warnings,
+            lambda why: errors.bad_request(f"{subject}: {why}"),
+        )
+        return obj
 
 
 @dataclass
@@ -234,24 +284,24 @@ class Api:
     def route(self, path: str) -> tuple[Resource, str, str, str] | None:
         """Resource, namespace, name and subresource of a path; None for a non-resource path.
 
-        Raises ApiError (404: the resource is not served).
+        Raises ApiError (404: the resource is not served; as text if its group is not served).
         """
         parts = path.strip("/").split("/")
-        if parts[:2] == ["api", "v1"]:
-            group, version, rest = "", "v1", parts[2:]
-        elif parts[0] == "apis" and len(parts) >= 3:
+        if parts[0] == "api" and len(parts) > 2:
+            group, version, rest = "", parts[1], parts[2:]
+        elif parts[0] == "apis" and len(parts) > 3:
             group, version, rest = parts[1], parts[2], parts[3:]
         else:
-            return None
-        if not rest:
             return None
         namespace = ""
         if rest[0] == "namespaces" and len(rest) >= 3 and rest[2] not in ("status", "finalize"):
             namespace, rest = rest[1], rest[2:]
         resource = BY_PATH.get((group, version, rest[0]))
-        if resource is None or len(rest) > 3 or (namespace and not resource.namespaced):
-            raise errors.no_such_path()
+        if resource is None or len(rest) > 3:
+            raise errors.no_such_path() if group in GROUPS else errors.no_such_page()
         name, sub = (*rest[1:], "", "")[:2]
+        if (namespace or name) and bool(namespace) != resource.namespaced:
+            raise errors.no_such_path()
         if sub and sub not in resource.subresources:
             raise errors.no_such_path()
         return resource, namespace, name, sub
@@ -261,6 +311,7 @@ class Api:
 
         Raises ApiError (the request is refused).
         """
+        _check_method(call)
         if call.subresource == "eviction":
             return self._evict(call)
         if call.subresource == "binding":
@@ -276,14 +327,12 @@ class Api:
             "delete": self._delete,
             "deletecollection": self._delete_collection,
         }
-        handler = handlers.get(call.verb)
-        if handler is None:
-            raise errors.method_not_allowed()
-        return handler(call)
+        return handlers[call.verb](call)
 
     # Reads
 
     def _get(self, call: Call) -> Response:
+        self.store.check_reached(version_of(call.query.get("resourceVersion")))
         obj = self.registry.get(call.resource, call.namespace, call.name)
         return self._shown(call, 200, obj)
 
@@ -297,14 +346,10 @@ class Api:
         include = call.query.get("includeObject", "Metadata")
         return table(call.resource, objects, metadata, self.registry.now(), include)
 
-    def _listing(self, call: Call) -> Listing:
+    def _listing(self, call: Call, paging: Paging) -> Listing:
         fields = FieldSelector(call.resource, call.query.get("fieldSelector", ""))
         selector = call.query.get("labelSelector", "")
         labels = label_selector(selector)
-        try:
-            limit = int(call.query.get("limit") or 0)
-        except ValueError as fault:
-            raise errors.bad_request(f"limit: {fault}") from fault
         namespace = call.namespace
 
         def matches(obj: Obj) -> bool:
@@ -320,13 +365,13 @@ class Api:
             fields,
             matches,
             selective=bool(fields or selector),
-            limit=limit,
-            token=call.query.get("continue", ""),
+            paging=paging,
         )
 
     def _list(self, call: Call) -> Response:
         version = self.store.version_before(call.resource, call.changes_behind)
-        items, metadata = page(self.store, self._listing(call), version)
+        listing = self._listing(call, options.paging_of(call.query))
+        items, metadata = page(self.store, listing, version)
         if "as=Table" in call.accept:
             return Response(200, self._table(call, items, metadata))
         body = {
@@ -340,11 +385,12 @@ class Api:
     def watch(self, call: Call, fault: BreakWatch | None) -> Watch:
         """Start a watch.
 
-        Raises ApiError (400 for an invalid parameter, 410 for a version that is too old).
+        Raises ApiError (400, 422, 500: an invalid parameter, 410: the version is too old).
         """
-        listing = self._listing(call)
-        version = call.query.get("resourceVersion", "")
-        timeout = call.query.get("timeoutSeconds")
+        timeout = options.number(call.query, "timeoutSeconds")
+        options.check_watch(call.query)
+        listing = self._listing(call, Paging())
+        version = version_of(call.query.get("resourceVersion"))
         as_table = "as=Table" in call.accept
 
         def render(obj: Obj) -> Obj:
@@ -353,18 +399,13 @@ class Api:
                 return self._table(call, [obj], metadata)
             return call.resource.typed(obj)
 
-        try:
-            since = None if version in ("", "0") else int(version)
-            seconds = float(timeout) if timeout else None
-        except ValueError as error:
-            raise errors.bad_request(f"Invalid value: {error}") from error
         return Watch(
             self.store,
             call.resource,
             matches=listing.matches,
-            since=since,
-            timeout=seconds,
-            bookmarks=call.query.get("allowWatchBookmarks") in ("1", "true"),
+            since=version or None,
+            timeout=timeout or None,
+            bookmarks=options.flag(call.query, "allowWatchBookmarks"),
             render=render,
             fault=fault,
         )
@@ -383,94 +424,115 @@ class Api:
 
         return call.write(check)
 
-    def _object(self, call: Call) -> Obj:
-        """Decode the body and check its kind, version and fields."""
-        obj = call.decoded()
-        if not isinstance(obj, dict):
-            raise errors.bad_request("the request body is not an object")
-        kind, version = obj.get("kind"), obj.get("apiVersion")
-        if (kind or call.resource.kind, version or call.resource.api_version) != (
-            call.resource.kind,
-            call.resource.api_version,
-        ):
-            message = (
-                f"the API version in the data ({version}) does not match the expected API version"
-                f" ({call.resource.api_version})"
-                if kind == call.resource.kind
-                else f"{kind} in version {str(version)!r} cannot be handled as a"
-                f" {call.resource.kind}"
-            )
-            raise errors.bad_request(message)
-        schema.check(call.resource, obj, call.query.get("fieldValidation", ""), call.warnings)
+    def _object(self, call: Call, kind: str) -> Obj:
+        """The object in the body of a create or an update; `kind`: of the request's options.
+
+        Raises ApiError (415, 422: invalid options, 400: the body cannot be decoded).
+        """
+        call.check_media_type()
+        options.check_write(kind, call.query)
+        resource = call.resource
+        obj = call.typed(
+            resource.kind, [resource.api_version], schema.model_of(resource), call.decoded()
+        )
+        check_namespace_of(obj, call.namespace)
         return obj
 
     def _create(self, call: Call) -> Response:
-        if call.name:
-            raise errors.method_not_allowed()
-        obj = self._object(call)
-        namespace = call.namespace
-        if call.resource.namespaced and not namespace:
-            raise errors.bad_request("an empty namespace may not be set during creation")
-        created = self.registry.create(call.resource, namespace, obj, self._write_of(call))
+        obj = self._object(call, "CreateOptions")
+        write = self._write_of(call)
+        created = self.registry.create(call.resource, call.namespace, obj, write)
         return self._shown(call, 201, created)
 
     def _update(self, call: Call) -> Response:
-        obj = self._object(call)
-        given = (obj.get("metadata") or {}).get("name")
-        if given != call.name:
-            raise errors.name_mismatch(given, call.name)
-        old = self.registry.get(call.resource, call.namespace, call.name)
-        new = self.registry.update(call.resource, old, obj, self._write_of(call))
-        return self._shown(call, 200, new)
+        obj = self._object(call, "UpdateOptions")
+        resource, given = call.resource, obj.get("metadata") or {}
+        if given.get("name", "") != call.name:
+            raise errors.wrong_name(given.get("name", ""), call.name)
+        write = self._write_of(call)
+        old = self.store.get(resource, call.namespace, call.name)
+        if old is None and resource.created_by_update and not call.subresource:
+            version_of(given.pop("resourceVersion", None))
+            return self._shown(
+                call, 201, self.registry.create(resource, call.namespace, obj, write)
+            )
+        old = self.registry.get(resource, call.namespace, call.name)
+        was = old["metadata"]["uid"]
+        if given.get("uid", was) != was:
+            why = f"Precondition failed: UID in precondition: {given['uid']}, UID in object meta:"
+            raise errors.conflict(resource, call.name, f"{why} {was}")
+        return self._shown(call, 200, self.registry.update(resource, old, obj, write))
 
     def _patch(self, call: Call) -> Response:
+        call.check_media_type((*_PATCHES, APPLY))
+        options.check_write("PatchOptions", call.query, apply=call.content_type == APPLY)
         if call.content_type == APPLY:
             return self._apply(call)
-        patcher = self._patcher(call)
         old = self.registry.get(call.resource, call.namespace, call.name)
-        body = patcher(call.resource.typed(old), call.decoded())
-        schema.check(call.resource, body, call.query.get("fieldValidation", ""), call.warnings)
+        body = self._patched(call, call.resource.typed(old))
+        check_namespace_of(body, call.namespace)
+        if (given := body["metadata"].get("name", "")) != call.name:
+            raise errors.wrong_name(given, call.name)
         new = self.registry.update(call.resource, old, body, self._write_of(call))
         return self._shown(call, 200, new)
 
+    @staticmethod
+    def _patched(call: Call, old: Obj) -> Obj:
+        """The object after the patch, without unknown fields.
+
+        Raises ApiError (400: the body is no patch, 422: the patched object cannot be decoded).
+        """
+        patched = _PATCHES[call.content_type](old, call.decoded())
+        if not isinstance(patched, dict):
+            raise errors.bad_request("error decoding patch: the body is no object")
+        identity = {key: old[key] for key in ("kind", "apiVersion")}
+        if call.content_type == STRATEGIC:
+            patched = {**patched, **identity}
+        try:
+            body, unknown = schema.decode(schema.model_of(call.resource), patched)
+        except schema.WrongTypeError as fault:
+            raise errors.invalid_patch(patched, str(fault)) from fault
+        if any(body.setdefault(key, value) != value for key, value in identity.items()):
+            raise errors.invalid_patch(patched, "a patch changes neither kind nor apiVersion")
+        schema.report(
+            unknown,
+            call.validation,
+            call.warnings,
+            lambda why: errors.invalid_patch(patched, why),
+        )
+        body.setdefault("metadata", {})
+        return body
+
     def _apply(self, call: Call) -> Response:
-        if not call.query.get("fieldManager"):
-            cause = errors.Cause(
-                "FieldValueRequired", "Required value: is required for apply patch", "fieldManager"
-            )
-            message = f"PatchOptions.meta.k8s.io {_QUOTES} is invalid: {cause.field}: "
-            raise ApiError(422, "Invalid", message + cause.message, causes=[cause])
-        obj = self._object(call)
+        obj = _applied(call)
         if self.store.get(call.resource, call.namespace, call.name) is None:
             create = Attributes(
                 "create", call.resource.plural, call.resource.group, call.namespace, call.name
             )
             self.authorizer.check(call.user, create)
-        force = call.query.get("force") == "true"
         new, created = self.registry.apply(
-            call.resource, call.namespace, call.name, obj, self._write_of(call), force=force
+            call.resource,
+            call.namespace,
+            call.name,
+            obj,
+            self._write_of(call),
+            force=options.flag(call.query, "force"),
         )
         return self._shown(call, 201 if created else 200, new)
 
-    def _deletion(self, call: Call, body: Obj | None = None) -> Deletion:
-        options = body if body is not None else call.decoded() if call.body else {}
-        if not isinstance(options, dict):
-            raise errors.bad_request("the request body is not a DeleteOptions")
-        preconditions = options.get("preconditions") or {}
-        grace = options.get("gracePeriodSeconds", call.query.get("gracePeriodSeconds"))
-        try:
-            seconds = None if grace is None else int(grace)
-        except (TypeError, ValueError) as fault:
-            raise errors.bad_request(f"gracePeriodSeconds: {fault}") from fault
-        return Deletion(
-            grace=seconds,
-            uid=preconditions.get("uid") or "",
-            resource_version=preconditions.get("resourceVersion") or "",
-            propagation=options.get("propagationPolicy")
-            or call.query.get("propagationPolicy")
-            or "Background",
-            dry_run=call.dry_run or "All" in (options.get("dryRun") or ()),
-        )
+    @staticmethod
+    def _deletion(call: Call) -> Deletion:
+        """The DeleteOptions of the body; without a body those of the query.
+
+        Raises ApiError (415, 400, 422).
+        """
+        if not call.body:
+            return options.deletion_of(call.query)
+        call.check_media_type()
+        # Unknown fields are ignored, whatever fieldValidation says.
+        lenient = replace(call, query={"fieldValidation": "Ignore"})
+        model = schema.model("meta", "v1", "DeleteOptions")
+        return options.deletion(lenient.typed("DeleteOptions", (), model, call.decoded()))
 
     def _delete(self, call: Call) -> Response:
         obj, gone = self.registry.delete(
@@ -481,8 +543,9 @@ class Api:
         return Response(200, call.resource.typed(obj))
 
     def _delete_collection(self, call: Call) -> Response:
+        listing = self._listing(call, options.paging_of(call.query))
         how = self._deletion(call)
-        items, metadata = page(self.store, self._listing(call))
+        items, metadata = page(self.store, listing)
         for obj in items:
             name = obj["metadata"]["name"]
             self.registry.delete(call.resource, obj["metadata"].get("namespace", ""), name, how)
@@ -494,24 +557,40 @@ class Api:
         }
         return Response(200, body)
 
+    def _posted(self, call: Call, kind: str, versions: Sequence[str]) -> Obj:
+        """The body of a request that creates a subresource of a pod.
+
+        Raises ApiError (as `_object`, and 404 or 403 for the namespace).
+        """
+        call.check_media_type()
+        options.check_write("CreateOptions", call.query)
+        group, _, version = versions[0].rpartition("/")
+        body = call.typed(kind, versions, schema.model(group, version, kind), call.decoded())
+        check_namespace_of(body, call.namespace)
+        self.registry.check_namespace(PODS, call.namespace, call.name)
+        if (body.get("metadata") or {}).get("name", "") != call.name:
+            raise errors.bad_request(f"name in URL does not match name in {kind} object")
+        return body
+
     def _evict(self, call: Call) -> Response:
-        if call.method != "POST":
-            raise errors.method_not_allowed()
-        body = call.decoded()
-        schema.check_eviction(body, call.query.get("fieldValidation", ""), call.warnings)
-        if (body.get("metadata") or {}).get("name") != call.name:
-            raise errors.bad_request("name in URL does not match name in Eviction object")
-        how = self._deletion(call, body.get("deleteOptions") or {})
-        evict(self.registry, call.namespace, call.name, how)
+        body = self._posted(call, "Eviction", _EVICTION_VERSIONS)
+        given = body.get("deleteOptions") or {}
+        if call.dry_run:
+            given = {"dryRun": ["All"], **given}
+            if given["dryRun"] != ["All"]:
+                why = "Non-matching dry-run options in request and content"
+                raise errors.internal(f"{why}: [All] and {given['dryRun']}")
+        evict(self.registry, call.namespace, call.name, given)
         return Response(201, _success(201))
 
     def _bind(self, call: Call) -> Response:
-        if call.method != "POST":
-            raise errors.method_not_allowed()
-        node = (call.decoded().get("target") or {}).get("name", "")
-        if not node:
-            raise ApiError(500, "", "target.name: Required value")
-        bind(self.registry, self.registry.get(PODS, call.namespace, call.name), node)
+        target = self._posted(call, "Binding", ("v1",)).get("target") or {}
+        if not target.get("name"):
+            raise errors.internal("target.name: Required value")
+        if target.get("kind") not in (None, "", "Node"):
+            raise errors.internal(f'target.kind: Unsupported value: "{target["kind"]}"')
+        pod = self.registry.get(PODS, call.namespace, call.name)
+        bind(self.registry, pod, target["name"], dry_run=call.dry_run)
         return Response(201, _success(201))
 
     def _scale(self, call: Call) -> Response:
@@ -535,7 +614,68 @@ class Api:
         return patcher
 
 
-_QUOTES = '""'
+def _check_method(call: Call) -> None:
+    """Check that the path has the request's method.
+
+    Raises ApiError (405).
+    """
+    if call.subresource:
+        allowed = _SUBRESOURCE_METHODS[call.subresource]
+    elif call.name:
+        allowed = ("GET", "PUT", "PATCH", "DELETE")
+    elif call.resource.namespaced and not call.namespace:
+        allowed = ("GET",)
+    elif call.resource is NAMESPACES:
+        allowed = ("GET", "POST")
+    else:
+        allowed = ("GET", "POST", "DELETE")
+    if call.method not in allowed:
+        raise errors.method_not_allowed()
+
+
+_SUBRESOURCE_METHODS: dict[str, tuple[str, ...]] = {
+    "status": ("GET", "PUT", "PATCH"),
+    "finalize": ("PUT",),
+    "eviction": ("POST",),
+    "binding": ("POST",),
+    "scale": ("GET", "PUT", "PATCH"),
+}
+
+
+def _applied(call: Call) -> Obj:
+    """The object of a server-side apply.
+
+    Raises ApiError (400: another version, managedFields; 500: fields that its kind does not have,
+    as structured-merge-diff answers).
+    """
+    resource, body = call.resource, call.decoded()
+    if not isinstance(body, dict):
+        raise errors.bad_request("error decoding YAML: the body is no object")
+    version = body.get("apiVersion") or ""
+    if version != resource.api_version:
+        raise errors.bad_request(
+            f"Incorrect version specified in apply patch. Specified patch version: {version},"
+            f" expected: {resource.api_version}"
+        )
+    if body.get("kind") != resource.kind:
+        raise errors.bad_request(f"invalid object type: /{version}, Kind={body.get('kind', '')}")
+    if (body.get("metadata") or {}).get("managedFields") is not None:
+        raise errors.bad_request("metadata.managedFields must be nil")
+    try:
+        obj, unknown = schema.decode(schema.model_of(resource), body)
+    except schema.WrongTypeError as fault:
+        raise _untyped(body, str(fault)) from fault
+    if unknown:
+        raise _untyped(body, f".{unknown[0]}: field not declared in schema")
+    for path, item in duplicates(obj):
+        raise _untyped(body, f"{path}: duplicate entries for key {item}")
+    return obj
+
+
+def _untyped(body: Obj, why: str) -> ApiError:
+    name = (body.get("metadata") or {}).get("name", "")
+    kind = f"{body.get('apiVersion')}, Kind={body.get('kind')}"
+    return errors.internal(f"failed to create typed patch object (/{name}; {kind}): {why}")
 
 
 def _success(code: int) -> Obj:
@@ -632,7 +772,7 @@ class _HttpExchange:
                     return
                 response = self._api.handle(call)
         except ApiError as error:
-            response = Response(error.code, error.body())
+            response = _refusal(error)
             if error.retry_after is not None:
                 response.headers["retry-after"] = str(error.retry_after)
         if warnings:
@@ -669,8 +809,6 @@ class _HttpExchange:
             request.user_agent,
             changes_behind=self._changes_behind,
         )
-        if not call.verb:
-            raise errors.method_not_allowed()
         self._entry.verb = call.verb
         self._entry.resource = call.attributes.resource
         return call
@@ -685,7 +823,9 @@ class _HttpExchange:
         self._api.authorizer.check(user, attributes)
         body, content_type = answer_discovery(request.path, self._headers.get("accept", ""))
         if body is None:
-            raise errors.no_such_path()
+            group = (*request.path.strip("/").split("/"), "")[1]
+            served = request.path.startswith("/apis/") and group in GROUPS
+            raise errors.no_such_path() if served else errors.no_such_page()
         return Response(200, body, content_type)
 
     def _access_review(self, user: User, body: bytes) -> Response:
@@ -815,6 +955,12 @@ class _HttpExchange:
     async def _disconnected(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+
+def _refusal(error: ApiError) -> Response:
+    if error.page:
+        return Response(error.code, error.message, "text/plain; charset=utf-8")
+    return Response(error.code, error.body())
 
 
 def _canned(answer: Answer) -> Response:

@@ -9,8 +9,10 @@ from kubesim.resources import PODS, Obj
 from kubesim.store import node_of
 
 
-def bind(registry: Registry, pod: Obj, node: str) -> Obj:
+def bind(registry: Registry, pod: Obj, node: str, *, dry_run: bool = False) -> None:
     """Bind a pod to a node, also to a cordoned or missing one: only the scheduler checks the node.
+
+    `dry_run`: check only.
 
     Raises ApiError (409: the pod is bound, is being deleted or has a scheduling gate).
     """
@@ -21,6 +23,8 @@ def bind(registry: Registry, pod: Obj, node: str) -> Obj:
         raise _refused(name, f"pod {name} has non-empty .spec.schedulingGates")
     if node_of(pod):
         raise _refused(name, f'pod {name} is already assigned to node "{node_of(pod)}"')
+    if dry_run:
+        return
     condition = {
         "type": "PodScheduled",
         "status": "True",
@@ -30,7 +34,7 @@ def bind(registry: Registry, pod: Obj, node: str) -> Obj:
     # A binding does not change the generation: it is not a user's change of the spec.
     spec = {**pod["spec"], "nodeName": node}
     bound = {**pod, "spec": spec, "status": with_condition(pod["status"], condition)}
-    return registry.store.put(PODS, bound)
+    registry.store.put(PODS, bound)
 
 
 def _refused(name: str, why: str) -> ApiError:

@@ -53,7 +53,7 @@ class SimulatedCluster(ClusterState):
         history: int = HISTORY,
     ) -> None:
         self._now = now
-        self.store = Store(history)
+        self.store = Store(history, self.now)
         self.registry = Registry(self.store, self.now)
         self.faults = Faults()
         self.log = RequestLog()
@@ -214,5 +214,3 @@ class SimulatedCluster(ClusterState):
                 "subjects": [{"kind": "Group", "name": subject, "apiGroup": group}],
             }
             self.create(binding)
-        # Like a real server: it serves no watch from a version before its start.
-        self.compact()

@@ -92,6 +92,13 @@ def resource_list(group: str, version: str) -> Obj | None:
     }
 
 
+def root() -> Obj:
+    """The paths of the API."""
+    versions = [f"/apis/{group}/{version}" for group, version in GROUP_VERSIONS]
+    groups = [f"/apis/{name}" for name in _names()]
+    return {"paths": sorted(["/api", "/api/v1", "/apis", *groups, *versions])}
+
+
 def core_versions() -> Obj:
     return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
 

@@ -18,6 +18,7 @@ def answer_discovery(path: str, accept: str) -> tuple[Obj | None, str]:
     if path in _HEALTH:
         return {"status": "ok"}, _JSON
     fixed = {
+        "": discovery.root,
         "/version": lambda: discovery.VERSION,
         "/api": discovery.core_versions,
         "/apis": discovery.groups,

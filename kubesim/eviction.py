@@ -6,6 +6,7 @@ from typing import Any
 
 from kubesim import errors
 from kubesim.errors import ApiError, Cause
+from kubesim.options import deletion
 from kubesim.registry import FINISHED, Deletion, Registry
 from kubesim.resources import BUDGETS, PODS, Obj
 from kubesim.selectors import labels_of, match_selector
@@ -37,17 +38,16 @@ def with_condition(status: dict[str, Any], condition: dict[str, Any]) -> dict[st
     return {**status, "conditions": conditions}
 
 
-def evict(registry: Registry, namespace: str, name: str, how: Deletion) -> None:
-    """Evict a pod.
+def evict(registry: Registry, namespace: str, name: str, options: Obj) -> None:
+    """Evict a pod. `options`: its DeleteOptions, which are validated only after the budget.
 
-    Raises ApiError (404, 409: precondition, 403: namespace terminating, 429: budget, 500: more than
-    one budget).
+    Raises ApiError (404, 409: precondition, 422: options, 429: budget, 500: more than one budget).
     """
-    registry.check_namespace(PODS, namespace, name)
     pod = registry.get(PODS, namespace, name)
     if not _ignores_budgets(pod):
-        _check_budget(registry, pod, dry_run=how.dry_run)
-    _check_uid(pod, how)
+        _check_budget(registry, pod, dry_run=bool(options.get("dryRun")))
+    how = deletion(options)
+    registry.check_preconditions(PODS, pod, how)
     if not how.dry_run:
         _mark_and_delete(registry, pod, how)
 
@@ -57,12 +57,6 @@ def _ignores_budgets(pod: Obj) -> bool:
         pod["status"].get("phase") in (*FINISHED, "Pending")
         or "deletionTimestamp" in pod["metadata"]
     )
-
-
-def _check_uid(pod: Obj, how: Deletion) -> None:
-    uid = pod["metadata"]["uid"]
-    if how.uid and how.uid != uid:
-        raise errors.uid_mismatch(PODS, pod["metadata"]["name"], how.uid, uid)
 
 
 def budgets_of(registry: Registry, pod: Obj) -> list[Obj]:

@@ -8,7 +8,7 @@ a set); a trailing `.` is the item itself. All functions are pure.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -139,7 +139,27 @@ def fields_of(obj: Obj, *, without: Iterable[str] = ()) -> Paths:
     for key, value in obj.items():
         if key not in without:
             _add_paths(value, key, (f"f:{key}",), found)
-    return frozenset(p for p in found if p[:2] not in _UNOWNED and p[:1] not in _UNOWNED)
+    return frozenset(
+        p for p in found if p != ("f:metadata",) and p[:2] not in _UNOWNED and p[:1] not in _UNOWNED
+    )
+
+
+def duplicates(value: Json, field: str = "", path: str = "") -> Iterator[tuple[str, str]]:
+    """The items that a list has twice, as (path of the list, item): an apply must not have them."""
+    if isinstance(value, dict):
+        for key, child in value.items():
+            yield from duplicates(child, key, f"{path}.{key}")
+    elif isinstance(value, list) and field in _SETS:
+        yield from ((path, f"[={json.dumps(item)}]") for item in _repeated(value))
+    elif isinstance(value, list) and (keys := _list_keys(field, value)):
+        elements = [_item_element(keys, item) for item in value]
+        yield from ((path, render((element,))) for element in _repeated(elements))
+        for element, item in zip(elements, value, strict=True):
+            yield from duplicates(item, "", path + render((element,)))
+
+
+def _repeated(items: list[str]) -> list[str]:
+    return [item for place, item in enumerate(items) if item in items[:place]]
 
 
 _MISSING = object()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kubesim import errors
+from kubesim.options import Paging
 from kubesim.resources import PODS, Obj, Resource
 from kubesim.selectors import FieldSelector
 from kubesim.store import Store
@@ -17,6 +18,7 @@ _EXPIRED = (
     "The provided continue parameter is too old to display a consistent list result. You must start"
     " a new list without the continue parameter."
 )
+_TOO_OLD = "The resourceVersion for the provided list is too old."
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,7 @@ class Listing:
     matches: Callable[[Obj], bool]
     selective: bool
     """Whether it has a selector: then kube-apiserver sets no remainingItemCount."""
-    limit: int = 0
-    token: str = ""
+    paging: Paging
 
 
 def encode_token(version: int, obj: Obj) -> str:
@@ -75,13 +76,18 @@ def _quoted(raw: bytes) -> str:
 def page(store: Store, listing: Listing, version: int | None = None) -> tuple[list[Obj], Obj]:
     """One page and the list's metadata. `version`: show the state at this version.
 
-    Raises ApiError (400 for an invalid token, 410 for a token whose version is too old).
+    Raises ApiError (400 for an invalid token, 410 for a version that is too old, 504 for a version
+    that the store has not reached).
     """
-    after = None
+    asked, after = listing.paging, None
     if version is None:
         version = store.version
-    if listing.token:
-        version, after = decode_token(listing.token)
+    if asked.token:
+        version, after = decode_token(asked.token)
+    elif asked.version is not None:
+        store.check_reached(asked.version)
+        if asked.exact:
+            version = asked.version
     objects = candidates(store, listing)
     if version != store.version:
         objects = _as_of(store, listing, version)
@@ -89,11 +95,11 @@ def page(store: Store, listing: Listing, version: int | None = None) -> tuple[li
     if after is not None:
         found = [obj for obj in found if _place(obj) > after]
     metadata: Obj = {"resourceVersion": str(version)}
-    if listing.limit and len(found) > listing.limit:
-        metadata["continue"] = encode_token(version, found[listing.limit - 1])
+    if asked.limit and len(found) > asked.limit:
+        metadata["continue"] = encode_token(version, found[asked.limit - 1])
         if not listing.selective:
-            metadata["remainingItemCount"] = len(found) - listing.limit
-        found = found[: listing.limit]
+            metadata["remainingItemCount"] = len(found) - asked.limit
+        found = found[: asked.limit]
     return found, metadata
 
 
@@ -101,7 +107,7 @@ def _as_of(store: Store, listing: Listing, version: int) -> list[Obj]:
     try:
         return store.at(listing.resource, version, store.objects(listing.resource))
     except errors.ApiError as fault:
-        raise errors.expired(_EXPIRED) from fault
+        raise errors.expired(_EXPIRED if listing.paging.token else _TOO_OLD) from fault
 
 
 def candidates(store: Store, listing: Listing) -> list[Obj]:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from kubesim import admission, errors, ownership
-from kubesim.resources import NAMESPACES, PODS, Obj, Resource
-from kubesim.store import Store, node_of
+from kubesim import admission, errors, ownership, validation
+from kubesim.resources import BUDGETS, LEASES, NAMESPACES, PODS, Obj, Resource
+from kubesim.store import Store, node_of, version_of
 
 _SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # as in kube-apiserver: no vowels, so no words
+_PREFIX_LENGTH = 63 - 5
 FINISHED = ("Succeeded", "Failed")
 
 
@@ -41,6 +42,8 @@ class Write:
     manager: str = ""
     dry_run: bool = False
     subresource: str = ""
+    applied: bool = False
+    """A server-side apply: it has set the managed fields already."""
     check: Callable[[Resource, Obj, Obj | None], None] | None = None
     """Called with the new and the old object before the write. It raises to refuse the write."""
 
@@ -91,17 +94,22 @@ class Registry:
         name = metadata.get("name", "")
         if resource.namespaced:
             self.check_namespace(resource, namespace, name)
-        if self.store.get(resource, namespace, name) is not None:
-            raise errors.already_exists(resource, name)
-        if metadata.get("resourceVersion"):
-            raise errors.bad_request("resourceVersion should not be set on objects to be created")
         if resource.has_status and resource is not NAMESPACES and resource.plural != "nodes":
             obj.pop("status", None)
         admission.set_defaults(resource, obj)
         admission.normalise(resource, obj)
-        self._validate(resource, obj, None)
         if write.check is not None:
             write.check(resource, obj, None)
+        causes = validation.create_errors(resource, obj)
+        if causes:
+            raise errors.invalid(resource, name, causes)
+        version = metadata.pop("resourceVersion", "")
+        if version.isdigit() and int(version):
+            raise errors.internal("resourceVersion should not be set on objects to be created")
+        existing = self.store.get(resource, namespace, name)
+        if existing is not None:
+            terminating = "deletionTimestamp" in existing["metadata"]
+            raise errors.already_exists(resource, name, terminating=terminating)
         applied = metadata.pop("managedFields", None)
         metadata["uid"] = str(uuid.UUID(int=self.random.getrandbits(128), version=4))
         metadata["creationTimestamp"] = self.stamp()
@@ -115,18 +123,14 @@ class Registry:
 
     def _new_metadata(self, resource: Resource, namespace: str, obj: Obj) -> Obj:
         """The metadata of a new object, with its namespace and its name."""
-        metadata = dict(obj.get("metadata") or {})
-        given = metadata.get("namespace", "")
+        metadata = {k: v for k, v in (obj.get("metadata") or {}).items() if k not in _RESET}
+        check_namespace_of(obj, namespace)
+        metadata.pop("namespace", None)
         if resource.namespaced:
-            if given and given != namespace:
-                raise errors.bad_request(
-                    "the namespace of the provided object does not match the namespace sent on"
-                    " the request"
-                )
             metadata["namespace"] = namespace
         if not metadata.get("name") and metadata.get("generateName"):
             suffix = "".join(self.random.choices(_SUFFIX_ALPHABET, k=5))
-            metadata["name"] = metadata["generateName"] + suffix
+            metadata["name"] = metadata["generateName"][:_PREFIX_LENGTH] + suffix
         return metadata
 
     def check_namespace(self, resource: Resource, namespace: str, name: str) -> None:
@@ -145,26 +149,26 @@ class Registry:
 
         Raises ApiError (the body has another version or UID, or is invalid).
         """
-        was = old["metadata"]
-        name = was["name"]
-        given = body.get("metadata") or {}
-        if given.get("resourceVersion") not in (None, "", "0", was["resourceVersion"]):
-            raise errors.modified(resource, name)
-        if given.get("uid") not in (None, "", was["uid"]):
-            raise errors.conflict(
-                resource,
-                name,
-                f"Precondition failed: UID in precondition: {given['uid']}, UID in object meta:"
-                f" {was['uid']}",
-            )
+        self._check_version(resource, old, body)
         new = self._prepared(resource, old, body, write)
-        if write.manager and write.subresource != "apply":
+        if write.manager and not write.applied:
             new = ownership.updated(old, new, self._manager(resource, write))
         if _same(new, old):
             return old
         if write.dry_run:
             return new
         return self._put(resource, new)
+
+    @staticmethod
+    def _check_version(resource: Resource, old: Obj, body: Obj) -> None:
+        name = old["metadata"]["name"]
+        asked = version_of((body.get("metadata") or {}).get("resourceVersion"))
+        if not asked and resource in _VERSION_REQUIRED:
+            why = "must be specified for an update"
+            cause = errors.invalid_value("metadata.resourceVersion", 0, why)
+            raise errors.invalid(resource, name, [cause])
+        if asked and str(asked) != old["metadata"]["resourceVersion"]:
+            raise errors.modified(resource, name)
 
     def _prepared(self, resource: Resource, old: Obj, body: Obj, write: Write) -> Obj:
         was = old["metadata"]
@@ -176,13 +180,12 @@ class Registry:
             if "status" in old:
                 obj["status"] = old["status"]
         obj["metadata"] = _kept_metadata(was, dict(obj.get("metadata") or {}))
-        if resource is PODS and "spec" in obj:
-            # A PUT that omits the defaults and the nodeName does not remove them.
-            obj["spec"] = {**old["spec"], **obj["spec"]}
         admission.normalise(resource, obj)
-        self._validate(resource, obj, old)
         if write.check is not None:
             write.check(resource, obj, old)
+        causes = validation.update_errors(resource, obj, old) if write.manager else []
+        if causes:
+            raise errors.invalid(resource, was["name"], causes)
         if resource.generation and obj.get("spec") != old.get("spec"):
             obj["metadata"]["generation"] = was.get("generation", 0) + 1
         return obj
@@ -214,26 +217,23 @@ class Registry:
         """
         applied = {k: v for k, v in body.items() if k not in ("kind", "apiVersion")}
         metadata = applied["metadata"] = dict(applied.get("metadata") or {})
-        if metadata.setdefault("name", name) != name:
-            raise errors.bad_request(
-                f"name in URL ({name}) does not match name in the object ({metadata['name']})"
-            )
-        if metadata.get("managedFields"):
-            raise errors.bad_request("metadata.managedFields must be nil")
         if resource.has_status and write.subresource != "status":
             applied.pop("status", None)
         manager = self._manager(resource, write, operation="Apply")
         live = self.store.get(resource, namespace, name)
-        if live is None:
-            fresh = ownership.apply(None, applied, manager, force=force)
-            return self.create(resource, namespace, fresh, write), True
-        version = metadata.get("resourceVersion")
-        if version and version != live["metadata"]["resourceVersion"]:
-            raise errors.modified(resource, name)
         merged = ownership.apply(live, applied, manager, force=force)
-        subresource = "status" if write.subresource == "status" else "apply"
-        internal = Write("", write.dry_run, subresource, write.check)
-        return self.update(resource, live, merged, internal), False
+        if live is None and metadata.get("uid"):
+            why = f"uid mismatch: the provided object specified uid {metadata['uid']}, and no"
+            raise errors.conflict(resource, name, f"{why} existing object was found")
+        check_namespace_of(applied, namespace)
+        if (given := metadata.get("name", "" if live is None else name)) != name:
+            raise errors.wrong_name(given, name)
+        if live is None:
+            version_of(merged["metadata"].pop("resourceVersion", None))
+            return self.create(resource, namespace, merged, write), True
+        asked = {key: metadata[key] for key in ("uid", "resourceVersion") if key in metadata}
+        merged["metadata"] |= asked
+        return self.update(resource, live, merged, replace(write, applied=True)), False
 
     def delete(
         self, resource: Resource, namespace: str, name: str, how: Deletion = Deletion()
@@ -243,16 +243,23 @@ class Registry:
         Raises ApiError (404, or 409 for a precondition that does not hold).
         """
         obj = self.get(resource, namespace, name)
-        metadata = obj["metadata"]
-        if how.uid and how.uid != metadata["uid"]:
-            raise errors.uid_mismatch(resource, name, how.uid, metadata["uid"])
-        if how.resource_version and how.resource_version != metadata["resourceVersion"]:
-            raise errors.version_mismatch(
-                resource, name, how.resource_version, metadata["resourceVersion"]
-            )
+        self.check_preconditions(resource, obj, how)
         if how.dry_run:
             return obj, resource is not PODS
         return self._delete(resource, obj, how)
+
+    @staticmethod
+    def check_preconditions(resource: Resource, obj: Obj, how: Deletion) -> None:
+        """Check the preconditions of a deletion.
+
+        Raises ApiError (409: one does not hold).
+        """
+        metadata = obj["metadata"]
+        name, uid, version = (metadata[key] for key in ("name", "uid", "resourceVersion"))
+        if how.uid and how.uid != uid:
+            raise errors.uid_mismatch(resource, name, how.uid, uid)
+        if how.resource_version and how.resource_version != version:
+            raise errors.version_mismatch(resource, name, how.resource_version, version)
 
     def _delete(self, resource: Resource, obj: Obj, how: Deletion) -> tuple[Obj, bool]:
         metadata = obj["metadata"]
@@ -332,28 +339,37 @@ class Registry:
             subresource="status" if write.subresource == "status" else "",
         )
 
-    @staticmethod
-    def _validate(resource: Resource, obj: Obj, old: Obj | None) -> None:
-        causes = admission.validation_errors(resource, obj, old)
-        if causes:
-            raise errors.invalid(resource, obj["metadata"].get("name", ""), causes)
 
+_VERSION_REQUIRED = (BUDGETS, LEASES)
+"""Kinds without unconditional updates."""
 
 _SERVER_SET = (
     "name",
     "namespace",
-    "uid",
     "resourceVersion",
     "creationTimestamp",
     "generation",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
 )
+_GUARDED = ("uid", "deletionTimestamp", "deletionGracePeriodSeconds")
+"""Set by the server only: validation refuses another value."""
+
+_RESET = (*_GUARDED, "creationTimestamp", "generation", "selfLink")
+
+
+def check_namespace_of(obj: Obj, namespace: str) -> None:
+    """Check that an object has the namespace of its request, or none.
+
+    Raises ApiError (400).
+    """
+    if (obj.get("metadata") or {}).get("namespace", "") not in ("", namespace):
+        raise errors.bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request"
+        )
 
 
 def _kept_metadata(was: Obj, metadata: Obj) -> Obj:
     """The metadata of a write; the fields that only the server sets are unchanged."""
-    kept = {key: was[key] for key in _SERVER_SET if key in was}
+    kept = {key: was[key] for key in (*_SERVER_SET, *_GUARDED) if key in was}
     free = {k: v for k, v in metadata.items() if k not in _SERVER_SET and v not in ({}, [], None)}
     if "managedFields" in was:
         free.setdefault("managedFields", was["managedFields"])

@@ -37,6 +37,8 @@ class Resource:
     generation: bool = False
     returns_deleted: bool = False
     singular: str = ""
+    created_by_update: bool = False
+    """Whether a PUT creates an object that does not exist."""
 
     @property
     def api_version(self) -> str:
@@ -86,11 +88,18 @@ NAMESPACES = Resource(
     subresources=("status", "finalize"),
     returns_deleted=True,
 )
-EVENTS = Resource("", "v1", "events", "Event", short=("ev",))
+EVENTS = Resource("", "v1", "events", "Event", short=("ev",), created_by_update=True)
 SERVICE_ACCOUNTS = Resource(
     "", "v1", "serviceaccounts", "ServiceAccount", short=("sa",), returns_deleted=True
 )
 SECRETS = Resource("", "v1", "secrets", "Secret")
+SERVICES = Resource(
+    "", "v1", "services", "Service", True, ("svc",), _STATUS, returns_deleted=True,
+    created_by_update=True,
+)  # fmt: skip
+QUOTAS = Resource(
+    "", "v1", "resourcequotas", "ResourceQuota", True, ("quota",), _STATUS, returns_deleted=True
+)
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", short=("cm",))
 DEPLOYMENTS = Resource(
     "apps", "v1", "deployments", "Deployment", True, ("deploy",), _SCALED, generation=True
@@ -126,12 +135,13 @@ VOLUME_ATTACHMENTS = Resource(
     subresources=_STATUS,
     returns_deleted=True,
 )
-CLUSTER_ROLES = Resource(_RBAC, "v1", "clusterroles", "ClusterRole", namespaced=False)
+CLUSTER_ROLES = Resource(_RBAC, "v1", "clusterroles", "ClusterRole", False, created_by_update=True)
 CLUSTER_ROLE_BINDINGS = Resource(
-    _RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False
+    _RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", False, created_by_update=True
 )
-ROLES = Resource(_RBAC, "v1", "roles", "Role")
-ROLE_BINDINGS = Resource(_RBAC, "v1", "rolebindings", "RoleBinding")
+ROLES = Resource(_RBAC, "v1", "roles", "Role", created_by_update=True)
+ROLE_BINDINGS = Resource(_RBAC, "v1", "rolebindings", "RoleBinding", created_by_update=True)
+LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", created_by_update=True)
 
 TABLE: tuple[Resource, ...] = (
     PODS,
@@ -141,12 +151,8 @@ TABLE: tuple[Resource, ...] = (
     SERVICE_ACCOUNTS,
     CONFIG_MAPS,
     SECRETS,
-    Resource(
-        "", "v1", "services", "Service", True, ("svc",), _STATUS, returns_deleted=True
-    ),
-    Resource(
-        "", "v1", "resourcequotas", "ResourceQuota", True, ("quota",), _STATUS, False, True
-    ),
+    SERVICES,
+    QUOTAS,
     Resource("", "v1", "replicationcontrollers", "ReplicationController", short=("rc",)),
     CLAIMS,
     VOLUMES,
@@ -159,7 +165,7 @@ TABLE: tuple[Resource, ...] = (
     CLUSTER_ROLE_BINDINGS,
     ROLES,
     ROLE_BINDINGS,
-    Resource("coordination.k8s.io", "v1", "leases", "Lease"),
+    LEASES,
     Resource(
         _STORAGE, "v1", "storageclasses", "StorageClass", False, ("sc",), singular="storageclass"
     ),
@@ -178,6 +184,7 @@ TABLE: tuple[Resource, ...] = (
 
 BY_PATH = {(r.group, r.version, r.plural): r for r in TABLE}
 BY_KIND = {(r.api_version, r.kind): r for r in TABLE}
+GROUPS = frozenset(r.group for r in TABLE)
 GROUP_VERSIONS = tuple(dict.fromkeys((r.group, r.version) for r in TABLE if r.group))
 
 

@@ -33,7 +33,7 @@ def scaled(workload: Obj, scale: Json) -> Obj:
     """
     metadata, name = scale.get("metadata") or {}, workload["metadata"]["name"]
     if metadata.get("name") != name:
-        raise errors.name_mismatch(metadata.get("name"), name)
+        raise errors.wrong_name(metadata.get("name", ""), name)
     version = metadata.get("resourceVersion", "")
     replicas = (scale.get("spec") or {}).get("replicas", 0)
     if replicas < 0:

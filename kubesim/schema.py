@@ -1,155 +1,216 @@
-"""Field validation (`fieldValidation`): unknown fields and values of the wrong type.
+"""Typed decoding: the fields of a kind, and the types of their values.
 
 The kinds' fields are those of lightkube's models, which are generated from Kubernetes' OpenAPI.
+Without lightkube nothing is checked.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
+import datetime as dt
 import functools
 import importlib
+import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from kubesim import errors
-from kubesim.resources import Json, Resource
+from kubesim import syntax
+from kubesim.errors import ApiError, bad_request
+from kubesim.resources import Json, Obj, Resource
 
-_EVICTION = ("apiVersion", "kind", "metadata", "deleteOptions")
-_UNCHECKED = frozenset({"metadata.managedFields"})
-"""Written by the server."""
-_SCALARS: dict[type, tuple[type, ...]] = {
-    str: (str,),
-    int: (int,),
-    bool: (bool,),
-    float: (int, float),
-}
+Model = type[msgspec.Struct]
+
 _GO_NAMES = {str: "string", bool: "bool", int: "number", float: "number", dict: "object",
              list: "array"}  # fmt: skip
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 
 
-def check(resource: Resource, obj: Json, validation: str, warnings: list[str]) -> None:
-    """Compare an object's fields with those of its kind.
-
-    `validation`: Strict refuses unknown fields, Ignore accepts them, other values add a warning.
-
-    Raises ApiError (400 for unknown fields under Strict and for a value of the wrong type).
-    """
-    model = _model(resource)
-    if model is None:
-        return
-    unknown = []
-    for path, wrong in _differences(model, obj, ""):
-        if wrong:
-            raise errors.bad_request(
-                f'{resource.kind} in version "{resource.version}" cannot be handled as a'
-                f" {resource.kind}: json: cannot unmarshal {wrong} into Go struct field"
-                f" .{path}"
-            )
-        unknown.append(f'unknown field "{path}"')
-    _report(unknown, validation, warnings, resource.kind, resource.version)
+class WrongTypeError(Exception):
+    """A value that the kind's Go type does not take, with the message of Go's decoder."""
 
 
-def check_eviction(body: Json, validation: str, warnings: list[str]) -> None:
-    """Check the body of an eviction in the same way.
-
-    Raises ApiError (400: it is not an Eviction, or has unknown fields under Strict).
-    """
-    if not isinstance(body, dict) or body.get("kind") != "Eviction":
-        raise errors.bad_request("the request body is not an Eviction")
-    unknown = [f'unknown field "{name}"' for name in body if name not in _EVICTION]
-    _report(unknown, validation, warnings, "Eviction", "v1")
-
-
-def _report(
-    unknown: list[str], validation: str, warnings: list[str], kind: str, version: str
-) -> None:
-    if not unknown or validation == "Ignore":
-        return
-    if validation != "Strict":
-        warnings.extend(unknown)
-        return
-    raise errors.bad_request(
-        f'{kind} in version "{version}" cannot be handled as a {kind}: strict decoding error: '
-        + ", ".join(unknown)
-    )
+def model_of(resource: Resource) -> Model | None:
+    """The model class of a resource's kind; None if lightkube has none."""
+    return model(resource.group, resource.version, resource.kind)
 
 
 @functools.cache
-def _model(resource: Resource) -> type[msgspec.Struct] | None:
+def model(group: str, version: str, kind: str) -> Model | None:
     """The model class of a kind; None if lightkube has none."""
-    group = resource.group.partition(".")[0] or "core"
+    package = group.partition(".")[0] or "core"
     try:
-        module = importlib.import_module(f"lightkube.models.{group}_{resource.version}")
+        module = importlib.import_module(f"lightkube.models.{package}_{version}")
     except ImportError:
         return None
-    model: type[msgspec.Struct] | None = getattr(module, resource.kind, None)
-    return model
+    found: Model | None = getattr(module, kind, None)
+    return found
+
+
+def decode(model: Model | None, obj: Obj) -> tuple[Obj, list[str]]:
+    """The object without null values and unknown fields, and the paths of its unknown fields.
+
+    Raises WrongTypeError (a value has a type that the field does not have).
+    """
+    if model is None:
+        return obj, []
+    unknown: list[str] = []
+    decoded: Obj = _Decoder(unknown).object(model, obj, "")
+    return decoded, unknown
+
+
+def report(
+    unknown: Sequence[str],
+    validation: str,
+    warnings: list[str],
+    refuse: Callable[[str], ApiError] = bad_request,
+) -> None:
+    """Report unknown fields: as warnings by default, not at all with Ignore.
+
+    Raises the error that `refuse` makes (the validation is Strict).
+    """
+    texts = [f'unknown field "{path}"' for path in unknown]
+    if texts and validation == "Strict":
+        raise refuse(f"strict decoding error: {', '.join(texts)}")
+    if validation != "Ignore":
+        warnings.extend(texts)
 
 
 @functools.cache
-def _fields(model: type[msgspec.Struct]) -> dict[str, typing.Any]:
+def _fields(model: Model) -> dict[str, typing.Any]:
     """The fields of a model by their name in JSON, and their types."""
     return {field.encode_name: field.type for field in msgspec.structs.fields(model)}
 
 
-def _differences(expected: Json, value: Json, path: str) -> Iterator[tuple[str, str]]:
-    """Yield unknown fields as (path, "") and fields of the wrong type as (path, found type)."""
-    if value is None or path in _UNCHECKED:
-        return
-    origin: Json = typing.get_origin(expected)
-    arguments = typing.get_args(expected)
-    if origin in (typing.Union, types.UnionType):
-        chosen = [a for a in arguments if a is not type(None)]
-        if len(chosen) == 1:
-            yield from _differences(chosen[0], value, path)
-    elif origin is list:
-        yield from _list_differences(arguments[0], value, path)
-    elif origin is dict:
-        yield from _map_differences(arguments[1] if arguments else object, value, path)
-    elif isinstance(expected, type) and issubclass(expected, msgspec.Struct):
-        yield from _object_differences(expected, value, path)
-    elif expected in _SCALARS and not _is_scalar(expected, value):
-        yield path, _named(value)
+class _Decoder:
+    def __init__(self, unknown: list[str]) -> None:
+        self._unknown = unknown
+
+    def object(self, model: Model, value: Json, path: str) -> Obj:
+        if not isinstance(value, dict):
+            raise _mismatch(value, path or model.__name__, model.__name__)
+        fields = _fields(model)
+        decoded: Obj = {}
+        for key, element in value.items():
+            below = f"{path}.{key}" if path else key
+            if not path and key in ("kind", "apiVersion"):
+                decoded[key] = element
+            elif key not in fields:
+                self._unknown.append(below)
+            elif element is not None:
+                named = f"{model.__name__}.{key}"
+                decoded[key] = self._value(fields[key], element, below, named)
+        return decoded
+
+    def _value(self, expected: Json, value: Json, path: str, field: str) -> Json:
+        """`field`: the struct's name and the field's, as Go's decoder names it."""
+        arguments = [a for a in typing.get_args(expected) if a is not type(None)]
+        origin: Json = typing.get_origin(expected)
+        if origin in (typing.Union, types.UnionType):
+            if len(arguments) == 1:
+                return self._value(arguments[0], value, path, field)
+            return _int_or_string(value, field)
+        if origin is list:
+            return self._list(arguments[0], value, path, field)
+        if dict in (origin, expected):
+            return self._map(value, field)
+        if isinstance(expected, type) and issubclass(expected, msgspec.Struct):
+            return self.object(expected, value, path)
+        _scalar(expected, value, field)
+        return value
+
+    def _list(self, item: Json, value: Json, path: str, field: str) -> Json:
+        if not isinstance(value, list):
+            raise _mismatch(value, field, "[]")
+        return [
+            self._value(item, {} if element is None else element, f"{path}[{place}]", field)
+            for place, element in enumerate(value)
+        ]
+
+    @staticmethod
+    def _map(value: Json, field: str) -> Json:
+        if not isinstance(value, dict):
+            raise _mismatch(value, field, "map")
+        check = _MAP_VALUES.get(field) or _MAP_VALUES.get(field.partition(".")[2], _string)
+        for element in value.values():
+            if element is not None:
+                check(element, field)
+        return {key: "" if element is None else element for key, element in value.items()}
 
 
-def _list_differences(item: Json, value: Json, path: str) -> Iterator[tuple[str, str]]:
-    if not isinstance(value, list):
-        yield path, _named(value)
-        return
-    for index, element in enumerate(value):
-        yield from _differences(item, element, f"{path}[{index}]")
+def _mismatch(value: Json, field: str, expected: str) -> WrongTypeError:
+    found = _GO_NAMES.get(type(value), type(value).__name__)
+    return WrongTypeError(
+        f"json: cannot unmarshal {found} into Go struct field {field} of type {expected}"
+    )
 
 
-def _map_differences(item: Json, value: Json, path: str) -> Iterator[tuple[str, str]]:
-    if not isinstance(value, dict):
-        yield path, _named(value)
-        return
-    for key, element in value.items():
-        yield from _differences(item, element, f"{path}.{key}" if path else key)
+def _string(value: Json, field: str) -> None:
+    if not isinstance(value, str):
+        raise _mismatch(value, field, "string")
 
 
-def _object_differences(
-    model: type[msgspec.Struct], value: Json, path: str
-) -> Iterator[tuple[str, str]]:
-    if not isinstance(value, dict):
-        yield path, _named(value)
-        return
-    fields = _fields(model)
-    for key, element in value.items():
-        below = f"{path}.{key}" if path else key
-        if key in fields:
-            yield from _differences(fields[key], element, below)
-        elif path or key not in ("kind", "apiVersion"):
-            yield below, ""
+def _any(_value: Json, _field: str) -> None:
+    """Every value is valid."""
 
 
-def _is_scalar(expected: type, value: Json) -> bool:
-    if isinstance(value, bool):
-        return expected is bool
-    return isinstance(value, _SCALARS[expected])
+def _bytes(value: Json, field: str) -> None:
+    _string(value, field)
+    try:
+        base64.b64decode(value, validate=True)
+    except binascii.Error as fault:
+        raise WrongTypeError("illegal base64 data at input byte 0") from fault
 
 
-def _named(value: Json) -> str:
-    return _GO_NAMES.get(type(value), type(value).__name__)
+def _quantity(value: Json, field: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise _mismatch(value, field, "resource.Quantity")
+    if syntax.quantity(value) is None:
+        raise WrongTypeError(
+            "quantities must match the regular expression"
+            " '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+        )
+
+
+def _time(value: Json, field: str) -> None:
+    _string(value, field)
+    if not _TIME.fullmatch(value):
+        raise WrongTypeError(f'parsing time "{value}" as "2006-01-02T15:04:05Z07:00": cannot parse')
+
+
+def _int_or_string(value: Json, field: str) -> Json:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise _mismatch(value, field, "intstr.IntOrString")
+    return value
+
+
+def _scalar(expected: Json, value: Json, field: str) -> None:
+    if field.partition(".")[2] in _QUANTITIES:
+        _quantity(value, field)
+    elif expected is dt.datetime:
+        _time(value, field)
+    elif expected is str:
+        _string(value, field)
+    elif expected in (bool, int) and type(value) is not expected:
+        raise _mismatch(value, field, {bool: "bool", int: "int64"}[expected])
+    elif expected is float and type(value) not in (int, float):
+        raise _mismatch(value, field, "float64")
+
+
+_QUANTITIES = frozenset({"divisor", "sizeLimit", "averageValue"})
+"""Fields whose Go type is Quantity; their OpenAPI type is string."""
+
+_MAP_VALUES: dict[str, Callable[[Json, str], None]] = {
+    **dict.fromkeys(
+        ("limits", "requests", "hard", "used", "capacity", "allocatable", "overhead",
+         "allocatedResources"),
+        _quantity,
+    ),
+    **dict.fromkeys(("fieldsV1", "all", "single", "basic"), _any),
+    **dict.fromkeys(("Secret.data", "binaryData"), _bytes),
+    "disruptedPods": _time,
+}  # fmt: skip
+"""How the values of a map are checked, by field; in other maps they are strings."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from kubesim import errors
-from kubesim.resources import EVENTS, NODES, PODS, Obj, Resource
+from kubesim import errors, syntax
+from kubesim.resources import EVENTS, NAMESPACES, NODES, PODS, SECRETS, SERVICES, Obj, Resource
 
 Labels = Mapping[str, str]
 LabelTest = Callable[[Labels], bool]
 
 _SET = re.compile(r"^(?P<key>[^\s!=,()]+)\s+(?P<op>in|notin)\s+\((?P<values>[^)]*)\)$")
 _EQUAL = re.compile(r"^(?P<key>[^\s!=,()]+)\s*(?P<op>==|=|!=)\s*(?P<value>[^\s,()]*)$")
+_COMPARED = re.compile(r"^(?P<key>[^\s!=,()<>]+)\s*(?P<op>[<>])\s*(?P<value>[^\s,()]*)$")
 _EXISTS = re.compile(r"^(?P<not>!\s*)?(?P<key>[^\s!=,()]+)$")
 _COMMA = re.compile(r",(?![^(]*\))")
 
@@ -24,11 +25,16 @@ _FIELDS = {
         "spec.restartPolicy",
         "spec.schedulerName",
         "spec.serviceAccountName",
+        "spec.hostNetwork",
         "status.phase",
         "status.podIP",
+        "status.podIPs",
         "status.nominatedNodeName",
     ),
     NODES: ("spec.unschedulable",),
+    NAMESPACES: ("status.phase",),
+    SECRETS: ("type",),
+    SERVICES: ("spec.clusterIP", "spec.type"),
     EVENTS: (
         "involvedObject.kind",
         "involvedObject.namespace",
@@ -62,21 +68,59 @@ def label_selector(text: str) -> LabelTest:
 
     Raises ApiError (400: it is invalid).
     """
-    tests = [_parse_label(part.strip(), text) for part in _COMMA.split(text) if part.strip()]
+    parts = _COMMA.split(text) if text.strip() else []
+    tests = [_parse_label(part.strip(), text) for part in parts]
     return lambda labels: all(test(labels) for test in tests)
 
 
 def _parse_label(part: str, text: str) -> LabelTest:
+    if found := _COMPARED.match(part):
+        return _comparison(_valid_key(found["key"]), found["op"], found["value"])
     if found := _SET.match(part):
-        values = tuple(value.strip() for value in found["values"].split(","))
-        return _requirement(found["key"], "In" if found["op"] == "in" else "NotIn", values)
+        values = _valid_values(value.strip() for value in found["values"].split(","))
+        operator = "In" if found["op"] == "in" else "NotIn"
+        return _requirement(_valid_key(found["key"]), operator, values)
     if found := _EQUAL.match(part):
-        return _requirement(
-            found["key"], "NotIn" if found["op"] == "!=" else "In", (found["value"],)
-        )
+        operator = "NotIn" if found["op"] == "!=" else "In"
+        return _requirement(_valid_key(found["key"]), operator, _valid_values([found["value"]]))
     if found := _EXISTS.match(part):
-        return _requirement(found["key"], "DoesNotExist" if found["not"] else "Exists", ())
+        operator = "DoesNotExist" if found["not"] else "Exists"
+        return _requirement(_valid_key(found["key"]), operator, ())
     raise errors.bad_request(f'unable to parse requirement: found "{part}" in "{text}"')
+
+
+def _valid_key(key: str) -> str:
+    return _valid(key, syntax.qualified_name(key))
+
+
+def _valid_values(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(_valid(value, syntax.label_value(value)) for value in values)
+
+
+def _valid(text: str, messages: list[str]) -> str:
+    if messages:
+        raise errors.bad_request(
+            f'unable to parse requirement: Invalid value: "{text}": {messages[0]}'
+        )
+    return text
+
+
+def _comparison(key: str, operator: str, value: str) -> LabelTest:
+    try:
+        bound = int(value)
+    except ValueError as fault:
+        why = "for 'Gt', 'Lt' operators, the value must be an integer"
+        raise errors.bad_request(
+            f'unable to parse requirement: values[0]: Invalid value: "{value}": {why}'
+        ) from fault
+
+    def test(labels: Labels) -> bool:
+        found = labels.get(key, "")
+        if not found.lstrip("-").isdigit():
+            return False
+        return int(found) > bound if operator == ">" else int(found) < bound
+
+    return test
 
 
 def match_selector(selector: Mapping[str, Any] | None) -> LabelTest:
@@ -148,6 +192,8 @@ def _field(obj: Obj, path: str) -> str:
         value = value.get(part) if isinstance(value, dict) else None
     if isinstance(value, dict):  # `source` of events selects by its component
         value = value.get("component")
-    if path == "spec.unschedulable":
+    if path in ("spec.unschedulable", "spec.hostNetwork"):
         return "true" if value else "false"
+    if isinstance(value, list):  # the addresses of a pod
+        return ",".join(each["ip"] for each in value)
     return "" if value is None else str(value)

@@ -1,6 +1,6 @@
 """The objects, their versions, and the history for watches and for later pages of a list.
 
-No I/O and no clock. Objects are replaced, never changed: each object is a snapshot.
+No I/O. Objects are replaced, never changed: each object is a snapshot.
 """
 
 from __future__ import annotations
@@ -10,11 +10,17 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple
 
 from kubesim import errors
-from kubesim.resources import PODS, Obj, Resource
+from kubesim.resources import PODS, Json, Obj, Resource
 
 HISTORY = 20_000
-"""Changes kept per resource. An older resourceVersion is answered with 410, as after a compaction
-in etcd. It is enough for 4,000 evictions (five changes per pod)."""
+"""Changes kept per resource. A list of an older version is answered with 410, as after a compaction
+in etcd."""
+
+WINDOW = 100
+WINDOW_SECONDS = 75.0
+"""A watch starts from the last 100 changes of its resource and from all of the last 75 seconds. Of
+kube-apiserver's watch cache this is the least (storage/cacher: defaultLowerBoundCapacity,
+DefaultEventFreshDuration)."""
 
 ChangeKind = Literal["ADDED", "MODIFIED", "DELETED"]
 
@@ -30,13 +36,16 @@ class Change(NamedTuple):
     resource: Resource
     new: Obj
     old: Obj | None
+    time: float = 0.0
 
 
 class Store:
     """Versioned objects by resource, namespace and name."""
 
-    def __init__(self, history: int = HISTORY) -> None:
+    def __init__(self, history: int = HISTORY, now: Callable[[], float] = lambda: 0.0) -> None:
+        """`now`: the time in seconds."""
         self.version = 0
+        self._now = now
         self._history = history
         self._objects: dict[Resource, dict[str, dict[str, Obj]]] = defaultdict(dict)
         self._sorted: dict[tuple[Resource, str], list[str]] = {}
@@ -82,7 +91,8 @@ class Store:
         space[name] = new
         if old is None:
             self._sorted.pop((resource, namespace), None)
-        self._record(Change(self.version, "MODIFIED" if old else "ADDED", resource, new, old))
+        kind: ChangeKind = "ADDED" if old is None else "MODIFIED"
+        self._record(Change(self.version, kind, resource, new, old, self._now()))
         return new
 
     def remove(self, resource: Resource, namespace: str, name: str) -> Obj:
@@ -96,10 +106,28 @@ class Store:
             del self._objects[resource][namespace]
         self._sorted.pop((resource, namespace), None)
         last = self._versioned(old)
-        self._record(Change(self.version, "DELETED", resource, last, old))
+        self._record(Change(self.version, "DELETED", resource, last, old, self._now()))
         return last
 
+    def check_reached(self, version: int) -> None:
+        """Check that the store has a version.
+
+        Raises ApiError (504: it is in the future).
+        """
+        if version > self.version:
+            raise errors.version_too_large(version, self.version)
+
     def since(self, resource: Resource, version: int) -> list[Change]:
+        """The changes after `version`, for a watch.
+
+        Raises ApiError (410: the window of watches starts after `version`).
+        """
+        found = self._after(resource, version)
+        if len(found) > WINDOW and self._now() - found[0].time > WINDOW_SECONDS:
+            raise errors.too_old(version, found[-WINDOW - 1].version)
+        return found
+
+    def _after(self, resource: Resource, version: int) -> list[Change]:
         """The changes after `version`.
 
         Raises ApiError (410: the history starts after `version`).
@@ -118,9 +146,9 @@ class Store:
 
         This keeps the pages of one list consistent.
 
-        Raises ApiError (410, as in `since`).
+        Raises ApiError (410: the history starts after `version`).
         """
-        changes = self.since(resource, version)
+        changes = self._after(resource, version)
         if not changes:
             return list(current)
         objects: dict[tuple[str, str], Obj] = {_key(obj): obj for obj in current}
@@ -216,3 +244,16 @@ def controller_uid(obj: Obj) -> str:
             uid: str = owner["uid"]
             return uid
     return ""
+
+
+def version_of(text: Json) -> int:
+    """A resourceVersion as a number; 0: none is given.
+
+    Raises ApiError (500: it is no number).
+    """
+    if not text:
+        return 0
+    if not str(text).isascii() or not str(text).isdigit():
+        why = f'strconv.ParseUint: parsing "{text}": invalid syntax'
+        raise errors.internal(f'resourceVersion: Invalid value: "{text}": {why}')
+    return int(text)

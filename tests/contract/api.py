@@ -37,11 +37,12 @@ def unique(what: str) -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """Status, headers and decoded body of an answer."""
+    """Status, headers and decoded body of an answer. `text`: the body of one that is no JSON."""
 
     status: int
     headers: httpx2.Headers
     body: dict[str, Any]
+    text: str = ""
 
     @property
     def causes(self) -> list[dict[str, str]]:
@@ -91,6 +92,8 @@ class Api:
             content = json.dumps(body).encode()
             headers["Content-Type"] = content_type
         answer = self.client.request(method, path, content=content, headers=headers)
+        if answer.headers["content-type"].startswith("text/plain"):
+            return Answer(answer.status_code, answer.headers, {}, answer.text)
         return Answer(answer.status_code, answer.headers, answer.json())
 
     def get(self, path: str) -> Answer:
@@ -141,6 +144,8 @@ class Target:
     kubeconfig: Path
     disruption_controller: bool
     """Whether the cluster sets the status of budgets; otherwise the tests set it."""
+    compact: Callable[[], object] = lambda: None
+    """Make all earlier versions too old. A cluster that is used has done this itself."""
 
 
 @dataclass(frozen=True)

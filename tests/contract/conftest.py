@@ -12,11 +12,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from kubesim import ServedCluster
+from kubesim import ServedCluster, SimulatedCluster
 from kubesim.controllers import ALL
 from tests.contract.api import BINDINGS, NODES, ROLES, Api, Space, Target, unique
 from tests.contract.control_plane import ControlPlane
@@ -88,13 +89,14 @@ def _simulated(folder: Path, *, bare: bool) -> Iterator[Target]:
         kubeconfig = folder / "kubeconfig"
         kubeconfig.write_text(cluster.kubeconfig())
         with Api.of(kubeconfig).client as client:
-            yield Target(Api(client), kubeconfig, disruption_controller=not bare)
+            compact = partial(cluster.run, SimulatedCluster.compact)
+            yield Target(Api(client), kubeconfig, not bare, compact)
 
 
 def _real(folder: Path) -> Iterator[Target]:
     assets = Path(os.environ["KUBEBUILDER_ASSETS"])
     with ControlPlane(assets, folder) as plane, Api.of(plane.kubeconfig).client as client:
-        yield Target(Api(client), plane.kubeconfig, plane.disruption_controller)
+        yield Target(Api(client), plane.kubeconfig, plane.disruption_controller, plane.compact)
 
 
 @pytest.fixture

@@ -42,6 +42,7 @@ class ControlPlane:
         self._folder = folder
         self._processes = contextlib.ExitStack()
         self.kubeconfig = folder / "kubeconfig"
+        self._etcd = ""
         self.disruption_controller = (
             shutil.which("kube-controller-manager", path=assets) is not None
         )
@@ -62,15 +63,24 @@ class ControlPlane:
     ) -> None:
         self._processes.close()
 
+    def compact(self) -> None:
+        """Remove all earlier versions from etcd, as kube-apiserver does every five minutes."""
+        with httpx2.Client(base_url=self._etcd, trust_env=False) as client:
+            read = client.post("/v3/kv/range", json={"key": "AA=="})  # a key that is not there
+            revision = read.raise_for_status().json()["header"]["revision"]
+            done = client.post("/v3/kv/compaction", json={"revision": revision, "physical": True})
+            done.raise_for_status()
+
     def _start(self) -> None:
         certificates = Certificates.ensure(self._folder / "tls")
         keys = self._service_account_keys()
         etcd, peer, api = (_free_port() for _ in range(3))
+        self._etcd = f"http://{HOST}:{etcd}"
         self._run(
             "etcd",
             data_dir=self._folder / "etcd",
-            listen_client_urls=f"http://{HOST}:{etcd}",
-            advertise_client_urls=f"http://{HOST}:{etcd}",
+            listen_client_urls=self._etcd,
+            advertise_client_urls=self._etcd,
             listen_peer_urls=f"http://{HOST}:{peer}",
             initial_advertise_peer_urls=f"http://{HOST}:{peer}",
             initial_cluster=f"default=http://{HOST}:{peer}",
@@ -80,7 +90,7 @@ class ControlPlane:
         tokens.write_text(f'{TOKEN},kubernetes-admin,admin,"system:masters"\n')
         server = self._run(
             "kube-apiserver",
-            etcd_servers=f"http://{HOST}:{etcd}",
+            etcd_servers=self._etcd,
             bind_address=HOST,
             advertise_address=HOST,
             secure_port=api,

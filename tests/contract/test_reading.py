@@ -140,13 +140,28 @@ def test_a_watch_without_a_version_starts_with_the_existing_objects(space: Space
     assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "a")
 
 
-def test_a_watch_from_an_old_version_ends_with_an_error_event(space: Space) -> None:
-    with space.api.watch(space.pods, resourceVersion="1") as events:
+def test_a_watch_from_a_compacted_version_ends_with_an_error_event(space: Space) -> None:
+    """Of events, because kube-apiserver has no watch cache of them, which would still serve it."""
+    space.target.compact()
+
+    with space.api.watch("/api/v1/events", resourceVersion="1") as events:
         event = next(events)
 
     assert event["type"] == "ERROR"
     status = event["object"]
     assert (status["kind"], status["code"], status["reason"]) == ("Status", 410, "Expired")
+
+
+def test_a_watch_continues_after_many_changes_within_seconds(space: Space) -> None:
+    body = {"metadata": {"name": "a"}}
+    version = space.api.post(space.config_maps, body).ok()["metadata"]["resourceVersion"]
+    for number in range(150):
+        space.api.patch(f"{space.config_maps}/a", {"data": {"k": str(number)}}).ok()
+
+    with space.api.watch(space.config_maps, resourceVersion=version) as events:
+        event = next(events)
+
+    assert (event["type"], event["object"]["data"]) == ("MODIFIED", {"k": "0"})
 
 
 def test_the_server_ends_a_watch_at_its_time_out(space: Space) -> None:
@@ -174,5 +189,30 @@ def test_discovery_lists_the_eviction_subresource(target: Target) -> None:
     )  # fmt: skip
 
 
-def test_a_resource_that_is_not_served(target: Target) -> None:
-    assert target.admin.get("/apis/contract.invalid/v1/things").status == 404
+@pytest.mark.parametrize(
+    "path", ["/apis/contract.invalid", "/apis/contract.invalid/v1/things", "/contract"]
+)
+def test_a_group_that_is_not_served(target: Target, path: str) -> None:
+    answer = target.admin.get(path)
+
+    assert (answer.status, answer.text) == (404, "404 page not found\n")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/nothings",
+        "/api/v2/pods",
+        "/apis/apps/v9",
+        "/apis/apps/v9/deployments",
+        "/api/v1/namespaces/default/nodes",
+        "/api/v1/pods/a",
+        "/api/v1/namespaces/default/pods/a/nothing",
+    ],
+)
+def test_a_resource_that_its_group_does_not_have(target: Target, path: str) -> None:
+    answer = target.admin.get(path)
+
+    assert (answer.status, answer.body["reason"]) == (404, "NotFound")
+    assert answer.body["message"] == "the server could not find the requested resource"
+    assert answer.body["details"] == {}

@@ -25,6 +25,8 @@ from sandbox.demo.timeline import Timeline
 
 MARKS: Final = (DRAIN_LABEL, NO_BALANCER_LABEL)
 """Labels that the spot handler sets."""
+BUILT_IN: Final = "node.kubernetes.io/"
+"""Prefix of the taints that controllers set and remove: `unschedulable` follows the cordon."""
 ATTEMPTS: Final = 5
 """For a write that meets the write of another client."""
 OWNER: Final = "acceptance"
@@ -56,7 +58,7 @@ class NodeState(NamedTuple):
 
     unschedulable: bool
     taints: tuple[tuple[str, str, str], ...]
-    """Key, value and effect, sorted."""
+    """Key, value and effect, sorted. Without those of Kubernetes, which its controllers set."""
     labels: tuple[str, ...]
     """Those of the drain that the node has."""
 
@@ -105,7 +107,13 @@ def _state(node: Node) -> NodeState:
     taints = (node.spec and node.spec.taints) or ()
     return NodeState(
         bool(node.spec and node.spec.unschedulable),
-        tuple(sorted((each.key, each.value or "", each.effect) for each in taints)),
+        tuple(
+            sorted(
+                (each.key, each.value or "", each.effect)
+                for each in taints
+                if not each.key.startswith(BUILT_IN)
+            )
+        ),
         tuple(_our_labels(node)),
     )
 

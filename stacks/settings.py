@@ -12,7 +12,8 @@ stack's settings, add a Group and a field of Settings. Pure: no CDK, no network.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import accumulate
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -32,9 +33,9 @@ from lambdas.common.property_types import (
     TagValue,
 )
 from lambdas.onboarding import properties as onboarding
-from lambdas.onboarding.policies import agent_role, onboarder
-from lambdas.onboarding.policies.document import DocumentTooLargeError
-from lambdas.onboarding.policies.scope import Scope
+from lambdas.onboarding.policies import agent_role, onboarder, spot_handler_role
+from lambdas.onboarding.policies.document import ROLE_INLINE_LIMIT, DocumentTooLargeError, size
+from lambdas.onboarding.policies.scope import FunctionScope, Scope
 from lambdas.onboarding.properties import Onboarding
 from lambdas.spot_handler import settings as spot
 from stacks.constructs.bundling import LAMBDA_PYTHON, Target, lambda_target, local_target
@@ -44,6 +45,8 @@ PREFIX = "castai:"
 # A stack has at most 200 outputs, and a cluster up to 8.
 # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
 MOST_ONBOARD_CLUSTERS = 25
+# Of the 4,096 bytes of a function's environment (Lambda quotas); the other variables have the rest.
+CLUSTERS_CHARACTERS = 3_000
 
 # Chosen by measurement: docs/benchmarks.md.
 SPOT_MEMORY_MB = 1024
@@ -536,16 +539,37 @@ class Settings(Struct, frozen=True, kw_only=True):
         for key, clusters, most in (
             ("agentClusters", agents, agent_role.agent_clusters_that_fit(agents)),
             ("onboardClusters", self.onboarding.onboard_clusters, MOST_ONBOARD_CLUSTERS),
+            ("clusters", self.spot_handler.clusters, self._named_clusters_that_fit()),
         ):
             if len(clusters) > most:
                 yield (
                     (key,),
                     (
                         f"one stack has room for the first {most} of these {len(clusters)} "
-                        "clusters by CloudFormation's and IAM's limits: deploy the others under "
-                        f"another {PREFIX}namePrefix"
+                        "clusters by the limits of CloudFormation, IAM and Lambda: deploy the "
+                        f"others under another {PREFIX}namePrefix"
                     ),
                 )
+
+    def _named_clusters_that_fit(self) -> int:
+        """Count the listed clusters that fit into the function's environment and role."""
+        handler = self.spot_handler
+        in_environment = _fitting((f",{each}" for each in handler.clusters), CLUSTERS_CHARACTERS)
+        if handler.spot_role == "import" or handler.spot_role_regions:
+            return in_environment  # no policy here names a cluster
+        where = FunctionScope("aws-us-gov", "0" * 12, ("ap-southeast-1",), "f" * 64)
+        document = spot_handler_role.spot_handler(
+            where,
+            failure_queue="q" * 80,
+            clusters=("",),  # the ARN of each cluster adds to this one
+            least=handler.role_policies == "least-privilege",
+            api_key_secret=self.castai.api_key_secret,
+            api_key_kms_key=self.castai.api_key_kms_key,
+            tracing=handler.tracing,
+            in_vpc=bool(self.functions.subnet_ids),
+        )
+        arns = (f'"{where.arns("eks", f"cluster/{each}")[0]}",' for each in handler.clusters)
+        return min(in_environment, _fitting(arns, ROLE_INLINE_LIMIT - size(document)))
 
     def _clusters_of_one_id(self) -> Iterator[Contradiction]:
         """CloudFormation's ids have letters and digits only, and these ids have no hash."""
@@ -659,6 +683,11 @@ class Settings(Struct, frozen=True, kw_only=True):
 def shares_policy(properties: Mapping[str, Any]) -> bool:
     """Whether an onboarding uses the one CastEKSPolicy of the account."""
     return onboarding.parse(properties, tolerant=True).account_wide_policy
+
+
+def _fitting(texts: Iterable[str], characters: int) -> int:
+    """Count the texts, from the first on, that have no more characters together."""
+    return sum(used <= characters for used in accumulate(map(len, texts)))
 
 
 T = TypeVar("T")

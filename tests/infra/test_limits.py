@@ -20,8 +20,10 @@ GOVERNMENT = "us-gov-west-1"  # no partition's name is longer
 MODES = ["user", "cross-account-role"]
 # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
 RESOURCES, OUTPUTS, TEMPLATE = 500, 200, 1_000_000
+# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+ENVIRONMENT = 4_096
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
-INLINE, MANAGED, ATTACHED = 10_240, 6_144, 10
+INLINE, MANAGED, TRUST, ATTACHED = 10_240, 6_144, 2_048, 10
 
 
 def clusters(number: int) -> list[str]:
@@ -49,6 +51,7 @@ def fits(stack: Stack) -> None:
     assert len(json.dumps(stack.template, indent=1)) <= TEMPLATE
     for logical, role in stack.all("AWS::IAM::Role").items():
         assert inline(stack, logical) <= INLINE
+        assert characters(role["AssumeRolePolicyDocument"]) <= TRUST
         assert len(role.get("ManagedPolicyArns", ())) <= ATTACHED
     for policy in stack.all("AWS::IAM::ManagedPolicy").values():
         assert characters(policy["PolicyDocument"]) <= MANAGED
@@ -56,6 +59,7 @@ def fits(stack: Stack) -> None:
 
 # The length of the names, and how many clusters fit.
 AGENTS = [(20, 27), (30, 26), (100, 18)]
+LISTED = [(20, 107), (30, 95), (100, 29)]
 
 
 @pytest.mark.parametrize(("length", "most"), AGENTS)
@@ -105,9 +109,32 @@ def test_the_onboardings_stack_with_the_most_clusters_is_within_the_limits(
     fits(assembly.stack("spot-handler"))
 
 
-def test_the_documents_name_how_many_agents_fit() -> None:
+@pytest.mark.parametrize(("length", "most"), LISTED)
+def test_the_spot_handlers_stack_with_the_most_listed_clusters_is_within_the_limits(
+    synthesise: Synthesise, length: int, most: int
+) -> None:
+    names = [name[:length] for name in clusters(most)]
+    settings = {
+        "castai:clusters": names,
+        "castai:rolePolicies": "least-privilege",
+        "castai:namePrefix": "p" * 32,
+        "castai:tracing": True,
+        "castai:mode": "dry-run",
+        **KEY,
+        **VPC,
+    }
+    stack = synthesise(settings, GOVERNMENT).stack("spot-handler")
+    fits(stack)
+    for function in stack.all("AWS::Lambda::Function").values():
+        variables = function["Environment"]["Variables"]
+        assert sum(len(name) + len(str(value)) for name, value in variables.items()) <= ENVIRONMENT
+    with pytest.raises(ContextError, match=rf"castai:clusters: .* the first {most} of these"):
+        Settings.from_context(settings | {"castai:clusters": [*names, "z" * length]})
+
+
+def test_the_documents_name_how_many_clusters_fit() -> None:
     said = " ".join((ROOT / "docs" / "operations.md").read_text().split())
-    for length, most in AGENTS:
+    for length, most in [*AGENTS, *LISTED]:
         assert f"{most} with names of {length} characters" in said
 
 

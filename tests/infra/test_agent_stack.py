@@ -14,6 +14,7 @@ from lambdas.onboarding.policies import functions
 from stacks.agent_stack import RESOURCE_TYPE
 from tests.infra.checks import acknowledged, lint_findings, text
 from tests.infra.conftest import Assembly, Stack, Synthesise, without_assets
+from tests.infra.policies import policy_findings
 
 SECRET = "castai/api-key"
 PLAIN: dict[str, Any] = {
@@ -229,6 +230,10 @@ def test_every_finding_of_cdk_nag_is_acknowledged(assembly: Assembly) -> None:
 
 def test_cfn_lint_has_no_finding(assembly: Assembly) -> None:
     assert lint_findings(assembly.templates["castai-agent"]) == []
+
+
+def test_every_policy_is_valid_in_the_service_reference(assembly: Assembly) -> None:
+    assert policy_findings(assembly) == []
 
 
 def test_the_template_has_no_literal_partition(plain: Stack) -> None:

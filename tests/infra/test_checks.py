@@ -15,6 +15,7 @@ from aws_cdk import App
 import app
 from tests.infra.checks import REGIONS, acknowledged, lint_findings
 from tests.infra.conftest import CONTEXT, ROOT, VARIANTS, Assembly, Synthesise
+from tests.infra.policies import policy_findings
 
 HERE = "<AWS::Region>:<AWS::AccountId>"
 
@@ -67,6 +68,10 @@ def test_cfn_lint_has_no_finding(synthesise: Synthesise, name: str) -> None:
     regions = REGIONS[:2] if name == "everything" else REGIONS
     for template in synthesise(VARIANTS[name]).templates.values():
         assert lint_findings(template, regions) == []
+
+
+def test_every_policy_is_valid_in_the_service_reference(variant: Assembly) -> None:
+    assert policy_findings(variant) == []
 
 
 @pytest.mark.parametrize(

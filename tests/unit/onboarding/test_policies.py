@@ -27,9 +27,6 @@ from lambdas.onboarding.policies import (
     spot_handler_role,
 )
 from lambdas.onboarding.policies.document import (
-    MANAGED_LIMIT,
-    ROLE_INLINE_LIMIT,
-    USER_INLINE_LIMIT,
     Document,
     DocumentTooLargeError,
     size,
@@ -46,39 +43,8 @@ BOUNDARY = "arn:aws-us-gov:iam::111122223333:policy/" + "b" * 128
 OWN_ROLE = "arn:aws:iam::111122223333:role/onboarding"
 
 
-def every_document(scope: Scope, **options: Any) -> dict[str, Document]:
-    documents = {
-        "inline": castai_identity.restricted_access(scope, Permissions.STRICT),
-        "cdk": onboarder.cdk_deployer(scope.partition, scope.account, scope.region),
-        "ipv6": node_role.node_ipv6_policy(scope.partition, scope.region, scope.account),
-        "node trust": node_role.node_trust(scope.partition),
-        "lambda trust": functions.lambda_trust(scope.partition),
-        "cross": castai_identity.cross_account_trust(scope.iam("user/cast"), ID),
-        **onboarder.administrator(scope, **options),
-        **onboarder.onboarding_lambda(
-            scope, own_role_arn=scope.iam("role/r"), function="f", in_vpc=True, **options
-        ),
-        "spot": spot_handler_role.spot_handler(
-            here(scope), failure_queue="q", least=True, tracing=True, in_vpc=True, **keys(options)
-        ),
-        "agent": agent_role.agent_function(
-            here(scope), own_role="r", **{"api_key_secret": None, **keys(options)}
-        ),
-        "agent cluster": agent_role.agent_cluster(scope.partition, scope.cluster),
-    }
-    for permissions in Permissions:
-        documents[permissions] = castai_identity.cast_eks_policy(
-            scope, permissions, manage_spot_lambda=True, boundary=options.get("boundary")
-        )
-    return documents
-
-
 def here(scope: Scope) -> FunctionScope:
     return FunctionScope(scope.partition, scope.account, (scope.region,), "f")
-
-
-def keys(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name.startswith("api_key")}
 
 
 def actions(document: Document) -> set[str]:
@@ -86,25 +52,6 @@ def actions(document: Document) -> set[str]:
 
 
 # Partitions ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("partition", "region"),
-    [("aws", "eu-west-1"), ("aws-cn", "cn-north-1"), ("aws-us-gov", "us-gov-west-1")],
-)
-def test_every_arn_is_of_the_partition(partition: str, region: str) -> None:
-    scope = replace(SCOPE, partition=partition, region=region)
-    key = scope.regional("kms", "key/k")
-    options = {"api_key_secret": "s", "api_key_kms_key": key, "credentials_kms_key": key}
-    for name, document in every_document(scope, **options).items():
-        arns = [part for part in json.dumps(document).split('"') if part.startswith("arn:")]
-        assert all(arn.startswith(f"arn:{partition}:") for arn in arns), name
-    managed = [
-        *castai_identity.identity_managed_policies(partition, Permissions.FULL),
-        *node_role.node_managed_policies(partition, ssm=True, ebs_csi=True),
-        *spot_handler_role.spot_managed_policies(partition),
-    ]
-    assert all(arn.startswith(f"arn:{partition}:iam::aws:policy/") for arn in managed)
 
 
 def test_in_china_ec2_has_another_service_principal() -> None:
@@ -182,61 +129,6 @@ def test_a_service_role_trusts_one_service(trust: Document, service: str) -> Non
 
 
 # Size ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("permissions", Permissions)
-def test_the_longest_names_of_user_mode_fit_the_size_limits(permissions: Permissions) -> None:
-    inline = castai_identity.restricted_access(LONGEST, permissions)
-    assert size(inline) <= USER_INLINE_LIMIT
-    managed = castai_identity.cast_eks_policy(
-        replace(LONGEST, path="/" + "p" * 60 + "/"),
-        permissions,
-        manage_spot_lambda=True,
-        boundary=BOUNDARY,
-    )
-    assert size(managed) <= MANAGED_LIMIT
-
-
-@pytest.mark.parametrize("permissions", Permissions)
-@pytest.mark.parametrize("account_wide", [False, True])
-def test_the_longest_names_of_role_mode_fit_the_size_limits(
-    permissions: Permissions, account_wide: bool
-) -> None:
-    scope = replace(LONGEST, cluster="c" * 100)
-    inline = castai_identity.restricted_access(
-        scope, permissions, mode=Mode.ROLE, account_wide=account_wide
-    )
-    assert size(inline) <= ROLE_INLINE_LIMIT
-    if permissions is not Permissions.STRICT or not account_wide:
-        castai_identity.cast_eks_policy(
-            scope,
-            permissions,
-            manage_spot_lambda=True,
-            boundary=BOUNDARY,
-            account_wide=account_wide,
-        )
-
-
-def test_the_administrators_and_the_functions_documents_fit_with_the_longest_names() -> None:
-    scope = replace(LONGEST, path="/castai/")
-    everything: dict[str, Any] = {
-        "account_wide": True,
-        "boundary": BOUNDARY,
-        "api_key_secret": "s" * 60,
-        "api_key_kms_key": scope.regional("kms", "key/" + "k" * 36),
-        "credentials_kms_key": scope.regional("kms", "key/" + "k" * 36),
-    }
-    for document in onboarder.administrator(scope, **everything).values():
-        assert size(document) <= MANAGED_LIMIT
-    function = onboarder.onboarding_lambda(
-        scope,
-        own_role_arn=scope.iam("role/" + "r" * 64),
-        function="f" * 64,
-        in_vpc=True,
-        **everything,
-    )
-    for document in function.values():
-        assert size(document) <= MANAGED_LIMIT
 
 
 def test_the_size_of_a_document_is_without_white_space() -> None:

@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from sandbox import aws, kubernetes, lifecycle
-from sandbox.castai_api.reporter import reporting
 from sandbox.cdk import Cdk
 from sandbox.demo.chapters import run, selected
 from sandbox.demo.console import View
@@ -79,9 +78,7 @@ def deploy(
         cdk = Cdk(aws.Aws(state), state.path)
         cdk.synth({"castai:clusters": state.cluster, **settings})
         cdk.bootstrap()
-        # The pods of a deployed agent run nothing here, so the sandbox sends its reports.
-        with kubernetes.administrator(state) as client, reporting(client):
-            console.print(cdk.deploy().strip())
+        console.print(cdk.deploy().strip())
 
 
 @app.command()

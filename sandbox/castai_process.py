@@ -20,9 +20,15 @@ class _StateFile(msgspec.Struct):
 
 
 def start(folder: Path) -> tuple[CastAi, str]:
-    """Start it and wait until it answers. Returns its process and URL, and its API key."""
+    """Start it and wait until it answers. Returns its process and URL, and its API key.
+
+    It also sends the reports of the agent in the sandbox's cluster.
+    """
     process, written = processes.start_with_file(
-        [sys.executable, "-m", "sandbox.castai_api", "--state-file", folder / "castai.json"],
+        [
+            *(sys.executable, "-m", "sandbox.castai_api"),
+            *("--state-file", folder / "castai.json", "--reports-for", folder),
+        ],
         log=folder / "castai.log",
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8"},
         ready=folder / "castai.json",

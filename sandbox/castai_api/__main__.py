@@ -13,10 +13,12 @@ import os
 import secrets
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from sandbox.castai_api.agent_yaml import agent_yaml
 from sandbox.castai_api.app import App
+from sandbox.castai_api.reporter import reporting_for
 from sandbox.castai_api.server import Tls, listen, server, url_of
 from sandbox.castai_api.state import State
 
@@ -36,8 +38,10 @@ def main() -> None:
         def ready() -> None:
             _write(options.state_file, json.dumps(content))
 
+        reports = reporting_for(options.reports_for) if options.reports_for else nullcontext()
         try:
-            server(App(state, agent_yaml), ready, tls).run(sockets=[sock])
+            with reports:
+                server(App(state, agent_yaml), ready, tls).run(sockets=[sock])
         finally:
             options.state_file.unlink(missing_ok=True)
 
@@ -50,6 +54,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
     parser.add_argument(
         "--propagation", type=int, default=1, help="number of 400s before new credentials work"
+    )
+    parser.add_argument(
+        "--reports-for", type=Path, help="folder of a sandbox: report for the agent in its cluster"
     )
     parser.add_argument("--certificate", help="PEM file; with --key, the API uses https")
     parser.add_argument("--key", help="PEM file of the certificate's private key")

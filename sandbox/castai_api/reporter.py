@@ -1,4 +1,4 @@
-"""Send the castai-agent's reports for the simulated cluster, whose pods run nothing.
+"""Send the castai-agent's reports for a cluster whose pods run nothing or cannot reach the API.
 
 The agent's environment and Secret in the cluster give the API URL, the API key and the cluster's
 identity. A report goes to that API with that key while the Deployment is available.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx2
 from lightkube import ApiError, Client
@@ -17,6 +18,9 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Secret
 
 from lambdas.common.names import AGENT
+from sandbox import kubernetes
+from sandbox.errors import SandboxError
+from sandbox.state import State
 
 EVERY = 0.5  # s between two reports
 TIMEOUT = 5.0  # s for one
@@ -31,8 +35,38 @@ _IDENTITY = {
 @contextlib.contextmanager
 def reporting(client: Client) -> Iterator[None]:
     """Send reports from a thread until the `with` block ends. `client` reads the cluster."""
+    with _reporting(lambda: client):
+        yield
+
+
+@contextlib.contextmanager
+def reporting_for(folder: Path) -> Iterator[None]:
+    """As `reporting`, for the cluster that the folder's sandbox has at the time of the report."""
+    with _reporting(_Placed(folder)):
+        yield
+
+
+class _Placed:
+    """The client of the sandbox's cluster; None while there is none."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._kubeconfig = ""
+        self._client: Client | None = None
+
+    def __call__(self) -> Client | None:
+        state = State.load(self._folder)
+        kubeconfig = state.kubernetes.kubeconfig if state and state.kubernetes else ""
+        if kubeconfig != self._kubeconfig:
+            self._client = kubernetes.connect(Path(kubeconfig)) if kubeconfig else None
+            self._kubeconfig = kubeconfig
+        return self._client
+
+
+@contextlib.contextmanager
+def _reporting(find: Callable[[], Client | None]) -> Iterator[None]:
     end = threading.Event()
-    thread = threading.Thread(target=_run, args=(client, end), name=AGENT, daemon=True)
+    thread = threading.Thread(target=_run, args=(find, end), name=AGENT, daemon=True)
     thread.start()
     try:
         yield
@@ -41,11 +75,13 @@ def reporting(client: Client) -> Iterator[None]:
         thread.join(TIMEOUT + EVERY)
 
 
-def _run(client: Client, end: threading.Event) -> None:
+def _run(find: Callable[[], Client | None], end: threading.Event) -> None:
     last: tuple[str, str, dict[str, str]] | None = None
     while not end.wait(EVERY):
-        with contextlib.suppress(ApiError, httpx2.HTTPError):  # the next report follows
-            found = agent(client)
+        # The next report follows.
+        with contextlib.suppress(ApiError, httpx2.HTTPError, SandboxError):
+            client = find()
+            found = agent(client) if client else None
             if found:
                 _report(*found, status="online")
             elif last:

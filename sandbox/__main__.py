@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sandbox import aws, kubernetes, lifecycle
+from sandbox import aws, external, kubernetes, lifecycle
 from sandbox.cdk import Cdk
 from sandbox.demo.chapters import run, selected
 from sandbox.demo.console import View
@@ -50,7 +50,8 @@ def up(
         typer.Option(
             exists=True,
             dir_okay=False,
-            help="Use this cluster instead of the simulated one. Its objects are not changed.",
+            help="Use this cluster instead of the simulated one: its nodes become the instances. "
+            "Its objects are not changed.",
         ),
     ] = None,
     cluster: Annotated[str, typer.Option(help="Name of the EKS cluster.")] = CLUSTER,
@@ -74,6 +75,7 @@ def deploy(
     """Run `cdk bootstrap` and `cdk deploy` of the app in the sandbox, as users run them."""
     with translated_errors():
         state = lifecycle.running(folder.absolute())
+        _print_steps(state)
         settings = _settings(context)
         cdk = Cdk(aws.Aws(state), state.path)
         cdk.synth({"castai:clusters": state.cluster, **settings})
@@ -96,6 +98,7 @@ def notice(
     """Publish a spot interruption notice for an instance on the default event bus."""
     with translated_errors():
         state = lifecycle.running(folder.absolute())
+        _print_steps(state)
         given = aws.moment(time)
         event = aws.Aws(state).publish(
             aws.spot_notice(instance, action=action, given=given, state=state)
@@ -117,6 +120,7 @@ def status(folder: Folder = FOLDER) -> None:
             nodes.add_row(node.instance, node.name, node.zone, "spot" if node.spot else "on demand")
         console.print(nodes)
         _show(client.deliveries())
+        _print_steps(state)
 
 
 def _show(deliveries: list[dict[str, Any]]) -> None:
@@ -144,8 +148,17 @@ def _show(deliveries: list[dict[str, Any]]) -> None:
 def down(folder: Folder = FOLDER) -> None:
     """End the sandbox and remove its folder; ends only processes that it started."""
     with translated_errors():
+        state = State.load(folder.absolute())
         ended = lifecycle.down(folder.absolute())
         console.print(f"ended: {', '.join(ended)}" if ended else "nothing was running")
+        if state is not None and state.external:
+            console.print(f"in your cluster:  {external.bindings_to_remove(state)}", markup=False)
+        if (folder / external.REVIEW_FILE).exists():
+            console.print(
+                "kept for your API server, which a later `up` serves again: "
+                f"{folder / external.REVIEW_FILE}",
+                markup=False,
+            )
 
 
 @app.command()
@@ -203,11 +216,12 @@ def _print_usage(state: State) -> None:
     if state.kubernetes is not None:
         table.add_row("cluster", f"{state.cluster} at {kubernetes.endpoint(state)}")
         table.add_row("kubeconfig", state.kubernetes.kubeconfig)
-        if state.kubernetes.process is None:
-            review = state.path / "token-review.kubeconfig"
-            table.add_row("TokenReview", state.kubernetes.token_review_url)
-            table.add_row("", f"for --authentication-token-webhook-config-file: {review}")
+        if state.external:
+            table.add_row("TokenReview", str(state.path / external.REVIEW_FILE))
+            spot = sum(node.spot for node in state.nodes)
+            table.add_row("instances", f"{len(state.nodes)}, spot: {spot}")
     console.print(table)
+    _print_steps(state)
     console.print(f"\nin your shell:  source {environment}")
     console.print(f"deploy:         python -m sandbox deploy{_option(state.path)}")
     for node in state.nodes[:1]:
@@ -215,6 +229,14 @@ def _print_usage(state: State) -> None:
             f"spot notice:    python -m sandbox notice {node.instance}{_option(state.path)}"
         )
     console.print(f"end it:         python -m sandbox down{_option(state.path)}")
+
+
+def _print_steps(state: State) -> None:
+    """Print what is left to do in the user's cluster."""
+    for number, step in enumerate(external.steps(state), 1):
+        console.print(f"\n{number}. {step.what}", markup=False)
+        for command in step.commands:
+            console.print(f"   {command}", markup=False)
 
 
 def _option(folder: Path) -> str:

@@ -8,12 +8,15 @@ import msgspec
 
 from sandbox import wait
 from sandbox.aws import Aws
+from sandbox.external import NodeInstance
 from sandbox.state import Administrator, Node
 
 IMAGE = "ami-0123456789abcdef0"
 EKS_VERSION = "1.36"
 VPC = "10.0.0.0/16"
+KIND = "m6i.xlarge"  # instance type, where no label says it
 SUBNETS = (("a", "10.0.0.0/18"), ("b", "10.0.64.0/18"), ("c", "10.0.128.0/18"))
+FREE_BLOCK = 192  # the first /24 that no subnet has
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -39,17 +42,20 @@ def create_administrator(aws: Aws) -> Administrator:
 
 def create_network(aws: Aws, cluster: str) -> list[str]:
     """Create a VPC with a subnet in each zone, tagged as EKS needs. Returns the subnet ids."""
-    tags = {f"kubernetes.io/cluster/{cluster}": "shared", "Name": cluster}
-    vpc = aws.ec2.create_vpc(CidrBlock=VPC, **_tagged("vpc", tags))["Vpc"]["VpcId"]
-    return [
-        aws.ec2.create_subnet(
-            VpcId=vpc,
-            CidrBlock=block,
-            AvailabilityZone=aws.region + zone,
-            **_tagged("subnet", tags),
-        )["Subnet"]["SubnetId"]
-        for zone, block in SUBNETS
-    ]
+    tags = _tagged("vpc", _network_tags(cluster))
+    vpc = aws.ec2.create_vpc(CidrBlock=VPC, **tags)["Vpc"]["VpcId"]
+    return [_create_subnet(aws, cluster, vpc, block, aws.region + zone) for zone, block in SUBNETS]
+
+
+def subnets(aws: Aws, cluster: str) -> list[str]:
+    """Return the ids of the cluster's subnets in the order of SUBNETS."""
+    return [_described(aws, cluster)[aws.region + zone] for zone, _block in SUBNETS]
+
+
+def _described(aws: Aws, cluster: str) -> dict[str, str]:
+    """Return the ids of the cluster's subnets by zone."""
+    found = aws.ec2.describe_subnets(Filters=[{"Name": "tag:Name", "Values": [cluster]}])
+    return {subnet["AvailabilityZone"]: subnet["SubnetId"] for subnet in found["Subnets"]}
 
 
 def create_cluster(aws: Aws, name: str, subnets: Sequence[str]) -> None:
@@ -91,23 +97,9 @@ def launch(
     nodes = []
     zones = dict(zip((zone for zone, _block in SUBNETS), subnets, strict=True))
     for machine in machines:
-        tags = {
-            f"kubernetes.io/cluster/{cluster}": "owned",
-            "aws:eks:cluster-name": cluster,
-            "eks:cluster-name": cluster,
-            "Name": f"{cluster}-{'spot' if machine.spot else 'on-demand'}",
-        }
-        request: dict[str, Any] = {
-            "ImageId": IMAGE,
-            "InstanceType": machine.kind,
-            "SubnetId": zones[machine.zone],
-            "MinCount": 1,
-            "MaxCount": 1,
-            **_tagged("instance", tags),
-        }
-        if machine.spot:
-            request["InstanceMarketOptions"] = {"MarketType": "spot"}
-        launched = aws.ec2.run_instances(**request)["Instances"][0]
+        launched = aws.ec2.run_instances(
+            **_request(cluster, machine.kind, zones[machine.zone], spot=machine.spot)
+        )["Instances"][0]
         nodes.append(
             Node(
                 instance=launched["InstanceId"],
@@ -117,6 +109,74 @@ def launch(
             )
         )
     return nodes
+
+
+def launch_as(aws: Aws, cluster: str, instances: Sequence[NodeInstance]) -> None:
+    """Launch the instances that these nodes of another cluster name, unless they run already.
+
+    The emulator takes the id from ClientToken: sandbox/emulator/external_cluster.py.
+    """
+    running = {
+        instance["InstanceId"]
+        for page in aws.ec2.get_paginator("describe_instances").paginate()
+        for reservation in page["Reservations"]
+        for instance in reservation["Instances"]
+        if instance["State"]["Name"] == "running"
+    }
+    for each in instances:
+        node = each.node
+        if node.instance in running:
+            continue
+        request = _request(
+            cluster, each.kind or KIND, _subnet(aws, cluster, node.zone), spot=node.spot
+        )
+        if each.address:
+            request["PrivateIpAddress"] = each.address
+        if node.name.startswith(node.instance):
+            request["PrivateDnsNameOptions"] = {"HostnameType": "resource-name"}
+        aws.ec2.run_instances(**request, ClientToken=node.instance)
+
+
+def _request(cluster: str, kind: str, subnet: str, *, spot: bool) -> dict[str, Any]:
+    tags = {
+        f"kubernetes.io/cluster/{cluster}": "owned",
+        "aws:eks:cluster-name": cluster,
+        "eks:cluster-name": cluster,
+        "Name": f"{cluster}-{'spot' if spot else 'on-demand'}",
+    }
+    request: dict[str, Any] = {
+        "ImageId": IMAGE,
+        "InstanceType": kind,
+        "SubnetId": subnet,
+        "MinCount": 1,
+        "MaxCount": 1,
+        **_tagged("instance", tags),
+    }
+    if spot:
+        request["InstanceMarketOptions"] = {"MarketType": "spot"}
+    return request
+
+
+def _subnet(aws: Aws, cluster: str, zone: str) -> str:
+    """Return the cluster's subnet in the zone, created if there is none."""
+    known = _described(aws, cluster)
+    if zone in known:
+        return known[zone]
+    vpc = aws.eks.describe_cluster(name=cluster)["cluster"]["resourcesVpcConfig"]["vpcId"]
+    return _create_subnet(aws, cluster, vpc, f"10.0.{FREE_BLOCK + len(known)}.0/24", zone)
+
+
+def _create_subnet(aws: Aws, cluster: str, vpc: str, block: str, zone: str) -> str:
+    return aws.ec2.create_subnet(
+        VpcId=vpc,
+        CidrBlock=block,
+        AvailabilityZone=zone,
+        **_tagged("subnet", _network_tags(cluster)),
+    )["Subnet"]["SubnetId"]
+
+
+def _network_tags(cluster: str) -> dict[str, str]:
+    return {f"kubernetes.io/cluster/{cluster}": "shared", "Name": cluster}
 
 
 def _tagged(kind: str, tags: Mapping[str, str]) -> dict[str, Any]:

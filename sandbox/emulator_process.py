@@ -3,12 +3,14 @@
 import json
 import os
 import secrets
+import socket
 import sys
 from pathlib import Path
 
 from kubesim.certificates import Certificates
 from sandbox import processes
 from sandbox.errors import SandboxError
+from sandbox.external import Review
 from sandbox.state import Emulator
 
 ROOT = Path(__file__).parents[1]
@@ -26,8 +28,12 @@ def start(
     region: str,
     concurrency: int = CONCURRENCY,
     retry_pause: float = RETRY_PAUSE,
+    review: Review | None = None,
 ) -> Emulator:
-    """Start it and wait until it listens. Raises SandboxError with its log if it ends before."""
+    """Start it and wait until it listens. Raises SandboxError with its log if it ends before.
+
+    review: the port and the secret of a TokenReview that an API server was started with.
+    """
     if not PYTHON.exists():
         raise SandboxError("Install the emulator: make setup")
     token, root_secret = secrets.token_urlsafe(32), secrets.token_urlsafe(30)
@@ -43,6 +49,7 @@ def start(
         "tmp": str(folder / "functions"),
         "concurrency": concurrency,
         "retry_pause": retry_pause,
+        **(_checked(review)._asdict() if review else {}),
     }
     process, line = processes.start(
         [PYTHON, LAUNCHER],
@@ -51,6 +58,17 @@ def start(
         stdin=json.dumps(config),
     )
     return Emulator(process, json.loads(line)["endpoint"], token, root_secret)
+
+
+def _checked(review: Review) -> Review:
+    """Return it unchanged. Raises SandboxError if its port is in use."""
+    try:
+        socket.create_server(("127.0.0.1", review.port)).close()
+    except OSError as error:
+        raise SandboxError(
+            f"Free port {review.port}: the API server asks for its TokenReview there ({error})"
+        ) from error
+    return review
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ import httpx2
 import yaml
 from lightkube import Client, KubeConfig, codecs
 from lightkube.config.kubeconfig import SingleConfig
-from lightkube.core.exceptions import ConfigError
+from lightkube.core.exceptions import ApiError, ConfigError
 from lightkube.models.core_v1 import Container, NodeSpec, PodSpec
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.apps_v1 import Deployment, StatefulSet
@@ -44,6 +44,15 @@ def endpoint(state: State) -> str:
     if state.kubernetes is None:
         raise SandboxError("Start the sandbox first: python -m sandbox up")
     return server(Path(state.kubernetes.kubeconfig))[0]
+
+
+def nodes(kubeconfig: Path) -> list[dict[str, Any]]:
+    """Return the cluster's nodes. Raises SandboxError if they cannot be listed."""
+    try:
+        with connect(kubeconfig) as client:
+            return [node.to_dict() for node in client.list(NodeResource)]
+    except (ApiError, httpx2.HTTPError) as error:
+        raise SandboxError(f"Give a kubeconfig that can list nodes: {error}") from error
 
 
 def count(client: Client) -> tuple[int, int]:
@@ -85,12 +94,14 @@ def ready(pod: Pod) -> bool:
 
 
 class Permission(NamedTuple):
-    """A verb on a resource in all namespaces."""
+    """A verb on a resource."""
 
     verb: str
     resource: str
     """With its subresource: pods/eviction."""
     group: str = ""
+    namespace: str = ""
+    """Empty: all namespaces."""
 
 
 class Subject(NamedTuple):
@@ -98,19 +109,26 @@ class Subject(NamedTuple):
 
     title: str
     user: str
+    """Empty: the user of the token, without impersonation."""
     group: str = ""
 
 
 def rights(
-    state: State, subject: Subject, permissions: Mapping[str, Permission]
+    state: State, subject: Subject, permissions: Mapping[str, Permission], *, token: str = ""
 ) -> dict[str, bool]:
-    """Return which permissions the subject has (SelfSubjectAccessReview with impersonation)."""
+    """Return which permissions the subject has (SelfSubjectAccessReview with impersonation).
+
+    token: of the user who asks, instead of the kubeconfig's.
+    Raises httpx2.HTTPError.
+    """
     if state.kubernetes is None:
         raise SandboxError("Start the sandbox first: python -m sandbox up")
     context = _context(Path(state.kubernetes.kubeconfig))
     url, authority = server(Path(state.kubernetes.kubeconfig))
-    headers = [("Authorization", f"Bearer {context.user.token if context.user else ''}")]
-    headers.append(("Impersonate-User", subject.user))
+    token = token or (context.user and context.user.token) or ""
+    headers = [("Authorization", f"Bearer {token}")]
+    if subject.user:
+        headers.append(("Impersonate-User", subject.user))
     if subject.group:
         headers.append(("Impersonate-Group", subject.group))
     tls = ssl.create_default_context(cadata=authority)
@@ -122,7 +140,12 @@ def rights(
 
 def _allowed(client: httpx2.Client, permission: Permission) -> bool:
     resource, _, subresource = permission.resource.partition("/")
-    attributes = {"verb": permission.verb, "group": permission.group, "resource": resource}
+    attributes = {
+        "verb": permission.verb,
+        "group": permission.group,
+        "namespace": permission.namespace,
+        "resource": resource,
+    }
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",
@@ -205,26 +228,3 @@ def _mirror_pod(node: Node) -> Pod:
             containers=[Container(name="detector", image="node-problem-detector:v0.8.20")],
         ),
     )
-
-
-def review_config(url: str, certificate_authority: str) -> str:
-    """Return a kubeconfig for kube-apiserver's --authentication-token-webhook-config-file."""
-    content: dict[str, Any] = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [
-            {
-                "name": "sandbox",
-                "cluster": {
-                    "server": url,
-                    "certificate-authority-data": base64.b64encode(
-                        certificate_authority.encode()
-                    ).decode(),
-                },
-            }
-        ],
-        "users": [{"name": "apiserver"}],
-        "contexts": [{"name": "sandbox", "context": {"cluster": "sandbox", "user": "apiserver"}}],
-        "current-context": "sandbox",
-    }
-    return yaml.safe_dump(content, sort_keys=False)

@@ -8,7 +8,15 @@ import msgspec
 from lightkube import Client
 
 from kubesim.certificates import Certificates
-from sandbox import account, castai_process, cluster_process, emulator_process, kubernetes, wait
+from sandbox import (
+    account,
+    castai_process,
+    cluster_process,
+    emulator_process,
+    external,
+    kubernetes,
+    wait,
+)
 from sandbox.account import Machine
 from sandbox.aws import Aws
 from sandbox.errors import SandboxError
@@ -41,7 +49,8 @@ def up(
 ) -> State:
     """Start the folder's sandbox if it does not run, and return its state.
 
-    kubeconfig: a cluster to use instead of the simulated one. Its objects are not changed.
+    kubeconfig: a cluster to use instead of the simulated one. Its objects are not changed. Its
+    nodes become the instances; a later `up` with the kubeconfig adds those of new nodes.
     workloads: YAML for the simulated cluster instead of the demo's.
     spot_handler_rights: apply manifests/spot-handler-rbac.yaml, as users without onboarding do.
     If one of its processes has ended, the sandbox is ended and started again: the account exists
@@ -51,15 +60,20 @@ def up(
     state = State.load(folder)
     if state is not None and state.kubernetes and _alive(state):
         if kubeconfig is not None:
-            state = _place(state, Aws(state), kubeconfig)
-            state.save()
+            return _place(state, kubeconfig, external.node_instances(kubeconfig, progress))
         return state
     down(folder)
     try:
+        state = State(folder=str(folder), cluster=cluster)
+        if kubeconfig is not None:
+            instances = external.node_instances(kubeconfig, progress)
+            state = msgspec.structs.replace(state, region=instances[0].region)
+            state = _start_account(state, progress, concurrency, external.Review.of(folder))
+            progress(f"creating the instances of {len(instances)} nodes")
+            return _place(state, kubeconfig, instances)
         return _start(
-            State(folder=str(folder), cluster=cluster),
+            state,
             progress,
-            kubeconfig=kubeconfig,
             machines=machines,
             workloads=WORKLOADS.read_text() if workloads is None else workloads,
             concurrency=concurrency,
@@ -74,12 +88,39 @@ def _start(
     state: State,
     progress: Progress,
     *,
-    kubeconfig: Path | None,
     machines: Sequence[Machine],
     workloads: str,
     concurrency: int,
     spot_handler_rights: bool,
 ) -> State:
+    state = _start_account(state, progress, concurrency)
+    aws = Aws(state)
+    progress(f"creating {len(machines)} instances")
+    nodes = account.launch(aws, state.cluster, account.subnets(aws, state.cluster), machines)
+    state = msgspec.structs.replace(state, nodes=tuple(nodes))
+    progress("starting the simulated cluster")
+    certificates = Certificates.ensure(state.path / "tls")
+    kubernetes_state = cluster_process.start(
+        state.path, certificates, aws.token_review_url(state.cluster)
+    )
+    state = msgspec.structs.replace(state, kubernetes=kubernetes_state)
+    state.save()
+    aws.place_cluster(state.cluster, *kubernetes.server(Path(kubernetes_state.kubeconfig)))
+    progress("starting the workloads")
+    if spot_handler_rights:
+        with kubernetes.administrator(state) as client:
+            kubernetes.apply(client, RBAC.read_text())
+    populate(state, workloads)
+    return state
+
+
+def _start_account(
+    state: State,
+    progress: Progress,
+    concurrency: int,
+    review: external.Review | None = None,
+) -> State:
+    """Start the AWS emulator and CAST AI; create the administrator, VPC and EKS cluster."""
     state.path.mkdir(parents=True, exist_ok=True)
     certificates = Certificates.ensure(state.path / "tls")
     progress("starting the AWS emulator")
@@ -89,6 +130,7 @@ def _start(
         account=state.account,
         region=state.region,
         concurrency=concurrency,
+        review=review,
     )
     state = msgspec.structs.replace(state, ca=str(certificates.ca), emulator=emulator)
     state.save()  # from here on `down` ends the emulator
@@ -101,27 +143,8 @@ def _start(
     state = msgspec.structs.replace(state, castai=castai)
     state.save()
     aws.secrets.create_secret(Name=API_KEY_SECRET, SecretString=api_key)
-    progress(f"creating VPC, EKS cluster {state.cluster} and {len(machines)} instances")
-    subnets = account.create_network(aws, state.cluster)
-    account.create_cluster(aws, state.cluster, subnets)
-    nodes = account.launch(aws, state.cluster, subnets, machines)
-    state = msgspec.structs.replace(state, nodes=tuple(nodes))
-    if kubeconfig is not None:
-        state = _place(state, aws, kubeconfig)
-        state.save()
-        return state
-    progress("starting the simulated cluster")
-    kubernetes_state = cluster_process.start(
-        state.path, certificates, aws.token_review_url(state.cluster)
-    )
-    state = msgspec.structs.replace(state, kubernetes=kubernetes_state)
-    state.save()
-    aws.place_cluster(state.cluster, *kubernetes.server(Path(kubernetes_state.kubeconfig)))
-    progress("starting the workloads")
-    if spot_handler_rights:
-        with kubernetes.administrator(state) as client:
-            kubernetes.apply(client, RBAC.read_text())
-    populate(state, workloads)
+    progress(f"creating VPC and EKS cluster {state.cluster}")
+    account.create_cluster(aws, state.cluster, account.create_network(aws, state.cluster))
     return state
 
 
@@ -143,7 +166,10 @@ def _ready(client: Client) -> None:
 
 
 def down(folder: Path, *, keep_logs: bool = False) -> list[str]:
-    """End the sandbox's processes and remove its folder. Returns the ended processes' names."""
+    """End the sandbox's processes and remove its folder. Returns the ended processes' names.
+
+    What an API server of the user was started with stays: the TokenReview's file and certificates.
+    """
     state = State.load(folder)
     ended = []
     if state is not None:
@@ -153,6 +179,11 @@ def down(folder: Path, *, keep_logs: bool = False) -> list[str]:
                 ended.append(name)
     if keep_logs:
         (folder / "state.json").unlink(missing_ok=True)
+    elif (folder / external.REVIEW_FILE).exists() and (state is None or state.external):
+        for path in folder.iterdir():
+            if path.name in {external.REVIEW_FILE, "tls"}:
+                continue
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     else:
         shutil.rmtree(folder, ignore_errors=True)
     return ended
@@ -172,14 +203,31 @@ def _alive(state: State) -> bool:
     return all(process.alive() for process in state.processes().values())
 
 
-def _place(state: State, aws: Aws, kubeconfig: Path) -> State:
-    """Let the EKS cluster point to another cluster. End the simulated cluster if it runs."""
+def _place(state: State, kubeconfig: Path, instances: Sequence[external.NodeInstance]) -> State:
+    """Let the EKS cluster point to the user's cluster and save the state.
+
+    The nodes' instances are launched. The simulated cluster is ended if it runs, with its
+    instances.
+    Raises SandboxError if the instances are in another region than the sandbox.
+    """
+    if instances[0].region != state.region:
+        raise SandboxError(
+            f"End the sandbox first (python -m sandbox down): it is in {state.region}, the nodes "
+            f"are in {instances[0].region}"
+        )
+    aws = Aws(state)
     endpoint, authority = kubernetes.server(kubeconfig)
     aws.place_cluster(state.cluster, endpoint, authority)
     if state.kubernetes is not None and state.kubernetes.process is not None:
         state.kubernetes.process.end()
+    nodes = tuple(each.node for each in instances)
+    former = {node.instance for node in state.nodes} - {node.instance for node in nodes}
+    if former:
+        aws.ec2.terminate_instances(InstanceIds=sorted(former))
+    account.launch_as(aws, state.cluster, instances)
     url = aws.token_review_url(state.cluster)
-    review = kubernetes.review_config(url, Path(state.ca).read_text())
-    (state.path / "token-review.kubeconfig").write_text(review)
+    external.write_review(state.path, url, Path(state.ca).read_text())
     placed = Kubernetes(kubeconfig=str(kubeconfig.absolute()), token_review_url=url)
-    return msgspec.structs.replace(state, kubernetes=placed)
+    state = msgspec.structs.replace(state, kubernetes=placed, nodes=nodes)
+    state.save()
+    return state

@@ -82,6 +82,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     def path(self) -> Path:
         return Path(self.folder)
 
+    @property
+    def external(self) -> bool:
+        """Whether the cluster is one of the user."""
+        return self.kubernetes is not None and self.kubernetes.process is None
+
     def save(self) -> None:
         """Write the file atomically."""
         self.path.mkdir(parents=True, exist_ok=True)

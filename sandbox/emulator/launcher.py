@@ -30,6 +30,7 @@ def main() -> None:
     import access_entry  # noqa: PLC0415
     import access_policies  # noqa: PLC0415
     import cluster_vpc  # noqa: PLC0415
+    import external_cluster  # noqa: PLC0415
     import groups_in_use  # noqa: PLC0415
     import guard  # noqa: PLC0415
     import role_logs  # noqa: PLC0415
@@ -57,6 +58,7 @@ def main() -> None:
         access_entry.install()
         access_policies.install()
         cluster_vpc.install()
+        external_cluster.install(config.get("secret", ""))
         groups_in_use.install()
         control_api = ControlApi(
             application.app,

@@ -33,7 +33,7 @@ def test_long_texts_are_below_the_table_in_whole_words(monkeypatch: pytest.Monke
     failed = delivery(
         "1b2c3d4e-6682-409c-96ec-7917ccf3db44", "failed", {"errorMessage": f"{REFUSED}\n- [b]: x"}
     )
-    state = SimpleNamespace(processes=dict, nodes=())
+    state = SimpleNamespace(processes=dict, nodes=(), external=False)
     client = SimpleNamespace(deliveries=lambda: [done, failed])
     written = StringIO()
     terminal = Console(

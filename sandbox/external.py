@@ -45,7 +45,7 @@ POLICY_GROUPS = {
     f"eks:access-policy:{VIEW}:{AGENT}": "view",
 }
 
-NOBODY_ELSE = Subject("", "")  # the token's own user
+TOKEN_USER = Subject("", "")  # the token's own user
 CHECKED = "sandbox:check"  # a user without permissions of its own
 
 
@@ -210,7 +210,7 @@ def steps(state: State) -> list[Step]:
     everything = [_bindings(state, POLICY_GROUPS), _spot_handler(state)]
     token = _token(state)
     try:
-        if not _has(state, token, NOBODY_ELSE, Permission("*", "*", "*")):
+        if not _has(state, token, TOKEN_USER, Permission("*", "*", "*")):
             return everything
         return list(_left_to_bind(state, token))
     except httpx2.HTTPStatusError as error:

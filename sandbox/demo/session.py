@@ -13,7 +13,6 @@ from lightkube import Client
 
 from sandbox import kubernetes, lifecycle
 from sandbox.aws import Aws
-from sandbox.castai_api.reporter import reporting
 from sandbox.cdk import Cdk
 from sandbox.demo import inventory
 from sandbox.demo.console import View
@@ -92,10 +91,6 @@ class DemoSession:
     def spot(self) -> Node:
         """The spot instance that EC2 interrupts."""
         return next(node for node in self.state.nodes if node.spot)
-
-    def start_reports(self) -> None:
-        """Send the agent's reports from now on: the simulated cluster's pods run nothing."""
-        self._open.enter_context(reporting(self.cluster))
 
     def inventory(self) -> frozenset[Thing]:
         """Return what exists now in the account and in the cluster."""

@@ -71,7 +71,6 @@ def account(session: DemoSession) -> None:
 
 def connect(session: DemoSession) -> None:
     """Deploy the agent. Check its objects, its permissions and its status at CAST AI."""
-    session.start_reports()
     made = _deploy(session, AGENT)
     ours = [(kind, name) for kind, name in made if AGENT in name and kind in inventory.CLUSTER]
     session.view.step("in the cluster:")

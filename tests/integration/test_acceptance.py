@@ -24,7 +24,6 @@ from acceptance.scope import PREFIX, Scope
 from lambdas.common.names import SPOT_HANDLER
 from sandbox import kubernetes
 from sandbox.aws import NO_ACCOUNT, Aws
-from sandbox.castai_api.reporter import reporting
 from sandbox.demo import inventory
 from sandbox.lifecycle import RBAC
 from sandbox.state import API_KEY_SECRET, CastAi, Node, State
@@ -243,7 +242,7 @@ def test_with_an_api_key_it_connects_and_onboards_too(
     pool.node()
     before = everything(account, admin, state)
     scope = Scope(state.cluster, node.instance, api_key_secret=API_KEY_SECRET)
-    with user(state, account, admin, scope) as environment, reporting(admin):
+    with user(state, account, admin, scope) as environment:
         command = Command(environment, state, node, tmp_path / "report.md")
         options = ("--api-key-secret", API_KEY_SECRET, "-c", f"castai:apiUrl={castai.url}")
         code, output = command.run("--yes", *options)

@@ -29,13 +29,6 @@ SECOND = "second"
 
 
 @pytest.fixture
-def agent_reports(admin: Client) -> Iterator[None]:
-    """Simulate the agent's reports to CAST AI: its pods run no process."""
-    with reporting(admin):
-        yield
-
-
-@pytest.fixture
 def second(state: State, account: Aws, tmp_path: Path) -> Iterator[Client]:
     """A second cluster of the account, as its administrator, with simulated agent reports."""
     first = account.eks.describe_cluster(name=state.cluster)["cluster"]
@@ -78,7 +71,7 @@ def cdk_of(state: State, account: Aws, castai: CastAi, **more: str) -> Cdk:
 
 
 @pytest.mark.long  # three deployments: about two and a half minutes
-@pytest.mark.usefixtures("stack", "agent_reports")
+@pytest.mark.usefixtures("stack")
 def test_the_agent_is_connected_changed_and_disconnected(
     state: State, account: Aws, admin: Client, second: Client, castai: CastAi
 ) -> None:

@@ -6,8 +6,10 @@ import pytest
 
 from acceptance import plan, rights
 from acceptance.scope import PREFIX, Scope
+from lambdas.onboarding.policies.document import MANAGED_LIMIT, size
 from sandbox.demo.timeline import Timeline
 from stacks.settings import Settings
+from tests.support.iam_reference import faults, over_named, wide_actions
 from tests.unit.sandbox.objects import NODE, pod
 
 ONLY_SPOT = Scope("prod", "i-1")
@@ -77,6 +79,17 @@ def test_the_rights_name_the_run_s_own_resources() -> None:
     assert open_to_all == {"Instance", "Inventory"}
     arns = [s["Resource"] for s in policy["Statement"] if s["Resource"] != "*"]
     assert all(arn.startswith("arn:aws-cn:") for arn in arns)
+
+
+@pytest.mark.parametrize("scope", [ONLY_SPOT, WITH_KEY])
+def test_the_rights_are_valid_in_the_service_reference(scope: Scope) -> None:
+    policy = rights.policy(scope, partition="aws", region="eu-west-1", account="1" * 12)
+    for statement in policy["Statement"]:
+        assert faults(statement) == ()
+        assert not over_named(statement)
+        # The inventory reads all alarms.
+        assert wide_actions(statement) <= {"cloudwatch:DescribeAlarms"}
+    assert size(policy) < MANAGED_LIMIT
 
 
 def test_the_plan_names_pods_that_come_back_nowhere() -> None:

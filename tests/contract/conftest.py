@@ -100,6 +100,24 @@ def _real(folder: Path) -> Iterator[Target]:
 
 
 @pytest.fixture
+def api_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Api]:
+    """A real API server whose objects no controller changes."""
+    path = request.config.getoption("--kubeconfig")
+    if path:
+        with Api.of(path).client as client:
+            yield Api(client)
+    elif request.config.getoption("--cluster") == "real":
+        assets = Path(os.environ["KUBEBUILDER_ASSETS"])
+        with (
+            ControlPlane(assets, tmp_path, controllers=False) as plane,
+            Api.of(plane.kubeconfig).client as client,
+        ):
+            yield Api(client)
+    else:
+        pytest.skip("compares with a real API server: use --cluster=real")
+
+
+@pytest.fixture
 def space(target: Target) -> Iterator[Space]:
     """A namespace and a node, both empty."""
     admin = target.admin

@@ -37,13 +37,13 @@ class ControlPlane:
     scheduler.
     """
 
-    def __init__(self, assets: Path, folder: Path) -> None:
+    def __init__(self, assets: Path, folder: Path, *, controllers: bool = True) -> None:
         self._assets = assets
         self._folder = folder
         self._processes = contextlib.ExitStack()
         self.kubeconfig = folder / "kubeconfig"
         self._etcd = ""
-        self.disruption_controller = (
+        self.disruption_controller = controllers and (
             shutil.which("kube-controller-manager", path=assets) is not None
         )
 

@@ -160,6 +160,10 @@ class Aws:
         place = {"endpoint": endpoint, "certificate_authority": certificate_authority}
         self._control("PUT", f"clusters/{cluster}", place)
 
+    def share_vpc(self, vpc: str, owner: str) -> None:
+        """Let another account own the VPC and share its subnets with this one."""
+        self._control("PUT", f"vpcs/{vpc}", {"owner": owner})
+
     def deliveries(self, event: str = "") -> list[dict[str, Any]]:
         """Return asynchronous invocations, oldest first: all, or those of one event."""
         found: list[dict[str, Any]] = self._control("GET", "deliveries")["deliveries"]

@@ -5,6 +5,7 @@
     PUT  /_sandbox/clusters/{name}   set endpoint and CA for DescribeCluster
     GET  /_sandbox/deliveries        asynchronous invocations, their attempts and states
     GET  /_sandbox/workers           processes that run functions
+    PUT  /_sandbox/vpcs/{id}         set the account that owns the VPC and shares its subnets
 
 Requests need the launcher's token in the header ``X-Sandbox-Token``.
 """
@@ -29,6 +30,7 @@ Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 PREFIX = "/_sandbox/"
 _CLUSTER = re.compile(r"/_sandbox/clusters/([A-Za-z0-9_-]+)")
+_VPC = re.compile(r"/_sandbox/vpcs/(vpc-[0-9a-f]+)")
 
 
 class RefusedError(Exception):
@@ -66,6 +68,9 @@ class ControlApi:
         guard.function(self._events, "_dispatch_event", "event", "view")
         guard.function(self._eks, "_authenticate_token_review", "cluster_name", "account_id")
         guard.value(self._runtime, "_workers", dict)
+        self._ec2 = guard.module("ministack.services.ec2")
+        for store in ("_vpcs", "_subnets", "_tags"):
+            guard.value(self._ec2, store, object)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve the control API's paths. Pass all other requests to the emulator."""
@@ -106,6 +111,8 @@ class ControlApi:
                     return self._review_url(match.group(1))
                 case "PUT", path if match := _CLUSTER.fullmatch(path):
                     return self._place_cluster(match.group(1), json.loads(body))
+                case "PUT", path if match := _VPC.fullmatch(path):
+                    return self._share_vpc(match.group(1), json.loads(body)["owner"])
         raise RefusedError(404, f"no {scope['method']} {scope['path']}")
 
     def _publish(self, event: dict[str, Any]) -> dict[str, str]:
@@ -145,6 +152,19 @@ class ControlApi:
         if cluster is None:
             raise RefusedError(404, f"the emulator has no EKS cluster {name}")
         return cluster
+
+    def _share_vpc(self, vpc: str, owner: str) -> dict[str, Any]:
+        """Let another account own the VPC and its subnets. This account loses sight of their tags.
+
+        Amazon VPC user guide, "Share your VPC subnets with other accounts".
+        """
+        if vpc not in self._ec2._vpcs:
+            raise RefusedError(404, f"the emulator has no VPC {vpc}")
+        subnets = [each for each in self._ec2._subnets.values() if each["VpcId"] == vpc]
+        for record in (self._ec2._vpcs[vpc], *subnets):
+            record["OwnerId"] = owner
+            self._ec2._tags.pop(record.get("SubnetId", vpc), None)
+        return {"owner": owner}
 
     def _workers(self) -> list[dict[str, Any]]:
         return [

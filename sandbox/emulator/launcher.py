@@ -38,7 +38,7 @@ def main() -> None:
     from asynchronous import AsyncInvocations  # noqa: PLC0415
     from condition_keys import ConditionKeys  # noqa: PLC0415
     from control_api import ControlApi  # noqa: PLC0415
-    from pass_role import PassRole  # noqa: PLC0415
+    from further_checks import FurtherChecks  # noqa: PLC0415
     from permissions import Permissions  # noqa: PLC0415
     from rule_targets import RuleTargets  # noqa: PLC0415
 
@@ -54,7 +54,7 @@ def main() -> None:
         role_logs.install(permissions)
         root_logger.install()
         ConditionKeys().install()
-        PassRole().install()
+        FurtherChecks().install()
         access_entry.install()
         access_policies.install()
         cluster_vpc.install()

@@ -18,6 +18,8 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from lambdas.onboarding.policies import castai_identity
+from lambdas.onboarding.policies.scope import Permissions, Scope
 from sandbox import emulator_process, wait
 from sandbox.aws import Aws
 from sandbox.state import State
@@ -25,6 +27,12 @@ from tests.integration.pool import SOON
 
 _numbers = itertools.count(1)
 NODE_POLICY = "arn:aws:iam::aws:policy/AmazonEKS_CNI_Policy"
+TAG = "aws:RequestTag/owner"
+LAUNCHED_WITH_AN_INSTANCE = [
+    f"arn:aws:ec2:*:*:{kind}/*"
+    for kind in ("image", "network-interface", "security-group", "subnet", "volume")
+]
+CLUSTER_ID = "00000000-0000-4000-8000-000000000001"
 ADMIN_POLICY = "arn:aws:iam::aws:policy/AdministratorAccess"
 
 
@@ -46,6 +54,13 @@ class User:
         self._account.iam.put_user_policy(
             UserName=self.name, PolicyName="p", PolicyDocument=json.dumps(document)
         )
+
+    def attach(self, *documents: dict[str, Any]) -> None:
+        """Give the user these policies."""
+        for number, document in enumerate(documents):
+            self._account.iam.put_user_policy(
+                UserName=self.name, PolicyName=f"d{number}", PolicyDocument=json.dumps(document)
+            )
 
     def client(self, service: str) -> Any:
         session = boto3.Session(
@@ -161,16 +176,67 @@ def test_a_role_in_an_instance_profile_needs_pass_role(user: User, account: Aws,
 
 def test_tag_conditions_limit_launch_and_termination_of_instances(user: User, account: Aws) -> None:
     launch, end = user.client("ec2").run_instances, user.client("ec2").terminate_instances
-    user.allow({"Action": "ec2:RunInstances", **only_if("aws:RequestTag/owner", "us")})
+    instances = f"arn:aws:ec2:{account.region}:{account.account}:instance/*"
+    may_launch = (
+        {"Action": "ec2:RunInstances", "Resource": instances, **only_if(TAG, "us")},
+        {"Action": "ec2:RunInstances", "Resource": LAUNCHED_WITH_AN_INSTANCE},
+    )
+    user.allow(*may_launch)
     arguments: dict[str, Any] = {"ImageId": "ami-0123", "MinCount": 1, "MaxCount": 1}
-    denied(launch, **arguments)
+    assert "ec2:RunInstances on resource: " + instances in denied(launch, **arguments)
     tags = [{"ResourceType": "instance", "Tags": [{"Key": "owner", "Value": "us"}]}]
+    assert "ec2:CreateTags" in denied(launch, TagSpecifications=tags, **arguments)
+    create_tags = {"Action": "ec2:CreateTags", **only_if("ec2:CreateAction", "RunInstances")}
+    user.allow(*may_launch, create_tags)
     ours = launch(TagSpecifications=tags, **arguments)["Instances"][0]["InstanceId"]
     theirs = account.ec2.run_instances(**arguments)["Instances"][0]["InstanceId"]
     user.allow({"Action": "ec2:TerminateInstances", **only_if("ec2:ResourceTag/owner", "us")})
     denied(end, InstanceIds=[theirs])
     denied(end, InstanceIds=[ours, theirs])
     end(InstanceIds=[ours])
+
+
+def test_castai_launches_in_the_clusters_shared_vpc_and_not_elsewhere(
+    user: User, account: Aws
+) -> None:
+    """With its own policies; the VPC is one that another account shares."""
+    ec2, owner = account.ec2, "222233334444"
+    ours, theirs = (ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"] for _ in range(2))
+    subnets = [
+        ec2.create_subnet(VpcId=vpc, CidrBlock="10.9.0.0/24")["Subnet"]["SubnetId"]
+        for vpc in (ours, theirs)
+    ]
+    account.share_vpc(ours, owner)
+    [shared] = ec2.describe_subnets(SubnetIds=subnets[:1])["Subnets"]
+    [vpc] = ec2.describe_vpcs(VpcIds=[ours])["Vpcs"]
+    assert shared["OwnerId"] == vpc["OwnerId"] == owner
+    scope = Scope("aws", account.region, account.account, "shared", CLUSTER_ID, ours)
+    user.attach(
+        castai_identity.cast_eks_policy(
+            scope, Permissions.FULL, manage_spot_lambda=False, boundary=None
+        ),
+        castai_identity.restricted_access(scope, Permissions.FULL),
+    )
+    castai = user.client("ec2")
+    marked = [{"Key": scope.cluster_tag, "Value": "owned"}]
+    tags = [{"ResourceType": kind, "Tags": marked} for kind in ("instance", "volume")]
+    of_group = [{"ResourceType": "security-group", "Tags": marked}]
+    group: dict[str, Any] = {
+        "GroupName": "nodes",
+        "Description": "x",
+        "TagSpecifications": of_group,
+    }
+    made = castai.create_security_group(VpcId=ours, **group)["GroupId"]
+    assert f"vpc/{theirs}" in denied(castai.create_security_group, VpcId=theirs, **group)
+    node: dict[str, Any] = {"ImageId": "ami-0123", "MinCount": 1, "MaxCount": 1}
+    launched = castai.run_instances(
+        SubnetId=subnets[0], SecurityGroupIds=[made], TagSpecifications=tags, **node
+    )["Instances"][0]["InstanceId"]
+    assert "instance/*" in denied(castai.run_instances, SubnetId=subnets[0], **node)
+    elsewhere = denied(castai.run_instances, SubnetId=subnets[1], TagSpecifications=tags, **node)
+    assert f"{account.account}:subnet/{subnets[1]}" in elsewhere
+    castai.terminate_instances(InstanceIds=[launched])
+    castai.delete_security_group(GroupId=made)
 
 
 def test_ec2_vpc_limits_changes_of_security_groups(user: User, account: Aws, state: State) -> None:

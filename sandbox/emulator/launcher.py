@@ -35,12 +35,14 @@ def main() -> None:
     import guard  # noqa: PLC0415
     import role_logs  # noqa: PLC0415
     import root_logger  # noqa: PLC0415
+    import template_conditions  # noqa: PLC0415
     from asynchronous import AsyncInvocations  # noqa: PLC0415
     from condition_keys import ConditionKeys  # noqa: PLC0415
     from control_api import ControlApi  # noqa: PLC0415
     from further_checks import FurtherChecks  # noqa: PLC0415
     from permissions import Permissions  # noqa: PLC0415
     from rule_targets import RuleTargets  # noqa: PLC0415
+    from stack_role import StackRole  # noqa: PLC0415
 
     try:
         application = guard.module("ministack.app")
@@ -55,6 +57,8 @@ def main() -> None:
         root_logger.install()
         ConditionKeys().install()
         FurtherChecks().install()
+        StackRole(permissions).install()
+        template_conditions.install()
         access_entry.install()
         access_policies.install()
         cluster_vpc.install()

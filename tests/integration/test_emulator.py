@@ -334,6 +334,63 @@ def test_a_cluster_is_in_the_vpc_of_its_subnets(account: Aws, state: State) -> N
     assert {subnet["VpcId"] for subnet in subnets} == {network["vpcId"]}
 
 
+TEMPLATE = {
+    "Resources": {
+        "Queue": {"Type": "AWS::SQS::Queue", "Properties": {"QueueName": "of-a-stack"}},
+        "Role": {
+            "Type": "AWS::IAM::Role",
+            "DependsOn": "Queue",
+            "Properties": {"RoleName": "of-a-stack", "AssumeRolePolicyDocument": {"Statement": []}},
+        },
+    }
+}
+
+
+def test_a_stack_changes_only_what_its_role_may(account: Aws, user: User) -> None:
+    """As after a bootstrap with a narrower execution policy."""
+    trust = {
+        "Effect": "Allow",
+        "Principal": {"Service": "cloudformation.amazonaws.com"},
+        "Action": "sts:AssumeRole",
+    }
+    document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+    role = account.iam.create_role(RoleName="execution", AssumeRolePolicyDocument=document)
+    queues = {"Effect": "Allow", "Action": "sqs:*", "Resource": "*"}
+    account.iam.put_role_policy(
+        RoleName="execution",
+        PolicyName="queues",
+        PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [queues]}),
+    )
+    options: dict[str, Any] = {
+        "StackName": "narrow",
+        "TemplateBody": json.dumps(TEMPLATE),
+        "RoleARN": role["Role"]["Arn"],
+        "Capabilities": ["CAPABILITY_NAMED_IAM"],
+    }
+    user.allow({"Action": "cloudformation:*"})
+    assert "iam:PassRole" in denied(user.client("cloudformation").create_stack, **options)
+    formation = account.session.client("cloudformation", **account.client_options())
+    formation.create_stack(**options)
+
+    def status() -> str:
+        found = formation.describe_stacks(StackName="narrow")["Stacks"][0]["StackStatus"]
+        return "" if found.endswith("IN_PROGRESS") else str(found)
+
+    assert wait.until(status, "the stack's end", timeout=SOON) == "ROLLBACK_COMPLETE"
+    reasons = [
+        event.get("ResourceStatusReason", "")
+        for event in formation.describe_stack_events(StackName="narrow")["StackEvents"]
+        if event["ResourceStatus"] == "CREATE_FAILED"
+    ]
+    assert "not authorized to perform: iam:CreateRole on resource" in reasons[0]
+    assert "execution/AWSCloudFormation" in reasons[0]
+    queues_left = account.sqs.list_queues(QueueNamePrefix="of-a-stack").get("QueueUrls", [])
+    assert queues_left == []
+    formation.delete_stack(StackName="narrow")
+    account.iam.delete_role_policy(RoleName="execution", PolicyName="queues")
+    account.iam.delete_role(RoleName="execution")
+
+
 QUEUE_POLICY = """{
   "Version": "2012-10-17",
   "Statement": [{

@@ -164,6 +164,25 @@ class Aws:
         """Let another account own the VPC and share its subnets with this one."""
         self._control("PUT", f"vpcs/{vpc}", {"owner": owner})
 
+    def fail(
+        self, service: str, operation: str, code: str = "", *, message: str = "", times: int = 1
+    ) -> None:
+        """Let the next calls of an operation fail with this error, and change nothing.
+
+        service: as in an ARN. code: the service's throttling by default.
+        """
+        fault = {"service": service, "operation": operation, "code": code}
+        self._control("POST", "faults", {**fault, "message": message, "times": times})
+
+    def faults_left(self) -> list[dict[str, Any]]:
+        """Return the faults that no call has met yet."""
+        left: list[dict[str, Any]] = self._control("GET", "faults")["faults"]
+        return left
+
+    def clear_faults(self) -> None:
+        """Forget the faults that no call has met yet."""
+        self._control("DELETE", "faults")
+
     def deliveries(self, event: str = "") -> list[dict[str, Any]]:
         """Return asynchronous invocations, oldest first: all, or those of one event."""
         found: list[dict[str, Any]] = self._control("GET", "deliveries")["deliveries"]

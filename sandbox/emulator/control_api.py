@@ -5,6 +5,7 @@
     PUT  /_sandbox/clusters/{name}   set endpoint and CA for DescribeCluster
     GET  /_sandbox/deliveries        asynchronous invocations, their attempts and states
     GET  /_sandbox/workers           processes that run functions
+    POST, GET, DELETE /_sandbox/faults   errors for the next calls of an operation
     PUT  /_sandbox/vpcs/{id}         set the account that owns the VPC and shares its subnets
 
 Requests need the launcher's token in the header ``X-Sandbox-Token``.
@@ -22,6 +23,7 @@ from typing import Any
 
 import guard
 from asynchronous import AsyncInvocations
+from faults import Faults
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -53,6 +55,7 @@ class ControlApi:
         region: str,
         endpoint: str,
         invocations: AsyncInvocations,
+        faults: Faults,
     ) -> None:
         self._inner = inner
         self._token = token
@@ -60,6 +63,7 @@ class ControlApi:
         self._region = region
         self._endpoint = endpoint
         self._invocations = invocations
+        self._faults = faults
         self._responses = guard.module("ministack.core.responses")
         self._events = guard.module("ministack.services.eventbridge")
         self._eks = guard.module("ministack.services.eks")
@@ -105,6 +109,8 @@ class ControlApi:
                     return self._publish(json.loads(body))
                 case "GET", "/_sandbox/deliveries":
                     return {"deliveries": self._invocations.deliveries()}
+                case method, "/_sandbox/faults":
+                    return {"faults": self._change_faults(method, body)}
                 case "GET", "/_sandbox/workers":
                     return {"workers": self._workers()}
                 case "GET", path if match := _CLUSTER.fullmatch(path):
@@ -114,6 +120,13 @@ class ControlApi:
                 case "PUT", path if match := _VPC.fullmatch(path):
                     return self._share_vpc(match.group(1), json.loads(body)["owner"])
         raise RefusedError(404, f"no {scope['method']} {scope['path']}")
+
+    def _change_faults(self, method: str, body: bytes) -> list[dict[str, Any]]:
+        if method == "POST":
+            self._faults.add(json.loads(body))
+        elif method == "DELETE":
+            self._faults.clear()
+        return self._faults.left()
 
     def _publish(self, event: dict[str, Any]) -> dict[str, str]:
         """Publish on the default bus as the service ``source``. Returns the event's id."""

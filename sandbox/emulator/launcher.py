@@ -27,51 +27,13 @@ def main() -> None:
     _environment(config, port, endpoint)
 
     # After _environment: the emulator reads its settings at import.
-    import access_entry  # noqa: PLC0415
-    import access_policies  # noqa: PLC0415
-    import cluster_vpc  # noqa: PLC0415
-    import external_cluster  # noqa: PLC0415
-    import groups_in_use  # noqa: PLC0415
     import guard  # noqa: PLC0415
-    import role_logs  # noqa: PLC0415
-    import root_logger  # noqa: PLC0415
-    import template_conditions  # noqa: PLC0415
-    from asynchronous import AsyncInvocations  # noqa: PLC0415
-    from condition_keys import ConditionKeys  # noqa: PLC0415
-    from control_api import ControlApi  # noqa: PLC0415
-    from further_checks import FurtherChecks  # noqa: PLC0415
-    from permissions import Permissions  # noqa: PLC0415
-    from rule_targets import RuleTargets  # noqa: PLC0415
-    from stack_role import StackRole  # noqa: PLC0415
+    import patches  # noqa: PLC0415
 
     try:
-        application = guard.module("ministack.app")
+        control_api, invocations = patches.install(config, endpoint)
         runtime = guard.module("ministack.core.lambda_runtime")
-        guard.function(application, "app", "scope", "receive", "send")
         guard.function(runtime, "reset")
-        permissions = Permissions()
-        invocations = AsyncInvocations(config["concurrency"], config["retry_pause"], endpoint)
-        invocations.install()
-        RuleTargets(invocations, permissions).install()
-        role_logs.install(permissions)
-        root_logger.install()
-        ConditionKeys().install()
-        FurtherChecks().install()
-        StackRole(permissions).install()
-        template_conditions.install()
-        access_entry.install()
-        access_policies.install()
-        cluster_vpc.install()
-        external_cluster.install(config.get("secret", ""))
-        groups_in_use.install()
-        control_api = ControlApi(
-            application.app,
-            token=config["token"],
-            account=config["account"],
-            region=config["region"],
-            endpoint=endpoint,
-            invocations=invocations,
-        )
     except guard.EmulatorChangedError as error:
         sys.exit(str(error))
     asyncio.run(_serve(control_api, config, listener, endpoint, lambda: _end(invocations, runtime)))

@@ -91,20 +91,28 @@ class Permissions:
             return False
         return not self.refusal(principal, Check(action, resource), region)
 
-    def events_may(
-        self, policy: dict[str, Any] | str | None, action: str, resource: str, rule_arn: str
+    def service_may(
+        self, service: str, policy: dict[str, Any] | str | None, check: Check, source_arn: str
     ) -> bool:
-        """Return whether a resource's policy allows EventBridge the action for the rule."""
-        account, region = rule_arn.split(":")[4], rule_arn.split(":")[3]
+        """Return whether a resource's policy allows a service what it does for its own resource.
+
+        source_arn: the ARN of the service's resource.
+        """
+        account, region = source_arn.split(":")[4], source_arn.split(":")[3]
+        sources = {
+            "aws:sourcearn": source_arn,
+            "aws:sourceaccount": account,
+            "aws:sourceowner": account,  # in the default policy of a topic
+        }
         context = self._evaluator.EvalContext(
             principal_arn="",
             principal_type="Service",
             principal_account=account,
-            action=action,
-            resource_arn=resource,
+            action=check.action,
+            resource_arn=check.resource,
             region=region,
             secure_transport=True,  # AWS services use TLS between each other
-            service_context={"aws:sourcearn": rule_arn, "aws:sourceaccount": account},
+            service_context=sources,
         )
-        answer = self._evaluator.evaluate_resource_policy(policy, context, "events.amazonaws.com")
+        answer = self._evaluator.evaluate_resource_policy(policy, context, service)
         return bool(answer.decision == "Allow")

@@ -11,6 +11,7 @@ from typing import Any
 
 import guard
 from asynchronous import AsyncInvocations
+from authorization import Check
 from permissions import Permissions
 
 logger = logging.getLogger("sandbox.rule_targets")
@@ -59,8 +60,11 @@ class RuleTargets:
         function, _config, _name = self._lambda._get_func_record_for_ref(arn)
         if function is None:
             self._dead_letter(target, rule_arn, payload, "NO_RESOURCE")
-        elif not self._permissions.events_may(
-            function.get("policy"), "lambda:InvokeFunction", arn, rule_arn
+        elif not self._permissions.service_may(
+            "events.amazonaws.com",
+            function.get("policy"),
+            Check("lambda:InvokeFunction", arn),
+            rule_arn,
         ):
             self._dead_letter(target, rule_arn, payload, "NO_PERMISSIONS")
         else:

@@ -21,6 +21,7 @@ from sandbox.state import API_KEY_SECRET, CastAi, State
 from tests.integration.pool import Pool
 
 LEAST_PRIVILEGE = {"castai:rolePolicies": "least-privilege"}
+ALARM_EMAIL = {"castai:alarmEmail": "operations@example.com"}
 # Every function logs at DEBUG, where a secret would be logged.
 DEBUG_LOG = {"castai:logLevel": "DEBUG"}
 SIGNED = ("k8s-aws-v1.", "X-Amz-Signature", "AWS4-HMAC-SHA256")
@@ -79,11 +80,12 @@ def castai_log(castai: CastAi) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def stack(state: State, account: Aws) -> Cdk:
-    """The spot handler, deployed with the least-privilege policies."""
+    """The spot handler, deployed with the least-privilege policies and with alarms by e-mail."""
     cdk = Cdk(account, Path(state.folder), name="least-privilege")
     assert state.castai is not None
     castai = {"castai:apiKeySecret": API_KEY_SECRET, "castai:apiUrl": state.castai.url}
-    cdk.synth({"castai:clusters": state.cluster, **castai, **LEAST_PRIVILEGE, **DEBUG_LOG})
+    settings = {**castai, **LEAST_PRIVILEGE, **DEBUG_LOG, **ALARM_EMAIL}
+    cdk.synth({"castai:clusters": state.cluster, **settings})
     cdk.bootstrap()
     cdk.deploy()
     return cdk

@@ -16,6 +16,8 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore import xform_name
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from lambdas.onboarding.policies import castai_identity
@@ -27,6 +29,12 @@ from tests.integration.pool import SOON
 
 _numbers = itertools.count(1)
 NODE_POLICY = "arn:aws:iam::aws:policy/AmazonEKS_CNI_Policy"
+ALLOW_NOTHING = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}],
+    }
+)
 TAG = "aws:RequestTag/owner"
 LAUNCHED_WITH_AN_INSTANCE = [
     f"arn:aws:ec2:*:*:{kind}/*"
@@ -332,6 +340,92 @@ def test_a_cluster_is_in_the_vpc_of_its_subnets(account: Aws, state: State) -> N
     network = account.eks.describe_cluster(name=state.cluster)["cluster"]["resourcesVpcConfig"]
     subnets = account.ec2.describe_subnets(SubnetIds=network["subnetIds"])["Subnets"]
     assert {subnet["VpcId"] for subnet in subnets} == {network["vpcId"]}
+
+
+def refused(call: Callable[..., Any], **arguments: Any) -> str:
+    """Make a call that has to fail. Returns code and message."""
+    with pytest.raises(ClientError) as error:
+        call(**arguments)
+    found = error.value.response["Error"]
+    return f"{found['Code']}: {found['Message']}"
+
+
+def test_iam_refuses_to_delete_what_is_in_use(account: Aws, user: User, role: str) -> None:
+    iam: Any = account.iam
+    policy = iam.create_policy(PolicyName=role, PolicyDocument=ALLOW_NOTHING)["Policy"]["Arn"]
+    iam.attach_role_policy(RoleName=role, PolicyArn=policy)
+    assert "attached" in refused(iam.delete_policy, PolicyArn=policy)
+    assert "detach all policies" in refused(iam.delete_role, RoleName=role)
+    iam.detach_role_policy(RoleName=role, PolicyArn=policy)
+    iam.create_policy_version(PolicyArn=policy, PolicyDocument=ALLOW_NOTHING)
+    assert "more than one version" in refused(iam.delete_policy, PolicyArn=policy)
+    iam.delete_policy_version(PolicyArn=policy, VersionId="v2")
+    iam.delete_policy(PolicyArn=policy)
+    iam.put_role_policy(RoleName=role, PolicyName="p", PolicyDocument=ALLOW_NOTHING)
+    assert "delete all inline policies" in refused(iam.delete_role, RoleName=role)
+    iam.delete_role_policy(RoleName=role, PolicyName="p")
+    iam.create_instance_profile(InstanceProfileName=role)
+    iam.add_role_to_instance_profile(InstanceProfileName=role, RoleName=role)
+    assert "DeleteConflict" in refused(iam.delete_instance_profile, InstanceProfileName=role)
+    assert "instance profiles" in refused(iam.delete_role, RoleName=role)
+    iam.remove_role_from_instance_profile(InstanceProfileName=role, RoleName=role)
+    iam.delete_instance_profile(InstanceProfileName=role)
+    assert "access keys" in refused(iam.delete_user, UserName=user.name)
+    for key in iam.list_access_keys(UserName=user.name)["AccessKeyMetadata"]:
+        iam.delete_access_key(UserName=user.name, AccessKeyId=key["AccessKeyId"])
+    user.allow({"Action": "ec2:RunInstances"})
+    assert "DeleteConflict" in refused(iam.delete_user, UserName=user.name)
+    iam.delete_user_policy(UserName=user.name, PolicyName="p")
+    iam.create_group(GroupName=role)
+    iam.add_user_to_group(GroupName=role, UserName=user.name)
+    assert "from group" in refused(iam.delete_user, UserName=user.name)
+    iam.remove_user_from_group(GroupName=role, UserName=user.name)
+    iam.delete_group(GroupName=role)
+    iam.delete_user(UserName=user.name)
+
+
+def test_a_deleted_secret_keeps_its_name_for_a_while(account: Aws) -> None:
+    secrets, name = account.secrets, {"SecretId": "deleted"}
+    ending = "InvalidRequestException: You can't create this secret because a secret with this name"
+    secrets.create_secret(Name="deleted", SecretString="a")
+    secrets.delete_secret(**name)
+    assert refused(secrets.create_secret, Name="deleted", SecretString="b").startswith(ending)
+    marked = "InvalidRequestException: You can't perform this operation"
+    assert refused(secrets.get_secret_value, **name).startswith(marked)
+    assert refused(secrets.tag_resource, **name, Tags=[]).startswith(marked)
+    secrets.restore_secret(**name)
+    assert secrets.get_secret_value(**name)["SecretString"] == "a"
+    secrets.delete_secret(**name, ForceDeleteWithoutRecovery=True)
+    assert "ResourceNotFoundException" in refused(secrets.get_secret_value, **name)
+    assert refused(secrets.create_secret, Name="deleted", SecretString="b").startswith(ending)
+    secrets.create_secret(Name="deleted", SecretString="b")
+    secrets.delete_secret(**name, ForceDeleteWithoutRecovery=True)
+
+
+def test_a_fault_on_demand_is_the_services_own_error_and_changes_nothing(account: Aws) -> None:
+    options = account.client_options() | {"config": Config(retries={"total_max_attempts": 1})}
+    calls: dict[str, tuple[str, str, dict[str, str]]] = {
+        "iam": ("CreateUser", "Throttling", {"UserName": "faulty"}),
+        "ec2": ("DescribeInstances", "RequestLimitExceeded", {}),
+        "eks": ("DescribeCluster", "ThrottlingException", {"name": "demo"}),
+        "lambda": ("ListFunctions", "TooManyRequestsException", {}),
+        "secretsmanager": ("ListSecrets", "ThrottlingException", {}),
+    }
+    for service, (operation, code, arguments) in calls.items():
+        client = account.session.client(service, **options)  # type: ignore[call-overload]
+        call = getattr(client, xform_name(operation))
+        account.fail(service, operation)
+        assert refused(call, **arguments) == f"{code}: Rate exceeded"
+        call(**arguments)
+    account.iam.delete_user(UserName="faulty")
+    account.fail("iam", "CreateUser", "EntityAlreadyExists", message="exists", times=2)
+    for _ in range(2):
+        found = refused(account.iam.create_user, UserName="faulty")
+        assert found == "EntityAlreadyExists: exists"
+    account.fail("iam", "DeleteRole", "DeleteConflict")
+    assert [fault["operation"] for fault in account.faults_left()] == ["DeleteRole"]
+    account.clear_faults()
+    assert account.faults_left() == []
 
 
 TEMPLATE = {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sandbox.cdk import Cdk
 from sandbox.errors import SandboxError
 from sandbox.state import API_KEY_SECRET, CastAi, State
 from tests.integration.conftest import (
+    ALARM_EMAIL,
     DEBUG_LOG,
     LEAST_PRIVILEGE,
     assert_no_secret_is_logged,
@@ -21,8 +23,25 @@ from tests.integration.conftest import (
 )
 
 SPOT_SETTINGS = {
-    key.removeprefix("castai:"): value for key, value in {**LEAST_PRIVILEGE, **DEBUG_LOG}.items()
+    key.removeprefix("castai:"): value
+    for key, value in {**LEAST_PRIVILEGE, **DEBUG_LOG, **ALARM_EMAIL}.items()
 }
+
+
+# Errors that AWS gives for a moment. The onboarding tries again.
+THROTTLED = (
+    ("eks", "DescribeCluster", ""),
+    ("eks", "CreateAccessEntry", ""),
+    ("iam", "CreateUser", ""),
+    ("iam", "CreateRole", ""),
+    ("ec2", "CreateSecurityGroup", ""),
+    ("secretsmanager", "CreateSecret", ""),
+)
+STILL_IN_USE = (
+    ("iam", "DeleteUser", "DeleteConflict"),
+    ("iam", "DeleteRole", "DeleteConflict"),
+    ("eks", "DeleteAccessEntry", ""),
+)
 
 
 class Account:
@@ -110,6 +129,15 @@ def known(castai: CastAi, name: str) -> dict[str, Any]:
     return dict(cluster)
 
 
+@contextmanager
+def faulty(account: Aws, faults: Iterable[tuple[str, str, str]]) -> Iterator[None]:
+    """Let the next call of each operation fail once, and check that each was called."""
+    for service, operation, code in faults:
+        account.fail(service, operation, code)
+    yield
+    assert account.faults_left() == []
+
+
 @pytest.mark.usefixtures("spot_handler")
 def test_user_mode_then_role_mode_then_destroy(
     state: State, account: Aws, castai: CastAi, own: Account
@@ -118,7 +146,8 @@ def test_user_mode_then_role_mode_then_destroy(
     cdk = cdk_of(state, account, castai, {"ManageSpotLambda": "true"})
     part = cluster.capitalize()
     try:
-        cdk.deploy("castai-onboarding")
+        with faulty(account, THROTTLED):
+            cdk.deploy("castai-onboarding")
         outputs = cdk.outputs()
         assert outputs[f"{part}UserArn"].endswith(f":user/cast-eks-{cluster}")
         seen = known(castai, cluster)
@@ -136,7 +165,8 @@ def test_user_mode_then_role_mode_then_destroy(
         assert_no_secret_is_logged(account, f"castai-onboarding-{cluster}", key)
 
         cdk = cdk_of(state, account, castai, onboardMode="cross-account-role")
-        cdk.deploy("castai-onboarding")
+        with faulty(account, STILL_IN_USE):
+            cdk.deploy("castai-onboarding")
         seen = known(castai, cluster)
         assert seen["credentials"]["role"] == cdk.outputs()[f"{part}RoleArn"]
         made = own.made(before)

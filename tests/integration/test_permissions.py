@@ -16,6 +16,8 @@ from typing import Any
 import botocore.auth
 import httpx2
 import pytest
+from botocore.credentials import Credentials
+from botocore.exceptions import ClientError
 from lightkube import Client
 from lightkube.resources.core_v1 import Event
 from lightkube.resources.rbac_authorization_v1 import ClusterRole
@@ -249,8 +251,9 @@ def list_nodes(state: State, token: str) -> int:
     return answer.status_code
 
 
-def token(account: Aws, cluster: str) -> str:
-    credentials = account.session.get_credentials()
+def token(account: Aws, cluster: str, credentials: Credentials | None = None) -> str:
+    """The EKS token of these credentials, by default of the administrator."""
+    credentials = credentials or account.session.get_credentials()
     assert credentials is not None
     return eks.sign_token(
         credentials, region=account.region, dns_suffix="amazonaws.com", cluster=cluster
@@ -282,6 +285,43 @@ def test_an_expired_token_is_refused(
     long_ago = datetime.now(UTC) - timedelta(minutes=20)
     monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda: long_ago)
     assert list_nodes(state, token(account, state.cluster)) == 401
+
+
+def test_an_access_entry_is_of_one_principal_not_of_its_name(state: State, account: Aws) -> None:
+    """A user that was deleted and created again has the same ARN, and no access."""
+    iam, name = account.iam, "created-again"
+    entry: dict[str, Any] = {
+        "clusterName": state.cluster,
+        "principalArn": f"arn:aws:iam::{account.account}:user/{name}",
+    }
+
+    def status() -> int:
+        """The status of a request to the cluster by the user, with a new key."""
+        for old in iam.list_access_keys(UserName=name)["AccessKeyMetadata"]:
+            iam.delete_access_key(UserName=name, AccessKeyId=old["AccessKeyId"])
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        credentials = Credentials(key["AccessKeyId"], key["SecretAccessKey"])
+        return list_nodes(state, token(account, state.cluster, credentials))
+
+    def delete() -> None:
+        for key in iam.list_access_keys(UserName=name)["AccessKeyMetadata"]:
+            iam.delete_access_key(UserName=name, AccessKeyId=key["AccessKeyId"])
+        iam.delete_user(UserName=name)
+
+    with pytest.raises(ClientError, match=r"principalArn is invalid: invalid principal\."):
+        account.eks.create_access_entry(**entry)
+    iam.create_user(UserName=name)
+    assert status() == 401
+    account.eks.create_access_entry(**entry)
+    assert status() == 403
+    delete()
+    iam.create_user(UserName=name)
+    assert status() == 401
+    account.eks.delete_access_entry(**entry)
+    account.eks.create_access_entry(**entry)
+    assert status() == 403
+    account.eks.delete_access_entry(**entry)
+    delete()
 
 
 @pytest.mark.parametrize(

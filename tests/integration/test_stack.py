@@ -1,8 +1,10 @@
-"""The spot handler's stack with other settings, and its removal."""
+"""The spot handler's alarms, its stack with other settings, and its removal."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from sandbox.aws import Aws
 from sandbox.cdk import Cdk
@@ -35,3 +37,52 @@ def test_with_the_managed_policies_a_notice_drains_the_node(
     found = inventory.account(account, state.cluster)
     left = [name for _kind, name in found if "other" in name.lower()]
     assert left == []
+
+
+def test_an_alarm_is_delivered_only_while_the_topics_policy_lets_cloudwatch_publish(
+    stack: Cdk, account: Aws
+) -> None:
+    """The e-mail of `castai:alarmEmail` has a queue beside it, which the test reads."""
+    del stack  # deployed with the topic
+    options = account.client_options()
+    sns: Any = account.session.client("sns", **options)
+    cloudwatch: Any = account.session.client("cloudwatch", **options)
+    topic = f"arn:aws:sns:{account.region}:{account.account}:{FUNCTION}-alarms"
+    allow = {"Effect": "Allow", "Principal": "*", "Action": "sqs:SendMessage", "Resource": "*"}
+    queue = account.sqs.create_queue(
+        QueueName="alarms", Attributes={"Policy": json.dumps({"Statement": [allow]})}
+    )["QueueUrl"]
+    endpoint = f"arn:aws:sqs:{account.region}:{account.account}:alarms"
+    subscription = sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=endpoint)
+
+    def alarm() -> list[str]:
+        """The names of the delivered alarms."""
+        for state in ("OK", "ALARM"):
+            cloudwatch.set_alarm_state(
+                AlarmName=f"{FUNCTION}-Errors", StateValue=state, StateReason="test"
+            )
+        found = account.sqs.receive_message(QueueUrl=queue).get("Messages", [])
+        return [json.loads(json.loads(each["Body"])["Message"])["AlarmName"] for each in found]
+
+    def history() -> str:
+        [newest, *_] = cloudwatch.describe_alarm_history(
+            AlarmName=f"{FUNCTION}-Errors", HistoryItemType="Action"
+        )["AlarmHistoryItems"]
+        return str(newest["HistorySummary"])
+
+    policy = sns.get_topic_attributes(TopicArn=topic)["Attributes"]["Policy"]
+    statements = json.loads(policy)["Statement"]
+    tls_only = {"Statement": [each for each in statements if each["Effect"] == "Deny"]}
+    assert len(tls_only["Statement"]) == 1
+    try:
+        assert alarm() == [f"{FUNCTION}-Errors"]
+        assert history() == f"Successfully executed action {topic}"
+        sns.set_topic_attributes(
+            TopicArn=topic, AttributeName="Policy", AttributeValue=json.dumps(tls_only)
+        )
+        assert alarm() == []
+        assert "not authorized to perform: SNS:Publish on resource" in history()
+    finally:
+        sns.set_topic_attributes(TopicArn=topic, AttributeName="Policy", AttributeValue=policy)
+        sns.unsubscribe(SubscriptionArn=subscription["SubscriptionArn"])
+        account.sqs.delete_queue(QueueUrl=queue)

@@ -35,6 +35,7 @@ class ConditionKeys:
         for owner, store in (
             (self._iam, "_roles"),
             (self._iam, "_users"),
+            (self._iam, "_instance_profiles"),
             (self._eks, "_access_entries"),
         ):
             guard.value(owner, store, object)
@@ -85,7 +86,7 @@ class ConditionKeys:
             return self._access_entry(entry.group(1), unquote(entry.group(2)), region, account_id)
         if service == "ec2":
             return self._ec2.request(query_params).checks()[0].resource
-        if service == "iam" and (own := _iam_resource(query_params, account_id)):
+        if service == "iam" and (own := self._iam_resource(query_params, account_id)):
             return own
         if service == "events" and (rule := _rule(body)):
             return f"arn:aws:events:{region}:{account_id}:rule/{rule}"
@@ -96,6 +97,21 @@ class ConditionKeys:
         if target == "secretsmanager.CreateSecret":
             return f"{found}-000000"  # the characters that Secrets Manager appends
         return found
+
+    def _iam_resource(self, params: dict[str, Any], account: str) -> str:
+        """Return the ARN with its path, which the emulator omits; empty for other resources."""
+        path = first(params, "Path") or "/"
+        if first(params, "Action") == "CreatePolicy":
+            return f"arn:aws:iam::{account}:policy{path}{first(params, 'PolicyName')}"
+        for field, kind, store in (
+            ("InstanceProfileName", "instance-profile", self._iam._instance_profiles),
+            ("RoleName", "role", self._iam._roles),
+            ("UserName", "user", self._iam._users),
+        ):
+            if (name := first(params, field)) and not first(params, "GroupName"):
+                existing = (store.get(name) or {}).get("Arn")
+                return str(existing or f"arn:aws:iam::{account}:{kind}{path}{name}")
+        return ""
 
     def _access_entry(self, cluster: str, principal: str, region: str, account: str) -> str:
         """Return the entry's ARN: access-entry/CLUSTER/KIND/ACCOUNT/NAME/ID."""
@@ -139,13 +155,3 @@ def _rule(body: bytes) -> str:
     if not isinstance(request, dict) or request.get("EventBusName", "default") != "default":
         return ""
     return str(request.get("Rule") or request.get("Name") or "")
-
-
-def _iam_resource(params: dict[str, Any], account: str) -> str:
-    """Return the ARN where the emulator uses `*`: of an instance profile or a new policy."""
-    path = first(params, "Path") or "/"
-    if profile := first(params, "InstanceProfileName"):
-        return f"arn:aws:iam::{account}:instance-profile{path}{profile}"
-    if first(params, "Action") == "CreatePolicy":
-        return f"arn:aws:iam::{account}:policy{path}{first(params, 'PolicyName')}"
-    return ""

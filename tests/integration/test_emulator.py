@@ -138,6 +138,15 @@ def test_iam_permissions_boundary_is_required_for_a_new_role(user: User, account
     account.iam.delete_role(RoleName="bounded")
 
 
+def test_the_path_is_a_part_of_a_new_roles_arn(user: User, account: Aws) -> None:
+    ours = f"arn:aws:iam::{account.account}:role/ours/*"
+    user.allow({"Action": ["iam:CreateRole", "iam:DeleteRole"], "Resource": ours})
+    iam, trust = user.client("iam"), '{"Version":"2012-10-17","Statement":[]}'
+    denied(iam.create_role, RoleName="placed", AssumeRolePolicyDocument=trust)
+    iam.create_role(RoleName="placed", Path="/ours/", AssumeRolePolicyDocument=trust)
+    iam.delete_role(RoleName="placed")
+
+
 def test_a_function_with_a_role_needs_pass_role_to_lambda(
     user: User, account: Aws, role: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 The emulator publishes in any case. The alarm's history shows each action, as on AWS: there alone is
 a refusal seen.
+CloudWatch cannot use SNS's own key, either.
 Sources: SNS developer guide, "Example cases for Amazon SNS access control"; CloudWatch API
 reference, DescribeAlarmHistory.
 """
@@ -37,6 +38,7 @@ class AlarmActions:
         guard.function(self._cloudwatch, "_history_entries")
         guard.function(self._cloudwatch, "_ts_iso", "epoch")
         guard.function(self._sns, "topic_policy_for_arn", "topic_arn")
+        guard.function(self._sns, "_topic_by_arn_any_scope", "topic_arn")
 
     def install(self) -> None:
         """Patch the emulator's CloudWatch."""
@@ -56,6 +58,9 @@ class AlarmActions:
     def _error(self, alarm: dict[str, Any], topic: str) -> str:
         """Return why CloudWatch may not publish to the topic; empty if it may."""
         source = alarm["AlarmArn"]
+        found = self._sns._topic_by_arn_any_scope(topic) or {}
+        if found.get("attributes", {}).get("KmsMasterKeyId", "").endswith("alias/aws/sns"):
+            return "null (Service: AWSKMS; Status Code: 400; Error Code: AccessDeniedException)"
         policy, _owner = self._sns.topic_policy_for_arn(topic) or ("", "")
         if self._permissions.service_may(
             "cloudwatch.amazonaws.com", policy, Check("sns:Publish", topic), source

@@ -74,6 +74,7 @@ def test_an_alarm_is_delivered_only_while_the_topics_policy_lets_cloudwatch_publ
     statements = json.loads(policy)["Statement"]
     tls_only = {"Statement": [each for each in statements if each["Effect"] == "Deny"]}
     assert len(tls_only["Statement"]) == 1
+    key = {"AttributeName": "KmsMasterKeyId"}
     try:
         assert alarm() == [f"{FUNCTION}-Errors"]
         assert history() == f"Successfully executed action {topic}"
@@ -82,7 +83,13 @@ def test_an_alarm_is_delivered_only_while_the_topics_policy_lets_cloudwatch_publ
         )
         assert alarm() == []
         assert "not authorized to perform: SNS:Publish on resource" in history()
+        sns.set_topic_attributes(TopicArn=topic, AttributeName="Policy", AttributeValue=policy)
+        key["AttributeValue"] = "alias/aws/sns"
+        sns.set_topic_attributes(TopicArn=topic, **key)
+        assert alarm() == []
+        assert "AWSKMS" in history()
     finally:
         sns.set_topic_attributes(TopicArn=topic, AttributeName="Policy", AttributeValue=policy)
+        sns.set_topic_attributes(TopicArn=topic, **key | {"AttributeValue": ""})
         sns.unsubscribe(SubscriptionArn=subscription["SubscriptionArn"])
         account.sqs.delete_queue(QueueUrl=queue)

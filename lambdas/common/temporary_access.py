@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 CALL_PATIENCE: Final = 30.0  # s for one call to EKS with its retries
 KNOWN_AFTER: Final = 60.0  # s until all of a cluster's API servers know a new entry; usually a few
 
+# EKS's answer about a principal that was created some seconds ago: "invalid principal".
+UNKNOWN_PRINCIPAL: Final = "InvalidParameterException"
+
 _WAITING: Final = "waiting"  # value of the tag: the entry has its policy
 _EXISTS: Final = "ResourceInUseException"
 
@@ -148,12 +151,12 @@ class _Entry:
         of the same ARN that was created later (EKS API reference, AccessEntry, principalArn).
         """
         try:
-            self._create(self._calls, purpose)
+            self._create(self._calls.retrying({UNKNOWN_PRINCIPAL}), purpose)
         except AwsRefusedError as error:
             if error.code != _EXISTS:
                 raise
             self.delete()
-            self._create(self._calls.retrying({_EXISTS}), purpose)
+            self._create(self._calls.retrying({_EXISTS, UNKNOWN_PRINCIPAL}), purpose)
 
     def _create(self, calls: AwsCalls, purpose: str) -> None:
         calls.call(

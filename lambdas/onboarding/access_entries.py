@@ -10,6 +10,7 @@ from typing import Any, Final
 from lambdas.common.aws_calls import MISSING
 from lambdas.common.eks import Cluster
 from lambdas.common.names import CLUSTER_ID_TAG, TEMPORARY_TAG
+from lambdas.common.temporary_access import UNKNOWN_PRINCIPAL
 from lambdas.onboarding import identity, names, ownership
 from lambdas.onboarding.context import Context
 from lambdas.onboarding.iam_principals import Role, User
@@ -17,7 +18,7 @@ from lambdas.onboarding.policies import onboarder
 from lambdas.onboarding.properties import Onboarding
 from lambdas.onboarding.tags import correct_tags
 
-_SETTLING: Final = (*MISSING, "InvalidParameterException")
+_SETTLING: Final = (*MISSING, UNKNOWN_PRINCIPAL)
 """EKS checks that the principal exists. A new principal may not be visible to EKS yet."""
 _STILL_THERE: Final = "ResourceInUseException"
 """For a moment EKS may still have an entry that was deleted."""

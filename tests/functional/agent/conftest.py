@@ -104,6 +104,8 @@ class Eks:
         """By operation: how many further calls get a ThrottlingException."""
         self.unknown_rights = 0
         """How many further calls are denied: a new policy is not effective in EKS at once."""
+        self.unknown_principal = 0
+        """How many further CreateAccessEntry are refused: the role was created shortly before."""
         self.denied: set[str] = set()
         """Operations that are not allowed."""
 
@@ -134,6 +136,9 @@ class Eks:
         if self.unknown_rights:
             self.unknown_rights -= 1
             raise refusal("AccessDeniedException")
+        if self.unknown_principal and operation == "CreateAccessEntry":
+            self.unknown_principal -= 1
+            raise refusal("InvalidParameterException", "invalid principal")
         if operation in self.denied:
             raise refusal("AccessDeniedException")
         if self.throttled.get(operation, 0):

@@ -478,6 +478,14 @@ class TestTemporaryAccess:
         respond(event("Create", properties), counting, remaining=REMAINING)
         assert len(sleeps) == 2
 
+    def test_the_access_entry_is_created_when_eks_knows_the_new_role(
+        self, deps: Dependencies, eks: Eks, properties: dict[str, Any]
+    ) -> None:
+        eks.unknown_principal = 3
+        respond(event("Create", properties), without_waiting(deps), remaining=REMAINING)
+        assert eks.unknown_principal == 0
+        assert eks.entries == {}
+
     def test_an_access_entry_that_could_not_be_deleted_is_in_the_reason(
         self, cluster: ServedCluster, deps: Dependencies, eks: Eks, properties: dict[str, Any]
     ) -> None:

@@ -40,9 +40,9 @@ class Fault:
         """
         service = wanted["service"]
         code, status = THROTTLING.get(service, DEFAULT_THROTTLING)
+        message = "Rate exceeded"
         if wanted.get("code"):
-            code, status = wanted["code"], 400
-        message = wanted.get("message") or "Rate exceeded"
+            code, status, message = wanted["code"], 400, wanted.get("message") or wanted["code"]
         return cls(service, wanted["operation"], code, message, status, int(wanted.get("times", 1)))
 
 

@@ -6,7 +6,8 @@ Every test drains nodes of its own, and may run alone and in any order.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +111,12 @@ def pool(
     """Nodes for one test, on which only the test's pods run."""
     del stack  # deployed before a notice is given
     return Pool(state, account, admin, request.node.name)
+
+
+@contextmanager
+def faulty(account: Aws, faults: Iterable[tuple[str, str, str]]) -> Iterator[None]:
+    """Let the next call of each operation fail once, and check that each was called."""
+    for service, operation, code in faults:
+        account.fail(service, operation, code)
+    yield
+    assert account.faults_left() == []

@@ -22,10 +22,18 @@ from sandbox.cdk import Cdk
 from sandbox.demo import inventory
 from sandbox.errors import SandboxError
 from sandbox.state import API_KEY_SECRET, CastAi, Node, State
-from tests.integration.conftest import DEBUG_LOG, assert_no_secret_is_logged, castai_log
+from tests.integration.conftest import DEBUG_LOG, assert_no_secret_is_logged, castai_log, faulty
 
 NAME = "castai-agent"
 SECOND = "second"
+# Errors that AWS gives for a moment. The agent's function tries again.
+FOR_A_MOMENT = (
+    ("eks", "DescribeCluster", ""),
+    ("eks", "CreateAccessEntry", "InvalidParameterException"),
+    ("eks", "CreateAccessEntry", ""),
+    ("eks", "AssociateAccessPolicy", ""),
+    ("eks", "DeleteAccessEntry", ""),
+)
 
 
 @pytest.fixture
@@ -77,7 +85,8 @@ def test_the_agent_is_connected_changed_and_disconnected(
 ) -> None:
     """The change also removes the second cluster from the list."""
     cdk = cdk_of(state, account, castai, agentClusters=f"{SECOND},{state.cluster}")
-    cdk.deploy("castai-agent")
+    with faulty(account, FOR_A_MOMENT):
+        cdk.deploy("castai-agent")
     try:
         assert found(second, Namespace, NAME) is not None
         (cluster,) = [c for c in castai_log(castai)["clusters"] if c["name"] == state.cluster]
@@ -125,7 +134,10 @@ def test_a_wrong_key_fails_the_deployment_with_what_to_do_and_leaves_no_namespac
     secrets.create_secret(Name="castai/wrong", SecretString="not-the-key")
     cdk = cdk_of(state, account, castai, namePrefix="wrong", apiKeySecret="castai/wrong")
     try:
-        with pytest.raises(SandboxError, match="Give a valid CAST AI API key"):
+        with (
+            faulty(account, [("secretsmanager", "GetSecretValue", "")]),
+            pytest.raises(SandboxError, match="Give a valid CAST AI API key"),
+        ):
             cdk.deploy("wrong-agent")
         assert found(admin, Namespace, NAME) is None
     finally:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from tests.integration.conftest import (
     LEAST_PRIVILEGE,
     assert_no_secret_is_logged,
     castai_log,
+    faulty,
 )
 
 SPOT_SETTINGS = {
@@ -28,9 +28,10 @@ SPOT_SETTINGS = {
 }
 
 
-# Errors that AWS gives for a moment. The onboarding tries again.
-THROTTLED = (
+# Errors that AWS gives for a moment, the second one about a new role. The onboarding tries again.
+FOR_A_MOMENT = (
     ("eks", "DescribeCluster", ""),
+    ("eks", "CreateAccessEntry", "InvalidParameterException"),
     ("eks", "CreateAccessEntry", ""),
     ("iam", "CreateUser", ""),
     ("iam", "CreateRole", ""),
@@ -129,15 +130,6 @@ def known(castai: CastAi, name: str) -> dict[str, Any]:
     return dict(cluster)
 
 
-@contextmanager
-def faulty(account: Aws, faults: Iterable[tuple[str, str, str]]) -> Iterator[None]:
-    """Let the next call of each operation fail once, and check that each was called."""
-    for service, operation, code in faults:
-        account.fail(service, operation, code)
-    yield
-    assert account.faults_left() == []
-
-
 @pytest.mark.usefixtures("spot_handler")
 def test_user_mode_then_role_mode_then_destroy(
     state: State, account: Aws, castai: CastAi, own: Account
@@ -146,7 +138,7 @@ def test_user_mode_then_role_mode_then_destroy(
     cdk = cdk_of(state, account, castai, {"ManageSpotLambda": "true"})
     part = cluster.capitalize()
     try:
-        with faulty(account, THROTTLED):
+        with faulty(account, FOR_A_MOMENT):
             cdk.deploy("castai-onboarding")
         outputs = cdk.outputs()
         assert outputs[f"{part}UserArn"].endswith(f":user/cast-eks-{cluster}")

@@ -84,9 +84,10 @@ def test_the_access_entrys_resource_is_the_cluster_until_it_exists() -> None:
     }
 
 
-def test_a_type_that_is_not_listed_is_refused() -> None:
-    with pytest.raises(UnknownTypeError, match="Add the permissions for AWS::Other::Thing"):
-        checks(CREATE, resource("AWS::Other::Thing"))
+@pytest.mark.parametrize("kind", ["AWS::Other::Thing", "AWS::CloudFormation::Stack"])
+def test_a_type_that_is_not_listed_is_refused(kind: str) -> None:
+    with pytest.raises(UnknownTypeError, match=f"Add the permissions for {kind}"):
+        checks(CREATE, resource(kind))
 
 
 @pytest.mark.parametrize("operation", [CREATE, UPDATE, DELETE])

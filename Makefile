@@ -85,16 +85,17 @@ functions: $(VENV) ## The functions' tests on the Python that they run on, where
 
 long: setup ## What `make test` leaves out for its time: faults combined, demo, benchmarks, tours, an agent that changes
 	EVERY_FAULT=1 $(BIN)/pytest -n auto tests/functional/onboarding/test_faults.py
-	$(BIN)/pytest -m long tests/integration
+	$(BIN)/pytest -n 2 --dist loadfile -m long tests/integration
 
+# A worker synthesises once, and starts one sandbox, for all tests of its files.
 infra: setup
-	$(BIN)/pytest tests/infra
+	$(BIN)/pytest -n 2 --dist loadfile tests/infra
 
 contract: $(VENV)
-	$(BIN)/pytest tests/contract
+	$(BIN)/pytest -n 2 tests/contract
 
 integration: setup
-	$(BIN)/pytest -m "not long" tests/integration
+	$(BIN)/pytest -n 2 --dist loadfile -m "not long" tests/integration
 
 test-contract: $(VENV) ## The contract suite; CLUSTER=real runs it on kube-apiserver from KUBEBUILDER_ASSETS
 	$(BIN)/pytest tests/contract $(if $(CLUSTER),--cluster=$(CLUSTER)) $(if $(KUBECONFIG_FILE),--kubeconfig=$(KUBECONFIG_FILE))

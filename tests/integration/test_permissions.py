@@ -82,6 +82,9 @@ def without_rule(admin: Client, resource: str, verb: str) -> Iterator[None]:
         if resource in (rule.resources or []):
             rule.verbs = [kept for kept in rule.verbs if kept != verb]
     assert role.rules != before, f"the ClusterRole has no {verb} on {resource}"
+    role.rules = [
+        rule for rule in role.rules or [] if rule.verbs
+    ]  # Kubernetes refuses an empty one
     admin.replace(role)
     try:
         yield

@@ -39,17 +39,24 @@ def with_condition(status: dict[str, Any], condition: dict[str, Any]) -> dict[st
 
 
 def evict(registry: Registry, namespace: str, name: str, options: Obj) -> None:
-    """Evict a pod. `options`: its DeleteOptions, which are validated only after the budget.
+    """Evict a pod. `options`: its DeleteOptions, which are validated only by the deletion.
 
     Raises ApiError (404, 409: precondition, 422: options, 429: budget, 500: more than one budget).
     """
     pod = registry.get(PODS, namespace, name)
+    dry_run = bool(options.get("dryRun"))
     if not _ignores_budgets(pod):
-        _check_budget(registry, pod, dry_run=bool(options.get("dryRun")))
-    how = deletion(options)
-    registry.check_preconditions(PODS, pod, how)
-    if not how.dry_run:
-        _mark_and_delete(registry, pod, how)
+        _check_budget(registry, pod, dry_run=dry_run)
+    if not dry_run:
+        given = options.get("preconditions") or {}
+        version = given.get("resourceVersion") or None
+        asked = Deletion(uid=given.get("uid") or None, resource_version=version)
+        registry.check_preconditions(PODS, pod, asked)
+        pod = _marked(registry, pod)
+        if version:  # the condition has changed it
+            changed = {**given, "resourceVersion": pod["metadata"]["resourceVersion"]}
+            options = {**options, "preconditions": changed}
+    registry.delete(PODS, namespace, name, deletion(options))
 
 
 def _ignores_budgets(pod: Obj) -> bool:
@@ -163,16 +170,17 @@ def disruption_allowed(budget: Obj, stamp: str, *, allowed: bool) -> dict[str, A
     }
 
 
-def _mark_and_delete(registry: Registry, pod: Obj, how: Deletion) -> None:
-    namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
-    if "deletionTimestamp" not in pod["metadata"]:
-        condition = {
-            "type": "DisruptionTarget",
-            "status": "True",
-            "lastProbeTime": None,
-            "lastTransitionTime": registry.stamp(),
-            "reason": "EvictionByEvictionAPI",
-            "message": "Eviction API: evicting",
-        }
-        registry.set_status(PODS, pod, with_condition(pod["status"], condition))
-    registry.delete(PODS, namespace, name, how)
+def _marked(registry: Registry, pod: Obj) -> Obj:
+    """The pod with the condition that it is a target of a disruption."""
+    conditions = pod["status"].get("conditions") or ()
+    if any((c["type"], c["status"]) == ("DisruptionTarget", "True") for c in conditions):
+        return pod
+    condition = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "lastProbeTime": None,
+        "lastTransitionTime": registry.stamp(),
+        "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting",
+    }
+    return registry.set_status(PODS, pod, with_condition(pod["status"], condition))

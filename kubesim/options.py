@@ -117,9 +117,9 @@ def deletion(given: Obj) -> Deletion:
     return Deletion(
         # kube-apiserver treats each negative value as 1 second.
         grace=1 if grace is not None and grace < 0 else grace,
-        uid=preconditions.get("uid") or "",
-        resource_version=preconditions.get("resourceVersion") or "",
-        propagation=policy or ("Orphan" if orphan else "Background"),
+        uid=preconditions.get("uid"),
+        resource_version=preconditions.get("resourceVersion"),
+        propagation=policy or {True: "Orphan", False: "Background", None: ""}[orphan],
         dry_run=bool(dry_run),
     )
 

@@ -77,17 +77,37 @@ def strategic(target: Json, patch: Json) -> Json:
             result[field] = [item for item in result.get(field, ()) if item not in value]
         if key.startswith(_DIRECTIVES):
             continue
-        if value is None:
-            result.pop(key, None)
-        elif isinstance(value, list):
-            result[key] = _strategic_list(
-                key, result.get(key) or [], value, patch.get(f"$setElementOrder/{key}")
-            )
-        elif isinstance(value, dict) and value.get("$patch") == "delete":
+        if value is None or (isinstance(value, dict) and value.get("$patch") == "delete"):
             result.pop(key, None)
         else:
-            result[key] = strategic(result.get(key), value)
+            order = patch.get(f"$setElementOrder/{key}")
+            result[key] = _strategic_value(key, result.get(key), value, order)
     return result
+
+
+def _strategic_value(field: str, target: Json, patch: Json, order: list[Any] | None) -> Json:
+    if target is None and not (isinstance(patch, dict) and "$patch" in patch):
+        return _without_directives(patch)
+    if isinstance(patch, list):
+        return _strategic_list(field, target or [], patch, order)
+    return strategic(target, patch)
+
+
+def _without_directives(value: Json) -> Json:
+    """A value of a patch for a field that the target does not have."""
+    if isinstance(value, dict):
+        return {
+            key: _without_directives(each)
+            for key, each in value.items()
+            if each is not None and not key.startswith(_DIRECTIVES)
+        }
+    if isinstance(value, list):
+        return [
+            _without_directives(each)
+            for each in value
+            if not (isinstance(each, dict) and "$patch" in each)
+        ]
+    return value
 
 
 def _strategic_list(

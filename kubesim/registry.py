@@ -56,9 +56,11 @@ class Deletion:
     """DeleteOptions."""
 
     grace: int | None = None
-    uid: str = ""
-    resource_version: str = ""
-    propagation: str = "Background"
+    """Seconds; None: the object's own grace period."""
+    uid: str | None = None
+    resource_version: str | None = None
+    propagation: str = ""
+    """Empty: the finalizers for garbage collection stay as they are."""
     dry_run: bool = False
 
 
@@ -104,7 +106,7 @@ class Registry:
         if causes:
             raise errors.invalid(resource, name, causes)
         version = metadata.pop("resourceVersion", "")
-        if version.isdigit() and int(version):
+        if version.isdigit() and int(version) and not write.dry_run:
             raise errors.internal("resourceVersion should not be set on objects to be created")
         existing = self.store.get(resource, namespace, name)
         if existing is not None:
@@ -256,21 +258,22 @@ class Registry:
         """
         metadata = obj["metadata"]
         name, uid, version = (metadata[key] for key in ("name", "uid", "resourceVersion"))
-        if how.uid and how.uid != uid:
+        if how.uid is not None and how.uid != uid:
             raise errors.uid_mismatch(resource, name, how.uid, uid)
-        if how.resource_version and how.resource_version != version:
+        if how.resource_version is not None and how.resource_version != version:
             raise errors.version_mismatch(resource, name, how.resource_version, version)
 
     def _delete(self, resource: Resource, obj: Obj, how: Deletion) -> tuple[Obj, bool]:
         metadata = obj["metadata"]
         finalizers = list(metadata.get("finalizers") or ())
-        finalizer = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}.get(how.propagation)
-        if finalizer and finalizer not in finalizers:
-            finalizers.append(finalizer)
+        if how.propagation:
+            finalizers = [each for each in finalizers if each not in _PROPAGATION.values()]
+        if how.propagation in _PROPAGATION:
+            finalizers.append(_PROPAGATION[how.propagation])
         if resource is PODS:
-            changed = self._graceful(obj, how)
-            if changed is None:
-                return obj, False
+            changed = self._graceful(obj, how) or obj
+            if changed is obj and metadata.get("deletionGracePeriodSeconds"):
+                return obj, False  # it is terminating: its finalizers do not change either
         elif "deletionTimestamp" in metadata:
             changed = obj
         elif finalizers or resource is NAMESPACES:
@@ -279,7 +282,7 @@ class Registry:
             return self.store.remove(
                 resource, metadata.get("namespace", ""), metadata["name"]
             ), True
-        if finalizers:
+        if finalizers != list(metadata.get("finalizers") or ()):
             changed = {**changed, "metadata": {**changed["metadata"], "finalizers": finalizers}}
         if resource is NAMESPACES:
             changed = {**changed, "status": {**changed.get("status", {}), "phase": "Terminating"}}
@@ -301,11 +304,8 @@ class Registry:
         if how.grace is None or how.grace >= current:
             return None
         begun = seconds_of(metadata["deletionTimestamp"]) - current
-        end = max(self.now(), begun + max(how.grace, 0))
-        deletion = {
-            "deletionTimestamp": timestamp(end),
-            "deletionGracePeriodSeconds": max(how.grace, 0),
-        }
+        end = max(self.now(), begun + how.grace)
+        deletion = {"deletionTimestamp": timestamp(end), "deletionGracePeriodSeconds": how.grace}
         return {**pod, "metadata": {**metadata, **deletion}}
 
     @staticmethod
@@ -339,6 +339,9 @@ class Registry:
             subresource="status" if write.subresource == "status" else "",
         )
 
+
+_PROPAGATION = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
+"""The finalizers for garbage collection."""
 
 _VERSION_REQUIRED = (BUDGETS, LEASES)
 """Kinds without unconditional updates."""

@@ -659,10 +659,12 @@ class Peer:
             "spec": {"nodeName": draw.node, "containers": [{"name": "c", "image": "x"}]},
         }
         running = {"status": {"phase": "Running"}}
+        untainted = {"spec": {"taints": None}}  # kube-apiserver taints a new node as not ready
         for request in (
             Request("", "POST", "/api/v1/namespaces", {}, namespace),
             Request("", "POST", draw.path("serviceaccounts"), {}, account),
             Request("", "POST", NODES, {}, node),
+            Request("", "PATCH", f"{NODES}/{draw.node}", {}, untainted, MERGE),
             Request("", "POST", draw.path("pods"), {}, steady),
             Request("", "PATCH", draw.path("pods", STEADY, sub="status"), {}, running, MERGE),
         ):

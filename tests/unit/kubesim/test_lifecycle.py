@@ -13,6 +13,7 @@ from kubesim.controllers.disruption import DELETION_TIMEOUT
 from kubesim.controllers.nodes import ORPHAN_QUARANTINE
 from kubesim.eviction import is_ready
 from kubesim.registry import seconds_of
+from kubesim.store import WINDOW, WINDOW_SECONDS
 from tests.unit.kubesim.support import evict, virtual, watch
 
 
@@ -296,3 +297,28 @@ async def test_a_watch_without_events_gets_bookmarks() -> None:
         version = events[0]["object"]["metadata"]["resourceVersion"]
         assert version == str(cluster.store.version)
         assert clock() == pytest.approx(150)
+
+
+@virtual
+async def test_a_watch_starts_within_the_window_only() -> None:
+    """kube-apiserver keeps the last 100 changes and those of the last 75 seconds at least."""
+    async with SimulatedCluster() as cluster, cluster.client() as client:
+        cluster.add_node("n")
+        version = str(cluster.store.version)
+        for number in range(WINDOW + 1):
+            patch = {"metadata": {"labels": {"x": str(number)}}}
+            await client.patch(
+                "/api/v1/nodes/n",
+                json=patch,
+                headers={"Content-Type": "application/merge-patch+json"},
+            )
+
+        async def first() -> str:
+            events = watch(client, "/api/v1/nodes", resourceVersion=version)
+            event = await anext(events)
+            await events.aclose()
+            return str(event["type"])
+
+        assert await first() == "MODIFIED"
+        await asyncio.sleep(WINDOW_SECONDS + 1)
+        assert await first() == "ERROR"

@@ -32,6 +32,7 @@ from acceptance.report import Report, versions
 from acceptance.run import Run
 from acceptance.scope import PREFIX, ROOT, Scope
 from lambdas.common.errors import CastaiError
+from sandbox.cdk import chosen
 from sandbox.demo.console import View
 from sandbox.errors import SandboxError
 
@@ -78,7 +79,7 @@ def main(
     after a kill, run it again. `-c castai:mode=dry-run` drains nothing.
     """
     with translated_errors():
-        scope = Scope(cluster, instance, prefix, api_key_secret, _settings(context))
+        scope = Scope(cluster, instance, prefix, api_key_secret, chosen(context))
         account = Account.found(region)
         if print_rights:
             _print_rights(scope, account)
@@ -226,16 +227,6 @@ def _versions() -> dict[str, str]:
         "castai-eks-cdk": described.stdout.strip() or "not a git clone",
         "Python": platform.python_version(),
     }
-
-
-def _settings(context: list[str] | None) -> dict[str, str]:
-    settings = {}
-    for text in context or ():
-        key, found, value = text.partition("=")
-        if not found:
-            raise AcceptanceError(f"Write -c {text}=VALUE: a context setting needs a value")
-        settings[key] = value
-    return settings
 
 
 @contextmanager

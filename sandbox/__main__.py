@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sandbox import aws, external, kubernetes, lifecycle
-from sandbox.cdk import Cdk
+from sandbox.cdk import Cdk, chosen
 from sandbox.demo.chapters import run, selected
 from sandbox.demo.console import View
 from sandbox.demo.session import DemoSession
@@ -76,7 +76,7 @@ def deploy(
     with translated_errors():
         state = lifecycle.running(folder.absolute())
         _print_steps(state)
-        settings = _settings(context)
+        settings = chosen(context)
         cdk = Cdk(aws.Aws(state), state.path)
         cdk.synth({"castai:clusters": state.cluster, **settings})
         cdk.bootstrap()
@@ -179,7 +179,7 @@ def demo(
     """Connect, onboard, drain after a notice, offboard. Exit status 0 if all checks pass."""
     with translated_errors():
         chapters = selected(chapter)
-        session = DemoSession(folder.absolute(), View(plain=plain), _settings(context))
+        session = DemoSession(folder.absolute(), View(plain=plain), chosen(context))
         lifecycle.down(session.folder)  # left by an interrupted demo
         signal.signal(signal.SIGTERM, _interrupt)
         kept = False
@@ -241,16 +241,6 @@ def _print_steps(state: State) -> None:
 
 def _option(folder: Path) -> str:
     return "" if folder.absolute() == FOLDER.absolute() else f" --folder {folder}"
-
-
-def _settings(context: list[str] | None) -> dict[str, str]:
-    settings = {}
-    for text in context or ():
-        key, found, value = text.partition("=")
-        if not found:
-            raise SandboxError(f"Write -c {text}=VALUE: a context setting needs a value")
-        settings[key] = value
-    return settings
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -96,6 +96,17 @@ class Cdk:
         if done.returncode:
             raise SandboxError(f"cdk {arguments[0]} failed:\n{essence(done.stdout)}")
         return done.stdout
+
+
+def chosen(context: Sequence[str] | None) -> dict[str, str]:
+    """Return the settings of `-c KEY=VALUE`. Raises SandboxError for one without a value."""
+    settings = {}
+    for text in context or ():
+        key, found, value = text.partition("=")
+        if not found:
+            raise SandboxError(f"Write -c {text}=VALUE: a context setting needs a value")
+        settings[key] = value
+    return settings
 
 
 def essence(output: str) -> str:

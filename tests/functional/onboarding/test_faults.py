@@ -20,8 +20,9 @@ USER: dict[str, Any] = {"Mode": "user", **SPOT}
 ROLE: dict[str, Any] = {"Mode": "cross-account-role", **SPOT}
 REFUSED, ANSWER_LOST = ("AccessDenied", False), ("Timeout", True)
 
-# In each case every write fails once. `make test` runs some pairs of mode and kind of fault;
-# `make long`, as in CI, runs all pairs.
+# In each case every write fails once, in parts that may run in parallel. `make test` runs some pairs
+# of mode and kind of fault; `make long`, as in CI, runs all pairs.
+PARTS = 3
 EVERY = bool(os.environ.get("EVERY_FAULT"))
 CREATES = {
     "user-refused": (USER, REFUSED, "access-entries"),
@@ -49,7 +50,12 @@ MORE_UPDATES = {
 
 def cases(names: str, few: Mapping[str, Any], more: Mapping[str, Any]) -> pytest.MarkDecorator:
     chosen = {**few, **(more if EVERY else {})}
-    return pytest.mark.parametrize(names, list(chosen.values()), ids=list(chosen))
+    parts = [(case, part) for case in chosen for part in range(PARTS)]
+    return pytest.mark.parametrize(
+        f"{names}, part",
+        [(*chosen[case], part) for case, part in parts],
+        ids=[f"{case}-{part}" for case, part in parts],
+    )
 
 
 def create_resources_of_others(testbed: OnboardingTestbed) -> None:
@@ -92,7 +98,12 @@ def clear_fault(testbed: OnboardingTestbed) -> None:
 
 @cases("mode, kind, access", CREATES, MORE_CREATES)
 def test_a_create_that_fails_leaves_the_account_as_it_was(
-    testbed: OnboardingTestbed, mode: dict[str, Any], kind: tuple[str, bool], access: str
+    testbed: OnboardingTestbed,
+    mode: dict[str, Any],
+    kind: tuple[str, bool],
+    access: str,
+    *,
+    part: int,
 ) -> None:
     create_resources_of_others(testbed)
     before = testbed.snapshot()
@@ -102,7 +113,7 @@ def test_a_create_that_fails_leaves_the_account_as_it_was(
     testbed.delete(**wanted)
     assert testbed.snapshot() == before
     failed = 0
-    for at in range(total):
+    for at in range(part, total, PARTS):
         set_fault(testbed, at, kind)
         try:
             testbed.create(**wanted)
@@ -119,7 +130,7 @@ def test_a_create_that_fails_leaves_the_account_as_it_was(
 
 @cases("mode, kind", DELETES, MORE_DELETES)
 def test_a_delete_that_fails_is_finished_by_the_next(
-    testbed: OnboardingTestbed, mode: dict[str, Any], kind: tuple[str, bool]
+    testbed: OnboardingTestbed, mode: dict[str, Any], kind: tuple[str, bool], *, part: int
 ) -> None:
     create_resources_of_others(testbed)
     before = testbed.snapshot()
@@ -128,7 +139,7 @@ def test_a_delete_that_fails_is_finished_by_the_next(
     testbed.delete(**mode)
     total = writes_of(testbed)
     failed = 0
-    for at in range(total):
+    for at in range(part, total, PARTS):
         testbed.create(**mode)
         set_fault(testbed, at, kind)
         try:
@@ -145,7 +156,12 @@ def test_a_delete_that_fails_is_finished_by_the_next(
 
 @cases("old, new, kind", UPDATES, MORE_UPDATES)
 def test_an_update_that_fails_is_rolled_back_by_an_update_to_the_old_properties(
-    testbed: OnboardingTestbed, old: dict[str, Any], new: dict[str, Any], kind: tuple[str, bool]
+    testbed: OnboardingTestbed,
+    old: dict[str, Any],
+    new: dict[str, Any],
+    kind: tuple[str, bool],
+    *,
+    part: int,
 ) -> None:
     create_resources_of_others(testbed)
     clean = testbed.snapshot()
@@ -156,7 +172,7 @@ def test_an_update_that_fails_is_rolled_back_by_an_update_to_the_old_properties(
     total = writes_of(testbed)
     testbed.update(new, **old)
     failed = 0
-    for at in range(total):
+    for at in range(part, total, PARTS):
         before = _without_keys(testbed.snapshot())
         set_fault(testbed, at, kind)
         try:

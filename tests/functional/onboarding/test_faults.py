@@ -20,7 +20,7 @@ USER: dict[str, Any] = {"Mode": "user", **SPOT}
 ROLE: dict[str, Any] = {"Mode": "cross-account-role", **SPOT}
 REFUSED, ANSWER_LOST = ("AccessDenied", False), ("Timeout", True)
 
-# In each case every write fails once, in parts that may run in parallel. `make test` runs some pairs
+# In each case every write fails once, in parts that run in parallel. `make test` runs some pairs
 # of mode and kind of fault; `make long`, as in CI, runs all pairs.
 PARTS = 3
 EVERY = bool(os.environ.get("EVERY_FAULT"))

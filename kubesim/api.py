@@ -959,7 +959,7 @@ class _HttpExchange:
 
 def _refusal(error: ApiError) -> Response:
     if error.page:
-        return Response(error.code, error.message, "text/plain; charset=utf-8")
+        return Response(error.code, error.message, TEXT)
     return Response(error.code, error.body())
 
 

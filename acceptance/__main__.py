@@ -17,7 +17,6 @@ from typing import Annotated, NoReturn
 
 import typer
 import yaml
-from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.text import Text
 
@@ -25,16 +24,14 @@ from acceptance import drill as drills
 from acceptance import look as looks
 from acceptance import rights
 from acceptance.account import Account
-from acceptance.errors import AcceptanceError
+from acceptance.errors import FAILURES, AcceptanceError
 from acceptance.journal import FOLDER, Journal
 from acceptance.look import Target
 from acceptance.report import Report, versions
 from acceptance.run import Run
 from acceptance.scope import PREFIX, ROOT, Scope
-from lambdas.common.errors import CastaiError
 from sandbox.cdk import chosen
 from sandbox.demo.console import View
-from sandbox.errors import SandboxError
 
 Chapter = tuple[str, str, Callable[[], None]]
 """Title, description and what runs."""
@@ -155,7 +152,7 @@ def _reported(run: Run) -> Iterator[None]:
     """Print an error, or that the run was interrupted, and put it into the report."""
     try:
         yield
-    except (SandboxError, CastaiError, ClientError, BotoCoreError) as error:
+    except FAILURES as error:
         run.report.errors.append(str(error))
         run.view.line(f"   {error}", style="red")
     except KeyboardInterrupt:
@@ -252,7 +249,7 @@ def translated_errors() -> Iterator[None]:
     """Print an error of ours or of AWS without traceback, exit with 1."""
     try:
         yield
-    except (SandboxError, CastaiError, ClientError, BotoCoreError) as error:
+    except FAILURES as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(Text(str(error), style="red"))
         raise typer.Exit(1) from error
 

@@ -9,20 +9,19 @@ from functools import cached_property
 from typing import Any
 
 import msgspec
-from botocore.exceptions import ClientError
 from lightkube.core.resource import GlobalResource
 from lightkube.resources.core_v1 import Namespace
 from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding
 
 from acceptance import checks, kubernetes
 from acceptance.account import Account
+from acceptance.errors import FAILURES
 from acceptance.journal import Journal, Touched
 from acceptance.kubernetes import Found
 from acceptance.report import Report
 from acceptance.scope import Scope
 from lambdas.common import api_key, eks
 from lambdas.common.castai import CastaiApi
-from lambdas.common.errors import CastaiError
 from lambdas.common.kubernetes_objects import Kube
 from lambdas.common.names import AGENT, SPOT_HANDLER_GROUP
 from lambdas.onboarding import names
@@ -30,7 +29,6 @@ from sandbox.cdk import Cdk
 from sandbox.demo import inventory
 from sandbox.demo.console import View
 from sandbox.demo.inventory import Thing
-from sandbox.errors import SandboxError
 
 KINDS: tuple[type[GlobalResource], ...] = (Namespace, ClusterRole, ClusterRoleBinding)
 """What the run could leave in the cluster: the agent's other objects are in its namespace."""
@@ -197,9 +195,10 @@ class Run:
     def _undone(self, undo: Callable[[], None], by_hand: str) -> None:
         try:
             undo()
-        except (SandboxError, CastaiError, ClientError) as error:
-            self.view.step(f"not undone: {error}")
-            self.report.by_hand.append(f"{by_hand} ({str(error).splitlines()[0]})")
+        except FAILURES as error:
+            why = str(error) or type(error).__name__  # a time-out may have no text
+            self.view.step(f"not undone: {why}")
+            self.report.by_hand.append(f"{by_hand} ({why.splitlines()[0]})")
 
     def _uncordon(self, node: str) -> None:
         with self.connect() as client:

@@ -99,6 +99,8 @@ class Writes:
     actions: set[str] = field(default_factory=set)
     """The IAM actions of all calls, reads included."""
     fault: Fault | None = None
+    met: int = 0
+    """How many faults were met."""
     attached: list[dict[str, str]] = field(default_factory=list)
     """The arguments of the calls that attached a policy to a user or a role."""
     deleted: list[dict[str, str]] = field(default_factory=list)
@@ -147,6 +149,7 @@ class RecordingClient:
             before()
         fault = writes.fault
         if fault is not None and fault.at == number:
+            writes.met += 1
             if fault.after:
                 method(**arguments)
                 raise ReadTimeoutError(endpoint_url=f"https://{self._service}.invalid")

@@ -50,12 +50,14 @@ class Cdk:
             "synth", "--quiet", "--app", f"{sys.executable} app.py", "-o", self.assembly, *arguments
         )
 
-    def bootstrap(self) -> None:
-        """Run `cdk bootstrap`: create the bucket and the roles that deployments use."""
+    def bootstrap(self, policy: str = "") -> None:
+        """Run `cdk bootstrap`: create the bucket and the roles that deployments use.
+
+        `policy` is the ARN of CloudFormation's policy, by default AdministratorAccess.
+        """
         self._run(
-            "bootstrap",
-            "--app",
-            self.assembly,
+            *("bootstrap", "--app", self.assembly),
+            *(("--cloudformation-execution-policies", policy) if policy else ()),
             f"aws://{self._account.account}/{self._account.region}",
         )
 

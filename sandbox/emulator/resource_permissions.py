@@ -1,8 +1,9 @@
 """The permissions that CloudFormation needs for a resource of a template.
 
 CloudFormation calls the service with its execution role. Listed are the types of our stacks and of
-the bootstrap stack, with the calls that change something or read what a change needs.
-Source: CloudFormation registry, "handlers" → "permissions" in the schema of each type.
+the bootstrap stack, with what a create, update and delete may need for the properties of the
+template. A test compares the list with its source: the CloudFormation registry, "handlers" →
+"permissions" in the schema of each type.
 """
 
 import dataclasses
@@ -55,14 +56,23 @@ class Resource:
 
 @dataclasses.dataclass(frozen=True)
 class _Kind:
-    """The actions on a type's resource for each operation."""
+    """The actions for each operation on a type."""
 
     arns: Callable[[Resource], list[str]]
-    create: str
-    update: str
-    delete: str
+    create: str = ""
+    update: str = ""
+    delete: str = ""
+    where: Mapping[str, tuple[str, str, str]] = dataclasses.field(default_factory=dict)
+    """By property: what create, update and delete need where the template has it."""
     more: Callable[[Resource, str], Iterator[Check]] = lambda _resource, _operation: iter(())
     """Checks on other resources or with condition keys, by operation."""
+
+    def actions(self, operation: str, resource: Resource) -> list[str]:
+        at = (CREATE, UPDATE, DELETE).index(operation)
+        parts = [
+            actions[at] for name, actions in self.where.items() if resource.properties.get(name)
+        ]
+        return " ".join([getattr(self, operation), *parts]).split()
 
 
 def checks(operation: str, resource: Resource) -> list[Check]:
@@ -74,13 +84,21 @@ def checks(operation: str, resource: Resource) -> list[Check]:
         raise UnknownTypeError(
             f"Add the permissions for {resource.type} to sandbox/emulator/resource_permissions.py"
         )
-    tags = _tags(resource.properties.get("Tags")) if operation == CREATE else {}
+    tags = _tags(resource) if operation == CREATE else {}
     own = [
-        Check(action, arn, tags)
-        for action in getattr(kind, operation).split()
+        Check(action, _listing(action, resource) or arn, tags)
+        for action in kind.actions(operation, resource)
         for arn in kind.arns(resource)
     ]
     return [*own, *kind.more(resource, operation)]
+
+
+def _listing(action: str, resource: Resource) -> str:
+    """Return the resource of a call that names none; empty for other calls."""
+    if action not in _LISTINGS:
+        return ""
+    kind = _LISTINGS[action]
+    return resource.arn(action.partition(":")[0], kind) if kind else "*"
 
 
 def _is_custom(resource: Resource) -> bool:
@@ -88,35 +106,49 @@ def _is_custom(resource: Resource) -> bool:
     return resource.type == custom or resource.type.startswith("Custom::")
 
 
-def _tags(tags: Any) -> dict[str, Any]:
-    pairs = [(tag["Key"], tag["Value"]) for tag in tags or () if isinstance(tag, dict)]
+def _tags(resource: Resource) -> dict[str, Any]:
+    tags = resource.properties.get("Tags") or ()
+    pairs = [(tag["Key"], tag["Value"]) for tag in tags if isinstance(tag, dict)]
     keys: dict[str, Any] = {f"aws:RequestTag/{key}": value for key, value in pairs}
     return {**keys, "aws:TagKeys": [key for key, _value in pairs]} if pairs else {}
+
+
+def _tagging(tag: str, untag: str) -> dict[str, tuple[str, str, str]]:
+    return {"Tags": (tag, f"{tag} {untag}", "")}
 
 
 def _named(service: str, kind: str, name: str) -> Callable[[Resource], list[str]]:
     return lambda resource: [resource.named(service, kind, name)]
 
 
-def _role(resource: Resource) -> list[str]:
-    return [resource.named("iam", "role" + (resource.text("Path") or "/"), "RoleName")]
+def _with_path(kind: str, name: str) -> Callable[[Resource], list[str]]:
+    return lambda resource: [resource.named("iam", kind + (resource.text("Path") or "/"), name)]
+
+
+_role = _with_path("role", "RoleName")
 
 
 def _role_policies(resource: Resource, operation: str) -> Iterator[Check]:
-    """Yield the checks of a role's policies and of its boundary."""
-    verb, verbs = ("Delete", "Detach") if operation == DELETE else ("Put", "Attach")
+    """Yield the checks with condition keys: a role's policies, its boundary and its creation."""
+    put, attach = {
+        CREATE: (("Put",), ("Attach",)),
+        UPDATE: (("Put", "Delete"), ("Attach", "Detach")),
+        DELETE: (("Delete",), ("Detach",)),
+    }[operation]
     [arn] = _role(resource)
     boundary = resource.text("PermissionsBoundary")
     bounded = {"iam:PermissionsBoundary": boundary} if boundary else {}
     if operation == CREATE:
-        tags = _tags(resource.properties.get("Tags"))
-        yield Check("iam:CreateRole", arn, {**tags, **bounded})
-        if tags:
-            yield Check("iam:TagRole", arn, tags)
+        yield Check("iam:CreateRole", arn, {**_tags(resource), **bounded})
+    if operation == UPDATE and boundary:
+        yield Check("iam:PutRolePermissionsBoundary", arn, bounded)
+        yield Check("iam:DeleteRolePermissionsBoundary", arn, bounded)
     if resource.properties.get("Policies"):
-        yield Check(f"iam:{verb}RolePolicy", arn, bounded)
+        for verb in put:
+            yield Check(f"iam:{verb}RolePolicy", arn, bounded)
     for policy in resource.properties.get("ManagedPolicyArns") or ():
-        yield Check(f"iam:{verbs}RolePolicy", arn, {"iam:PolicyARN": policy, **bounded})
+        for verb in attach:
+            yield Check(f"iam:{verb}RolePolicy", arn, {"iam:PolicyARN": policy, **bounded})
 
 
 def _inline_policy(resource: Resource) -> list[str]:
@@ -139,12 +171,6 @@ def _function_code(resource: Resource, operation: str) -> Iterator[Check]:
         yield Check("s3:GetObject", resource.arn("s3", f"{code['S3Bucket']}/{code.get('S3Key')}"))
 
 
-def _retention(resource: Resource, operation: str) -> Iterator[Check]:
-    if operation == CREATE and resource.properties.get("RetentionInDays"):
-        [arn] = _LOG_GROUP(resource)
-        yield Check("logs:PutRetentionPolicy", arn)
-
-
 def _access_entry(resource: Resource) -> list[str]:
     kind, _, name = resource.text("PrincipalArn").rpartition(":")[2].partition("/")
     entry = f"{kind}/{resource.account}/{name.rpartition('/')[2]}/*"
@@ -154,9 +180,7 @@ def _access_entry(resource: Resource) -> list[str]:
 def _new_access_entry(resource: Resource, operation: str) -> Iterator[Check]:
     if operation == CREATE:
         cluster = resource.arn("eks", f"cluster/{resource.text('ClusterName')}")
-        yield Check("eks:CreateAccessEntry", cluster, _tags(resource.properties.get("Tags")))
-    if operation != DELETE and resource.properties.get("AccessPolicies"):
-        yield Check("eks:AssociateAccessPolicy", _access_entry(resource)[0])
+        yield Check("eks:CreateAccessEntry", cluster, _tags(resource))
 
 
 def _topics(resource: Resource) -> list[str]:
@@ -164,7 +188,7 @@ def _topics(resource: Resource) -> list[str]:
 
 
 def _topic_of_subscription(resource: Resource, operation: str) -> Iterator[Check]:
-    if operation != DELETE:
+    if operation == CREATE:
         yield Check("sns:Subscribe", resource.text("TopicArn"))
 
 
@@ -173,55 +197,94 @@ def _queues(resource: Resource) -> list[str]:
     return [resource.arn("sqs", str(url).rpartition("/")[2]) for url in urls]
 
 
-def _token(resource: Resource) -> list[str]:
-    return [resource.text("ServiceToken")]
+def _function(resource: Resource) -> list[str]:
+    return [resource.function()]
 
 
-_LOG_GROUP = _named("logs", "log-group:", "LogGroupName")
-_CUSTOM = _Kind(_token, *["lambda:InvokeFunction"] * 3)
+_NETWORK = "ec2:DescribeSecurityGroups ec2:DescribeSubnets ec2:DescribeVpcs"
+# Calls that name no resource are evaluated on all of them. CloudWatch and CloudWatch Logs have an
+# ARN for that in their refusals.
+_LISTINGS = {
+    "cloudwatch:DescribeAlarms": "alarm:*",
+    "logs:DescribeLogGroups": "log-group::log-stream:",
+    **dict.fromkeys((*_NETWORK.split(), "ec2:DescribeNetworkInterfaces", "kms:CreateKey"), ""),
+}
+_CUSTOM = _Kind(lambda resource: [resource.text("ServiceToken")], *["lambda:InvokeFunction"] * 3)
 _KINDS = {
     "AWS::CloudWatch::Alarm": _Kind(
         _named("cloudwatch", "alarm:", "AlarmName"),
-        create="cloudwatch:PutMetricAlarm",
-        update="cloudwatch:PutMetricAlarm",
-        delete="cloudwatch:DeleteAlarms",
+        create="cloudwatch:PutMetricAlarm cloudwatch:DescribeAlarms cloudwatch:ListTagsForResource",
+        update="cloudwatch:PutMetricAlarm cloudwatch:DescribeAlarms cloudwatch:ListTagsForResource",
+        delete="cloudwatch:DeleteAlarms cloudwatch:DescribeAlarms",
+        where=_tagging("cloudwatch:TagResource", "cloudwatch:UntagResource"),
     ),
     "AWS::ECR::Repository": _Kind(
         _named("ecr", "repository/", "RepositoryName"),
         create="ecr:CreateRepository",
-        update="ecr:PutLifecyclePolicy",
+        update="ecr:DescribeRepositories",
         delete="ecr:DeleteRepository",
+        where={
+            "ImageTagMutability": ("", "ecr:PutImageTagMutability", ""),
+            "LifecyclePolicy": (
+                "ecr:PutLifecyclePolicy",
+                "ecr:PutLifecyclePolicy ecr:DeleteLifecyclePolicy",
+                "",
+            ),
+            "RepositoryPolicyText": (
+                "ecr:SetRepositoryPolicy",
+                "ecr:SetRepositoryPolicy ecr:DeleteRepositoryPolicy",
+                "",
+            ),
+            **_tagging("ecr:TagResource", "ecr:UntagResource"),
+        },
     ),
     "AWS::EKS::AccessEntry": _Kind(
         _access_entry,
-        create="eks:DescribeAccessEntry",
-        update="eks:UpdateAccessEntry",
-        delete="eks:DeleteAccessEntry",
+        create="eks:DescribeAccessEntry eks:ListAssociatedAccessPolicies",
+        update="eks:DescribeAccessEntry eks:ListAssociatedAccessPolicies eks:UpdateAccessEntry",
+        delete="eks:DeleteAccessEntry eks:DescribeAccessEntry",
+        where={
+            "AccessPolicies": (
+                "eks:AssociateAccessPolicy",
+                "eks:AssociateAccessPolicy eks:DisassociateAccessPolicy",
+                "",
+            ),
+            **_tagging("eks:TagResource", "eks:UntagResource"),
+        },
         more=_new_access_entry,
     ),
     "AWS::Events::Rule": _Kind(
         _named("events", "rule/", "Name"),
-        create="events:PutRule events:PutTargets events:DescribeRule",
-        update="events:PutRule events:PutTargets events:RemoveTargets",
-        delete="events:RemoveTargets events:DeleteRule",
+        create="events:DescribeRule events:PutRule events:PutTargets",
+        update="events:DescribeRule events:PutRule events:PutTargets events:RemoveTargets",
+        delete="events:DescribeRule events:ListTargetsByRule events:RemoveTargets"
+        " events:DeleteRule",
+        where=_tagging("events:TagResource", "events:UntagResource"),
     ),
     "AWS::IAM::ManagedPolicy": _Kind(
-        _named("iam", "policy/", "ManagedPolicyName"),
+        _with_path("policy", "ManagedPolicyName"),
         create="iam:CreatePolicy",
-        update="iam:CreatePolicyVersion iam:ListPolicyVersions",
-        delete="iam:DeletePolicy iam:ListPolicyVersions",
+        update="iam:GetPolicy iam:ListPolicyVersions iam:CreatePolicyVersion"
+        " iam:DeletePolicyVersion",
+        delete="iam:GetPolicy iam:ListEntitiesForPolicy iam:ListPolicyVersions"
+        " iam:DeletePolicyVersion iam:DeletePolicy",
     ),
     "AWS::IAM::Policy": _Kind(
         _inline_policy,
-        create="iam:PutRolePolicy",
-        update="iam:PutRolePolicy",
+        create="iam:GetRolePolicy iam:PutRolePolicy",
+        update="iam:PutRolePolicy iam:DeleteRolePolicy",
         delete="iam:DeleteRolePolicy",
     ),
     "AWS::IAM::Role": _Kind(
         _role,
-        create="",
-        update="iam:UpdateRole",
-        delete="iam:DeleteRole",
+        create="iam:GetRole",
+        update="iam:UpdateRole iam:UpdateAssumeRolePolicy",
+        delete="iam:GetRole iam:ListAttachedRolePolicies iam:ListRolePolicies iam:DeleteRole",
+        where={
+            "Description": ("", "iam:UpdateRoleDescription", ""),
+            "Policies": ("iam:GetRolePolicy", "", ""),
+            **_tagging("iam:TagRole", "iam:UntagRole"),
+        },
         more=_role_policies,
     ),
     "AWS::KMS::Alias": _Kind(
@@ -232,18 +295,18 @@ _KINDS = {
     ),
     "AWS::KMS::Key": _Kind(
         _named("kms", "key/", ""),
-        create="kms:CreateKey",
-        update="kms:PutKeyPolicy",
-        delete="kms:ScheduleKeyDeletion",
+        create="kms:CreateKey kms:PutKeyPolicy",
+        update="kms:DescribeKey kms:PutKeyPolicy kms:ListResourceTags",
+        delete="kms:DescribeKey kms:ScheduleKeyDeletion",
     ),
     "AWS::Lambda::Alias": _Kind(
-        lambda resource: [resource.function()],
+        _function,
         create="lambda:CreateAlias",
-        update="lambda:UpdateAlias",
-        delete="lambda:DeleteAlias",
+        update="lambda:UpdateAlias lambda:GetAlias",
+        delete="lambda:DeleteAlias lambda:GetAlias",
     ),
     "AWS::Lambda::EventInvokeConfig": _Kind(
-        lambda resource: [resource.function()],
+        _function,
         create="lambda:PutFunctionEventInvokeConfig",
         update="lambda:UpdateFunctionEventInvokeConfig",
         delete="lambda:DeleteFunctionEventInvokeConfig",
@@ -252,72 +315,105 @@ _KINDS = {
         _named("lambda", "function:", "FunctionName"),
         create="lambda:CreateFunction lambda:GetFunction",
         update="lambda:UpdateFunctionCode lambda:UpdateFunctionConfiguration lambda:GetFunction",
-        delete="lambda:DeleteFunction",
+        delete="lambda:DeleteFunction lambda:GetFunction",
+        where={
+            "ReservedConcurrentExecutions": (
+                "lambda:PutFunctionConcurrency",
+                "lambda:PutFunctionConcurrency lambda:DeleteFunctionConcurrency",
+                "",
+            ),
+            "VpcConfig": (_NETWORK, _NETWORK, "ec2:DescribeNetworkInterfaces"),
+            **_tagging("lambda:TagResource", "lambda:UntagResource"),
+        },
         more=_function_code,
     ),
     "AWS::Lambda::Permission": _Kind(
-        lambda resource: [resource.function()],
+        _function,
         create="lambda:AddPermission",
         update="lambda:AddPermission lambda:RemovePermission",
         delete="lambda:RemovePermission",
     ),
     "AWS::Lambda::Version": _Kind(
-        lambda resource: [resource.function()],
-        create="lambda:PublishVersion",
-        update="lambda:PublishVersion",
-        delete="lambda:DeleteFunction",
+        _function,
+        create="lambda:PublishVersion lambda:GetFunctionConfiguration"
+        " lambda:ListVersionsByFunction",
+        update="lambda:GetFunctionConfiguration",
+        delete="lambda:GetFunctionConfiguration lambda:DeleteFunction",
     ),
     "AWS::Logs::LogGroup": _Kind(
-        _LOG_GROUP,
-        create="logs:CreateLogGroup",
-        update="logs:PutRetentionPolicy",
-        delete="logs:DeleteLogGroup",
-        more=_retention,
+        _named("logs", "log-group:", "LogGroupName"),
+        create="logs:DescribeLogGroups logs:CreateLogGroup",
+        update="logs:DescribeLogGroups logs:ListTagsForResource",
+        delete="logs:DescribeLogGroups logs:DeleteLogGroup",
+        where={
+            "RetentionInDays": (
+                "logs:PutRetentionPolicy",
+                "logs:PutRetentionPolicy logs:DeleteRetentionPolicy",
+                "",
+            ),
+            **_tagging("logs:TagResource", "logs:UntagResource"),
+        },
     ),
     "AWS::S3::Bucket": _Kind(
         _named("s3", "", "BucketName"),
-        create="s3:CreateBucket s3:PutEncryptionConfiguration s3:PutBucketPublicAccessBlock",
-        update="s3:PutEncryptionConfiguration s3:PutBucketPublicAccessBlock",
-        delete="s3:DeleteBucket",
+        create="s3:CreateBucket s3:ListBucket",
+        update="s3:ListBucket",
+        delete="s3:DeleteBucket s3:ListBucket",
+        where={
+            "AccessControl": ("", "s3:PutBucketAcl", ""),
+            "BucketEncryption": (*["s3:PutEncryptionConfiguration"] * 2, ""),
+            "LifecycleConfiguration": (*["s3:PutLifecycleConfiguration"] * 2, ""),
+            "PublicAccessBlockConfiguration": (*["s3:PutBucketPublicAccessBlock"] * 2, ""),
+            "VersioningConfiguration": (*["s3:PutBucketVersioning"] * 2, ""),
+            "Tags": (
+                "s3:PutBucketTagging s3:TagResource",
+                "s3:PutBucketTagging s3:TagResource s3:UntagResource",
+                "",
+            ),
+        },
     ),
     "AWS::S3::BucketPolicy": _Kind(
         lambda resource: [resource.arn("s3", resource.text("Bucket"))],
-        create="s3:PutBucketPolicy",
-        update="s3:PutBucketPolicy",
-        delete="s3:DeleteBucketPolicy",
+        create="s3:GetBucketPolicy s3:PutBucketPolicy",
+        update="s3:GetBucketPolicy s3:PutBucketPolicy",
+        delete="s3:GetBucketPolicy s3:DeleteBucketPolicy",
     ),
     "AWS::SNS::Subscription": _Kind(
-        lambda _resource: ["*"],
-        create="",
-        update="",
-        delete="sns:Unsubscribe",
+        lambda resource: [resource.identifier],
+        update="sns:SetSubscriptionAttributes",
+        delete="sns:GetSubscriptionAttributes sns:Unsubscribe",
         more=_topic_of_subscription,
     ),
     "AWS::SNS::Topic": _Kind(
         _named("sns", "", "TopicName"),
-        create="sns:CreateTopic",
-        update="sns:SetTopicAttributes",
-        delete="sns:DeleteTopic",
+        create="sns:CreateTopic sns:GetTopicAttributes",
+        update="sns:SetTopicAttributes sns:GetTopicAttributes sns:ListTagsForResource"
+        " sns:ListSubscriptionsByTopic",
+        delete="sns:GetTopicAttributes sns:DeleteTopic",
+        where=_tagging("sns:TagResource", "sns:UntagResource"),
     ),
     "AWS::SNS::TopicPolicy": _Kind(_topics, *["sns:SetTopicAttributes"] * 3),
     "AWS::SQS::Queue": _Kind(
         _named("sqs", "", "QueueName"),
-        create="sqs:CreateQueue sqs:GetQueueAttributes",
-        update="sqs:SetQueueAttributes sqs:GetQueueAttributes",
-        delete="sqs:DeleteQueue",
+        create="sqs:CreateQueue sqs:GetQueueUrl sqs:GetQueueAttributes sqs:ListQueueTags",
+        update="sqs:SetQueueAttributes sqs:GetQueueAttributes sqs:ListQueueTags",
+        delete="sqs:GetQueueAttributes sqs:DeleteQueue",
+        where=_tagging("sqs:TagQueue", "sqs:UntagQueue"),
     ),
     "AWS::SQS::QueuePolicy": _Kind(_queues, *["sqs:SetQueueAttributes"] * 3),
     "AWS::SSM::Parameter": _Kind(
         _named("ssm", "parameter", "Name"),
-        create="ssm:PutParameter",
-        update="ssm:PutParameter",
+        create="ssm:PutParameter ssm:GetParameters",
+        update="ssm:PutParameter ssm:GetParameters",
         delete="ssm:DeleteParameter",
+        where=_tagging("ssm:AddTagsToResource", "ssm:RemoveTagsFromResource"),
     ),
     "AWS::StepFunctions::StateMachine": _Kind(
         _named("states", "stateMachine:", "StateMachineName"),
-        create="states:CreateStateMachine",
-        update="states:UpdateStateMachine",
-        delete="states:DeleteStateMachine",
+        create="states:CreateStateMachine states:DescribeStateMachine",
+        update="states:UpdateStateMachine states:ListTagsForResource",
+        delete="states:DeleteStateMachine states:DescribeStateMachine",
+        where=_tagging("states:TagResource", "states:UntagResource"),
         more=_passed("RoleArn", "states.amazonaws.com"),
     ),
 }

@@ -6,9 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
+
 from sandbox.aws import Aws
 from sandbox.cdk import Cdk
 from sandbox.demo import inventory
+from sandbox.errors import SandboxError
 from sandbox.state import State
 from tests.integration.pool import FUNCTION, Pool
 
@@ -37,6 +41,55 @@ def test_with_the_managed_policies_a_notice_drains_the_node(
     found = inventory.account(account, state.cluster)
     left = [name for _kind, name in found if "other" in name.lower()]
     assert left == []
+
+
+ADMINISTRATOR = "arn:aws:iam::aws:policy/AdministratorAccess"
+
+
+@pytest.mark.long  # two bootstraps and two deployments
+def test_with_the_registrys_permissions_and_no_others_a_stack_deploys_and_goes(
+    stack: Cdk, state: State, account: Aws
+) -> None:
+    """After a bootstrap with a narrower policy; without one of its actions, the stack fails."""
+    cdk = Cdk(account, Path(state.folder), name="narrow")
+    cdk.synth({"castai:clusters": state.cluster, **SETTINGS})
+    [template] = [json.loads(path.read_text()) for path in cdk.assembly.glob("*.template.json")]
+    actions = registry_permissions({each["Type"] for each in template["Resources"].values()})
+    policy = account.iam.create_policy(
+        PolicyName="narrow", PolicyDocument=allowing(actions - {"lambda:GetFunction"})
+    )["Policy"]["Arn"]
+    stack.bootstrap(policy)
+    try:
+        with pytest.raises(SandboxError, match="not authorized to perform: lambda:GetFunction"):
+            cdk.deploy()
+        account.iam.create_policy_version(
+            PolicyArn=policy, PolicyDocument=allowing(actions), SetAsDefault=True
+        )
+        cdk.deploy()
+    finally:
+        cdk.destroy()
+        stack.bootstrap(ADMINISTRATOR)
+        for version in account.iam.list_policy_versions(PolicyArn=policy)["Versions"]:
+            if not version["IsDefaultVersion"]:
+                account.iam.delete_policy_version(PolicyArn=policy, VersionId=version["VersionId"])
+        account.iam.delete_policy(PolicyArn=policy)
+    found = inventory.account(account, state.cluster)
+    assert [name for _kind, name in found if "other" in name.lower()] == []
+
+
+def registry_permissions(types: set[str]) -> set[str]:
+    """What the handlers of these types may call, by CloudFormation's registry."""
+    found = set()
+    for kind in types - {"AWS::CDK::Metadata"}:
+        schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("eu-central-1", kind).schema
+        for operation in ("create", "update", "delete"):
+            found |= set(schema["handlers"].get(operation, {}).get("permissions", ()))
+    return found
+
+
+def allowing(actions: set[str]) -> str:
+    allowed = {"Effect": "Allow", "Action": sorted(actions), "Resource": "*"}
+    return json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
 
 
 def test_an_alarm_is_delivered_only_while_the_topics_policy_lets_cloudwatch_publish(

@@ -335,6 +335,11 @@ def _onboarders() -> Iterator[str]:
     yield "A person who runs `cdk deploy` acts as the roles of the bootstrap stack:"
     yield _statements(onboarder.cdk_deployer("aws", "ACCOUNT", "REGION"))
     yield (
+        "CloudFormation acts as the bootstrap's execution role, which by default is an "
+        "administrator. The permissions that CloudFormation's registry lists for the resource "
+        "types of a template suffice: `npx cdk bootstrap --cloudformation-execution-policies ARN`."
+    )
+    yield (
         "A person who works from a terminal (`castai-eks onboard`, or by hand as in "
         "[manual-onboarding.md](manual-onboarding.md)) needs the three managed policies below "
         "instead. `castai-eks policy admin` prints them; with `--mode` they are smaller."

@@ -63,10 +63,10 @@ contracts: $(VENV)
 	$(BIN)/lint-imports
 
 unit: $(VENV)
-	$(BIN)/pytest -n auto --dist worksteal tests/unit
+	$(BIN)/pytest -n auto --dist worksteal -m "not long" tests/unit
 
 functional: $(VENV)
-	$(BIN)/pytest -n auto --dist worksteal tests/functional
+	$(BIN)/pytest -n auto --dist worksteal -m "not long" tests/functional
 
 functions: $(VENV) ## The functions' tests on the Python that they run on, where an interpreter is found
 	@version=$$($(BIN)/python -c 'from stacks.constructs.bundling import LAMBDA_PYTHON as v; print(v)') && \
@@ -79,23 +79,23 @@ functions: $(VENV) ## The functions' tests on the Python that they run on, where
 		echo "The functions' tests on $$found:" && \
 		$(BIN)/uv venv --quiet --clear --python "$$found" .venv-functions && \
 		$(BIN)/uv pip install --quiet --python .venv-functions/bin/python --require-hashes -r requirements-dev.txt && \
-		.venv-functions/bin/python -m pytest -n auto tests/unit/common \
+		.venv-functions/bin/python -m pytest -n auto -m "not long" tests/unit/common \
 			tests/unit/spot_handler tests/unit/onboarding tests/unit/agent tests/functional; \
 	fi
 
-long: setup ## What `make test` leaves out for its time: faults combined, demo, benchmarks, tours, an agent that changes
-	EVERY_FAULT=1 $(BIN)/pytest -n auto tests/functional/onboarding/test_faults.py
+long: setup ## What `make test` leaves out for its time: every fault, demo, benchmarks, tours, an agent that changes
+	$(BIN)/pytest -n auto --dist worksteal -m long tests/unit tests/functional tests/infra
 	$(BIN)/pytest -n 2 --dist loadfile -m long tests/integration
 
 # A worker synthesises once, and starts one sandbox, for all tests of its files.
 infra: setup
-	$(BIN)/pytest -n 2 --dist loadfile tests/infra
+	$(BIN)/pytest -n 2 --dist loadfile -m "not long" tests/infra
 
 contract: $(VENV)
 	$(BIN)/pytest -n 2 tests/contract
 
 integration: setup
-	$(BIN)/pytest -n 2 --dist loadfile -m "not long" tests/integration
+	$(BIN)/pytest -n 3 --dist loadfile -m "not long" tests/integration
 
 test-contract: $(VENV) ## The contract suite; CLUSTER=real runs it on kube-apiserver from KUBEBUILDER_ASSETS
 	$(BIN)/pytest tests/contract $(if $(CLUSTER),--cluster=$(CLUSTER)) $(if $(KUBECONFIG_FILE),--kubeconfig=$(KUBECONFIG_FILE))

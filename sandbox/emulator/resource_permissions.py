@@ -90,7 +90,7 @@ def checks(operation: str, resource: Resource) -> list[Check]:
         for action in kind.actions(operation, resource)
         for arn in kind.arns(resource)
     ]
-    return [*own, *kind.more(resource, operation)]
+    return [*kind.more(resource, operation), *own]
 
 
 def _listing(action: str, resource: Resource) -> str:

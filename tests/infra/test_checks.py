@@ -165,7 +165,14 @@ def test_a_process_that_uses_the_network_exits_with_97(
     assert (done.returncode, done.stderr) == (97, "NETWORK\n")
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "everything",
+        pytest.param("default", marks=pytest.mark.long),
+        pytest.param("imported", marks=pytest.mark.long),
+    ],
+)
 def test_a_synth_uses_no_network_and_needs_no_context_lookup(
     offline: dict[str, str], name: str
 ) -> None:

@@ -183,7 +183,9 @@ def comments(text: str) -> list[str]:
     return re.findall(r"# (?:owner: team|- rolearn: old|why|none|the end)", text)
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize(
+    "part", [0, *(pytest.param(part, marks=pytest.mark.long) for part in range(1, PARTS))]
+)
 def test_in_ten_thousand_maps_only_our_entries_are_added_and_removed(part: int) -> None:
     for seed in range(part * MAPS // PARTS, (part + 1) * MAPS // PARTS):
         rng = random.Random(seed)  # noqa: S311 - the same maps every time

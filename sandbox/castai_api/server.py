@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import uvicorn
 
-from sandbox.castai_api.app import App, Manifest
-from sandbox.castai_api.state import State
+from sandbox.castai_api.app import App
 
 HOST = "127.0.0.1"
 _JOIN = 10.0  # s for the server's thread to end
@@ -64,13 +63,11 @@ def server(app: App, ready: Callable[[], None], tls: Tls | None = None) -> uvico
 
 
 @contextmanager
-def running(
-    state: State, manifest: Manifest | None = None, tls: Tls | None = None
-) -> Iterator[str]:
-    """Serve `state` in a thread until the `with` block ends. Yields the URL."""
+def running(app: App) -> Iterator[str]:
+    """Serve the application in a thread until the `with` block ends. Yields the URL."""
     listening = threading.Event()
     with listen() as sock:
-        api = server(App(state, manifest), listening.set, tls)
+        api = server(app, listening.set)
         thread = threading.Thread(
             target=api.run, kwargs={"sockets": [sock]}, name="castai-api", daemon=True
         )
@@ -78,7 +75,7 @@ def running(
         try:
             if not listening.wait(_JOIN):
                 raise RuntimeError(f"the simulated CAST AI did not start within {_JOIN:.0f} s")
-            yield url_of(sock, tls)
+            yield url_of(sock)
         finally:
             api.should_exit = True
             thread.join(_JOIN)

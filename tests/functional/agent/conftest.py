@@ -21,8 +21,8 @@ from lambdas.common.clock import SYSTEM
 from lambdas.common.eks import Cluster, Token
 from lambdas.common.kubernetes_objects import Kube, connect
 from lambdas.common.names import AGENT
-from sandbox.castai_api.server import running
 from sandbox.castai_api.state import State
+from tests.functional.conftest import CastaiServer
 from tests.support.eks import ACCOUNT, Entry, FakeEks, refusal
 
 KEY = "castai-key-for-tests"
@@ -77,9 +77,8 @@ def castai() -> State:
 
 
 @pytest.fixture
-def castai_url(castai: State) -> Iterator[str]:
-    with running(castai) as url:
-        yield url
+def castai_url(castai: State, castai_server: CastaiServer) -> str:
+    return castai_server.serve(castai)
 
 
 def objects(key: str = KEY, **properties: Any) -> list[Object]:

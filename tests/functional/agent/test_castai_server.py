@@ -15,6 +15,7 @@ import pytest
 
 from lambdas.agent import lifecycle, read_only
 from lambdas.common.castai import CastaiApi, KeyRefusedError
+from sandbox.castai_api.app import App
 from sandbox.castai_api.server import running
 from sandbox.castai_api.state import State
 
@@ -24,7 +25,7 @@ START_LIMIT = 20.0  # s
 
 def test_the_api_and_the_control_api_are_served_from_a_thread() -> None:
     state = State("a-key")
-    with running(state) as url, CastaiApi("a-key", url) as api:
+    with running(App(state)) as url, CastaiApi("a-key", url) as api:
         cluster_id = api.register("prod", "eu-central-1", "123456789012")
         control = f"{url}/_sandbox/clusters/{cluster_id}/agent"
         assert httpx2.post(control, json={"status": "online"}).status_code == 200
@@ -35,7 +36,7 @@ def test_the_api_and_the_control_api_are_served_from_a_thread() -> None:
 
 
 def test_an_outage_of_one_request_ends_after_one_request() -> None:
-    with running(State("a-key")) as url:
+    with running(App(State("a-key"))) as url:
         httpx2.post(f"{url}/_sandbox/settings", json={"outage": 1})
         statuses = [
             httpx2.get(f"{url}/v1/agent.yaml", headers={"X-API-Key": "a-key"}).status_code
@@ -48,7 +49,7 @@ def test_an_outage_of_one_request_ends_after_one_request() -> None:
     ("body", "status"), [(b"{", 400), (b"[]", 400), (b"x" * (1 << 20) + b"x", 413)]
 )
 def test_a_body_that_is_no_json_object_or_too_large_is_refused(body: bytes, status: int) -> None:
-    with running(State("a-key")) as url:
+    with running(App(State("a-key"))) as url:
         answer = httpx2.post(f"{url}/v1/kubernetes/external-clusters", content=body)
         assert answer.status_code == status
 

@@ -36,8 +36,8 @@ from lambdas.onboarding.policies import onboarder
 from lambdas.onboarding.policies.document import Document
 from lambdas.onboarding.policies.scope import Scope
 from lambdas.onboarding.session import Dependencies
-from sandbox.castai_api.server import running
 from sandbox.castai_api.state import State
+from tests.functional.conftest import CastaiServer
 from tests.functional.onboarding.rights import Rights
 from tests.support.aws_environment import aws_environment
 from tests.support.eks import ACCOUNT, FakeEks, FakeLambda, refusal
@@ -558,9 +558,11 @@ def api_server(users: Users) -> Iterator[ServedCluster]:
 
 
 @pytest.fixture
-def testbed(api_server: ServedCluster, users: Users) -> Iterator[OnboardingTestbed]:
+def testbed(
+    api_server: ServedCluster, users: Users, castai_server: CastaiServer
+) -> Iterator[OnboardingTestbed]:
     castai = State(API_KEY)
-    with aws_environment(REGION) as patch, mock_aws(), running(castai) as url:
+    with aws_environment(REGION) as patch, mock_aws():
         # moto has no filter of DescribeInstances by the ARN of the instance profile.
         patch.setitem(filter_dict_attribute_mapping, "iam-instance-profile.arn", "own_profile_arn")
         patch.setattr(Instance, "own_profile_arn", property(_profile_arn), raising=False)
@@ -587,7 +589,7 @@ def testbed(api_server: ServedCluster, users: Users) -> Iterator[OnboardingTestb
             cluster=api_server,
             users=users,
             castai=castai,
-            castai_url=url,
+            castai_url=castai_server.serve(castai),
             time=time,
         )
     aws.session.cache_clear()

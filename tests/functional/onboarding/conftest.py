@@ -110,9 +110,9 @@ class Writes:
 
 
 @cache
-def client_meta(service: str) -> Any:
-    """The SDK's names of the service's operations; the fakes have none."""
-    return boto3.client(service, region_name=REGION).meta  # type: ignore[call-overload]
+def sdk_client(service: str) -> Any:
+    """One client for all tests: moto answers it from the state of the test that calls."""
+    return boto3.client(service, region_name=REGION)  # type: ignore[call-overload]
 
 
 class RecordingClient:
@@ -120,7 +120,7 @@ class RecordingClient:
 
     def __init__(self, client: Any, service: str, writes: Writes, rights: Rights) -> None:
         self._client, self._service = client, service
-        self.meta = client_meta(service)
+        self.meta = sdk_client(service).meta  # names of operations, which the fakes lack
         self._writes, self._rights = writes, rights
 
     def __getattr__(self, name: str) -> Any:
@@ -569,13 +569,13 @@ def testbed(
         patch.setattr(EC2Backend, "_delete_security_group", _delete_unless_in_use)
         aws.session.cache_clear()
         _add_managed_policies()
-        ec2 = boto3.client("ec2", region_name=REGION)
-        secrets = boto3.client("secretsmanager", region_name=REGION)
+        ec2 = sdk_client("ec2")
+        secrets = sdk_client("secretsmanager")
         secrets.create_secret(Name=API_KEY_SECRET, SecretString=API_KEY)
         eks = FakeEks("prod", region=REGION, vpc=ec2.describe_vpcs()["Vpcs"][0]["VpcId"])
         eks.endpoint, eks.ca_pem = api_server.endpoint, api_server.ca_pem
         users.refusals = 0
-        iam = boto3.client("iam", region_name=REGION)
+        iam = sdk_client("iam")
         time = FakeTime(START)
         patch.setattr(moto.iam.models, "utcnow", lambda: _iam_time(time.now))
         eks.now = lambda: time.now

@@ -9,6 +9,7 @@ from typing import Any
 from kubesim.resources import (
     BUDGETS,
     CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
     DAEMON_SETS,
     DEPLOYMENTS,
     EVENTS,
@@ -18,6 +19,7 @@ from kubesim.resources import (
     QUOTAS,
     REPLICA_SETS,
     ROLE_BINDINGS,
+    ROLES,
     SECRETS,
     STATEFUL_SETS,
     VOLUME_ATTACHMENTS,
@@ -57,6 +59,8 @@ def normalise(resource: Resource, obj: Obj) -> None:
         obj["spec"]["tolerations"] = _tolerations(obj["spec"])
     elif resource in (BUDGETS, QUOTAS):
         obj.setdefault("spec", {})
+    elif resource in (ROLES, CLUSTER_ROLES):
+        obj.setdefault("rules", None)  # the only list here that is shown without an item: as null
     elif resource in (ROLE_BINDINGS, CLUSTER_ROLE_BINDINGS):
         _binding(obj)
     elif resource in (DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS, DAEMON_SETS):

@@ -662,7 +662,7 @@ def _applied(call: Call) -> Obj:
     if (body.get("metadata") or {}).get("managedFields") is not None:
         raise errors.bad_request("metadata.managedFields must be nil")
     try:
-        obj, unknown = schema.decode(schema.model_of(resource), body)
+        obj, unknown = schema.decode(schema.model_of(resource), body, empty=True)
     except schema.WrongTypeError as fault:
         raise _untyped(body, str(fault)) from fault
     if unknown:

@@ -123,6 +123,8 @@ def _add_paths(value: Json, field: str, prefix: Path, found: set[Path]) -> None:
             _add_paths(child, key, (*prefix, f"f:{key}"), found)
     elif isinstance(value, list) and field in _SETS:
         found.update((*prefix, f"v:{json.dumps(item)}") for item in value)
+    elif value is None or (value == [] and (field in LIST_KEYS or field == "ports")):
+        pass  # of a list with keys, only items have an owner
     elif isinstance(value, list) and (keys := _list_keys(field, value)):
         for item in value:
             path = (*prefix, _item_element(keys, item))
@@ -358,18 +360,27 @@ def apply(live: Obj | None, applied: Obj, writer: Manager, *, force: bool) -> Ob
     others = [m for m in managers if not m.same(writer)]
     merged = _merge("", live, _with_live_metadata(live, applied))
     changed = frozenset(p for p in wanted if value_at(live, p) != value_at(merged, p))
+    changed |= frozenset(
+        above for p in wanted for above in _above(p) if value_at(live, above) is _MISSING
+    )  # a map that another manager applied without a value is not stored, and is new as well
     conflicts = [(m, p) for m in others for p in sorted(m.paths & changed)]
     if conflicts and not force:
         raise _conflict(conflicts)
     others = [replace(m, paths=m.paths - changed) for m in others]
-    held = frozenset(path for m in others for path in m.paths)
-    for path in sorted(previous - wanted - held, key=lambda p: (-len(p), p)):
+    kept = wanted.union(*(m.paths for m in others))
+    kept |= {above for path in kept for above in _above(path)}
+    for path in sorted(previous - kept, key=lambda p: (-len(p), p)):
         merged = _without_field(merged, path, "") or {}
     unchanged = previous == wanted
     time = writer.time
     if unchanged:
         time = next((m.time for m in managers if m.same(writer)), time)
     return with_managers(merged, [*others, replace(own, time=time)])
+
+
+def _above(path: Path) -> Iterator[Path]:
+    """The maps and lists that a field is in."""
+    return (path[:end] for end in range(1, len(path)))
 
 
 def _with_live_metadata(live: Obj, applied: Obj) -> Obj:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from kubesim import admission, errors, ownership, validation
+from kubesim import admission, errors, ownership, schema, validation
 from kubesim.resources import BUDGETS, LEASES, NAMESPACES, PODS, Obj, Resource
 from kubesim.store import Store, node_of, version_of
 
@@ -224,6 +224,7 @@ class Registry:
         manager = self._manager(resource, write, operation="Apply")
         live = self.store.get(resource, namespace, name)
         merged = ownership.apply(live, applied, manager, force=force)
+        merged, _unknown = schema.decode(schema.model_of(resource), merged)
         if live is None and metadata.get("uid"):
             why = f"uid mismatch: the provided object specified uid {metadata['uid']}, and no"
             raise errors.conflict(resource, name, f"{why} existing object was found")

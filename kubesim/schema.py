@@ -50,15 +50,18 @@ def model(group: str, version: str, kind: str) -> Model | None:
     return found
 
 
-def decode(model: Model | None, obj: Obj) -> tuple[Obj, list[str]]:
+def decode(model: Model | None, obj: Obj, *, empty: bool = False) -> tuple[Obj, list[str]]:
     """The object without null values and unknown fields, and the paths of its unknown fields.
+
+    Without `empty`, maps and lists that are empty are left out as well: the server does not store
+    them. A struct stays (`emptyDir: {}`).
 
     Raises WrongTypeError (a value has a type that the field does not have).
     """
     if model is None:
         return obj, []
     unknown: list[str] = []
-    decoded: Obj = _Decoder(unknown).object(model, obj, "")
+    decoded: Obj = _Decoder(unknown, empty=empty).object(model, obj, "")
     return decoded, unknown
 
 
@@ -85,9 +88,20 @@ def _fields(model: Model) -> dict[str, typing.Any]:
     return {field.encode_name: field.type for field in msgspec.structs.fields(model)}
 
 
+@functools.cache
+def _is_map_or_list(expected: Json) -> bool:
+    """Whether a field's type is a map or a list; each may be optional."""
+    parts = [part for part in typing.get_args(expected) if part is not type(None)]
+    origin: Json = typing.get_origin(expected)
+    if origin in (typing.Union, types.UnionType) and len(parts) == 1:
+        return bool(_is_map_or_list(parts[0]))
+    return expected is dict or origin in (dict, list)
+
+
 class _Decoder:
-    def __init__(self, unknown: list[str]) -> None:
+    def __init__(self, unknown: list[str], *, empty: bool) -> None:
         self._unknown = unknown
+        self._empty = empty
 
     def object(self, model: Model, value: Json, path: str) -> Obj:
         if not isinstance(value, dict):
@@ -102,7 +116,9 @@ class _Decoder:
                 self._unknown.append(below)
             elif element is not None:
                 named = f"{model.__name__}.{key}"
-                decoded[key] = self._value(fields[key], element, below, named)
+                found = self._value(fields[key], element, below, named)
+                if found or self._empty or not _is_map_or_list(fields[key]):
+                    decoded[key] = found
         return decoded
 
     def _value(self, expected: Json, value: Json, path: str, field: str) -> Json:

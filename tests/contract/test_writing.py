@@ -176,6 +176,35 @@ def test_apply_removes_fields_that_no_manager_applies_any_more(space: Space) -> 
     assert left["data"] == {"theirs": "1", "shared": "1"}
 
 
+def test_empty_maps_and_lists_are_not_stored(space: Space, role_name: str) -> None:
+    empty = config_map("a")
+    empty["metadata"] |= {"labels": {}, "finalizers": []}
+    created = space.api.post(space.config_maps, {**empty, "binaryData": {}}).ok()
+    assert not {"data", "binaryData"} & created.keys()
+    assert not {"labels", "finalizers", "managedFields"} & created["metadata"].keys()
+    applied = space.api.apply(f"{space.config_maps}/b", config_map("b")).ok()
+    assert "data" not in applied
+    without_rules = space.api.apply(f"{ROLES}/{role_name}", {**role(role_name), "rules": []}).ok()
+    assert without_rules["rules"] is None
+
+
+def test_apply_of_an_empty_map_owns_the_map(space: Space) -> None:
+    """The map is new again with its first key: who applied it without a key has a conflict."""
+    path = f"{space.config_maps}/a"
+    space.api.apply(path, config_map("a")).ok()
+    answer = space.api.apply(path, config_map("a", k="v"), manager="other")
+    assert answer.status == 409
+    assert [cause["field"] for cause in answer.causes] == [".data"]
+    taken = space.api.apply(path, config_map("a", k="v"), "other", "&force=true").ok()
+    assert [entry["manager"] for entry in taken["metadata"]["managedFields"]] == ["other"]
+
+
+def test_apply_of_a_key_where_the_same_manager_applied_an_empty_map(space: Space) -> None:
+    path = f"{space.config_maps}/a"
+    space.api.apply(path, config_map("a")).ok()
+    assert space.api.apply(path, config_map("a", k="v")).ok()["data"] == {"k": "v"}
+
+
 def test_apply_of_fields_that_were_not_written_by_apply(space: Space) -> None:
     space.api.post(f"{space.config_maps}?fieldManager=editor", config_map("a", k="v")).ok()
 

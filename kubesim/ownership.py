@@ -329,15 +329,22 @@ def updated(old: Obj | None, new: Obj, writer: Manager) -> Obj:
         for path in after
         if path not in before or old is None or value_at(old, path) != value_at(new, path)
     )
+    changed |= frozenset(
+        above
+        for path in changed
+        for above in _above(path)
+        if old is None or value_at(old, above) is _MISSING
+    )
+    removed = before - after  # an empty map that was applied is in neither, and keeps its owner
     managers: list[Manager] = []
-    own = replace(writer, paths=changed)
+    own = replace(writer, paths=changed & after)
     for manager in managers_of(old) if old is not None else ():
         if manager.same(writer):
-            kept = manager.paths & after
-            time = writer.time if changed - manager.paths else manager.time
-            own = replace(writer, paths=kept | changed, time=time)
+            kept = manager.paths - removed
+            time = writer.time if (changed & after) - manager.paths else manager.time
+            own = replace(writer, paths=kept | (changed & after), time=time)
         else:
-            managers.append(replace(manager, paths=(manager.paths & after) - changed))
+            managers.append(replace(manager, paths=manager.paths - removed - changed))
     return with_managers(new, [*managers, own])
 
 

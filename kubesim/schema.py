@@ -54,7 +54,7 @@ def decode(model: Model | None, obj: Obj, *, empty: bool = False) -> tuple[Obj, 
     """The object without null values and unknown fields, and the paths of its unknown fields.
 
     Without `empty`, maps and lists that are empty are left out as well: the server does not store
-    them. A struct stays (`emptyDir: {}`).
+    them. A struct stays (`emptyDir: {}`), and a role's rules have an owner also without a rule.
 
     Raises WrongTypeError (a value has a type that the field does not have).
     """
@@ -117,7 +117,7 @@ class _Decoder:
             elif element is not None:
                 named = f"{model.__name__}.{key}"
                 found = self._value(fields[key], element, below, named)
-                if found or self._empty or not _is_map_or_list(fields[key]):
+                if found or self._empty or key == "rules" or not _is_map_or_list(fields[key]):
                     decoded[key] = found
         return decoded
 

@@ -114,7 +114,7 @@ class StackRole:
                 self._check(CREATE, kind, new, physical_id)
                 self._check(DELETE, kind, old, physical_id)
             elif old != new:
-                self._check(UPDATE, kind, new, physical_id)
+                self._check(UPDATE, kind, {**old, **new}, physical_id)  # removals included
             return update(kind, physical_id, old, new, *rest, **named)
 
         def checked_delete(kind: str, physical_id: str, props: Any, *rest: Any) -> Any:

@@ -185,7 +185,15 @@ def test_empty_maps_and_lists_are_not_stored(space: Space, role_name: str) -> No
     applied = space.api.apply(f"{space.config_maps}/b", config_map("b")).ok()
     assert "data" not in applied
     without_rules = space.api.apply(f"{ROLES}/{role_name}", {**role(role_name), "rules": []}).ok()
-    assert without_rules["rules"] is None
+    assert not without_rules["rules"]
+
+
+def test_the_owner_of_a_role_without_rules_conflicts_with_the_first(
+    target: Target, role_name: str
+) -> None:
+    target.admin.post(f"{ROLES}?fieldManager=editor", {**role(role_name), "rules": []}).ok()
+    answer = target.admin.apply(f"{ROLES}/{role_name}", role(role_name, "get"))
+    assert [cause["field"] for cause in answer.causes] == [".rules"]
 
 
 def test_apply_of_an_empty_map_owns_the_map(space: Space) -> None:
@@ -197,6 +205,16 @@ def test_apply_of_an_empty_map_owns_the_map(space: Space) -> None:
     assert [cause["field"] for cause in answer.causes] == [".data"]
     taken = space.api.apply(path, config_map("a", k="v"), "other", "&force=true").ok()
     assert [entry["manager"] for entry in taken["metadata"]["managedFields"]] == ["other"]
+
+
+def test_an_update_leaves_the_owner_of_an_empty_map(space: Space) -> None:
+    path = f"{space.config_maps}/a"
+    space.api.apply(path, config_map("a")).ok()
+    labelled = {**config_map("a"), "metadata": {"name": "a", "labels": {"team": "b"}}}
+    space.api.put(f"{path}?fieldManager=editor", labelled).ok()
+    assert space.api.apply(path, config_map("a", k="v"), manager="other").status == 409
+    space.api.put(f"{path}?fieldManager=editor", config_map("a", k="v")).ok()
+    assert space.api.apply(path, config_map("a", k="v"), manager="other").status == 200
 
 
 def test_apply_of_a_key_where_the_same_manager_applied_an_empty_map(space: Space) -> None:

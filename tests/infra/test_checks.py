@@ -168,9 +168,8 @@ def test_a_process_that_uses_the_network_exits_with_97(
 @pytest.mark.parametrize(
     "name",
     [
-        "everything",
-        pytest.param("default", marks=pytest.mark.long),
-        pytest.param("imported", marks=pytest.mark.long),
+        pytest.param(name, marks=() if name == "everything" else pytest.mark.long)
+        for name in VARIANTS
     ],
 )
 def test_a_synth_uses_no_network_and_needs_no_context_lookup(

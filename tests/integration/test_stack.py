@@ -58,17 +58,18 @@ def test_with_the_registrys_permissions_and_no_others_a_stack_deploys_and_goes(
     policy = account.iam.create_policy(
         PolicyName="narrow", PolicyDocument=allowing(actions - {"lambda:GetFunction"})
     )["Policy"]["Arn"]
-    stack.bootstrap(policy)
     try:
+        stack.bootstrap(policy)
         with pytest.raises(SandboxError, match="not authorized to perform: lambda:GetFunction"):
             cdk.deploy()
         account.iam.create_policy_version(
             PolicyArn=policy, PolicyDocument=allowing(actions), SetAsDefault=True
         )
         cdk.deploy()
-    finally:
         cdk.destroy()
+    finally:
         stack.bootstrap(ADMINISTRATOR)
+        cdk.destroy()
         for version in account.iam.list_policy_versions(PolicyArn=policy)["Versions"]:
             if not version["IsDefaultVersion"]:
                 account.iam.delete_policy_version(PolicyArn=policy, VersionId=version["VersionId"])

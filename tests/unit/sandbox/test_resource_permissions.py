@@ -126,7 +126,8 @@ PROPERTIES: dict[str, Any] = {
     "VersioningConfiguration": {"x": 1},
     "VpcConfig": {"x": 1},
 }
-# By type: what its handlers need for other properties, which no template here has.
+# By type: what its handlers need for properties and values that no template here has. AWS may ask
+# for some reads of a function without the property.
 ELSE = {
     "AWS::ECR::Repository": "kms:* PutImageScanningConfiguration",
     "AWS::Events::Rule": "iam:PassRole",  # for targets other than functions

@@ -61,11 +61,9 @@ def normalise(resource: Resource, obj: Obj) -> None:
         obj.setdefault("spec", {})
     elif resource in (ROLES, CLUSTER_ROLES):
         obj.setdefault("rules", None)  # the only list here that is shown without an item
-    elif resource is EVENTS:
-        _event(obj)
     elif resource in (ROLE_BINDINGS, CLUSTER_ROLE_BINDINGS):
         _binding(obj)
-    elif resource in (DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS, DAEMON_SETS):
+    elif resource in (DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS, DAEMON_SETS, EVENTS):
         _DEFAULTS[resource](obj)
     elif resource is SECRETS:
         plain = obj.pop("stringData", None) or {}

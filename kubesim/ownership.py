@@ -329,22 +329,17 @@ def updated(old: Obj | None, new: Obj, writer: Manager) -> Obj:
         for path in after
         if path not in before or old is None or value_at(old, path) != value_at(new, path)
     )
-    changed |= frozenset(
-        above
-        for path in changed
-        for above in _above(path)
-        if old is None or value_at(old, above) is _MISSING
-    )
+    taken = changed | _new_above(old or {}, changed)
     removed = before - after  # an empty map that was applied is in neither, and keeps its owner
     managers: list[Manager] = []
-    own = replace(writer, paths=changed & after)
+    own = replace(writer, paths=changed)
     for manager in managers_of(old) if old is not None else ():
         if manager.same(writer):
             kept = manager.paths - removed
-            time = writer.time if (changed & after) - manager.paths else manager.time
-            own = replace(writer, paths=kept | (changed & after), time=time)
+            time = writer.time if changed - manager.paths else manager.time
+            own = replace(writer, paths=kept | changed, time=time)
         else:
-            managers.append(replace(manager, paths=manager.paths - removed - changed))
+            managers.append(replace(manager, paths=manager.paths - removed - taken))
     return with_managers(new, [*managers, own])
 
 
@@ -367,9 +362,7 @@ def apply(live: Obj | None, applied: Obj, writer: Manager, *, force: bool) -> Ob
     others = [m for m in managers if not m.same(writer)]
     merged = _merge("", live, _with_live_metadata(live, applied))
     changed = frozenset(p for p in wanted if value_at(live, p) != value_at(merged, p))
-    changed |= frozenset(
-        above for p in wanted for above in _above(p) if value_at(live, above) is _MISSING
-    )  # a map that another manager applied without a value is not stored, and is new as well
+    changed |= _new_above(live, wanted)
     conflicts = [(m, p) for m in others for p in sorted(m.paths & changed)]
     if conflicts and not force:
         raise _conflict(conflicts)
@@ -388,6 +381,15 @@ def apply(live: Obj | None, applied: Obj, writer: Manager, *, force: bool) -> Ob
 def _above(path: Path) -> Iterator[Path]:
     """The maps and lists that a field is in."""
     return (path[:end] for end in range(1, len(path)))
+
+
+def _new_above(live: Obj, paths: Paths) -> Paths:
+    """The maps and lists that these fields are in and that the live object does not have.
+
+    A map that a manager applied without a value is not stored: with its first value it is new.
+    """
+    above = {each for path in paths for each in _above(path)}
+    return frozenset(each for each in above if value_at(live, each) is _MISSING)
 
 
 def _with_live_metadata(live: Obj, applied: Obj) -> Obj:

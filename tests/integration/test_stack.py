@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
 from sandbox.aws import Aws
 from sandbox.cdk import Cdk
@@ -15,8 +14,15 @@ from sandbox.demo import inventory
 from sandbox.errors import SandboxError
 from sandbox.state import State
 from tests.integration.pool import FUNCTION, Pool
+from tests.support.cloudformation_registry import permissions
 
 SETTINGS = {"castai:namePrefix": "other", "castai:spotRoleName": "OtherCastRole"}
+
+
+def left_of_other(account: Aws, state: State) -> list[str]:
+    """The names in the account that these settings give."""
+    found = inventory.account(account, state.cluster)
+    return [name for _kind, name in found if "other" in name.lower()]
 
 
 def test_with_the_managed_policies_a_notice_drains_the_node(
@@ -38,9 +44,7 @@ def test_with_the_managed_policies_a_notice_drains_the_node(
         assert both["other-spot-handler"]["result"]["outcome"] == "drained"
     finally:
         cdk.destroy()
-    found = inventory.account(account, state.cluster)
-    left = [name for _kind, name in found if "other" in name.lower()]
-    assert left == []
+    assert left_of_other(account, state) == []
 
 
 ADMINISTRATOR = "arn:aws:iam::aws:policy/AdministratorAccess"
@@ -54,7 +58,10 @@ def test_with_the_registrys_permissions_and_no_others_a_stack_deploys_and_goes(
     cdk = Cdk(account, Path(state.folder), name="narrow")
     cdk.synth({"castai:clusters": state.cluster, **SETTINGS})
     [template] = [json.loads(path.read_text()) for path in cdk.assembly.glob("*.template.json")]
-    actions = registry_permissions({each["Type"] for each in template["Resources"].values()})
+    types = {each["Type"] for each in template["Resources"].values()} - {"AWS::CDK::Metadata"}
+    of = [permissions(kind) for kind in types]
+    changes = ("create", "update", "delete")
+    actions = set[str]().union(*(each.get(change, set()) for each in of for change in changes))
     policy = account.iam.create_policy(
         PolicyName="narrow", PolicyDocument=allowing(actions - {"lambda:GetFunction"})
     )["Policy"]["Arn"]
@@ -74,18 +81,7 @@ def test_with_the_registrys_permissions_and_no_others_a_stack_deploys_and_goes(
             if not version["IsDefaultVersion"]:
                 account.iam.delete_policy_version(PolicyArn=policy, VersionId=version["VersionId"])
         account.iam.delete_policy(PolicyArn=policy)
-    found = inventory.account(account, state.cluster)
-    assert [name for _kind, name in found if "other" in name.lower()] == []
-
-
-def registry_permissions(types: set[str]) -> set[str]:
-    """What the handlers of these types may call, by CloudFormation's registry."""
-    found = set()
-    for kind in types - {"AWS::CDK::Metadata"}:
-        schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("eu-central-1", kind).schema
-        for operation in ("create", "update", "delete"):
-            found |= set(schema["handlers"].get(operation, {}).get("permissions", ()))
-    return found
+    assert left_of_other(account, state) == []
 
 
 def allowing(actions: set[str]) -> str:

@@ -336,8 +336,9 @@ def _onboarders() -> Iterator[str]:
     yield _statements(onboarder.cdk_deployer("aws", "ACCOUNT", "REGION"))
     yield (
         "CloudFormation acts as the bootstrap's execution role, which by default is an "
-        "administrator. The permissions that CloudFormation's registry lists for the resource "
-        "types of a template suffice: `npx cdk bootstrap --cloudformation-execution-policies ARN`."
+        "administrator. A narrower one (`npx cdk bootstrap --cloudformation-execution-policies "
+        "ARN`) needs the permissions that CloudFormation's registry lists for the resource types "
+        "of a template."
     )
     yield (
         "A person who works from a terminal (`castai-eks onboard`, or by hand as in "

@@ -23,8 +23,8 @@ REFUSED, ANSWER_LOST = ("AccessDenied", False), ("Timeout", True)
 # part of some pairs of mode and kind of fault; `make long`, as in CI, runs the rest.
 PARTS = 3
 CREATES = {
-    "role-answer-lost": (ROLE, ANSWER_LOST, "access-entries"),
     "user-refused": (USER, REFUSED, "access-entries"),
+    "role-answer-lost": (ROLE, ANSWER_LOST, "access-entries"),
     "role-refused-aws-auth": (ROLE, REFUSED, "aws-auth"),
 }
 MORE_CREATES = {

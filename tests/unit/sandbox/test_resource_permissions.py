@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import resource_permissions
-from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 from resource_permissions import CREATE, DELETE, UPDATE, Resource, UnknownTypeError, checks
 from template_conditions import joined
+
+from tests.support.cloudformation_registry import permissions
 
 SNAPSHOTS = Path(__file__).parents[2] / "infra" / "__snapshots__"
 ACCOUNT = "111122223333"
@@ -164,9 +165,8 @@ def declared(kind: str, operation: str) -> set[str]:
 
     A type whose schema has no handler for updates is replaced.
     """
-    handlers = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema["handlers"]
-    names = [operation] if operation in handlers else [CREATE, DELETE]
-    found = {action for name in names for action in handlers[name]["permissions"]}
+    of = permissions(kind)
+    found = of[operation] if operation in of else of[CREATE] | of[DELETE]
     others = [other if ":" in other else f"*:{other}" for other in ELSE.get(kind, "").split()]
     return {
         action

@@ -52,10 +52,9 @@ class InstanceType(Data, frozen=True, kw_only=True):
     4 more than 20 %. None: not known."""
 
 
-class Prices(Data, frozen=True, kw_only=True):
+class Prices(Data, frozen=True, kw_only=True, tag_field="format", tag=FORMAT):
     """The types and prices of one region at one moment."""
 
-    format: str = FORMAT
     region: str
     currency: str = "USD"
     taken: str

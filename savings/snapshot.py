@@ -174,10 +174,9 @@ class Node(Data, frozen=True, kw_only=True):
     unschedulable: bool = False
 
 
-class Snapshot(Data, frozen=True, kw_only=True):
+class Snapshot(Data, frozen=True, kw_only=True, tag_field="format", tag=FORMAT):
     """A cluster at one moment."""
 
-    format: str = FORMAT
     cluster: str
     region: str
     account: str = ""

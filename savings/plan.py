@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final
 
-from savings.estimate import Estimate
+from savings import bound, lines, packing
+from savings.estimate import Estimate, Interruptions, Step, StepName, Unpriced, Verdict
+from savings.offers import binding_taints
+from savings.packing import Result
 from savings.prices import Prices
-from savings.snapshot import Amounts, Market, Snapshot, Taint
+from savings.problem import Cluster, Group, Problem, is_daemon
+from savings.problem import Step as Allowed
+from savings.snapshot import ON_DEMAND, SPOT, Amounts, Market, Snapshot, Taint
+from savings.tolerance import Name, workload_of
+
+STEPS: Final[tuple[tuple[StepName, bool, bool], ...]] = (
+    ("fewer", False, False),
+    ("better", True, False),
+    ("spot", True, True),
+)
+"""Name; whether types come in that the cluster does not use; whether spot does."""
+
+_ATTEMPTS: Final = 4
+_ROUNDING: Final = 1e-9  # per hour: less is no saving
+# Of the Spot Advisor's ranges: parts of the instances that are interrupted in a month.
+_RANGES: Final[tuple[tuple[float, float | None], ...]] = (
+    (0.0, 0.05),
+    (0.05, 0.10),
+    (0.10, 0.15),
+    (0.15, 0.20),
+    (0.20, None),
+)
 
 
 @dataclass(frozen=True)
@@ -22,9 +49,12 @@ class PlannedNode:
     price: float
     """Per hour."""
     labels: dict[str, str]
+    """Of a new node: those that pods ask for."""
     taints: tuple[Taint, ...]
     allocatable: Amounts
     """Before DaemonSets' and static pods; `pods` included."""
+    overhead: Amounts
+    """What DaemonSets' and static pods request there."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +63,16 @@ class Packing:
 
     nodes: tuple[PlannedNode, ...]
     placed: tuple[tuple[int, int], ...]
-    """(index in the snapshot's pods, index in `nodes`), in the order of placing."""
+    """(index in the snapshot's pods, index in `nodes`), in an order in which every required term
+    about other pods holds."""
     lower_bound: float
+    immovable: int
+    """Pods that stay where they are, on nodes that are kept for them."""
+
+    @property
+    def cost(self) -> float:
+        """Per hour."""
+        return sum(node.price for node in self.nodes)
 
 
 @dataclass(frozen=True)
@@ -46,5 +84,216 @@ class Plan:
 
 
 def make(snapshot: Snapshot, prices: Prices) -> Plan:
-    """Raises PermanentError for a snapshot and prices that do not fit together."""
-    raise NotImplementedError
+    """The estimate for a snapshot at these prices."""
+    cluster = Cluster(snapshot, prices, [kind.name for kind in prices.types])
+    before = _as_it_is(cluster)
+    packings: list[Packing] = []
+    for _, all_types, spot in STEPS:
+        packed = _packed(Allowed(cluster, all_types=all_types, spot=spot))
+        last = packings[-1] if packings else before
+        if packed.cost > last.cost - _ROUNDING:
+            packed = replace(last, lower_bound=min(packed.lower_bound, last.cost))
+        packings.append(packed)
+    return Plan(_estimate(cluster, prices, before, packings), tuple(packings))
+
+
+def _packed(step: Allowed) -> Packing:
+    """The step's packing. Pods for which none is found stay where they are, with their nodes."""
+    stuck: set[int] = set()
+    lower = 0.0
+    for attempt in range(_ATTEMPTS):
+        problem = step.problem(stuck)
+        guide = bound.solve(problem)
+        if attempt == 0:
+            lower = guide.bound + problem.kept_cost
+        result = packing.pack(problem, guide)
+        if not result.unplaced:
+            return _packing(problem, result, lower)
+        stuck |= set(_neighbours(problem, result.unplaced))
+    return replace(_as_it_is(step.cluster), lower_bound=lower)
+
+
+def _neighbours(problem: Problem, groups: Iterable[int]) -> Iterator[int]:
+    """The pods of these groups, and those beside them: what holds there holds on."""
+    pods = problem.cluster.snapshot.pods
+    nodes = {pods[index].node for group in groups for index in problem.groups[group].pods}
+    return (index for index in problem.cluster.pods if pods[index].node in nodes)
+
+
+def _as_it_is(cluster: Cluster) -> Packing:
+    number = {node.name: at for at, node in enumerate(cluster.nodes)}
+    nodes = tuple(_existing(cluster, at) for at in range(len(cluster.nodes)))
+    placed = tuple((index, number[cluster.snapshot.pods[index].node]) for index in cluster.pods)
+    cost = sum(node.price for node in nodes)
+    return Packing(nodes, placed, lower_bound=cost, immovable=0)
+
+
+def _existing(cluster: Cluster, at: int) -> PlannedNode:
+    node = cluster.nodes[at]
+    return PlannedNode(
+        name=node.name,
+        instance_type=node.instance_type,
+        market=node.market,
+        zone=node.zone,
+        group=node.group,
+        price=cluster.price(node),
+        labels=node.labels,
+        taints=binding_taints(node),
+        allocatable=node.allocatable,
+        overhead=cluster.overhead(node),
+    )
+
+
+def _packing(problem: Problem, result: Result, lower: float) -> Packing:
+    cluster = problem.cluster
+    at = {node.name: number for number, node in enumerate(cluster.nodes)}
+    nodes = []
+    for column in result.columns:
+        if column >= problem.offers:
+            nodes.append(_existing(cluster, at[problem.kept[column - problem.offers].name]))
+            continue
+        offer = problem.step.offers[column]
+        nodes.append(
+            PlannedNode(
+                name="",
+                instance_type=offer.kind.name,
+                market=offer.market,
+                zone=offer.zone,
+                group=offer.profile.group,
+                price=offer.price,
+                labels=dict(offer.labels),
+                taints=offer.profile.taints,
+                allocatable=offer.allocatable,
+                overhead=offer.overhead,
+            )
+        )
+    pinned = [(index, column - problem.offers) for index, column, _ in problem.pinned]
+    return Packing(tuple(nodes), (*pinned, *_placed(problem, result)), lower, immovable=len(pinned))
+
+
+def _placed(problem: Problem, result: Result) -> list[tuple[int, int]]:
+    """Pods by node. Those that follow others come last; those that spread take turns."""
+    waiting = [iter(group.pods) for group in problem.groups]
+    found = [
+        (_turn(problem.groups[group], turn), next(waiting[group]), node)
+        for node, content in enumerate(result.content)
+        for group, count in sorted(content.items())
+        for turn in range(count)
+    ]
+    return [(pod, node) for _, pod, node in sorted(found)]
+
+
+def _turn(group: Group, turn: int) -> tuple[int, int]:
+    if group.needs.affinity:
+        return (1, 0)
+    return (0, turn if group.needs.spread else 0)
+
+
+# The estimate -------------------------------------------------------------------------------------
+
+
+def _estimate(
+    cluster: Cluster, prices: Prices, before: Packing, packings: list[Packing]
+) -> Estimate:
+    snapshot = cluster.snapshot
+    on_nodes = [pod for pod in snapshot.pods if pod.node in cluster.node_at]
+    costs = [before.cost, *(packed.cost for packed in packings)]
+    return Estimate(
+        cluster=snapshot.cluster,
+        region=snapshot.region,
+        currency=prices.currency,
+        taken=snapshot.taken,
+        prices_taken=prices.taken,
+        history_days=prices.history_days,
+        nodes=len(cluster.nodes),
+        pods=len(cluster.pods),
+        daemon_pods=sum(is_daemon(pod) or pod.static for pod in on_nodes),
+        now=lines.now(cluster),
+        steps=tuple(
+            Step(
+                name=name,
+                cost=packed.cost,
+                saved=costs[at] - packed.cost,
+                lower_bound=packed.lower_bound,
+                low=sum(lines.low_price(cluster, node) for node in packed.nodes),
+                high=sum(lines.high_price(cluster, node) for node in packed.nodes),
+                nodes=len(packed.nodes),
+                lines=lines.of_packing(snapshot, packed),
+                kept=sum(bool(node.name) for node in packed.nodes),
+            )
+            for at, ((name, _, _), packed) in enumerate(zip(STEPS, packings, strict=True))
+        ),
+        verdicts=tuple(_verdicts(cluster, packings[-1])),
+        unpriced=tuple(_left_out(cluster)),
+        pods_without_requests=sum(snapshot.pods[at].without_requests for at in cluster.pods),
+        pending=sum(not pod.node and not is_daemon(pod) for pod in snapshot.pods),
+        immovable=packings[-1].immovable,
+        types_considered=len({offer.kind.name for offer in cluster.offers}),
+        types_without_price=tuple(
+            sorted(kind.name for kind in prices.types if kind.on_demand is None and not kind.spot)
+        ),
+        interruptions=_interruptions(cluster, packings[-1]),
+    )
+
+
+def _left_out(cluster: Cluster) -> Iterator[Unpriced]:
+    nodes = Counter(each.reason for each in cluster.left_out)
+    reason_of = {each.node.name: each.reason for each in cluster.left_out}
+    pods = Counter(reason_of[p.node] for p in cluster.snapshot.pods if p.node in reason_of)
+    for reason, count in sorted(nodes.items()):
+        yield Unpriced(nodes=count, pods=pods[reason], reason=reason)
+
+
+def _verdicts(cluster: Cluster, last: Packing) -> list[Verdict]:
+    pods: dict[Name, list[int]] = defaultdict(list)
+    for index in cluster.pods:
+        pods[workload_of(cluster.snapshot.pods[index])].append(index)
+    cost: dict[int, float] = {}
+    gain: dict[int, float] = {}
+    for index, node, share in lines.shares(cluster.snapshot, last):
+        cost[index] = share
+        gain[index] = share * _spot_saves(cluster, last.nodes[node])
+    verdicts = []
+    for (namespace, owner), of in pods.items():
+        refusals = cluster.refusals[namespace, owner]
+        on_spot = sum(cluster.node_at[cluster.snapshot.pods[at].node].market == SPOT for at in of)
+        verdicts.append(
+            Verdict(
+                namespace=namespace,
+                owner=owner,
+                pods=len(of),
+                tolerates_spot=not refusals,
+                reasons=refusals,
+                on_spot=on_spot,
+                cost=sum(cost[at] for at in of),
+                gain=sum(gain[at] for at in of) if refusals else 0.0,
+            )
+        )
+    return sorted(verdicts, key=lambda each: (-each.cost, each.namespace, each.owner))
+
+
+def _spot_saves(cluster: Cluster, node: PlannedNode) -> float:
+    """Part of the node's price that spot would save; 0 on spot, or where no price is known."""
+    spot = cluster.types[node.instance_type].spot.get(node.zone)
+    if node.market != ON_DEMAND or spot is None:
+        return 0.0
+    return max(0.0, 1 - spot.now / node.price)
+
+
+def _interruptions(cluster: Cluster, last: Packing) -> Interruptions | None:
+    if all(kind.interrupted is None for kind in cluster.types.values()):
+        return None
+    low, high, unknown = 0.0, 0.0, 0
+    endless = False
+    for node in last.nodes:
+        if node.market != SPOT:
+            continue
+        rating = cluster.types[node.instance_type].interrupted
+        if rating is None:
+            unknown += 1
+            continue
+        least, most = _RANGES[rating]
+        low += least
+        endless |= most is None
+        high += most or 0.0
+    return Interruptions(low=low, high=None if endless else high, unknown=unknown)

@@ -1,0 +1,387 @@
+"""Packs groups of like pods into kept and new nodes. Pure, and the same for the same input.
+
+It opens the nodes that the bound's program chose, puts the largest pods first on the fullest node
+that takes them, and opens the best further node for what is left. Then it gives every node the
+cheapest type that holds its pods, moves the pods of nodes that others have room for, and packs
+some nodes of a small cluster anew.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import numpy as np
+
+from savings.bound import Guide
+from savings.host_terms import HostTerms, rank
+from savings.problem import Bools, Floats, Ints, Problem
+
+_MORE: Final = 64  # rows by which the arrays grow at least
+_ANY: Final = 2**40  # room for pods that request nothing
+_ROUNDING: Final = 1e-9  # per hour: less is no saving
+_FEW_GROUPS: Final = 150
+"""Groups up to which a packing also begins without the program's nodes."""
+_EMPTIED: Final = 400
+"""Nodes whose pods are tried elsewhere, the emptiest first."""
+_FEW_NODES: Final = 150
+"""New nodes up to which some of them are packed anew, so often: the search is random, from a fixed
+seed."""
+_TRIES: Final = 60
+_LARGEST_TRY: Final = 6  # nodes
+
+
+@dataclass
+class Result:
+    """Where the pods are."""
+
+    columns: list[int]
+    """Of each node: its offer, or its kept node. The kept nodes come first."""
+    content: list[Counter[int]]
+    """Of each node: how many pods of which group."""
+    cost: float
+    """Of the new nodes, per hour."""
+    unplaced: list[int]
+    """Groups of which a pod found no place."""
+
+
+def pack(problem: Problem, guide: Guide) -> Result:
+    """The cheapest of two packings: with the program's nodes to begin with, and with none."""
+    planned = np.floor(guide.nodes + _ROUNDING)
+    results = [_packed(problem, guide.weights, planned)]
+    if planned.any() and len(problem.groups) <= _FEW_GROUPS:
+        results.append(_packed(problem, guide.weights, np.zeros_like(planned)))
+    return min(results, key=lambda result: (len(result.unplaced), result.cost))
+
+
+def _packed(problem: Problem, weights: Floats, planned: Floats) -> Result:
+    packer = _filled(problem, weights, planned, strict=False)
+    if packer.terms.broken(packer.column):
+        packer = _filled(problem, weights, planned, strict=True)
+    return Result(packer.columns, packer.content, packer.cost, packer.unplaced)
+
+
+def _filled(problem: Problem, weights: Floats, planned: Floats, *, strict: bool) -> Packer:
+    packer = Packer(problem, weights, strict=strict)
+    packer.open_planned(planned)
+    packer.fill(problem.counts)
+    packer.improve()
+    return packer
+
+
+class Packer:
+    """Nodes that fill up."""
+
+    def __init__(self, problem: Problem, weights: Floats, *, strict: bool) -> None:
+        self.problem = problem
+        self.terms = HostTerms(problem, strict=strict)
+        self.columns: list[int] = []
+        self.content: list[Counter[int]] = []
+        self.unplaced: list[int] = []
+        self._weights = weights
+        self._sizes: Floats = problem.requests @ weights
+        self._order = sorted(
+            range(len(problem.groups)),
+            key=lambda group: (rank(problem.groups[group].needs), -self._sizes[group], group),
+        )
+        self._free: Ints = np.zeros((_MORE, problem.requests.shape[1]), dtype=np.int64)
+        self._column: Ints = np.zeros(_MORE, dtype=np.int64)
+        self._twins = _twins(problem)
+        self._leading = np.array(sorted({twins[0] for twins in self._twins.values()}), np.int64)
+        self._turns: Counter[int] = Counter()
+        self._puts: list[tuple[int, int, int]] | None = None
+        for column in range(problem.offers, len(problem.prices)):
+            self.open(column)
+
+    def copy(self) -> Self:
+        """The same state, to try something."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.terms = self.terms.copy()
+        other.columns, other.unplaced = list(self.columns), list(self.unplaced)
+        other.content = [Counter(each) for each in self.content]
+        other._free, other._column = self._free.copy(), self._column.copy()
+        other._turns = Counter(self._turns)
+        return other
+
+    @property
+    def cost(self) -> float:
+        """Of the new nodes, per hour."""
+        return float(self.problem.prices[self.column].sum())
+
+    @property
+    def column(self) -> Ints:
+        """Of each node."""
+        return self._column[: len(self.columns)]
+
+    @property
+    def new_nodes(self) -> range:
+        return range(len(self.problem.kept), len(self.columns))
+
+    # Nodes
+
+    def open(self, column: int) -> int:
+        """A new node of the column; returns its number."""
+        at = len(self.columns)
+        if at == len(self._free):
+            self._free = np.vstack([self._free, np.zeros_like(self._free)])
+            self._column = np.concatenate([self._column, np.zeros_like(self._column)])
+        self._free[at] = self.problem.free[column]
+        self._column[at] = column
+        self.columns.append(column)
+        self.content.append(Counter())
+        self.terms.grow(at + 1)
+        return at
+
+    def open_planned(self, planned: Floats) -> None:
+        """So many nodes of each offer."""
+        for offer in np.flatnonzero(planned):
+            for _ in range(int(planned[offer])):
+                self.open(self._twin(int(offer)))
+
+    def close(self, nodes: Iterable[int]) -> None:
+        """Drop nodes without pods; the numbers of later ones change."""
+        gone = set(nodes)
+        if not gone:
+            return
+        stay = [at for at in range(len(self.columns)) if at not in gone]
+        self._free = np.vstack([self._free[stay], np.zeros_like(self._free[:_MORE])])
+        self._column = np.concatenate([self._column[stay], np.zeros_like(self._column[:_MORE])])
+        self.columns = [self.columns[at] for at in stay]
+        self.content = [self.content[at] for at in stay]
+        self.terms.keep(stay)
+
+    def _twin(self, offer: int) -> int:
+        """Offers that differ in nothing but the zone take turns."""
+        twins = self._twins.get(offer, [offer])
+        self._turns[twins[0]] += 1
+        return twins[(self._turns[twins[0]] - 1) % len(twins)]
+
+    # Pods
+
+    def fill(self, counts: Ints) -> None:
+        """Place so many pods of each group, and open nodes for those that do not fit."""
+        left = counts.copy()
+        for group in self._order:
+            if left[group]:
+                left[group] = self._place(group, int(left[group]))
+        self._open_for(left)
+
+    def _place(self, group: int, count: int) -> int:
+        """Put pods of the group on open nodes; returns how many found no place."""
+        if self.terms.one_by_one(group):
+            return self._place_singly(group, count)
+        where = self._possible(group)
+        room = self._room(group, where)
+        for at in np.argsort(self._free[where] @ self._weights, kind="stable"):
+            number = min(count, int(room[at]))
+            self._put(group, int(where[at]), number)
+            count -= number
+            if not count:
+                break
+        return count
+
+    def _place_singly(self, group: int, count: int) -> int:
+        for left in range(count, 0, -1):
+            where = self._possible(group)
+            if self.terms.together(group):
+                where = where[self._room(group, where) >= left]
+            if not len(where):
+                return left
+            best = np.argmin(self._free[where] @ self._weights)
+            self._put(group, int(where[best]), 1)
+        return 0
+
+    def _place_on(self, group: int, node: int, count: int) -> int:
+        """As `_place`, on one node."""
+        while count and self._takes(group, node):
+            room = int(self._room(group, np.array([node]))[0])
+            if self.terms.together(group) and room < count:
+                break
+            number = 1 if self.terms.one_by_one(group) else min(count, room)
+            self._put(group, node, number)
+            count -= number
+        return count
+
+    def _takes(self, group: int, node: int) -> bool:
+        if np.any(self._free[node] < self.problem.requests[group]):
+            return False
+        if not self.terms.bound(group):
+            return bool(self.problem.eligible[group, self.columns[node]])
+        return node in self._possible(group)
+
+    def _possible(self, group: int) -> Ints:
+        """The nodes that can take one more pod of the group."""
+        free, column = self._free[: len(self.columns)], self.column
+        fits = np.all(free >= self.problem.requests[group], axis=1)
+        may: Bools = np.logical_and(self.problem.eligible[group][column], fits)
+        self.terms.restrict(group, may, column)
+        return np.flatnonzero(may)
+
+    def _room(self, group: int, where: Ints) -> Ints:
+        """How many more pods of the group each of these nodes has room for."""
+        room = _quotient(self._free[where], self.problem.requests[group])
+        return np.minimum(room, 1) if self.terms.alone(group) else room
+
+    def _put(self, group: int, node: int, count: int) -> None:
+        """Put pods on a node; fewer than 0: take them away."""
+        self._free[node] -= self.problem.requests[group] * count
+        self.content[node][group] += count
+        if not self.content[node][group]:
+            del self.content[node][group]
+        self.terms.count(group, node, count)
+        if self._puts is not None:
+            self._puts.append((group, node, count))
+
+    # Further nodes
+
+    def _open_for(self, left: Ints) -> None:
+        """Open nodes for the pods that are left. Groups that no node takes are `unplaced`."""
+        waiting = [group for group in self._order if left[group]]
+        while waiting:
+            first, before = waiting[0], left.copy()
+            node = self.open(self._best(first, waiting, left))
+            for group in waiting:
+                left[group] = self._place_on(group, node, int(left[group]))
+            if left[first] == before[first]:
+                self.unplaced.append(first)
+                left[first] = 0
+                if not self.content[node]:
+                    self.close([node])
+            else:
+                self._repeat(node, left)
+            waiting = [group for group in waiting if left[group]]
+
+    def _repeat(self, node: int, left: Ints) -> None:
+        """Open the same node with the same pods as often as there are such pods."""
+        pattern = list(self.content[node].items())
+        if any(self.terms.bound(group) for group, _ in pattern):
+            return
+        for _ in range(min(int(left[group]) // count for group, count in pattern)):
+            again = self.open(self._twin(self.columns[node]))
+            for group, count in pattern:
+                self._put(group, again, count)
+                left[group] -= count
+
+    def _best(self, first: int, waiting: list[int], left: Ints) -> int:
+        """The offer that costs least for what it would hold of the waiting pods, the first of which
+        among them.
+        """
+        problem = self.problem
+        offers = self._leading[problem.eligible[first, self._leading]]
+        free = problem.free[offers].copy()
+        value = np.zeros(len(offers))
+        for group in waiting:
+            asked = problem.requests[group]
+            most = 1 if self.terms.alone(group) else int(left[group])
+            number = np.minimum(_quotient(free, asked), most) * problem.eligible[group, offers]
+            free -= number[:, None] * asked
+            value += number * self._sizes[group]
+        ratio = problem.prices[offers] / np.maximum(value, _ROUNDING)
+        return self._twin(int(offers[np.argmin(ratio)]))
+
+    # Improvements
+
+    def improve(self) -> None:
+        """Cheaper types and fewer nodes for the same pods."""
+        self._fit_types()
+        self._empty_nodes()
+        if len(self.new_nodes) <= _FEW_NODES:
+            self._pack_anew()
+        self._fit_types()
+
+    def _fit_types(self) -> None:
+        """Give every new node the cheapest offer that takes its pods."""
+        problem, offers = self.problem, self.problem.offers
+        for node in self.new_nodes:
+            price = problem.prices[self.columns[node]]
+            used = problem.free[self.columns[node]] - self._free[node]
+            may = problem.eligible[list(self.content[node]), :offers].all(axis=0)
+            may &= np.all(problem.free[:offers] >= used, axis=1)
+            may &= problem.prices[:offers] < price - _ROUNDING
+            cheaper = np.flatnonzero(may)
+            if len(cheaper):
+                column = self._twin(int(cheaper[np.argmin(problem.prices[cheaper])]))
+                self._free[node] = problem.free[column] - used
+                self._column[node] = self.columns[node] = column
+
+    def _empty_nodes(self) -> None:
+        """Move all pods of a node to others that have room, the emptiest nodes first."""
+        worth = self._worth()
+        emptiest = sorted(self.new_nodes, key=lambda at: (worth[at], at))[:_EMPTIED]
+        self.close([node for node in emptiest if self._emptied(node)])
+
+    def _worth(self) -> Floats:
+        """Of each node: what its pods are worth of its price."""
+        used = (self.problem.free[self.column] - self._free[: len(self.columns)]) @ self._weights
+        worth: Floats = used / np.maximum(self.problem.prices[self.column], _ROUNDING)
+        return worth
+
+    def _emptied(self, node: int) -> bool:
+        """Move the node's pods to others; if one fits nowhere, nothing has changed."""
+        pods = sorted(self.content[node].items(), key=lambda each: -self._sizes[each[0]])
+        puts: list[tuple[int, int, int]] = []
+        self._puts = puts
+        for group, count in pods:
+            self._put(group, node, -count)
+        room = self._free[node].copy()
+        self._free[node] = -1  # it takes none of them again
+        moved = all(not self._place(group, count) for group, count in pods)
+        self._puts = None
+        if not moved:
+            self._free[node] = room
+            for group, at, count in reversed(puts):
+                self._put(group, at, -count)
+        return moved
+
+    def _pack_anew(self) -> None:
+        """Open some nodes again and pack their pods anew; keep what is cheaper."""
+        chance = random.Random(0)  # noqa: S311 - no secret
+        for _ in range(_TRIES):
+            nodes = list(self.new_nodes)
+            if len(nodes) < 2:  # noqa: PLR2004 - one alone has its best type already
+                return
+            worth = self._worth()
+            first = min(chance.sample(nodes, min(3, len(nodes))), key=lambda at: worth[at])
+            others = [at for at in nodes if at != first]
+            some = chance.sample(others, min(len(others), chance.randint(1, _LARGEST_TRY - 1)))
+            trial = self.copy()
+            trial.pack_again([first, *some])
+            if trial.cost < self.cost - _ROUNDING and not trial.unplaced:
+                self.__dict__.update(trial.__dict__)
+
+    def pack_again(self, nodes: list[int]) -> None:
+        """Take the pods of these nodes, close them, and fill again."""
+        counts = np.zeros_like(self.problem.counts)
+        for node in nodes:
+            for group, count in list(self.content[node].items()):
+                counts[group] += count
+                self._put(group, node, -count)
+        self.close(nodes)
+        self.fill(counts)
+        self._fit_types()
+
+
+def _quotient(free: Ints, asked: Ints) -> Ints:
+    """How often what is asked fits, by row; -1 in `free` is none."""
+    some = asked > 0
+    found: Ints = (free[:, some] // asked[some]).min(axis=1, initial=_ANY)
+    return found
+
+
+def _twins(problem: Problem) -> dict[int, list[int]]:
+    """By offer: those that differ from it in nothing that matters, itself among them."""
+    alike: dict[Any, list[int]] = defaultdict(list)
+    for at in range(problem.offers):
+        kind = problem.step.offers[at].kind.name
+        alike[
+            kind,
+            problem.prices[at],
+            problem.free[at].tobytes(),
+            problem.eligible[:, at].tobytes(),
+            problem.domain[:, at].tobytes(),
+        ].append(at)
+    return {at: twins for twins in alike.values() for at in twins}

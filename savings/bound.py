@@ -21,7 +21,7 @@ from savings.snapshot import CPU, MEMORY
 _CLASSES: Final = 40
 """Classes of pods by where they may go; the smallest further ones become one, which may go wherever
 one of them may. That can only lower the bound."""
-_WHOLE_NODES: Final = 250
+_WHOLE_NODES: Final = 60
 """Up to so many nodes whole ones are asked for: beyond, a part of a node is less than the gap."""
 _GAP: Final = 0.002
 _SEARCH: Final = 300  # nodes of the search tree, so that the result does not depend on the machine

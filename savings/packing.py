@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -23,8 +23,6 @@ from savings.problem import Bools, Floats, Ints, Problem
 _MORE: Final = 64  # rows by which the arrays grow at least
 _ANY: Final = 2**40  # room for pods that request nothing
 _ROUNDING: Final = 1e-9  # per hour: less is no saving
-_FEW_GROUPS: Final = 150
-"""Groups up to which a packing also begins without the program's nodes."""
 _EMPTIED: Final = 400
 """Nodes whose pods are tried elsewhere, the emptiest first."""
 _FEW_NODES: Final = 150
@@ -49,40 +47,75 @@ class Result:
 
 
 def pack(problem: Problem, guide: Guide) -> Result:
-    """The cheapest of two packings: with the program's nodes to begin with, and with none."""
+    """The cheapest of some packings: a rule of choice for each, with the program's nodes to begin
+    with; with none, too, where the program has few.
+    """
     planned = np.floor(guide.nodes + _ROUNDING)
-    results = [_packed(problem, guide.weights, planned)]
-    if planned.any() and len(problem.groups) <= _FEW_GROUPS:
-        results.append(_packed(problem, guide.weights, np.zeros_like(planned)))
-    return min(results, key=lambda result: (len(result.unplaced), result.cost))
+    starts = [planned] if planned.sum() > _FEW_NODES else [planned, np.zeros_like(planned)]
+    best: Packer | None = None
+    for strict in (False, True):
+        for start in starts:
+            for choice in _CHOICES:
+                packer = Packer(problem, guide, choice, strict=strict)
+                packer.fill(problem.counts, start)
+                packer.improve()
+                if not packer.broken and (best is None or packer.rating < best.rating):
+                    best = packer
+        if best is not None:
+            break
+    assert best is not None  # noqa: S101 - a strict packing is never broken
+    if len(best.new_nodes) <= _FEW_NODES:
+        best.pack_anew()
+    return Result(best.columns, best.content, best.cost, best.unplaced)
 
 
-def _packed(problem: Problem, weights: Floats, planned: Floats) -> Result:
-    packer = _filled(problem, weights, planned, strict=False)
-    if packer.terms.broken(packer.column):
-        packer = _filled(problem, weights, planned, strict=True)
-    return Result(packer.columns, packer.content, packer.cost, packer.unplaced)
+# How a pod is chosen for a node, from parts (pods x resources: the part of the node that each asks
+# for) and free (by resource: the part of it that is free): the highest first.
+
+Choice = Callable[[Floats, Floats], Floats]
 
 
-def _filled(problem: Problem, weights: Floats, planned: Floats, *, strict: bool) -> Packer:
-    packer = Packer(problem, weights, strict=strict)
-    packer.open_planned(planned)
-    packer.fill(problem.counts)
-    packer.improve()
-    return packer
+def _alike(parts: Floats, free: Floats) -> Floats:
+    """Of the same shape as what is free."""
+    return parts @ free / _length(parts)
+
+
+def _alike_and_large(parts: Floats, free: Floats) -> Floats:
+    """Of the same shape, and large."""
+    return (parts @ free) ** 2 / _length(parts)
+
+
+def _near(parts: Floats, free: Floats) -> Floats:
+    """What leaves the least."""
+    left: Floats = ((free - parts) ** 2).sum(axis=1)
+    return -left
+
+
+def _length(parts: Floats) -> Floats:
+    length: Floats = np.sqrt((parts**2).sum(axis=1))
+    return np.maximum(length, _ROUNDING)
+
+
+_CHOICES: Final[tuple[Choice, ...]] = (_alike_and_large, _near, _alike)
 
 
 class Packer:
     """Nodes that fill up."""
 
-    def __init__(self, problem: Problem, weights: Floats, *, strict: bool) -> None:
+    def __init__(self, problem: Problem, guide: Guide, choice: Choice, *, strict: bool) -> None:
+        """`strict`: see HostTerms."""
         self.problem = problem
+        self._choice = choice
         self.terms = HostTerms(problem, strict=strict)
         self.columns: list[int] = []
         self.content: list[Counter[int]] = []
         self.unplaced: list[int] = []
-        self._weights = weights
-        self._sizes: Floats = problem.requests @ weights
+        self._weights = guide.weights
+        self._sizes: Floats = problem.requests @ guide.weights
+        # How scarce each resource is where the program's nodes are filled to the brim.
+        there = guide.nodes @ problem.free[: problem.offers]
+        scarce = problem.counts @ problem.requests / np.maximum(there, 1)
+        self._scarce: Floats = np.minimum(scarce, 1.0) ** 2
         self._order = sorted(
             range(len(problem.groups)),
             key=lambda group: (rank(problem.groups[group].needs), -self._sizes[group], group),
@@ -113,6 +146,16 @@ class Packer:
         return float(self.problem.prices[self.column].sum())
 
     @property
+    def rating(self) -> tuple[int, float]:
+        """The lower, the better."""
+        return len(self.unplaced), self.cost
+
+    @property
+    def broken(self) -> bool:
+        """Whether a topology spread does not hold."""
+        return self.terms.broken(self.column)
+
+    @property
     def column(self) -> Ints:
         """Of each node."""
         return self._column[: len(self.columns)]
@@ -136,12 +179,6 @@ class Packer:
         self.terms.grow(at + 1)
         return at
 
-    def open_planned(self, planned: Floats) -> None:
-        """So many nodes of each offer."""
-        for offer in np.flatnonzero(planned):
-            for _ in range(int(planned[offer])):
-                self.open(self._twin(int(offer)))
-
     def close(self, nodes: Iterable[int]) -> None:
         """Drop nodes without pods; the numbers of later ones change."""
         gone = set(nodes)
@@ -161,14 +198,6 @@ class Packer:
         return twins[(self._turns[twins[0]] - 1) % len(twins)]
 
     # Pods
-
-    def fill(self, counts: Ints) -> None:
-        """Place so many pods of each group, and open nodes for those that do not fit."""
-        left = counts.copy()
-        for group in self._order:
-            if left[group]:
-                left[group] = self._place(group, int(left[group]))
-        self._open_for(left)
 
     def _place(self, group: int, count: int) -> int:
         """Put pods of the group on open nodes; returns how many found no place."""
@@ -236,35 +265,79 @@ class Packer:
         if self._puts is not None:
             self._puts.append((group, node, count))
 
-    # Further nodes
+    # Nodes filled one by one
+
+    def fill(self, counts: Ints, planned: Floats | None = None) -> None:
+        """Place so many pods of each group on the open nodes, then on planned ones, then on
+        further ones. Groups that no node takes are `unplaced`.
+        """
+        left = counts.copy()
+        self._fill_planned(left, planned if planned is not None else np.zeros(0))
+        for group in self._order:
+            if left[group]:
+                left[group] = self._place(group, int(left[group]))
+        self._open_for(left)
+
+    def _fill_planned(self, left: Ints, planned: Floats) -> None:
+        """Open so many nodes of each offer, and fill each with pods of its shape."""
+        for offer in sorted(np.flatnonzero(planned), key=lambda at: -self.problem.prices[at]):
+            nodes = int(planned[offer])
+            while nodes:
+                node = self.open(self._twin(int(offer)))
+                self._fill_node(node, left)
+                nodes -= 1 + self._repeat(node, left, nodes - 1)
 
     def _open_for(self, left: Ints) -> None:
-        """Open nodes for the pods that are left. Groups that no node takes are `unplaced`."""
         waiting = [group for group in self._order if left[group]]
         while waiting:
             first, before = waiting[0], left.copy()
             node = self.open(self._best(first, waiting, left))
-            for group in waiting:
-                left[group] = self._place_on(group, node, int(left[group]))
+            left[first] = self._place_on(first, node, 1) + left[first] - 1
             if left[first] == before[first]:
                 self.unplaced.append(first)
                 left[first] = 0
-                if not self.content[node]:
-                    self.close([node])
+                self.close([node])
             else:
-                self._repeat(node, left)
+                self._fill_node(node, left)
+                self._repeat(node, left, int(left.sum()))
             waiting = [group for group in waiting if left[group]]
 
-    def _repeat(self, node: int, left: Ints) -> None:
-        """Open the same node with the same pods as often as there are such pods."""
+    def _fill_node(self, node: int, left: Ints) -> None:
+        """Put the pods on a node whose requests are most like what is free there, the larger ones
+        first, by this packing's rule of choice.
+        """
+        problem, column = self.problem, self.columns[node]
+        size = np.maximum(problem.free[column], 1)
+        groups = np.flatnonzero((left > 0) & problem.eligible[:, column])
+        asked = problem.requests[groups]
+        parts = asked / size * self._scarce
+        while len(groups):
+            fits = np.all(asked <= self._free[node], axis=1) & (left[groups] > 0)
+            if not fits.all():
+                groups, asked, parts = groups[fits], asked[fits], parts[fits]
+                continue
+            at = int(np.argmax(self._choice(parts, self._free[node] / size * self._scarce)))
+            group = int(groups[at])
+            room = int(_quotient(self._free[node][None], problem.requests[group])[0])
+            count = max(1, min(room, int(left[group])) // 2)
+            rest = self._place_on(group, node, count)
+            left[group] -= count - rest
+            if rest:
+                keep = np.arange(len(groups)) != at
+                groups, asked, parts = groups[keep], asked[keep], parts[keep]
+
+    def _repeat(self, node: int, left: Ints, most: int) -> int:
+        """Open the same node with the same pods as often as there are such pods; how often."""
         pattern = list(self.content[node].items())
-        if any(self.terms.bound(group) for group, _ in pattern):
-            return
-        for _ in range(min(int(left[group]) // count for group, count in pattern)):
+        if not pattern or any(self.terms.bound(group) for group, _ in pattern):
+            return 0
+        times = min(most, *(int(left[group]) // count for group, count in pattern))
+        for _ in range(times):
             again = self.open(self._twin(self.columns[node]))
             for group, count in pattern:
                 self._put(group, again, count)
                 left[group] -= count
+        return times
 
     def _best(self, first: int, waiting: list[int], left: Ints) -> int:
         """The offer that costs least for what it would hold of the waiting pods, the first of which
@@ -289,8 +362,6 @@ class Packer:
         """Cheaper types and fewer nodes for the same pods."""
         self._fit_types()
         self._empty_nodes()
-        if len(self.new_nodes) <= _FEW_NODES:
-            self._pack_anew()
         self._fit_types()
 
     def _fit_types(self) -> None:
@@ -337,7 +408,7 @@ class Packer:
                 self._put(group, at, -count)
         return moved
 
-    def _pack_anew(self) -> None:
+    def pack_anew(self) -> None:
         """Open some nodes again and pack their pods anew; keep what is cheaper."""
         chance = random.Random(0)  # noqa: S311 - no secret
         for _ in range(_TRIES):
@@ -350,7 +421,7 @@ class Packer:
             some = chance.sample(others, min(len(others), chance.randint(1, _LARGEST_TRY - 1)))
             trial = self.copy()
             trial.pack_again([first, *some])
-            if trial.cost < self.cost - _ROUNDING and not trial.unplaced:
+            if trial.rating < self.rating and not trial.broken:
                 self.__dict__.update(trial.__dict__)
 
     def pack_again(self, nodes: list[int]) -> None:

@@ -7,14 +7,18 @@ its least cost is a lower bound. With whole nodes the bound is tighter; HiGHS so
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import highspy
 import numpy as np
 
+from lambdas.common.errors import PermanentError
 from savings.problem import Bools, Floats, Ints, Problem
 from savings.snapshot import CPU, MEMORY
 
@@ -23,8 +27,13 @@ _CLASSES: Final = 40
 one of them may. That can only lower the bound."""
 _WHOLE_NODES: Final = 60
 """Up to so many nodes whole ones are asked for: beyond, a part of a node is less than the gap."""
-_GAP: Final = 0.002
-_SEARCH: Final = 300  # nodes of the search tree, so that the result does not depend on the machine
+_OPTIONS: Final = {
+    "output_flag": False,
+    "threads": 1,
+    "random_seed": 1,
+    "mip_rel_gap": 0.005,
+    "mip_max_nodes": 50,  # not seconds: the result must not depend on the machine
+}
 _EVEN: Final = 0.05
 _SLACK: Final = 1e-6  # part of the bound: the solver's tolerance
 _UNITS: Final = {CPU: 1000.0, MEMORY: 2.0**30}  # cores and GiB: numbers of like size
@@ -48,12 +57,11 @@ def solve(problem: Problem) -> Guide:
     if not problem.groups:
         return Guide(0.0, np.zeros(offers), np.ones(resources))
     program = _Program(problem)
-    cost, nodes, weights = program.solved(whole=False)
-    bound = cost
+    bound, nodes, weights = program.solved()
     if 0 < nodes.sum() <= _WHOLE_NODES:
-        better, counts, _ = program.solved(whole=True)
-        if better >= bound:
-            bound, nodes = better, counts
+        tighter, whole = program.solved_with_whole_nodes()
+        bound = max(bound, tighter)
+        nodes = nodes if whole is None else whole
     return Guide(max(0.0, bound * (1 - _SLACK)), nodes, weights)
 
 
@@ -76,7 +84,6 @@ class _Program:
 
     def _build(self) -> None:
         free, useful = self._problem.free / self._units, self._useful
-        self.costs = [float(self._problem.prices[offer]) for offer in useful]
         entries: list[tuple[int, int, float]] = []  # row, column, value
         lower: list[float] = []
         columns = len(useful)
@@ -104,48 +111,63 @@ class _Program:
         for may, count in self._apart:
             entries += [(len(lower), at, 1.0) for at, o in enumerate(useful) if may[o]]
             lower.append(float(count))
-        self._entries, self._lower, self._columns = entries, lower, columns
+        self._lower = np.array(lower)
         self._demand_row = demand_row
+        self._costs = np.zeros(columns)
+        self._costs[: len(useful)] = self._problem.prices[useful]
+        self._entries = entries
 
-    def solved(self, *, whole: bool) -> tuple[float, Floats, Floats]:
-        """Least cost (a lower bound of it with whole nodes), nodes by offer, weights."""
-        nodes = len(self._useful)
-        solver: Any = highspy.Highs()  # type: ignore[no-untyped-call] # as its classes
-        for name, value in (
-            ("output_flag", False),
-            ("log_to_console", False),
-            ("threads", 1),
-            ("random_seed", 1),
-            ("mip_rel_gap", _GAP),
-            ("mip_max_nodes", _SEARCH),
-        ):
+    def solved(self) -> tuple[float, Floats, Floats]:
+        """Least cost, nodes by offer, weights; pods and nodes may be cut into pieces."""
+        solver = self._run(whole=False)
+        if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+            raise PermanentError(f"Report this as a bug: the bound is {solver.getModelStatus()}")
+        solution = solver.getSolution()
+        cost = float(solver.getInfo().objective_function_value)
+        return cost, self._nodes(solution.col_value), self._weights(solution.row_dual)
+
+    def solved_with_whole_nodes(self) -> tuple[float, Floats | None]:
+        """A lower bound of the least cost, and the best nodes that were found."""
+        solver = self._run(whole=True)
+        info, solution = solver.getInfo(), solver.getSolution()
+        bound = float(info.mip_dual_bound)
+        return (
+            bound if np.isfinite(bound) else 0.0,
+            self._nodes(solution.col_value) if solution.value_valid else None,
+        )
+
+    def _run(self, *, whole: bool) -> Any:  # noqa: ANN401 - its classes are dynamic
+        with _silent():
+            solver: Any = highspy.Highs()  # type: ignore[no-untyped-call] # as its classes
+        for name, value in _OPTIONS.items():
             solver.setOptionValue(name, value)
+        columns, rows = len(self._costs), len(self._lower)
         program = highspy.HighsLp()
-        program.num_col_, program.num_row_ = self._columns, len(self._lower)
-        program.col_cost_ = np.array(self.costs + [0.0] * (self._columns - nodes))
-        program.col_lower_ = np.zeros(self._columns)
-        program.col_upper_ = np.full(self._columns, highspy.kHighsInf)
-        program.row_lower_ = np.array(self._lower)
-        program.row_upper_ = np.full(len(self._lower), highspy.kHighsInf)
-        _fill(program.a_matrix_, sorted(self._entries), len(self._lower))
+        program.num_col_, program.num_row_ = columns, rows
+        program.col_cost_ = self._costs
+        program.col_lower_ = np.zeros(columns)
+        program.col_upper_ = np.full(columns, highspy.kHighsInf)
+        program.row_lower_ = self._lower
+        program.row_upper_ = np.full(rows, highspy.kHighsInf)
+        of_row, of_column, values = zip(*sorted(self._entries), strict=True)
+        program.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+        program.a_matrix_.start_ = np.searchsorted(of_row, np.arange(rows + 1))
+        program.a_matrix_.index_ = np.array(of_column, dtype=np.int32)
+        program.a_matrix_.value_ = np.array(values)
         if whole:
-            kinds = [highspy.HighsVarType.kInteger] * nodes
-            kinds += [highspy.HighsVarType.kContinuous] * (self._columns - nodes)
+            kinds = [highspy.HighsVarType.kInteger] * len(self._useful)
+            kinds += [highspy.HighsVarType.kContinuous] * (columns - len(self._useful))
             program.integrality_ = kinds
         solver.passModel(program)
         solver.run()
-        return self._read(solver, whole=whole)
+        return solver
 
-    def _read(self, solver: Any, *, whole: bool) -> tuple[float, Floats, Floats]:  # noqa: ANN401 - its classes are dynamic
-        info, solution = solver.getInfo(), solver.getSolution()
-        found = np.zeros(self._problem.offers)
-        values = np.array(solution.col_value)
-        if len(values):
-            found[self._useful] = np.maximum(values[: len(self._useful)], 0.0)
-        cost = info.mip_dual_bound if whole else info.objective_function_value
-        return float(cost), found, np.ones(1) if whole else self._weights(solution.row_dual)
+    def _nodes(self, values: Sequence[float]) -> Floats:
+        nodes = np.zeros(self._problem.offers)
+        nodes[self._useful] = np.maximum(values[: len(self._useful)], 0.0)
+        return nodes
 
-    def _weights(self, duals: Any) -> Floats:  # noqa: ANN401
+    def _weights(self, duals: Sequence[float]) -> Floats:
         """The mean price of a unit of each resource, over the classes."""
         paid = np.zeros(len(self._units))
         for (a_class, resource), row in self._demand_row.items():
@@ -159,12 +181,19 @@ class _Program:
         return weights
 
 
-def _fill(matrix: Any, entries: list[tuple[int, int, float]], rows: int) -> None:  # noqa: ANN401
-    counts = np.bincount([row for row, _, _ in entries], minlength=rows)
-    matrix.format_ = highspy.MatrixFormat.kRowwise
-    matrix.start_ = np.concatenate([[0], np.cumsum(counts)])
-    matrix.index_ = np.array([column for _, column, _ in entries], dtype=np.int32)
-    matrix.value_ = np.array([value for _, _, value in entries])
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep the solver's banner, which it writes when it is made, out of the standard output."""
+    sys.stdout.flush()
+    output = os.dup(1)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    try:
+        yield
+    finally:
+        os.dup2(output, 1)
+        os.close(output)
+        os.close(nothing)
 
 
 def _classes(eligible: Bools, requests: Floats) -> tuple[Floats, Bools, bool]:

@@ -30,11 +30,11 @@ def now(cluster: Cluster) -> Now:
         for n in cluster.nodes
     ]  # fmt: skip
     return Now(
-        cost=sum(entry[4] for entry in entries),
+        cost=sum((entry[4] for entry in entries), 0.0),
         lines=_lines(entries),
         requested=_two(total(entry[5] for entry in entries)),
         allocatable=_two(total(entry[6] for entry in entries)),
-        idle_cost=sum(entry[4] * _idle(entry[5], entry[6]) for entry in entries),
+        idle_cost=sum((entry[4] * _idle(entry[5], entry[6]) for entry in entries), 0.0),
     )
 
 

@@ -28,6 +28,8 @@ _EMPTIED: Final = 400
 _FEW_NODES: Final = 150
 """New nodes up to which some of them are packed anew, so often: the search is random, from a fixed
 seed."""
+_MANY_NODES: Final = 500
+"""New nodes beyond which one rule of choice does: the others gain less than a percent."""
 _TRIES: Final = 60
 _LARGEST_TRY: Final = 6  # nodes
 
@@ -51,11 +53,13 @@ def pack(problem: Problem, guide: Guide) -> Result:
     with; with none, too, where the program has few.
     """
     planned = np.floor(guide.nodes + _ROUNDING)
-    starts = [planned] if planned.sum() > _FEW_NODES else [planned, np.zeros_like(planned)]
+    few = planned.sum() <= _FEW_NODES
+    starts = [planned, np.zeros_like(planned)] if few else [planned]
+    choices = _CHOICES if planned.sum() <= _MANY_NODES else _CHOICES[:1]
     best: Packer | None = None
     for strict in (False, True):
         for start in starts:
-            for choice in _CHOICES:
+            for choice in choices:
                 packer = Packer(problem, guide, choice, strict=strict)
                 packer.fill(problem.counts, start)
                 packer.improve()
@@ -320,7 +324,11 @@ class Packer:
             group = int(groups[at])
             room = int(_quotient(self._free[node][None], problem.requests[group])[0])
             count = max(1, min(room, int(left[group])) // 2)
-            rest = self._place_on(group, node, count)
+            rest = 0
+            if self.terms.bound(group):
+                rest = self._place_on(group, node, count)
+            else:
+                self._put(group, node, count)
             left[group] -= count - rest
             if rest:
                 keep = np.arange(len(groups)) != at

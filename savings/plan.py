@@ -72,7 +72,7 @@ class Packing:
     @property
     def cost(self) -> float:
         """Per hour."""
-        return sum(node.price for node in self.nodes)
+        return sum((node.price for node in self.nodes), 0.0)
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,8 @@ def _as_it_is(cluster: Cluster) -> Packing:
     number = {node.name: at for at, node in enumerate(cluster.nodes)}
     nodes = tuple(_existing(cluster, at) for at in range(len(cluster.nodes)))
     placed = tuple((index, number[cluster.snapshot.pods[index].node]) for index in cluster.pods)
-    cost = sum(node.price for node in nodes)
-    return Packing(nodes, placed, lower_bound=cost, immovable=0)
+    packed = Packing(nodes, placed, lower_bound=0.0, immovable=0)
+    return replace(packed, lower_bound=packed.cost)
 
 
 def _existing(cluster: Cluster, at: int) -> PlannedNode:

@@ -187,9 +187,11 @@ def _no_price(node: Node, types: Mapping[str, InstanceType]) -> str:
     if node.os != "linux":
         return node.os.capitalize()
     kind = types.get(node.instance_type)
-    if kind is None or price_of(kind, node.zone, node.market) is None:
-        where = f"{node.market} in {node.zone or 'an unknown zone'}"
-        return f"no price for {node.instance_type or 'an unknown type'} {where}"
+    if kind is None:
+        return f"no price for {node.instance_type or 'an unknown type'}"
+    if price_of(kind, node.zone, node.market) is None:
+        where = f" on spot in {node.zone}" if node.market == SPOT else ""
+        return f"no price for {node.instance_type}{where}"
     return ""
 
 
@@ -405,7 +407,14 @@ class Step:
         for index, needs in zip(cluster.pods, self.needs, strict=True):
             if index not in pinned:
                 groups.setdefault(needs, Group(needs)).pods.append(index)
-        listed = list(groups.values())
+        name = {
+            at: (cluster.snapshot.pods[at].namespace, cluster.snapshot.pods[at].name)
+            for at in cluster.pods
+        }
+        for group in groups.values():
+            group.pods.sort(key=name.__getitem__)
+        # By name, so that the order in which the pods were listed changes nothing.
+        listed = sorted(groups.values(), key=lambda group: name[group.pods[0]])
         return Problem(
             cluster=cluster,
             step=self,

@@ -123,3 +123,9 @@ class AgentStack(CastaiStack):
                 value=agent.get_att_string(attribute),
                 description=description,
             )
+        CfnOutput(
+            self,
+            f"{part}Savings",
+            value=f"castai-eks savings {cluster} --region {self.region}",
+            description=f"Run it to see what could be saved in cluster {cluster}; it only reads",
+        )

@@ -120,8 +120,12 @@ class TestResource:
     def test_outputs_are_described(self, plain: Stack) -> None:
         outputs = plain.template["Outputs"]
         assert set(outputs) == {
-            "BlueClusterId", "BlueAgentImage", "GreenClusterId", "GreenAgentImage",
+            "BlueClusterId", "BlueAgentImage", "BlueSavings",
+            "GreenClusterId", "GreenAgentImage", "GreenSavings",
         }  # fmt: skip
+        assert outputs["BlueSavings"]["Value"] == {
+            "Fn::Join": ["", ["castai-eks savings blue --region ", {"Ref": "AWS::Region"}]]
+        }
         assert all(len(each["Description"]) > 10 for each in outputs.values())
 
 

@@ -44,6 +44,7 @@ FIELD_MANAGER: Final = "castai-eks"
 
 REQUEST_TIMEOUT: Final = 10.0  # s for one answer
 PATIENCE: Final = 30.0  # s for one call with its retries
+PAGE: Final = 500  # objects of one answer, as kubectl asks for
 FIELD_CONFLICT: Final = "FieldManagerConflict"
 
 Object = Mapping[str, Any]
@@ -54,6 +55,8 @@ _KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "v1": (
         "ConfigMap",
         "Namespace",
+        "Node",
+        "PersistentVolume",
         "PersistentVolumeClaim",
         "Pod",
         "ResourceQuota",
@@ -62,11 +65,13 @@ _KINDS: Final[Mapping[str, tuple[str, ...]]] = {
         "ServiceAccount",
     ),
     "apps/v1": ("DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"),
-    "batch/v1": ("Job",),
+    "batch/v1": ("CronJob", "Job"),
     "policy/v1": ("PodDisruptionBudget",),
     "rbac.authorization.k8s.io/v1": ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"),
 }
-_WITHOUT_NAMESPACE: Final = frozenset({"Namespace", "ClusterRole", "ClusterRoleBinding"})
+_WITHOUT_NAMESPACE: Final = frozenset(
+    {"Namespace", "Node", "PersistentVolume", "ClusterRole", "ClusterRoleBinding"}
+)
 
 
 def _generic(api_version: str, kind: str) -> Any:  # noqa: ANN401 - lightkube's classes are dynamic
@@ -90,7 +95,7 @@ _NOT_FOUND, _CONFLICT = 404, 409
 RULES: Final = Rules(
     unauthorized="Give this identity access to the cluster (access entry, or aws-auth)",
     forbidden="Give this identity the right in the cluster",
-    retried=frozenset({408, 429}),
+    retried=frozenset({408, 410, 429}),  # 410: pages of a list that is too old by now
     limit=REFUSAL_LIMIT,
 )
 
@@ -164,6 +169,32 @@ class Kube:
                 return None
             raise
 
+    def list_as(
+        self,
+        make: Callable[[dict[str, Any]], T],
+        api_version: str,
+        kind: str,
+        *,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> list[T]:
+        """As `list`, and each object becomes what `make` makes of it while pages are read: whole
+        objects of a large cluster would fill the memory.
+        """
+        resource = _class(api_version, kind)
+        spaced = kind not in _WITHOUT_NAMESPACE
+        where: dict[str, Any] = {"namespace": namespace or lightkube.ALL_NS} if spaced else {}
+        if labels:
+            where["labels"] = dict(labels)
+
+        def call() -> list[T]:
+            # Items of a list come without kind and version.
+            head = {"apiVersion": api_version, "kind": kind}
+            found = self._client.list(resource, chunk_size=PAGE, **where)
+            return [make(head | item) for item in found]
+
+        return self._retried(f"listing {kind}", call)
+
     def list(
         self,
         api_version: str,
@@ -173,18 +204,7 @@ class Kube:
         labels: Mapping[str, str] | None = None,
     ) -> list[dict[str, Any]]:
         """Objects of a kind; of all namespaces where it has any and none is given."""
-        resource = _class(api_version, kind)
-        spaced = kind not in _WITHOUT_NAMESPACE
-        where: dict[str, Any] = {"namespace": namespace or lightkube.ALL_NS} if spaced else {}
-        if labels:
-            where["labels"] = dict(labels)
-
-        def call() -> list[dict[str, Any]]:
-            # Items of a list come without kind and version.
-            head = {"apiVersion": api_version, "kind": kind}
-            return [head | item for item in self._client.list(resource, **where)]
-
-        return self._retried(f"listing {kind}", call)
+        return self.list_as(dict[str, Any], api_version, kind, namespace=namespace, labels=labels)
 
     def apply(self, obj: Object, *, dry_run: bool = False) -> dict[str, Any]:
         """Server-side apply under our field manager; fields of others are never overwritten.

@@ -1,0 +1,141 @@
+"""Reads a snapshot from a cluster's Kubernetes API: lists, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import httpx2
+import lightkube
+import msgspec
+import yaml
+from lightkube.core.exceptions import ConfigError
+
+from lambdas.common.clock import SYSTEM, Clock
+from lambdas.common.errors import PermanentError
+from lambdas.common.kubernetes_objects import REQUEST_TIMEOUT, Kube
+from savings import objects
+from savings.objects import Around
+from savings.rights import Rights
+from savings.snapshot import Market, Node, Snapshot
+
+T = TypeVar("T")
+
+MarketsOf = Callable[[Sequence[str]], Mapping[str, Market]]
+"""The markets of EC2 instances, by id."""
+Progress = Callable[[str], None]
+
+READ: Final = (
+    ("v1", "Namespace"),
+    ("v1", "Node"),
+    ("v1", "PersistentVolume"),
+    ("v1", "PersistentVolumeClaim"),
+    ("v1", "Pod"),
+    ("apps/v1", "DaemonSet"),
+    ("apps/v1", "Deployment"),
+    ("apps/v1", "ReplicaSet"),
+    ("apps/v1", "StatefulSet"),
+    ("batch/v1", "Job"),
+    ("policy/v1", "PodDisruptionBudget"),
+)
+"""The kinds that are listed: apiVersion and kind."""
+
+
+def read(
+    kube: Kube,
+    *,
+    cluster: str,
+    region: str,
+    markets_of: MarketsOf,
+    rights: Rights,
+    account: str = "",
+    progress: Progress = lambda _: None,
+    clock: Clock = SYSTEM,
+) -> Snapshot:
+    """The cluster as it is now.
+
+    `markets_of` is asked about nodes whose labels do not say whether they are on spot. A list that
+    the cluster refuses is noted in `rights`, and its objects are missing in the snapshot.
+    """
+    reader = _Reader(kube, rights, progress)
+    around = Around(
+        owners=dict(reader.list("apps/v1", "ReplicaSet", objects.owned))
+        | dict(reader.list("batch/v1", "Job", objects.owned)),
+        claims=dict(reader.list("v1", "PersistentVolumeClaim", objects.claim)),
+        volumes=dict(reader.list("v1", "PersistentVolume", objects.volume)),
+        namespaces=dict(reader.list("v1", "Namespace", objects.namespace)),
+    )
+    workloads = [
+        *reader.list("apps/v1", "Deployment", objects.workload),
+        *reader.list("apps/v1", "StatefulSet", objects.workload),
+        *reader.list("apps/v1", "ReplicaSet", objects.workload),
+    ]
+    pods = reader.list("v1", "Pod", lambda obj: objects.pod(obj, around))
+    known = {(pod.namespace, pod.owner) for pod in pods if pod is not None}
+    return Snapshot(
+        cluster=cluster,
+        region=region,
+        account=account,
+        taken=datetime.fromtimestamp(clock.now(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        nodes=_nodes(reader, markets_of, rights),
+        pods=tuple(pod for pod in pods if pod is not None),
+        daemon_sets=tuple(reader.list("apps/v1", "DaemonSet", objects.daemon_set)),
+        workloads=tuple(each for each in workloads if (each.namespace, each.owner) in known),
+        budgets=tuple(reader.list("policy/v1", "PodDisruptionBudget", objects.budget)),
+    )
+
+
+class _Reader:
+    """Lists, each once."""
+
+    def __init__(self, kube: Kube, rights: Rights, progress: Progress) -> None:
+        self._kube = kube
+        self._rights = rights
+        self._progress = progress
+
+    def list(self, api_version: str, kind: str, make: Callable[[Any], T]) -> Sequence[T]:
+        """What `make` makes of each object; nothing where the cluster refuses."""
+        found = 0
+
+        def counted(obj: dict[str, Any]) -> T:
+            nonlocal found
+            found += 1
+            if found % 1000 == 0:
+                self._progress(f"reading {kind}: {found:,}")
+            return make(obj)
+
+        self._progress(f"reading {kind}")
+        listed: Sequence[T] = ()
+        with self._rights.read():
+            listed = self._kube.list_as(counted, api_version, kind)
+        return listed
+
+
+def _nodes(reader: _Reader, markets_of: MarketsOf, rights: Rights) -> tuple[Node, ...]:
+    found = reader.list("v1", "Node", objects.node)
+    unknown = [instance for _, instance in found if instance]
+    markets: Mapping[str, Market] = {}
+    if unknown:
+        with rights.read():
+            markets = markets_of(unknown)
+    return tuple(
+        msgspec.structs.replace(node, market=markets.get(instance, node.market))
+        for node, instance in found
+    )
+
+
+def open_kubeconfig(path: Path, *, until: float, clock: Clock = SYSTEM) -> Kube:
+    """The cluster of a kubeconfig's current context, by its own credentials, plugins included.
+
+    Raises PermanentError for a file that is none, or a plugin that fails.
+    """
+    try:
+        config = lightkube.KubeConfig.from_file(path).get()
+        if config is None:
+            raise PermanentError(f"Set a current context in {path}")
+        client = lightkube.Client(config, timeout=httpx2.Timeout(REQUEST_TIMEOUT), trust_env=False)
+    except (ConfigError, OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise PermanentError(f"Check the kubeconfig {path}: {error}") from error
+    return Kube(client, clock=clock, until=until)

@@ -1,0 +1,88 @@
+"""What a whole pod requests of its node, as kube-scheduler counts it. Pure.
+
+Source: k8s.io/component-helpers/resource, `PodRequests`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from decimal import ROUND_CEILING, Decimal
+from typing import Any, Final
+
+from lightkube.utils.quantity import parse_quantity
+
+from lambdas.common.errors import PermanentError
+from savings.snapshot import CPU, MEMORY, PODS, Amounts
+
+Object = Mapping[str, Any]
+
+_MILLI: Final = 1000
+_SMALL: Final = {"n": "e-9", "u": "e-6"}  # suffixes that lightkube does not know
+
+
+def requests_of(spec: Object, what: str) -> Amounts:
+    """Of a pod's spec; `what` names the pod in errors.
+
+    The containers and sidecars together, or the peak while the init containers run one after the
+    other beside the sidecars that started before them; and the overhead of the RuntimeClass. What
+    is requested for the pod as a whole replaces the sum of its containers.
+    """
+    running: Amounts = defaultdict(int)
+    for container in spec.get("containers") or ():
+        _add(running, _requests(container, what))
+    sidecars: Amounts = defaultdict(int)
+    peak: Amounts = defaultdict(int)
+    for container in spec.get("initContainers") or ():
+        own = _requests(container, what)
+        if container.get("restartPolicy") == "Always":
+            _add(sidecars, own)
+            own = {}
+        for name in {*own, *sidecars}:
+            peak[name] = max(peak[name], own.get(name, 0) + sidecars[name])
+    _add(running, sidecars)
+    found = {name: max(running[name], peak[name]) for name in sorted({*running, *peak})}
+    found |= _requests(spec, what)
+    total: Amounts = defaultdict(int, found)
+    _add(total, amounts(spec.get("overhead"), what))
+    return {name: amount for name, amount in sorted(total.items()) if amount and name != PODS}
+
+
+def without_requests(spec: Object) -> bool:
+    """Whether a container has no request for processor or for memory, nor the pod as a whole."""
+    for container in (spec, *(spec.get("containers") or ())):
+        given = (container.get("resources") or {}).get("requests") or {}
+        missing = {CPU, MEMORY} - set(given)
+        if container is spec and not missing:
+            return False
+        if container is not spec and missing:
+            return True
+    return False
+
+
+def amounts(given: Mapping[str, Any] | None, what: str) -> Amounts:
+    """Quantities by resource name: processor in millicores, the rest in whole units, rounded up.
+
+    Raises PermanentError for what is no quantity.
+    """
+    return {name: _amount(name, quantity, what) for name, quantity in sorted((given or {}).items())}
+
+
+def _amount(name: str, quantity: Any, what: str) -> int:  # noqa: ANN401 - as the cluster has it
+    text = str(quantity)
+    exponent = next((each for suffix, each in _SMALL.items() if text.endswith(suffix)), "")
+    try:
+        value = parse_quantity(f"{text[:-1]}{exponent}" if exponent else text)
+    except ValueError as error:
+        raise PermanentError(f"Correct the quantity {name}: {quantity!r} of {what}") from error
+    exact = (value or Decimal(0)) * (_MILLI if name == CPU else 1)
+    return int(exact.to_integral_value(rounding=ROUND_CEILING))
+
+
+def _requests(of: Object, what: str) -> Amounts:
+    return amounts((of.get("resources") or {}).get("requests"), what)
+
+
+def _add(to: Amounts, more: Mapping[str, int]) -> None:
+    for name, amount in more.items():
+        to[name] += amount

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from savings.prices import InstanceType
+from savings.prices import InstanceType, addressed_pods
 from savings.snapshot import CPU, MEMORY, PODS, STORAGE, Amounts, Node
 
 _MIB: Final = 2**20
@@ -48,7 +48,7 @@ def seen(nodes: Iterable[Node], types: Mapping[str, InstanceType]) -> Seen:
         for name, amount in node.allocatable.items():
             so_far[name] = min(amount, so_far.get(name, amount))
         kind = types.get(node.instance_type)
-        if kind and node.allocatable.get(PODS, 0) > _addressed_pods(kind):
+        if kind and node.allocatable.get(PODS, 0) > addressed_pods(kind):
             prefixes = True
     storages = [amounts[STORAGE] for amounts in least.values() if STORAGE in amounts]
     return Seen(least, min(storages, default=_WITHOUT_NODES), prefixes)
@@ -58,7 +58,7 @@ def allocatable(kind: InstanceType, seen: Seen) -> Amounts:
     """Of a node of this type: what its like shows, else what EKS would give it."""
     if kind.name in seen.types:
         return dict(seen.types[kind.name])
-    pods = _pods(kind) if seen.prefixes else _addressed_pods(kind)
+    pods = _pods(kind) if seen.prefixes else addressed_pods(kind)
     reserved = _RESERVED_PER_POD * pods + _RESERVED + _EVICTION_THRESHOLD
     return {
         CPU: kind.vcpus * 1000 - _reserved_cpu(kind.vcpus),
@@ -67,11 +67,6 @@ def allocatable(kind: InstanceType, seen: Seen) -> Amounts:
         STORAGE: seen.storage,
         **kind.accelerators,
     }
-
-
-def _addressed_pods(kind: InstanceType) -> int:
-    """One address of each interface is its own; two pods use the node's address."""
-    return kind.interfaces * (kind.addresses - 1) + 2
 
 
 def _pods(kind: InstanceType) -> int:

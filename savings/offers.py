@@ -43,7 +43,7 @@ _REGION_LABELS: Final = (
     "topology.kubernetes.io/region",
     "failure-domain.beta.kubernetes.io/region",
 )
-_FAMILY: Final = re.compile(r"([a-z]+)\D*(\d+)")  # category and generation: m7i, u-6tb1
+FAMILY: Final = re.compile(r"([a-z]+)\D*(\d+)")  # category and generation: m7i, u-6tb1
 _INSTANCE_LABELS: Final = ("karpenter.k8s.aws/instance-", "eks.amazonaws.com/instance-")
 # Taints of a state of the node that passes, by the prefix of their key.
 _PASSING: Final = (
@@ -197,7 +197,7 @@ def _is_of_the_instance(key: str) -> bool:
 def _instance_labels(kind: InstanceType, zone: str, market: Market, region: str) -> dict[str, str]:
     """What kubelet, cloud provider and node managers set; never the host's name, which is new."""
     family, _, size = kind.name.partition(".")
-    named = _FAMILY.match(family)
+    named = FAMILY.match(family)
     category, generation = named.groups() if named else (family, "")
     labels = {
         **dict.fromkeys(ZONE_LABELS, zone),

@@ -62,3 +62,11 @@ class Prices(Data, frozen=True, kw_only=True, tag_field="format", tag=FORMAT):
     history_days: int
     """Days over which `low` and `high` of spot prices are."""
     types: tuple[InstanceType, ...]
+
+
+def addressed_pods(kind: InstanceType) -> int:
+    """Pods of a node by its addresses. Of each interface one is its own; two pods use the node's.
+
+    Source: eni-max-pods.txt of the EKS node images.
+    """
+    return kind.interfaces * (kind.addresses - 1) + 2

@@ -107,19 +107,14 @@ class _Reader:
             return make(obj)
 
         self._progress(f"reading {kind}")
-        listed: Sequence[T] = ()
-        with self._rights.read():
-            listed = self._kube.list_as(counted, api_version, kind)
-        return listed
+        return self._rights.ask(lambda: self._kube.list_as(counted, api_version, kind), [])
 
 
 def _nodes(reader: _Reader, markets_of: MarketsOf, rights: Rights) -> tuple[Node, ...]:
     found = reader.list("v1", "Node", objects.node)
     unknown = [instance for _, instance in found if instance]
-    markets: Mapping[str, Market] = {}
-    if unknown:
-        with rights.read():
-            markets = markets_of(unknown)
+    none: Mapping[str, Market] = {}
+    markets = rights.ask(lambda: markets_of(unknown), none) if unknown else none
     return tuple(
         msgspec.structs.replace(node, market=markets.get(instance, node.market))
         for node, instance in found

@@ -11,7 +11,7 @@ import yaml
 from lightkube import Client, KubeConfig, codecs
 from lightkube.config.kubeconfig import SingleConfig
 from lightkube.core.exceptions import ApiError, ConfigError
-from lightkube.models.core_v1 import Container, NodeSpec, PodSpec
+from lightkube.models.core_v1 import Container, NodeSpec, NodeStatus, PodSpec, ResourceRequirements
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.apps_v1 import Deployment, StatefulSet
 from lightkube.resources.core_v1 import Node as NodeResource
@@ -23,6 +23,19 @@ from sandbox.state import Node, State
 
 FIELD_MANAGER = "sandbox"
 TIMEOUT = httpx2.Timeout(10.0)
+# What an m6i.xlarge shows on EKS.
+CAPACITY = {
+    "cpu": "4",
+    "ephemeral-storage": "20893676Ki",
+    "memory": "15896968Ki",
+    "pods": "58",
+}
+ALLOCATABLE = {
+    "cpu": "3920m",
+    "ephemeral-storage": "18181869946",
+    "memory": "14880136Ki",
+    "pods": "58",
+}
 
 
 def connect(kubeconfig: Path) -> Client:
@@ -193,11 +206,14 @@ def join(client: Client, nodes: Iterable[Node]) -> None:
     for node in nodes:
         capacity = "SPOT" if node.spot else "ON_DEMAND"
         labels = {
+            "kubernetes.io/arch": "amd64",
             "kubernetes.io/hostname": node.name,
             "kubernetes.io/os": "linux",
+            "node.kubernetes.io/instance-type": "m6i.xlarge",
             "topology.kubernetes.io/region": node.zone[:-1],
             "topology.kubernetes.io/zone": node.zone,
             "eks.amazonaws.com/capacityType": capacity,
+            "eks.amazonaws.com/nodegroup": "spot-workers" if node.spot else "workers",
             "karpenter.sh/capacity-type": capacity.lower().replace("_", "-"),
         }
         if node.spot:
@@ -206,6 +222,7 @@ def join(client: Client, nodes: Iterable[Node]) -> None:
             NodeResource(
                 metadata=ObjectMeta(name=node.name, labels=labels),
                 spec=NodeSpec(providerID=node.provider_id),
+                status=NodeStatus(capacity=CAPACITY, allocatable=ALLOCATABLE),
             )
         )
         client.create(_mirror_pod(node))
@@ -225,6 +242,12 @@ def _mirror_pod(node: Node) -> Pod:
         spec=PodSpec(
             nodeName=node.name,
             priorityClassName="system-node-critical",
-            containers=[Container(name="detector", image="node-problem-detector:v0.8.20")],
+            containers=[
+                Container(
+                    name="detector",
+                    image="node-problem-detector:v0.8.20",
+                    resources=ResourceRequirements(requests={"cpu": "20m", "memory": "80Mi"}),
+                )
+            ],
         ),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, NamedTuple
 
+from kubesim import requests
 from kubesim.binding import bind
 from kubesim.controllers.base import Controller, Key
 from kubesim.eviction import is_ready, with_condition
@@ -130,21 +131,35 @@ class Scheduler(Controller):
         fitting: list[tuple[int, int, str]] = []
         nodes = list(self.store.objects(NODES))
         siblings = self._siblings(pod)
+        asked = requests.of_pod(pod["spec"])
         for offset in range(len(nodes)):
             node = nodes[(self._next + offset) % len(nodes)]
             name = node["metadata"]["name"]
             count = self.store.pods_bound(name) + self._assumed_on[name]
             why = misfit(pod, node)
-            if not why and count >= int(node["status"].get("allocatable", {}).get("pods", 110)):
-                why = "Too many pods"
-            if why:
-                reasons[why] = reasons.get(why, 0) + 1
+            if whys := [why] if why else self._lacks(asked, node, count):
+                for each in whys:
+                    reasons[each] = reasons.get(each, 0) + 1
                 continue
             fitting.append((siblings.get(name, 0), count, name))
             if len(fitting) >= ENOUGH_NODES:
                 self._next = (self._next + offset + 1) % len(nodes)
                 break
         return (min(fitting)[2] if fitting else None), reasons
+
+    def _lacks(self, asked: requests.Amounts, node: Obj, pods: int) -> list[str]:
+        """What the node has too little of."""
+        allocatable = node["status"].get("allocatable", {})
+        if pods >= int(allocatable.get("pods", 110)):
+            return ["Too many pods"]
+        name = node["metadata"]["name"]
+        assumed = (
+            pod
+            for key, each in self._assumed.items()
+            if each.node == name and (pod := self.store.get(PODS, *key))
+        )
+        others = [each["spec"] for each in (*self.store.pods_on(name), *assumed) if _counts(each)]
+        return requests.insufficient(asked, allocatable, others)
 
     def _siblings(self, pod: Obj) -> dict[str, int]:
         """Pods of the same controller by node."""
@@ -175,6 +190,10 @@ class Scheduler(Controller):
 
 def _key(pod: Obj) -> Key:
     return pod["metadata"]["namespace"], pod["metadata"]["name"]
+
+
+def _counts(pod: Obj) -> bool:
+    return pod["status"].get("phase") not in FINISHED
 
 
 def _is_unbound(pod: Obj) -> bool:

@@ -12,6 +12,7 @@ import delete_conflicts
 import external_cluster
 import groups_in_use
 import guard
+import price_api
 import principals
 import role_logs
 import root_logger
@@ -45,6 +46,7 @@ def install(config: dict[str, Any], endpoint: str) -> tuple[ControlApi, AsyncInv
     FurtherChecks().install()
     StackRole(permissions).install()
     AlarmActions(permissions).install()
+    price_api.install()
     faults = Faults()
     faults.install()
     for module in (

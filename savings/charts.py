@@ -15,9 +15,10 @@ from savings.snapshot import ON_DEMAND, SPOT
 
 _WIDTH: Final = 440
 _ROW: Final = 52
+_MILLION: Final = 1_000_000
 _GROUPS: Final = 8
-_LABEL: Final = 18
-"""Characters of a name; the table below has the whole name."""
+_LABEL: Final = 12
+"""Characters of a group's name; the table below has the whole name."""
 _STRIPES: Final = (
     '<pattern id="{name}-stripes" width="6" height="6" patternUnits="userSpaceOnUse" '
     'patternTransform="rotate(45)"><rect width="3" height="6" style="fill: var(--two)"/></pattern>'
@@ -42,7 +43,7 @@ def now(figures: Figures) -> str:
         "now",
         [name for name, _, _ in found],
         {
-            "requested by pods": [month(cost - unused) for _, cost, unused in found],
+            "requested": [month(cost - unused) for _, cost, unused in found],
             "idle": [month(unused) for _, _, unused in found],
         },
         figures.currency,
@@ -74,6 +75,17 @@ def _name(part: Part) -> str:
     return f"{part.group or 'no group'}, {part.market}"
 
 
+def _short(name: str) -> str:
+    """`group, market` with a group that fits; every other label is short."""
+    group, comma, market = name.rpartition(", ")
+    cut = group if len(group) <= _LABEL else f"{group[: _LABEL - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return f"{cut}{comma}{market}"
+
+
+def _axis(value: float) -> str:
+    return f"{value / _MILLION:,.1f} M" if value >= _MILLION else f"{value:,.0f}"
+
+
 def _bars(name: str, labels: Sequence[str], series: dict[str, list[Decimal]], currency: str) -> str:
     """Stacked bars from top to bottom; the second series is striped, for print without colours."""
     font = "system-ui, sans-serif"
@@ -99,15 +111,16 @@ def _bars(name: str, labels: Sequence[str], series: dict[str, list[Decimal]], cu
             legend_font_size=14,
         ),
         legend_at_bottom=True,
-        truncate_label=_LABEL,
+        truncate_label=-1,
+        truncate_legend=-1,
         include_x_axis=True,
         margin=6,
         spacing=6,
         max_scale=5,
-        value_formatter=lambda value: f"{value:,.0f}",
+        value_formatter=_axis,
     )
     chart.uuid = f"chart-{name}"
-    chart.x_labels = [text(label) for label in reversed(labels)]
+    chart.x_labels = [_short(text(label)) for label in reversed(labels)]
     for title, values in series.items():
         chart.add(title, [float(value) for value in reversed(values)])
     rows = "; ".join(

@@ -66,6 +66,9 @@ li { margin: .25rem 0; }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
   .wide { overflow: visible; }
+  table { font-size: 8pt; }
+  tbody td { white-space: normal; }
+  tbody th, tbody td { min-width: 0; }
   tr, figure, li { break-inside: avoid; }
   h2, h3, caption { break-after: avoid; }
 }

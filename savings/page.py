@@ -27,7 +27,7 @@ from savings.layout import PAGE
 from savings.prices import HOURS_PER_MONTH
 
 _ROWS: Final = 100
-"""Rows of a table; the file for programs has all."""
+"""Rows of a table of workloads. Tables of nodes have all rows: they add up."""
 _COSTLIEST: Final = 5
 _METHOD: Final = (
     "The nodes and pods of the cluster were read once. Nothing was changed.",
@@ -285,6 +285,7 @@ def _table(
 ) -> str:
     """A table that scrolls on a narrow screen. The first `names` columns and `words` are texts."""
     label = _text(caption)
+    shown = rows if total else rows[:_ROWS]
     kinds = ["" if number < names else ' class="n"' for number in range(len(heads))]
     for number in words:
         kinds[number] = ' class="w"'
@@ -296,13 +297,13 @@ def _table(
             for kind, head in zip(kinds, heads, strict=True)
         ),
         "</tr></thead><tbody>",
-        *(_row(kinds, row) for row in rows[:_ROWS]),
+        *(_row(kinds, row) for row in shown),
         "</tbody>",
         f"<tfoot>{_row(kinds, total)}</tfoot>" if total else "",
         "</table></div>",
     ]
-    if rows[_ROWS:]:
-        parts.append(_paragraph(f"... and {len(rows) - _ROWS} more rows: {MORE}"))
+    if len(rows) > len(shown):
+        parts.append(_paragraph(f"... and {len(rows) - len(shown)} more rows: {MORE}"))
     return "".join(parts)
 
 

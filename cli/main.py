@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli import agent, credentials, onboarding, policy
+from cli import agent, credentials, onboarding, policy, savings
 from lambdas.common.errors import CastaiError
 
 DISTRIBUTION: Final = "castai-eks-cdk"
@@ -25,6 +25,7 @@ app.command("onboard")(onboarding.onboard)
 app.command("offboard")(onboarding.offboard)
 app.command("plan")(onboarding.plan)
 app.command("status")(onboarding.status)
+app.command("savings")(savings.savings)
 app.command("connect")(agent.connect)
 app.command("disconnect")(agent.disconnect)
 app.add_typer(policy.app, name="policy")

@@ -1,43 +1,50 @@
-"""`castai-eks savings`: what could be saved. It only reads, and writes the files that are named."""
+"""`castai-eks savings`: what could be saved. It reads, and writes the files that it is told."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final, TypeVar
 
+import msgspec
 import typer
 from rich.console import Console
 
 from cli import session, show
-from lambdas.common import aws, eks, retry
+from lambdas.common import aws, eks
 from lambdas.common.aws_calls import AwsCalls
 from lambdas.common.castai import DEFAULT_URL
+from lambdas.common.clock import SYSTEM
 from lambdas.common.errors import PermanentError
+from lambdas.common.kubernetes_objects import Kube
 from lambdas.common.kubernetes_session import KubernetesSession, existing_access
 from lambdas.onboarding.context import CALL_PATIENCE
 from lambdas.onboarding.session import Dependencies, read_key
+from savings import castai, files, read_cluster, read_prices
+from savings.estimate import Estimate
 from savings.prices import Prices
+from savings.read_prices import PriceReader
 from savings.rights import Rights
 from savings.snapshot import Snapshot
 
 Progress = Callable[[str], None]
+T = TypeVar("T", Snapshot, Prices)
 
-FILE: Final = "Read it from this file if it exists, else write it to it."
+_FILE: Final = "It is read if it exists, else written."
 
 
-def savings(  # noqa: PLR0917 - typer takes options by name
+def savings(  # noqa: PLR0917 - typer passes them by name
     cluster: Annotated[
-        str, typer.Argument(help="Name of the EKS cluster; not needed with --snapshot of a file.")
+        str, typer.Argument(help="Name of the EKS cluster. A snapshot that exists has it.")
     ] = "",
-    *,
     snapshot: Annotated[
-        Path | None, typer.Option(dir_okay=False, help=f"What was seen of the cluster. {FILE}")
+        Path | None, typer.Option(dir_okay=False, help=f"File of what the cluster runs. {_FILE}")
     ] = None,
     prices: Annotated[
-        Path | None, typer.Option(dir_okay=False, help=f"Instance types and prices. {FILE}")
+        Path | None, typer.Option(dir_okay=False, help=f"File of instance prices. {_FILE}")
     ] = None,
     kubeconfig: Annotated[
         Path | None,
@@ -45,11 +52,11 @@ def savings(  # noqa: PLR0917 - typer takes options by name
     ] = None,
     advisor: Annotated[
         str | None,
-        typer.Option(metavar="FILE|URL", help="AWS's Spot Advisor feed, for interruption rates."),
+        typer.Option(metavar="FILE|URL", help="AWS's Spot Advisor feed: interruption rates."),
     ] = None,
     api_key_secret: Annotated[
         str | None,
-        typer.Option(help="Secret (name or ARN) with CAST AI's API key: shows its own estimate."),
+        typer.Option(help="Secret (name or ARN) with CAST AI's API key: adds its own estimate."),
     ] = None,
     api_url: Annotated[str, typer.Option(help="CAST AI's API.")] = DEFAULT_URL,
     html: Annotated[
@@ -59,29 +66,145 @@ def savings(  # noqa: PLR0917 - typer takes options by name
     as_json: show.AsJson = False,
 ) -> None:
     """Estimate what could be saved on the cluster's nodes. It changes nothing."""
-    from savings import as_json as document  # noqa: PLC0415 - numpy loads for this command only
-    from savings import files, page, plan, table  # noqa: PLC0415
+    # The solver's libraries load for this command only.
+    from savings import as_json as machine_readable  # noqa: PLC0415
+    from savings import page, plan, table  # noqa: PLC0415
 
-    if not cluster and not (snapshot and snapshot.exists()):
-        raise PermanentError("Name the cluster, or a --snapshot that exists")
-    with _progress() as progress:
-        source = _Source(cluster, region, kubeconfig, progress)
-        seen = source.snapshot(snapshot)
-        priced = source.prices(prices, seen)
-        source.rights.check()
+    with _progress() as progress, _Reader(cluster, region, kubeconfig, progress) as reader:
+        seen = reader.snapshot(snapshot)
+        priced = reader.prices(prices, seen)
+        reader.rights.check()
         files.check(seen, priced)
+        reader.keep()
         if advisor:
+            progress("reading the Spot Advisor's feed")
             priced = files.with_ratings(priced, files.read_advisor(advisor, seen.region))
-        progress("packing")
+        progress(f"packing {len(seen.pods):,} pods")
         found = plan.make(seen, priced).estimate
         if api_key_secret:
             progress("reading CAST AI's estimate")
-            found = source.with_castai(found, seen, api_key_secret, api_url)
+            found = reader.with_castai(found, seen, api_key_secret, api_url)
     if html:
-        files.write_text(html, page.render(found))
+        files.write_bytes(html, page.render(found).encode())
     if as_json:
-        show.document(document.document(found))
-    else:
-        table.show(found)
-        if html:
-            typer.echo(f"\npage: {html}")
+        show.document(machine_readable.document(found))
+        return
+    table.show(found)
+    for path in (*reader.written, *([html] if html else [])):
+        typer.echo(f"written: {path}")
+
+
+@dataclass
+class _Reader:
+    """Reads from files, else from the cluster and AWS. AWS is not called where files suffice."""
+
+    cluster: str
+    region: str | None
+    kubeconfig: Path | None
+    progress: Progress
+    rights: Rights = field(default_factory=Rights)
+    written: list[Path] = field(default_factory=list)
+    _new: list[tuple[Path, Snapshot | Prices]] = field(default_factory=list)
+    _open: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> _Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def snapshot(self, path: Path | None) -> Snapshot:
+        """What the cluster runs."""
+        if path is not None and path.exists():
+            found = files.read_snapshot(path)
+            if self.cluster not in ("", found.cluster):
+                raise PermanentError(
+                    f"Name cluster {found.cluster}, or another file: {path} is of that cluster"
+                )
+            return found
+        if not self.cluster:
+            raise PermanentError("Name the cluster, or a --snapshot that exists")
+        region, account = self.region or "", ""
+        if self.kubeconfig is None:
+            region, account = self._aws.place.region, self._aws.place.account
+        found = read_cluster.read(
+            self._kube(),
+            cluster=self.cluster,
+            region=region,
+            account=account,
+            markets_of=lambda ids: read_prices.markets_of(self._calls, self._aws.clients.ec2, ids),
+            rights=self.rights,
+            progress=self.progress,
+        )
+        return self._noted(path, found)
+
+    def prices(self, path: Path | None, seen: Snapshot) -> Prices:
+        """Types and prices of the snapshot's region."""
+        if path is not None and path.exists():
+            return files.read_prices(path)
+        self.region = seen.region
+        place = self._aws.place
+        reader = PriceReader(
+            self._calls,
+            aws.session().client("ec2", region_name=seen.region, config=aws.CONFIG),
+            aws.session().client(
+                "pricing",
+                region_name=read_prices.pricing_region(place.partition, seen.region),
+                config=aws.CONFIG,
+            ),
+            region=seen.region,
+            rights=self.rights,
+            progress=self.progress,
+        )
+        return self._noted(path, reader.read({node.instance_type for node in seen.nodes}))
+
+    def keep(self) -> None:
+        """Write what was read into the files that did not exist."""
+        for path, found in self._new:
+            files.write(path, found)
+            self.written.append(path)
+
+    def with_castai(self, found: Estimate, seen: Snapshot, secret: str, url: str) -> Estimate:
+        """The estimate, with CAST AI's beside it."""
+        until = SYSTEM.now() + session.RUN_TIME
+        key = read_key(self._aws, secret, until=until)
+        with self._aws.open_api(key, url, SYSTEM, until) as api:
+            return msgspec.structs.replace(found, castai=castai.read(api, seen))
+
+    @cached_property
+    def _aws(self) -> Dependencies:
+        return session.dependencies(self.region)
+
+    @cached_property
+    def _calls(self) -> AwsCalls:
+        return AwsCalls(SYSTEM, until=lambda: SYSTEM.now() + CALL_PATIENCE)
+
+    def _kube(self) -> Kube:
+        until = SYSTEM.now() + session.RUN_TIME
+        if self.kubeconfig is not None:
+            return self._open.enter_context(
+                read_cluster.open_kubeconfig(self.kubeconfig, until=until)
+            )
+        described = self._calls.run(
+            lambda: eks.describe(self._aws.clients.eks, self.cluster, region=self._aws.place.region)
+        )
+        opened = self._open.enter_context(
+            KubernetesSession(existing_access, until=until, open_kube=self._aws.open_kube)
+        )
+        return opened.kube(described)
+
+    def _noted(self, path: Path | None, found: T) -> T:
+        if path is not None:
+            self._new.append((path, found))
+        return found
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Say on a terminal what is being done. A pipe gets nothing."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    with console.status("") as status:
+        yield status.update

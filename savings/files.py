@@ -39,13 +39,18 @@ def read_prices(path: Path) -> Prices:
 
 
 def write(path: Path, document: Data) -> None:
+    """Write a snapshot or prices. Raises as `write_bytes`."""
+    write_bytes(path, msgspec.json.encode(document) + b"\n")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write the file whole or not at all. Raises PermanentError where that is impossible."""
     part = path.with_name(f".{path.name}.part")
     try:
         with os.fdopen(
             os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE), "wb"
         ) as file:
-            file.write(msgspec.json.encode(document) + b"\n")
+            file.write(content)
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)

@@ -39,7 +39,7 @@ ZONE_LABELS: Final = (
 ARCH_LABELS: Final = ("kubernetes.io/arch", "beta.kubernetes.io/arch")
 _TYPE_LABELS: Final = ("node.kubernetes.io/instance-type", "beta.kubernetes.io/instance-type")
 _OS_LABELS: Final = ("kubernetes.io/os", "beta.kubernetes.io/os")
-_REGION_LABELS: Final = (
+REGION_LABELS: Final = (
     "topology.kubernetes.io/region",
     "failure-domain.beta.kubernetes.io/region",
 )
@@ -190,7 +190,7 @@ def total(each: Iterable[Amounts]) -> Amounts:
 
 
 def _is_of_the_instance(key: str) -> bool:
-    known = (*ZONE_LABELS, *ARCH_LABELS, *_TYPE_LABELS, *_OS_LABELS, *_REGION_LABELS, HOSTNAME)
+    known = (*ZONE_LABELS, *ARCH_LABELS, *_TYPE_LABELS, *_OS_LABELS, *REGION_LABELS, HOSTNAME)
     return key in known or key in CAPACITY_LABELS or key.startswith(_INSTANCE_LABELS)
 
 
@@ -204,7 +204,7 @@ def _instance_labels(kind: InstanceType, zone: str, market: Market, region: str)
         **dict.fromkeys(ARCH_LABELS, kind.arch),
         **dict.fromkeys(_TYPE_LABELS, kind.name),
         **dict.fromkeys(_OS_LABELS, "linux"),
-        **dict.fromkeys(_REGION_LABELS, region),
+        **dict.fromkeys(REGION_LABELS, region),
     }
     for prefix in _INSTANCE_LABELS:
         labels |= {

@@ -18,6 +18,7 @@ from lambdas.common.errors import PermanentError
 from lambdas.common.kubernetes_objects import REQUEST_TIMEOUT, Kube
 from savings import objects
 from savings.objects import Around
+from savings.offers import REGION_LABELS
 from savings.rights import Rights
 from savings.snapshot import Market, Node, Snapshot
 
@@ -56,8 +57,9 @@ def read(
 ) -> Snapshot:
     """The cluster as it is now.
 
-    `markets_of` is asked about nodes whose labels do not say whether they are on spot. A list that
-    the cluster refuses is noted in `rights`, and its objects are missing in the snapshot.
+    An empty `region` is taken from the nodes. `markets_of` is asked about nodes whose labels do not
+    say whether they are on spot. A list that the cluster refuses is noted in `rights`, and its
+    objects are missing in the snapshot.
     """
     reader = _Reader(kube, rights, progress)
     around = Around(
@@ -74,12 +76,15 @@ def read(
     ]
     pods = reader.list("v1", "Pod", lambda obj: objects.pod(obj, around))
     known = {(pod.namespace, pod.owner) for pod in pods if pod is not None}
+    nodes = _nodes(reader, markets_of, rights)
+    if not region:
+        rights.check()
     return Snapshot(
         cluster=cluster,
-        region=region,
+        region=region or _region(nodes),
         account=account,
         taken=datetime.fromtimestamp(clock.now(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        nodes=_nodes(reader, markets_of, rights),
+        nodes=nodes,
         pods=tuple(pod for pod in pods if pod is not None),
         daemon_sets=tuple(reader.list("apps/v1", "DaemonSet", objects.daemon_set)),
         workloads=tuple(each for each in workloads if (each.namespace, each.owner) in known),
@@ -119,6 +124,13 @@ def _nodes(reader: _Reader, markets_of: MarketsOf, rights: Rights) -> tuple[Node
         msgspec.structs.replace(node, market=markets.get(instance, node.market))
         for node, instance in found
     )
+
+
+def _region(nodes: Sequence[Node]) -> str:
+    for node in nodes:
+        if region := next((node.labels[key] for key in REGION_LABELS if key in node.labels), ""):
+            return region
+    raise PermanentError("Give --region: no node of the cluster says its own")
 
 
 def open_kubeconfig(path: Path, *, until: float, clock: Clock = SYSTEM) -> Kube:

@@ -65,8 +65,9 @@ class Profile:
 
     labels: Mapping[str, str]
     taints: tuple[Taint, ...]
-    group: str
-    """The node group that most of these nodes are of, for people."""
+    groups: Mapping[Market, str]
+    """The node group that most of these nodes are of, for people: of those in a market, of all
+    where it has none."""
     static: Amounts
     """What the static pods of such a node request, `pods` included."""
 
@@ -136,15 +137,24 @@ def profiles(
 def _profile(
     nodes: Sequence[Node], labels: dict[str, str], static: Mapping[str, Mapping[str, Amounts]]
 ) -> Profile:
-    groups = [node.group for node in nodes]
-    most = max(sorted(set(groups)), key=groups.count)
+    groups = {
+        market: _most_frequent(node.group for node in nodes if node.market == market)
+        for market in (ON_DEMAND, SPOT)
+    }
+    common = _most_frequent(node.group for node in nodes)
     statics: dict[str, Amounts] = {}
     for node in nodes:
         for name, amounts in static.get(node.name, {}).items():
             so_far = statics.setdefault(name, {})
             for resource, amount in amounts.items():
                 so_far[resource] = max(amount, so_far.get(resource, 0))
-    return Profile(labels, binding_taints(nodes[0]), most, total(statics.values()))
+    shown = {market: group or common for market, group in groups.items()}
+    return Profile(labels, binding_taints(nodes[0]), shown, total(statics.values()))
+
+
+def _most_frequent(groups: Iterable[str]) -> str:
+    found = list(groups)
+    return max(sorted(set(found)), key=found.count, default="")
 
 
 def offers(

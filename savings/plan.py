@@ -159,7 +159,7 @@ def _packing(problem: Problem, result: Result, lower: float) -> Packing:
                 instance_type=offer.kind.name,
                 market=offer.market,
                 zone=offer.zone,
-                group=offer.profile.group,
+                group=offer.profile.groups[offer.market],
                 price=offer.price,
                 labels=dict(offer.labels),
                 taints=offer.profile.taints,

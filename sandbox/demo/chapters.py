@@ -38,6 +38,14 @@ CHAPTERS = (
         needs="account",
     ),
     Chapter(
+        "savings",
+        "What could be saved: an estimate that only reads",
+        "The command reads nodes, pods and prices, packs the same pods anew, and says which "
+        "workloads tolerate spot instances. CAST AI has no right to change anything yet.",
+        steps.savings,
+        needs="connect",
+    ),
+    Chapter(
         "onboard",
         "Onboard: CAST AI may add and remove nodes of this cluster",
         "CAST AI gets an IAM role that is restricted to this cluster and its VPC. The role may "

@@ -7,6 +7,8 @@ from sandbox.demo.inventory import Thing, named
 from sandbox.demo.timeline import Timeline
 from sandbox.errors import SandboxError
 
+ROUNDING = 1e-6  # USD an hour
+
 
 class DemoError(SandboxError):
     """A check of the demo failed."""
@@ -40,13 +42,19 @@ def rights(subject: str, answers: Mapping[str, bool], *, allowed: Collection[str
         raise DemoError(f"{subject} {', '.join(wrong)}")
 
 
+def adds_up(now: float, saved: Iterable[float], last: float) -> None:
+    """Check that what the steps of an estimate save is what the last one costs less than now."""
+    if abs(now - sum(saved) - last) > ROUNDING:
+        raise DemoError(f"the steps save {sum(saved)}, and {now} less that is not {last}")
+
+
 def same(before: Collection[Thing], after: Collection[Thing]) -> None:
     """Check that the account and the cluster are as before the demo."""
     left, missing = set(after) - set(before), set(before) - set(after)
     if left:
-        raise DemoError(f"cdk destroy did not remove: {named(left)}")
+        raise DemoError(f"There is more than before: {named(left)}")
     if missing:
-        raise DemoError(f"cdk destroy removed what existed before: {named(missing)}")
+        raise DemoError(f"What existed before is gone: {named(missing)}")
 
 
 def secret_absent(secret: str, texts: Iterable[tuple[str, bytes]]) -> int:

@@ -1,5 +1,9 @@
 """What the chapters of the demo share: one sandbox, one CDK app, one console."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,6 +21,7 @@ from sandbox.cdk import Cdk
 from sandbox.demo import inventory
 from sandbox.demo.console import View
 from sandbox.demo.inventory import Thing
+from sandbox.errors import SandboxError
 from sandbox.state import API_KEY_SECRET, CastAi, Node, State
 
 KEY_FILE = "castai.json"  # the simulated CAST AI's state file; only its owner can read it
@@ -91,6 +96,19 @@ class DemoSession:
     def spot(self) -> Node:
         """The spot instance that EC2 interrupts."""
         return next(node for node in self.state.nodes if node.spot)
+
+    def estimate(self, cluster: str, page: Path) -> dict[str, Any]:
+        """Run `castai-eks savings` as a user does. Returns its JSON; the page is written."""
+        options = ["--api-key-secret", API_KEY_SECRET, "--api-url", self.castai.url]
+        command = [sys.executable, "-m", "cli", "savings", cluster, "--json", "--html", str(page)]
+        environment = {**os.environ, **self.aws.environment()}
+        done = subprocess.run(
+            [*command, *options], env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise SandboxError(f"castai-eks savings failed: {done.stderr.strip()}")
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
 
     def inventory(self) -> frozenset[Thing]:
         """Return what exists now in the account and in the cluster."""

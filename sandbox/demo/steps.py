@@ -17,6 +17,8 @@ from sandbox.demo.session import DemoSession
 from sandbox.demo.timeline import Timeline
 from sandbox.demo.watcher import Watcher
 from sandbox.kubernetes import Permission, Subject
+from sandbox.state import API_KEY_SECRET
+from savings.prices import HOURS_PER_MONTH
 
 NOTICE = 120.0  # s between a spot notice and the end of the instance
 ENDED = ("succeeded", "failed", "expired", "discarded")
@@ -51,6 +53,12 @@ MADE_FOR_CASTAI = (
     ("access entry", "cast-", "allows only those nodes to join the cluster"),
 )
 
+SAVINGS_STEPS = {
+    "fewer": "fewer nodes of these types",
+    "better": "better types",
+    "spot": "spot for what tolerates it",
+}
+
 PURPOSES = [why for _kind, _start, why in MADE_FOR_CASTAI]
 
 
@@ -84,6 +92,38 @@ def connect(session: DemoSession) -> None:
     if cluster["agent_status"] != "online":
         raise DemoError(f"The agent's status at CAST AI is {cluster['agent_status']}")
     session.view.step(f"CAST AI shows the agent of cluster {cluster['name']}: online")
+
+
+def savings(session: DemoSession) -> None:
+    """Run the command that the agent stack names. Check that its steps add up and it only reads."""
+    cluster, page = session.state.cluster, session.folder / "savings.html"
+    before = session.inventory()
+    command = ["castai-eks", "savings", cluster, "--api-key-secret", API_KEY_SECRET]
+    with session.view.doing(" ".join(command)):
+        found = session.estimate(cluster, page)
+    now, steps = found["now"]["cost"], found["steps"]
+    session.view.table(
+        [
+            ("now", _monthly(now), ""),
+            *(
+                (SAVINGS_STEPS[step["name"]], _monthly(step["cost"]),
+                 f"no packing costs less than {_monthly(step['lowerBound'])}")
+                for step in steps
+            ),
+        ]
+    )  # fmt: skip
+    for verdict in found["verdicts"]:
+        if verdict["reasons"]:
+            name = f"{verdict['namespace']}/{verdict['owner']}"
+            session.view.step(f"not on spot: {name}: {verdict['reasons'][0]}")
+    for own in found["castai"][-1:]:
+        prices = f"{_monthly(own['cost'])} now, {_monthly(own['costAfter'])} with {own['name']}"
+        session.view.step(f"CAST AI's own estimate: {prices}")
+    checks.adds_up(now, [step["saved"] for step in steps], steps[-1]["cost"])
+    checks.same(before, session.inventory())
+    session.view.step("nothing was changed; the same as a page with charts, and in your terminal:")
+    session.view.step(f"   {page}")
+    session.view.step(f"   castai-eks savings {cluster}")
 
 
 def onboard(session: DemoSession) -> None:
@@ -269,3 +309,7 @@ def _check_no_cluster_access(session: DemoSession, role: str) -> None:
     session.view.step(
         "it has no access to the Kubernetes API: neither access entry nor aws-auth has it"
     )
+
+
+def _monthly(hourly: float) -> str:
+    return f"{hourly * HOURS_PER_MONTH:,.2f} USD a month"

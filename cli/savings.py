@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 import typer
@@ -26,7 +26,6 @@ from lambdas.onboarding.session import Dependencies, read_key
 from savings import castai, files, read_cluster, read_prices
 from savings.estimate import Estimate
 from savings.prices import Prices
-from savings.read_prices import PriceReader
 from savings.rights import Rights
 from savings.snapshot import Snapshot
 
@@ -132,7 +131,7 @@ class _Reader:
             cluster=self.cluster,
             region=region,
             account=account,
-            markets_of=lambda ids: read_prices.markets_of(self._calls, self._aws.clients.ec2, ids),
+            markets_of=lambda ids: read_cluster.markets_of(self._calls, self._aws.clients.ec2, ids),
             rights=self.rights,
             progress=self.progress,
         )
@@ -142,21 +141,16 @@ class _Reader:
         """Types and prices of the snapshot's region."""
         if path is not None and path.exists():
             return files.read_prices(path)
-        self.region = seen.region
-        place = self._aws.place
-        reader = PriceReader(
-            self._calls,
-            aws.session().client("ec2", region_name=seen.region, config=aws.CONFIG),
-            aws.session().client(
-                "pricing",
-                region_name=read_prices.pricing_region(place.partition, seen.region),
-                config=aws.CONFIG,
-            ),
+        self.region = self.region or seen.region
+        source = read_prices.Source(
+            ec2=self._client("ec2", seen.region),
+            pricing=self._client("pricing", read_prices.price_list_region(seen.region)),
+            calls=self._calls,
             region=seen.region,
-            rights=self.rights,
             progress=self.progress,
         )
-        return self._noted(path, reader.read({node.instance_type for node in seen.nodes}))
+        used = {node.instance_type for node in seen.nodes}
+        return self._noted(path, source.read(used, self.rights))
 
     def keep(self) -> None:
         """Write what was read into the files that did not exist."""
@@ -174,6 +168,10 @@ class _Reader:
     @cached_property
     def _aws(self) -> Dependencies:
         return session.dependencies(self.region)
+
+    def _client(self, service: str, region: str) -> Any:  # noqa: ANN401 - by name
+        _ = self._aws  # says what is missing: credentials, a region
+        return aws.session().client(service, region_name=region, config=aws.CONFIG)  # type: ignore[call-overload]
 
     @cached_property
     def _calls(self) -> AwsCalls:

@@ -22,7 +22,7 @@ from typing import Any, Final
 import msgspec
 
 from lambdas.common.errors import PermanentError
-from savings.prices import InstanceType, SpotPrice
+from savings.prices import InstanceType, SpotPrice, addressed_pods
 
 LINUX: Final = "Linux/UNIX"
 """EC2's name of the product in spot prices."""
@@ -302,17 +302,12 @@ def useful(
     return kept
 
 
-def pods(found: InstanceType) -> int:
-    """Pods per node by network interfaces, as the VPC CNI has it."""
-    return found.interfaces * (found.addresses - 1) + 2
-
-
 def _as_large(other: InstanceType, than: InstanceType) -> bool:
     return (
         other.arch == than.arch
         and other.vcpus >= than.vcpus
         and other.memory >= than.memory
-        and pods(other) >= pods(than)
+        and addressed_pods(other) >= addressed_pods(than)
         and _kind(other) == _kind(than)
         and all(other.accelerators[name] >= than.accelerators[name] for name in than.accelerators)
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpx2
 import lightkube
@@ -13,6 +13,7 @@ import msgspec
 import yaml
 from lightkube.core.exceptions import ConfigError
 
+from lambdas.common.aws_calls import AwsCalls
 from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.errors import PermanentError
 from lambdas.common.kubernetes_objects import REQUEST_TIMEOUT, Kube
@@ -20,9 +21,14 @@ from savings import objects
 from savings.objects import Around
 from savings.offers import REGION_LABELS
 from savings.rights import Rights
-from savings.snapshot import Market, Node, Snapshot
+from savings.snapshot import ON_DEMAND, SPOT, Market, Node, Snapshot
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
 
 T = TypeVar("T")
+
+_INSTANCES: Final = 200  # of a request: the most values of a filter
 
 MarketsOf = Callable[[Sequence[str]], Mapping[str, Market]]
 """The markets of EC2 instances, by id."""
@@ -112,14 +118,19 @@ class _Reader:
             return make(obj)
 
         self._progress(f"reading {kind}")
-        return self._rights.ask(lambda: self._kube.list_as(counted, api_version, kind), [])
+        listed: Sequence[T] = ()
+        with self._rights.read():
+            listed = self._kube.list_as(counted, api_version, kind)
+        return tuple(listed)
 
 
 def _nodes(reader: _Reader, markets_of: MarketsOf, rights: Rights) -> tuple[Node, ...]:
     found = reader.list("v1", "Node", objects.node)
     unknown = [instance for _, instance in found if instance]
-    none: Mapping[str, Market] = {}
-    markets = rights.ask(lambda: markets_of(unknown), none) if unknown else none
+    markets: Mapping[str, Market] = {}
+    if unknown:
+        with rights.read():
+            markets = markets_of(unknown)
     return tuple(
         msgspec.structs.replace(node, market=markets.get(instance, node.market))
         for node, instance in found
@@ -146,3 +157,15 @@ def open_kubeconfig(path: Path, *, until: float, clock: Clock = SYSTEM) -> Kube:
     except (ConfigError, OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise PermanentError(f"Check the kubeconfig {path}: {error}") from error
     return Kube(client, clock=clock, until=until)
+
+
+def markets_of(calls: AwsCalls, ec2: EC2Client, instances: Sequence[str]) -> dict[str, Market]:
+    """Whether each of these EC2 instances is on spot."""
+    found: dict[str, Market] = {}
+    for at in range(0, len(instances), _INSTANCES):
+        some = {"Name": "instance-id", "Values": list(instances[at : at + _INSTANCES])}
+        for reservation in calls.items(ec2.describe_instances, "Reservations", Filters=[some]):
+            for instance in reservation["Instances"]:
+                spot = instance.get("InstanceLifecycle") == "spot"
+                found[instance["InstanceId"]] = SPOT if spot else ON_DEMAND
+    return found

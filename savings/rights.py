@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
 
 from lambdas.common.errors import AwsRefusedError, ClusterForbiddenError, PermanentError
 
-T = TypeVar("T")
-
-POLICY_COMMAND: Final = "castai-eks policy savings"
 _DENIED: Final = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
+POLICY_COMMAND: Final = "castai-eks policy savings"
 
 
 class MissingRightsError(PermanentError):
@@ -23,20 +22,17 @@ class Rights:
     def __init__(self) -> None:
         self._refusals: list[str] = []
 
-    def ask(self, read: Callable[[], T], otherwise: T) -> T:
-        """What `read` gives; `otherwise` where the right is missing, which is noted.
-
-        Raises every other error of `read`.
-        """
+    @contextmanager
+    def read(self) -> Iterator[None]:
+        """Note a refusal for want of a right; every other error is raised."""
         try:
-            return read()
+            yield
         except AwsRefusedError as error:
             if error.code not in _DENIED:
                 raise
             self._refusals.append(str(error))
         except ClusterForbiddenError as error:
             self._refusals.append(str(error))
-        return otherwise
 
     def check(self) -> None:
         """Raise MissingRightsError if a read was refused."""

@@ -15,7 +15,7 @@ from savings.snapshot import ON_DEMAND, SPOT
 
 _WIDTH: Final = 440
 _ROW: Final = 52
-_MILLION: Final = 1_000_000
+_UNITS: Final = ((1_000_000, "M"), (1_000, "k"))
 _GROUPS: Final = 8
 _LABEL: Final = 12
 """Characters of a group's name; the table below has the whole name."""
@@ -83,7 +83,10 @@ def _short(name: str) -> str:
 
 
 def _axis(value: float) -> str:
-    return f"{value / _MILLION:,.1f} M" if value >= _MILLION else f"{value:,.0f}"
+    for unit, sign in _UNITS:
+        if value >= unit:
+            return f"{value / unit:g} {sign}"
+    return f"{value:g}"
 
 
 def _bars(name: str, labels: Sequence[str], series: dict[str, list[Decimal]], currency: str) -> str:

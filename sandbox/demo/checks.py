@@ -52,9 +52,9 @@ def same(before: Collection[Thing], after: Collection[Thing]) -> None:
     """Check that the account and the cluster are as before the demo."""
     left, missing = set(after) - set(before), set(before) - set(after)
     if left:
-        raise DemoError(f"There is more than before: {named(left)}")
+        raise DemoError(f"cdk destroy did not remove: {named(left)}")
     if missing:
-        raise DemoError(f"What existed before is gone: {named(missing)}")
+        raise DemoError(f"cdk destroy removed what existed before: {named(missing)}")
 
 
 def secret_absent(secret: str, texts: Iterable[tuple[str, bytes]]) -> int:

@@ -81,7 +81,7 @@ def test_one_chapter_runs_with_those_that_it_needs() -> None:
 
 
 def test_the_error_for_an_unknown_chapter_lists_the_known_ones() -> None:
-    with pytest.raises(SandboxError, match="account, connect, onboard"):
+    with pytest.raises(SandboxError, match="account, connect, savings, onboard"):
         chapters.selected("onboarding-2")
 
 
@@ -104,6 +104,12 @@ def test_the_error_names_a_permission_too_many_or_too_few(
 
 
 USER, ROLE = ("IAM user", "administrator"), ("IAM role", "cast-demo")
+
+
+def test_an_estimate_whose_steps_do_not_add_up_fails() -> None:
+    checks.adds_up(10.0, [2.0, 0.0, 3.0], 5.0)
+    with pytest.raises(checks.DemoError, match="the steps save"):
+        checks.adds_up(10.0, [2.0, 0.0, 3.0], 4.0)
 
 
 def test_an_account_as_before_passes() -> None:

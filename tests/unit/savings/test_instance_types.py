@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lambdas.common.errors import PermanentError
 from savings import instance_types
 from savings.instance_types import candidates, useful
-from savings.prices import InstanceType, SpotPrice
+from savings.prices import InstanceType, SpotPrice, addressed_pods
 
 REGION = "eu-central-1"
 A, B = f"{REGION}a", f"{REGION}b"
@@ -92,7 +92,7 @@ class TestDescribed:
     def test_a_type_has_what_ec2_states(self) -> None:
         (found,) = instance_types.described([item("m5.xlarge")]).values()
         assert found == made("m5.xlarge", 4, 16, zones=(), interfaces=4, addresses=15)
-        assert instance_types.pods(found) == 4 * 14 + 2
+        assert addressed_pods(found) == 4 * 14 + 2
 
     @pytest.mark.parametrize(
         ("names", "arch"),

@@ -111,45 +111,6 @@ class ExternalCluster(msgspec.Struct, frozen=True, rename="camel"):
     name: str = ""
 
 
-class Registered(msgspec.Struct, frozen=True, rename="camel"):
-    """Where a cluster of the list is, in AWS."""
-
-    cluster_name: str = ""
-    region: str = ""
-    account_id: str = ""
-
-
-class ListedCluster(msgspec.Struct, frozen=True):
-    """A cluster of the organization. `eks` is missing for those of other clouds."""
-
-    id: str
-    eks: Registered | None = None
-
-
-class _Listed(msgspec.Struct, frozen=True):
-    items: list[ListedCluster] = []
-
-
-class MonthlyPrice(msgspec.Struct, frozen=True, rename="camel"):
-    """US dollars a month, as a number or as its text."""
-
-    price_before: float
-    price_after: float
-
-
-class Recommendation(msgspec.Struct, frozen=True):
-    """One of CAST AI's ways to save."""
-
-    monthly: MonthlyPrice
-
-
-class EstimatedSavings(msgspec.Struct, frozen=True, rename="camel"):
-    """CAST AI's estimate. The recommendations are by their name there."""
-
-    recommendations: dict[str, Recommendation] = {}
-    last_updated_at: str = ""
-
-
 class _Principal(msgspec.Struct, frozen=True):
     arn: str = ""
 
@@ -166,17 +127,6 @@ def register_call(name: str, region: str, account: str) -> Call:
 def get_call(cluster_id: str) -> Call:
     """Read status and agentStatus."""
     return Call("GET", _path(cluster_id), f"reading cluster {cluster_id}")
-
-
-def list_call() -> Call:
-    """Read the organization's clusters."""
-    return Call("GET", CLUSTERS, "listing clusters")
-
-
-def savings_call(cluster_id: str) -> Call:
-    """Read what CAST AI estimates could be saved in a cluster."""
-    path = f"/v1/kubernetes/clusters/{quote(cluster_id, safe='')}/estimated-savings"
-    return Call("GET", path, f"reading the estimated savings of {cluster_id}")
 
 
 def principal_call(cluster_id: str, method: str = "GET") -> Call:
@@ -460,22 +410,6 @@ class CastaiApi:
         """The cluster's status and its agent's, as CAST AI sees them."""
         return self._decoded(get_call(cluster_id), ExternalCluster)
 
-    def find(self, name: str, region: str, account: str) -> str:
-        """CAST AI's id of a cluster; empty where it does not know the cluster. It registers none.
-
-        An empty `account` is any.
-        """
-        for each in self._decoded(list_call(), _Listed).items:
-            at = each.eks or Registered()
-            same = (at.cluster_name, at.region) == (name, region)
-            if same and account in ("", at.account_id):
-                return each.id
-        return ""
-
-    def estimated_savings(self, cluster_id: str) -> EstimatedSavings:
-        """What CAST AI estimates could be saved."""
-        return self._decoded(savings_call(cluster_id), EstimatedSavings)
-
     def assume_role_principal(self, cluster_id: str) -> str:
         """ARN of the principal in CAST AI's account that may assume the role; created where
         missing.
@@ -546,7 +480,7 @@ class CastaiApi:
     def _decoded(self, call: Call, kind: type[_Answer]) -> _Answer:
         response = self.send(call)
         try:
-            return msgspec.json.decode(response.content, type=kind, strict=False)
+            return msgspec.json.decode(response.content, type=kind)
         except msgspec.DecodeError as error:
             raise BadAnswerError(f"{_NOT_CASTAI} {call.what}: {error}.") from error
 

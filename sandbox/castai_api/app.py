@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hmac
 import json
-import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,16 +22,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Manifest = Callable[[str], str]
 
 _CLUSTERS = "/v1/kubernetes/external-clusters"
-_SAVINGS = re.compile(r"/v1/kubernetes/clusters/([^/]+)/estimated-savings")
-# The sandbox's own figures, for every cluster: how CAST AI computes its own is not known.
-ESTIMATED_SAVINGS = {
-    "currentConfiguration": {"totalPrice": {"monthly": "402.00"}},
-    "recommendations": {
-        "OnDemand": {"monthly": {"priceBefore": "402.00", "priceAfter": "262.80"}},
-        "SpotInstances": {"monthly": {"priceBefore": "402.00", "priceAfter": "131.40"}},
-    },
-    "lastUpdatedAt": "2026-11-01T00:00:00Z",
-}
 _BODY_LIMIT = 1 << 20  # bytes
 
 
@@ -119,11 +108,6 @@ class App:
         if request.path == _CLUSTERS and request.method == "POST":
             cluster = self.state.register(request.body)
             return Answer(api_cluster(cluster), f"cluster {cluster.name} registered")
-        if (request.path, request.method) == (_CLUSTERS, "GET"):
-            listed = [api_cluster(cluster) for cluster in self.state.clusters.values()]
-            return Answer({"items": listed}, "clusters listed")
-        if savings := _SAVINGS.fullmatch(request.path):
-            return self._estimated_savings(request, unquote(savings[1]))
         head, _, tail = request.path.removeprefix(_CLUSTERS + "/").partition("/")
         if not request.path.startswith(_CLUSTERS + "/") or not head:
             raise Refusal(404, "Not Found")
@@ -131,14 +115,6 @@ class App:
         if handler is None:
             raise Refusal(404 if not tail else 405, "Method Not Allowed")
         return handler(self.state, unquote(head), request.body)
-
-    def _estimated_savings(self, request: Request, cluster_id: str) -> Answer:
-        if request.method != "GET":
-            raise Refusal(405, "Method Not Allowed")
-        cluster = self.state.cluster(cluster_id)
-        if cluster.agent_status != "online":
-            raise Refusal(404, f"no savings report of cluster {cluster_id} yet")
-        return Answer(ESTIMATED_SAVINGS, f"estimated savings of {cluster.name} read")
 
     def _agent_yaml(self, request: Request) -> Answer:
         if request.query.get("provider") != ["eks"]:

@@ -41,6 +41,7 @@ from lambdas.common.text import cut
 
 DEFAULT_URL = "https://api.cast.ai"
 CLUSTERS = "/v1/kubernetes/external-clusters"
+REPORTS = "/v1/cost-reports/clusters"
 INTERRUPTED = "interrupted"
 
 REQUEST_TIMEOUT = 10.0  # s for one answer
@@ -111,6 +112,49 @@ class ExternalCluster(msgspec.Struct, frozen=True, rename="camel"):
     name: str = ""
 
 
+class EksDetails(msgspec.Struct, frozen=True, rename="camel"):
+    """An EKS cluster's identity on AWS."""
+
+    cluster_name: str = ""
+    region: str = ""
+    account_id: str = ""
+
+
+class ListedCluster(msgspec.Struct, frozen=True):
+    """A cluster in the list of the key's organization. `eks` is missing for another provider."""
+
+    id: str
+    eks: EksDetails | None = None
+
+
+class _Listing(msgspec.Struct, frozen=True):
+    items: tuple[ListedCluster, ...] = ()
+
+
+class PricePair(msgspec.Struct, frozen=True, rename="camel"):
+    """US dollars before and after a recommendation, usually as text."""
+
+    price_before: str | float = ""
+    price_after: str | float = ""
+
+
+class Recommendation(msgspec.Struct, frozen=True, rename="camel"):
+    """One of CAST AI's ways to run the same workloads."""
+
+    hourly: PricePair | None = None
+    monthly: PricePair | None = None
+    savings_percentage: str | float = ""
+
+
+class EstimatedSavings(msgspec.Struct, frozen=True, rename="camel"):
+    """CAST AI's estimate. Its names of the recommendations are no closed list; among them are
+    Layman, SpotInstances and SpotOnly.
+    """
+
+    recommendations: dict[str, Recommendation] = msgspec.field(default_factory=dict)
+    last_updated_at: str = ""
+
+
 class _Principal(msgspec.Struct, frozen=True):
     arn: str = ""
 
@@ -127,6 +171,17 @@ def register_call(name: str, region: str, account: str) -> Call:
 def get_call(cluster_id: str) -> Call:
     """Read status and agentStatus."""
     return Call("GET", _path(cluster_id), f"reading cluster {cluster_id}")
+
+
+def list_call() -> Call:
+    """Read the clusters of the key's organization."""
+    return Call("GET", CLUSTERS, "listing the clusters of the organization")
+
+
+def savings_call(cluster_id: str) -> Call:
+    """Read CAST AI's estimate of what the cluster could save."""
+    path = f"{REPORTS}/{quote(cluster_id, safe='')}/estimated-savings"
+    return Call("GET", path, f"reading the estimated savings of cluster {cluster_id}")
 
 
 def principal_call(cluster_id: str, method: str = "GET") -> Call:
@@ -409,6 +464,14 @@ class CastaiApi:
     def get(self, cluster_id: str) -> ExternalCluster:
         """The cluster's status and its agent's, as CAST AI sees them."""
         return self._decoded(get_call(cluster_id), ExternalCluster)
+
+    def clusters(self) -> tuple[ListedCluster, ...]:
+        """The clusters of the key's organization."""
+        return self._decoded(list_call(), _Listing).items
+
+    def estimated_savings(self, cluster_id: str) -> EstimatedSavings:
+        """CAST AI's own estimate for the cluster. Raises UnknownClusterError where it has none."""
+        return self._decoded(savings_call(cluster_id), EstimatedSavings)
 
     def assume_role_principal(self, cluster_id: str) -> str:
         """ARN of the principal in CAST AI's account that may assume the role; created where

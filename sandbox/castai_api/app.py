@@ -10,11 +10,12 @@ import hmac
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from sandbox.castai_api import page
-from sandbox.castai_api.state import Refusal, State, api_cluster
+from sandbox.castai_api.state import Refusal, State, api_cluster, api_savings
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -22,6 +23,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Manifest = Callable[[str], str]
 
 _CLUSTERS = "/v1/kubernetes/external-clusters"
+_REPORTS = "/v1/cost-reports/clusters"
 _BODY_LIMIT = 1 << 20  # bytes
 
 
@@ -108,6 +110,11 @@ class App:
         if request.path == _CLUSTERS and request.method == "POST":
             cluster = self.state.register(request.body)
             return Answer(api_cluster(cluster), f"cluster {cluster.name} registered")
+        if request.path == _CLUSTERS and request.method == "GET":
+            clusters = [api_cluster(cluster) for cluster in self.state.clusters.values()]
+            return Answer({"items": clusters}, "clusters listed")
+        if request.path.startswith(_REPORTS + "/") and request.method == "GET":
+            return self._report_of(request.path.removeprefix(_REPORTS + "/"))
         head, _, tail = request.path.removeprefix(_CLUSTERS + "/").partition("/")
         if not request.path.startswith(_CLUSTERS + "/") or not head:
             raise Refusal(404, "Not Found")
@@ -115,6 +122,14 @@ class App:
         if handler is None:
             raise Refusal(404 if not tail else 405, "Method Not Allowed")
         return handler(self.state, unquote(head), request.body)
+
+    def _report_of(self, path: str) -> Answer:
+        cluster_id, _, name = path.partition("/")
+        if name != "estimated-savings":
+            raise Refusal(404, "Not Found")
+        cluster = self.state.savings(unquote(cluster_id))
+        updated = datetime.fromtimestamp(self.state.now(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return Answer(api_savings(cluster, updated), f"savings of {cluster.name} read")
 
     def _agent_yaml(self, request: Request) -> Answer:
         if request.query.get("provider") != ["eks"]:

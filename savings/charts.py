@@ -14,8 +14,7 @@ from pygal.style import Style  # type: ignore[import-untyped]
 from savings.figures import Figures, Part, money, month, text
 from savings.snapshot import ON_DEMAND, SPOT
 
-# pygal's hook for plugins with maps is of a kind that Python 3.12 no longer asks, and Python 3.11
-# warns of at every import that follows.
+# pygal's finder of plugins lacks find_spec: Python 3.11 warns at each import that fails after it.
 sys.meta_path[:] = [each for each in sys.meta_path if type(each).__module__ != pygal.__name__]
 
 _WIDTH: Final = 440

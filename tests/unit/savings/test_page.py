@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -126,6 +127,10 @@ def test_a_hostile_name_stays_text() -> None:
 def test_the_same_estimate_gives_the_same_page() -> None:
     """It depends on no clock and no random number."""
     assert render(estimates.rich()) == render(estimates.rich())
+
+
+def test_no_finder_of_pygal_stays_that_python_3_11_warns_of() -> None:
+    assert not [each for each in sys.meta_path if type(each).__module__ == "pygal"]
 
 
 def test_long_tables_are_cut() -> None:

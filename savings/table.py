@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.measure import Measurement
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from savings.estimate import Estimate, Line, Verdict
@@ -48,7 +48,7 @@ def show(estimate: Estimate, console: Console | None = None) -> None:
     console = console or Console()
     console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
     for part in _Drawn(Figures(estimate), console).all():
-        console.print(part)
+        console.print(part, crop=False)
 
 
 class _Drawn:
@@ -90,21 +90,20 @@ class _Drawn:
         yield from self._requested()
 
     def _fitting(self, draw: Callable[[], Table], name: int) -> Table:
-        """The table with the longest bars that fit."""
+        """The table with the longest bars that fit; wider than the terminal before a cut figure."""
         for self._width in _BARS:
             table = draw()
-            others = table.columns[1:]
-            widths = [
-                Measurement.get(self._console, self._console.options, Group(*each.cells))
-                for each in others
-            ]
-            heads = [cell_len(str(each.header)) for each in others]
-            needed = sum(
-                max(one.maximum, head) + 1 for one, head in zip(widths, heads, strict=True)
-            )
+            needed = sum(self._needed(column) for column in table.columns[1:])
             if needed + name <= self._console.width:
-                break
+                return table
+        if needed + _STEP > self._console.width:
+            table.width = needed + _STEP
         return table
+
+    def _needed(self, column: Column) -> int:
+        """Width of a column without a cut, and of the gap behind it."""
+        cells = Measurement.get(self._console, self._console.options, Group(*column.cells))
+        return max(cells.maximum, cell_len(str(column.header))) + 1
 
     def _now_table(self) -> Table:
         table = _table(("group: type, zone", "nodes x price", f"={self._hourly}", self._monthly))
@@ -203,8 +202,8 @@ class _Drawn:
             )
         saved = (money(self._of.saved), "", money(self._of.saved_month))
         share = self._of.saved_share
-        whole = "" if share is None else f"{share} % of now"
-        table.add_row("saved", whole, "", *saved, "", "", style="bold")
+        head = "saved" if share is None else f"saved: {share} %"
+        table.add_row(head, "", "", *saved, "", "", style="bold")
         return table
 
     def _nodes(self, number: int, step: ShownStep, *, same: bool) -> Iterator[Text | Table]:

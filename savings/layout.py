@@ -63,6 +63,7 @@ tbody th, tbody td { border-bottom: 1px solid var(--line); }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 thead .n { white-space: normal; }
 li { margin: .25rem 0; }
+@media (min-width: 60rem) { tbody th { min-width: 13rem; } }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
   .wide { overflow: visible; }

@@ -23,6 +23,7 @@ from lambdas.common.kubernetes_objects import Kube
 from lambdas.common.kubernetes_session import KubernetesSession, existing_access
 from lambdas.onboarding.context import CALL_PATIENCE
 from lambdas.onboarding.session import Dependencies, read_key
+from savings import advisor as spot_advisor
 from savings import castai, files, read_cluster, read_prices
 from savings.estimate import Estimate
 from savings.prices import Prices
@@ -77,14 +78,16 @@ def savings(  # noqa: PLR0917 - typer passes them by name
         reader.keep()
         if advisor:
             progress("reading the Spot Advisor's feed")
-            priced = files.with_ratings(priced, files.read_advisor(advisor, seen.region))
+            priced = spot_advisor.with_interruptions(
+                priced, spot_advisor.read(advisor, seen.region)
+            )
         progress(f"packing {len(seen.pods):,} pods")
         found = plan.make(seen, priced).estimate
         if api_key_secret:
             progress("reading CAST AI's estimate")
             found = reader.with_castai(found, seen, api_key_secret, api_url)
     if html:
-        files.write_bytes(html, page.render(found).encode())
+        _write(html, page.render(found))
     if as_json:
         show.document(machine_readable.document(found))
         return
@@ -155,7 +158,10 @@ class _Reader:
     def keep(self) -> None:
         """Write what was read into the files that did not exist."""
         for path, found in self._new:
-            files.write(path, found)
+            if isinstance(found, Snapshot):
+                files.write_snapshot(path, found)
+            else:
+                files.write_prices(path, found)
             self.written.append(path)
 
     def with_castai(self, found: Estimate, seen: Snapshot, secret: str, url: str) -> Estimate:
@@ -163,7 +169,10 @@ class _Reader:
         until = SYSTEM.now() + session.RUN_TIME
         key = read_key(self._aws, secret, until=until)
         with self._aws.open_api(key, url, SYSTEM, until) as api:
-            return msgspec.structs.replace(found, castai=castai.read(api, seen))
+            own = castai.read(api, seen.cluster, seen.region, seen.account)
+        if not own:
+            typer.echo(castai.NOT_CONNECTED, err=True)
+        return msgspec.structs.replace(found, castai=own)
 
     @cached_property
     def _aws(self) -> Dependencies:
@@ -206,3 +215,10 @@ def _progress() -> Iterator[Progress]:
         return
     with console.status("") as status:
         yield status.update
+
+
+def _write(path: Path, page: str) -> None:
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise PermanentError(f"Give --html a file that can be written: {error}") from error

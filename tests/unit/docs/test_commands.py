@@ -108,7 +108,8 @@ def test_subcommands_of_castai_eks_in_the_text_exist() -> None:
         for words in re.findall(r"`castai-eks ([a-z -]+)`", pages.prose(page)):
             found = command
             for word in words.split(" --")[0].split():
-                found = found.commands[word]
+                if hasattr(found, "commands"):  # else an argument
+                    found = found.commands[word]
 
 
 def test_chapters_in_the_documents_exist() -> None:

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import big_cluster, cold_start, full_node, machine, report, storm
+from benchmarks import big_cluster, cold_start, full_node, machine, report, savings, storm
 from benchmarks.report import Figures
 from benchmarks.rig import ROOT, BenchmarkError, Rig, Simulation
 from benchmarks.target import RealCluster, RealTarget, SimulatedTarget
@@ -39,6 +39,8 @@ class Scale:
     samples: int
     crowd: int
     """Pods on the node when memory is measured."""
+    estimates: tuple[tuple[str, int, int], ...]
+    """Case, size and seed."""
 
 
 FULL = Scale(
@@ -50,6 +52,14 @@ FULL = Scale(
     big_on_node=30,
     samples=15,
     crowd=250,
+    estimates=(
+        ("generated", 20_000, 1),
+        ("generated", 1000, 2),
+        ("generated", 100, 3),
+        ("karpenter", 1000, 1),
+        ("uniform", 500, 1),
+        ("triplets", 249, 1),
+    ),
 )
 QUICK = Scale(
     pods=5,
@@ -60,6 +70,7 @@ QUICK = Scale(
     big_on_node=4,
     samples=1,
     crowd=6,
+    estimates=(("generated", 20, 1),),
 )
 
 
@@ -116,6 +127,8 @@ def _figures(where: str) -> Figures:
 
 def _simulated(rig: Rig, scale: Scale) -> Figures:
     figures = _figures("the simulated cluster `kubesim`")
+    _progress("savings estimate")
+    figures.savings = savings.measure(scale.estimates)
     _progress("building the zip")
     rig.bundle()
     with rig.aws() as aws:

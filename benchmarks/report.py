@@ -10,6 +10,7 @@ from benchmarks.big_cluster import Drain
 from benchmarks.cold_start import ColdStart
 from benchmarks.cost import Choice
 from benchmarks.full_node import HANDLER_COLD, HANDLER_WARM, KUBECTL, LOOP, FullNode
+from benchmarks.savings import Estimated
 from benchmarks.storm import Storm
 
 X = "\N{MULTIPLICATION SIGN}"
@@ -43,6 +44,7 @@ class Figures:
     big: Sequence[Drain] = ()
     cold: ColdStart | None = None
     crowded: FullNode | None = None
+    savings: Sequence[Estimated] = ()
     notes: list[str] = field(default_factory=list)
 
 
@@ -68,6 +70,7 @@ def markdown(figures: Figures) -> str:
         *_big(figures.big),
         *_cold(figures.cold),
         *_memory(figures),
+        *_savings(figures.savings),
         *(
             ["## Not measured", "", *(f"- {note}" for note in figures.notes), ""]
             * bool(figures.notes)
@@ -86,6 +89,7 @@ def goals(figures: Figures) -> list[tuple[str, str, str]]:
         *(_storm_goals(figures.storm) if figures.storm else ()),
         *(_cold_goals(figures.cold) if figures.cold else ()),
         *_size_goals(figures),
+        *(_savings_goals(figures.savings) if figures.savings else ()),
     ]
     return [
         (goal, NOT_MEASURED, "")
@@ -142,6 +146,16 @@ def _size_goals(figures: Figures) -> Iterator[Goal]:
         peak = max(run.peak_mb for run in crowded.runs[HANDLER_COLD])
         what = f"peak memory at {crowded.pods} pods ≤ {MEMORY_LIMIT} MB"
         yield what, peak, f"{peak:.0f} MB", MEMORY_LIMIT
+
+
+def _savings_goals(cases: Sequence[Estimated]) -> Iterator[Goal]:
+    large = max(cases, key=lambda case: case.pods)
+    what = f"savings estimate of {large.nodes:,} nodes and {large.pods:,} pods"
+    yield f"{what} ≤ 10 s", large.seconds, f"{large.seconds:.1f} s", 10
+    yield f"{what} ≤ 1 GB", large.memory / 1e9, f"{large.memory / 1e9:.2f} GB", 1
+    worst = max(above for case in cases for above in case.above)
+    what = "savings estimate: cost ≤ 10 % above the lower bound in every case and step"
+    yield what, worst, f"{worst:.1%}", 0.1
 
 
 def _full_node(node: FullNode | None) -> list[str]:
@@ -252,6 +266,41 @@ def _big(drains: Sequence[Drain]) -> list[str]:
                     _seconds(drain.empty),
                 )
                 for drain in drains
+            ),
+        ),
+    ]
+
+
+def _savings(cases: Sequence[Estimated]) -> list[str]:
+    if not cases:
+        return []
+    return [
+        "## Savings estimate",
+        "",
+        _prose(
+            """
+            Processor time from a snapshot to the estimate, peak memory of the whole process, and
+            cost above the lower bound in each step. The peer is first-fit-decreasing on the type
+            that is cheapest for the sums, without any rule but the requests, against the bound of
+            the second step (of the first, where there is one type only). Cases:
+            benchmarks/savings_cases.py.
+            """
+        ),
+        "",
+        *_table(
+            ("case", "nodes", "pods", "time", "memory", "fewer", "better", "spot", "first fit"),
+            (
+                (
+                    case.case,
+                    f"{case.nodes:,}",
+                    f"{case.pods:,}",
+                    f"{case.seconds:.1f} s",
+                    f"{case.memory / MB:.0f} MB",
+                    *(f"{above:.1%}" for above in case.above),
+                    *("—",) * (3 - len(case.above)),
+                    f"{case.peer:.1%}",
+                )
+                for case in cases
             ),
         ),
     ]

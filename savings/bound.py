@@ -245,13 +245,22 @@ def _merged(may: Bools, free: Floats) -> list[tuple[Bools, Floats]]:
 def _apart(problem: Problem) -> Iterable[tuple[Bools, int]]:
     """(offers, number): so many new nodes among these are needed by pods that keep each other away.
 
-    Pods of one group with an anti-affinity to themselves, or with the same host port, take a node
-    each.
+    Pods that have an anti-affinity and are what it is about take a node each: all of them together,
+    those of a market, and those that may go to the same nodes.
     """
     offers = problem.offers
+    together: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for at, group in enumerate(problem.groups):
-        if set(group.needs.anti_affinity) & group.needs.matched:
-            kept = int(problem.eligible[at, offers:].sum())
-            count = len(group.pods) - kept
-            if count > 1:
-                yield problem.eligible[at, :offers], count
+        needs = group.needs
+        for term in needs.matched.intersection(needs.anti_affinity):
+            together[term,].append(at)
+            together[term, needs.markets].append(at)
+            together[term, needs.markets, needs.signature, needs.arch, needs.family].append(at)
+    seen = set()
+    for some in together.values():
+        may: Bools = np.logical_or.reduce(problem.eligible[some])
+        count = int(problem.counts[some].sum()) - int(may[offers:].sum())
+        key = (may[:offers].tobytes(), count)
+        if count > 1 and key not in seen:
+            seen.add(key)
+            yield may[:offers], count

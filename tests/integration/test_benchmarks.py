@@ -45,6 +45,7 @@ def test_a_quick_run_measures_every_goal_but_kubectls(tmp_path: Path) -> None:
         "## Size of the cluster",
         "## Cold start",
         "## Memory, processor and cost",
+        "## Savings estimate",
     ]
 
 

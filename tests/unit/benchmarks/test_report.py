@@ -11,6 +11,7 @@ from benchmarks.big_cluster import Drain
 from benchmarks.cold_start import ColdStart
 from benchmarks.full_node import HANDLER_COLD, HANDLER_WARM, KUBECTL, LOOP, FullNode, Run
 from benchmarks.report import Figures
+from benchmarks.savings import Estimated
 from benchmarks.storm import Storm
 
 CALLS = {"get nodes": 1, "patch nodes": 1, "list pods": 2, "watch pods": 1}
@@ -39,6 +40,7 @@ COLD = ColdStart(
     phases={"SDK: import": 0.2, "import the rest": 0.05},
 )
 STORM = Storm(100, 1000, 100, 1.0, 4.9, 59.9, 60.0, 0, 0, 3, {"drained": 100})
+ESTIMATED = Estimated("generated", 5000, 20_000, 10.0, 1e9, (0.0, 0.05, 0.1), 0.4)
 FIGURES = Figures(
     "python -m benchmarks",
     "here",
@@ -49,6 +51,7 @@ FIGURES = Figures(
     big=(Drain(3, 60, 3, 1, 100, 0.01, 1.1), Drain(5000, 20_000, 4, 1, 100, 0.01, 1.1)),
     cold=COLD,
     crowded=node(0.6, None, 0.5),
+    savings=(ESTIMATED,),
 )
 
 
@@ -72,6 +75,9 @@ def test_a_figure_at_the_limit_meets_its_goal() -> None:
         ({"storm": replace(STORM, lost=1)}, "no pod lost"),
         ({"cold": replace(COLD, handler=0.31)}, "cold start"),
         ({"cold": replace(COLD, sizes={"x": (9_000_000, 2_100_000)})}, "spot zip"),
+        ({"savings": (replace(ESTIMATED, seconds=10.1),)}, "20,000 pods ≤ 10 s"),
+        ({"savings": (replace(ESTIMATED, memory=1.1e9),)}, "≤ 1 GB"),
+        ({"savings": (ESTIMATED, replace(ESTIMATED, pods=9, above=(0.11,)))}, "lower bound"),
         ({"big": (Drain(3, 60, 5, 1, 100, 0.01, 1.1),)}, "reads per drain"),
         ({"big": (Drain(3, 60, 3, 2, 100, 0.01, 1.1),)}, "reads per drain"),
     ],

@@ -22,6 +22,7 @@ from lambdas.onboarding.policies import (
     onboarder,
     spot_handler_role,
 )
+from lambdas.onboarding.policies import savings as savings_policies
 from lambdas.onboarding.policies.scope import (
     USER_CLUSTER_CHARACTERS,
     FunctionScope,
@@ -294,6 +295,30 @@ def onboarding(
         in_vpc=in_vpc,
     )
     _print({"trust": functions.lambda_trust(partition), **documents}, as_json=as_json)
+
+
+@app.command()
+def savings(
+    *,
+    cluster: Cluster = "CLUSTER",
+    region: Region = "REGION",
+    account: Account = "ACCOUNT",
+    partition: Partition = "aws",
+    api_key_secret: ApiKeySecret = None,
+    api_key_kms_key: ApiKeyKmsKey = None,
+    as_json: show.AsJson = False,
+) -> None:
+    """What a person needs for `castai-eks savings`: an IAM policy and a ClusterRole. Reads only."""
+    documents = {
+        savings_policies.NAME: savings_policies.reader(
+            FunctionScope(partition, account, (region,)),
+            cluster,
+            api_key_secret=api_key_secret,
+            api_key_kms_key=api_key_kms_key,
+        ),
+        "cluster-role": savings_policies.cluster_role(),
+    }
+    _print(documents, as_json=as_json)
 
 
 def _print(documents: Mapping[str, Any], *, as_json: bool) -> None:

@@ -16,6 +16,7 @@ from lambdas.onboarding.policies import (
     functions,
     node_role,
     onboarder,
+    savings,
     spot_handler_role,
 )
 from lambdas.onboarding.policies.document import (
@@ -346,6 +347,31 @@ def _onboarders() -> Iterator[str]:
         "instead. `castai-eks policy admin` prints them; with `--mode` they are smaller."
     )
     yield from _compared(onboarder.administrator(unknown), onboarding)
+    yield from _savings()
+
+
+def _savings() -> Iterator[str]:
+    yield "## A person who asks what could be saved"
+    yield (
+        "`castai-eks savings` only reads. The person who runs it needs this policy; ReadApiKey and "
+        "DecryptApiKey only for CAST AI's own estimate. `castai-eks policy savings` prints it."
+    )
+    document = savings.reader(
+        _function(""), "CLUSTER", api_key_secret=_API_KEY, api_key_kms_key=_KMS_KEY
+    )
+    yield _statements(document)
+    yield f"In the cluster it needs the ClusterRole `{savings.NAME}`, which reads no Secret:"
+    yield table(
+        ["API group", "resources", "verbs"],
+        [
+            [
+                ", ".join(f"`{group}`" if group else "core" for group in rule["apiGroups"]),
+                ", ".join(f"`{resource}`" for resource in rule["resources"]),
+                ", ".join(rule["verbs"]),
+            ]
+            for rule in savings.cluster_role()["rules"]
+        ],
+    )
 
 
 def _limits() -> Iterator[str]:

@@ -21,6 +21,7 @@ from lambdas.onboarding.policies import (
     functions,
     node_role,
     onboarder,
+    savings,
     spot_handler_role,
 )
 from lambdas.onboarding.policies.scope import FunctionScope, Mode, Permissions, Scope
@@ -116,7 +117,24 @@ def test_spot_prints_least_privilege_and_the_api_key_on_request() -> None:
     )
 
 
-@pytest.mark.parametrize("command", ["admin", "cluster", "node", "spot"])
+def test_savings_prints_the_reads_on_aws_and_in_the_cluster() -> None:
+    known = ["--cluster", "prod", *WHERE]
+    where = FunctionScope("aws-cn", "111122223333", ("cn-north-1",))
+    documents = run_json("policy", "savings", *known)
+    assert documents == {
+        "castai-eks-savings": savings.reader(where, "prod"),
+        "cluster-role": savings.cluster_role(),
+    }
+    find, read = documents["castai-eks-savings"]["Statement"]
+    assert find["Resource"] == [SCOPE.cluster_arn]
+    assert all(":Describe" in action or ":Get" in action for action in read["Action"])
+    with_key = run_json("policy", "savings", *known, "--api-key-secret", "castai/key")
+    assert with_key["castai-eks-savings"] == savings.reader(
+        where, "prod", api_key_secret="castai/key"
+    )
+
+
+@pytest.mark.parametrize("command", ["admin", "cluster", "node", "spot", "savings"])
 def test_every_command_prints_placeholders_without_options(command: str) -> None:
     text = run("policy", command)
     assert '"Version": "2012-10-17"' in text

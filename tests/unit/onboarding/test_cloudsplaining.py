@@ -13,7 +13,13 @@ import pytest
 from cloudsplaining.scan.policy_document import PolicyDocument
 from cloudsplaining.shared.exclusions import DEFAULT_EXCLUSIONS
 
-from lambdas.onboarding.policies import agent_role, castai_identity, onboarder, spot_handler_role
+from lambdas.onboarding.policies import (
+    agent_role,
+    castai_identity,
+    onboarder,
+    savings,
+    spot_handler_role,
+)
 from lambdas.onboarding.policies.document import Document
 from lambdas.onboarding.policies.scope import FunctionScope, Permissions, Scope
 
@@ -35,6 +41,7 @@ def documents() -> dict[str, Document]:
         where, failure_queue="failures", least=True, api_key_secret="castai"
     )
     found["agent"] = agent_role.agent_function(where, own_role="agent", api_key_secret="castai")
+    found["savings"] = savings.reader(where, "prod", api_key_secret="castai")
     found["agent-cluster"] = agent_role.agent_cluster("aws", "prod")
     found["cdk-deployer"] = onboarder.cdk_deployer("aws", "111122223333", "eu-west-1")
     for permissions in Permissions:
@@ -102,6 +109,7 @@ ACKNOWLEDGED: dict[str, dict[str, str]] = {
     "castai-eks-onboarding-run": {"secretsmanager:GetSecretValue": NAMED_SECRETS},
     "spot-handler": {"secretsmanager:GetSecretValue": NAMED_SECRETS},
     "agent": {"secretsmanager:GetSecretValue": NAMED_SECRETS},
+    "savings": {"secretsmanager:GetSecretValue": NAMED_SECRETS},
     "cdk-deployer": {"sts:AssumeRole": BOOTSTRAP_ROLES},
     "managed-full": FULL,
     "managed-standard": {"CreateEC2WithExistingIP": LAUNCH_NODES},

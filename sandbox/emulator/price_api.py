@@ -16,7 +16,7 @@ from authorization import Parameters, first
 from instance_prices import DATE, SPOT, TYPES, Type
 
 PAGE = 40
-SPOT_PAGE = 300
+SPOT_PAGE = 100
 PRICE_LIST_REGIONS = ("us-east-1", "eu-central-1", "ap-south-1", "cn-northwest-1")
 _MOST_TYPES = 100  # of a request to DescribeInstanceTypes
 _DAY = 86400

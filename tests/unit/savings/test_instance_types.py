@@ -187,7 +187,7 @@ class TestListPrices:
                 {"licenseModel": "Bring your own license"},
             )
         ]
-        month = product(price="8", unit="Mo")
+        month = product(price="0.008", unit="Mo")
         found = on_demand(*others, product(), month, product("m5.xlarge", "0.2300000000"))
         assert found == ("USD", {"m5.large": 0.115, "m5.xlarge": 0.23})
 

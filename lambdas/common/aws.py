@@ -115,5 +115,5 @@ def _raise(what: str, error: ClientError) -> NoReturn:
         raise AwsUnavailableError(f"{what}: {code}: {message}") from error
     advice = ""
     if code in {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"}:
-        advice = f"Allow {what} to this function's role. "
+        advice = f"Allow {what} to this identity. "
     raise AwsRefusedError(f"{advice}{what}: {code}: {message}", code=code) from error

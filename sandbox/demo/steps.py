@@ -118,7 +118,7 @@ def savings(session: DemoSession) -> None:
             session.view.step(f"does not tolerate spot: {name}, {verdict['reasons'][0]}")
     for own in found["castai"][-1:]:
         prices = f"{_monthly(own['cost'])} now, {_monthly(own['costAfter'])} with {own['name']}"
-        session.view.step(f"CAST AI's own estimate: {prices}")
+        session.view.step(f"CAST AI's own estimate, here figures of the sandbox: {prices}")
     checks.adds_up(now, [step["saved"] for step in steps], steps[-1]["cost"])
     if session.inventory() != before:
         raise DemoError("castai-eks savings changed the account or the cluster")

@@ -18,9 +18,9 @@ PRICE_READS: Final = (
 )
 """AWS's catalogue. None takes a resource."""
 LISTED: Final[Mapping[str, tuple[str, ...]]] = {
-    "": ("nodes", "persistentvolumeclaims", "persistentvolumes", "pods"),
+    "": ("namespaces", "nodes", "persistentvolumeclaims", "persistentvolumes", "pods"),
     "apps": ("daemonsets", "deployments", "replicasets", "statefulsets"),
-    "batch": ("cronjobs", "jobs"),
+    "batch": ("jobs",),
     "policy": ("poddisruptionbudgets",),
 }
 """By API group, what is listed in the cluster. Nothing is read by name, and no Secret or ConfigMap

@@ -20,7 +20,6 @@ import numpy as np
 
 from lambdas.common.errors import PermanentError
 from savings.problem import Bools, Floats, Ints, Problem
-from savings.snapshot import CPU, MEMORY
 
 _CLASSES: Final = 40
 """Classes of pods by where they may go; the smallest further ones become one, which may go wherever
@@ -36,7 +35,6 @@ _OPTIONS: Final = {
 }
 _EVEN: Final = 0.05
 _SLACK: Final = 1e-6  # part of the bound: the solver's tolerance
-_UNITS: Final = {CPU: 1000.0, MEMORY: 2.0**30}  # cores and GiB: numbers of like size
 
 
 @dataclass(frozen=True)
@@ -72,8 +70,8 @@ class _Program:
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
-        units = [_UNITS.get(name, 1.0) for name in problem.cluster.resources]
-        self._units = np.array(units)
+        # In parts of the largest node: the solver is exact for numbers of like size only.
+        self._units: Floats = np.maximum(problem.free.max(axis=0, initial=1), 1).astype(np.float64)
         requests = problem.requests * problem.counts[:, None] / self._units
         self._demand, self._may, merged = _classes(problem.eligible, requests)
         offers = problem.offers

@@ -96,7 +96,7 @@ class HostTerms:
         domain = self._problem.domain[group][column] if needs.spread else may
         for term, skew in needs.spread:
             matched = self._matched[term, :nodes]
-            least = 0 if self._strict or not domain.any() else matched[domain].min()
+            least = 0 if self._strict else self._least(group, term, matched[domain])
             may &= domain & (matched + (term in needs.matched) - least <= skew)
 
     def broken(self, column: Ints) -> bool:
@@ -105,9 +105,15 @@ class HostTerms:
             domain = self._problem.domain[group][column] if needs.spread else None
             for term, skew in needs.spread:
                 matched = self._matched[term, : self._nodes][domain]
-                if len(matched) and matched.max() - matched.min() > skew:
+                if len(matched) and matched.max() - self._least(group, term, matched) > skew:
                     return True
         return False
+
+    def _least(self, group: int, term: int, matched: Ints) -> int:
+        """The fewest pods on a node of the domain; a node that is left out can be one of it."""
+        here = self._problem.outside[group].get(term)
+        there = [] if here is None else [here]
+        return min([*there, *([int(matched.min())] if len(matched) else [])], default=0)
 
     def _count(self, needs: Needs, node: int, pods: int) -> None:
         for term in needs.matched:

@@ -26,6 +26,7 @@ STEPS: Final[tuple[tuple[StepName, bool, bool], ...]] = (
 
 _ATTEMPTS: Final = 4
 _ROUNDING: Final = 1e-9  # per hour: less is no saving
+_TOLERANCE: Final = 2e-6  # part of the cost: a bound so near is the cost itself
 # Of the Spot Advisor's ranges: parts of the instances that are interrupted in a month.
 _RANGES: Final[tuple[tuple[float, float | None], ...]] = (
     (0.0, 0.05),
@@ -92,9 +93,15 @@ def make(snapshot: Snapshot, prices: Prices) -> Plan:
         packed = _packed(Allowed(cluster, all_types=all_types, spot=spot))
         last = packings[-1] if packings else before
         if packed.cost > last.cost - _ROUNDING:
-            packed = replace(last, lower_bound=min(packed.lower_bound, last.cost))
-        packings.append(packed)
+            packed = replace(last, lower_bound=packed.lower_bound)
+        packings.append(replace(packed, lower_bound=_bound(packed)))
     return Plan(_estimate(cluster, prices, before, packings), tuple(packings))
+
+
+def _bound(packed: Packing) -> float:
+    """Never above the cost: a packing that is kept from before can be none of the step's model."""
+    near = packed.lower_bound >= packed.cost * (1 - _TOLERANCE)
+    return packed.cost if near else packed.lower_bound
 
 
 def _packed(step: Allowed) -> Packing:
@@ -107,6 +114,8 @@ def _packed(step: Allowed) -> Packing:
         if attempt == 0:
             lower = guide.bound + problem.kept_cost
         result = packing.pack(problem, guide)
+        if result is None:
+            break
         if not result.unplaced:
             return _packing(problem, result, lower)
         stuck |= set(_neighbours(problem, result.unplaced))

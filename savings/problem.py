@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -132,7 +132,35 @@ class Cluster:
             daemons=self.daemons,
         )
         self.terms = _Terms(moving)
+        out = {each.node.name for each in self.left_out}
+        self._pods_left_out: dict[str, list[Pod]] = defaultdict(list)
+        for pod in snapshot.pods:
+            if pod.node in out:
+                self._pods_left_out[pod.node].append(pod)
         self.needs = _needs(self, moving)
+        self.offers = [offer for offer in self.offers if not self._adds_domain(offer)]
+
+    def _adds_domain(self, offer: Offer) -> bool:
+        """Whether a topology spread over zones, or the like, would get a domain that it has not."""
+        return any(
+            own.selects(offer.labels) and offer.labels.get(key) not in there
+            for own, key, there in self._domains
+        )
+
+    @cached_property
+    def _domains(self) -> list[tuple[Signature, str, set[str | None]]]:
+        """Of each topology spread over several nodes: who has it, its key, the key's values."""
+        spreads = {
+            (needs.own, each.topology_key)
+            for index, needs in zip(self.pods, self.needs, strict=True)
+            for each in self.snapshot.pods[index].spread
+            if each.topology_key != HOSTNAME
+        }
+        return [
+            (own, key, {node.labels.get(key) for node in self.snapshot.nodes
+                        if own.selects(node.labels | {NODE_NAME: node.name})})
+            for own, key in spreads
+        ]  # fmt: skip
 
     def tolerant(self, pod: Pod) -> bool:
         """Whether the pod's workload tolerates spot instances."""
@@ -143,6 +171,17 @@ class Cluster:
         price = price_of(self.types[node.instance_type], node.zone, node.market)
         assert price is not None  # noqa: S101 - _split left the others out
         return price
+
+    def outside(self, needs: Needs) -> dict[int, int]:
+        """See Problem.outside."""
+        found: dict[int, int] = {}
+        for term, _ in needs.spread:
+            for each in self.left_out:
+                if needs.own.selects(each.node.labels | {NODE_NAME: each.node.name}):
+                    here = self._pods_left_out.get(each.node.name, ())
+                    pods = sum(term in self.terms.matching(pod)[0] for pod in here)
+                    found[term] = min(pods, found.get(term, pods))
+        return found
 
     def overhead(self, node: Node) -> Amounts:
         """What DaemonSets' and static pods request of a node that exists."""
@@ -355,6 +394,9 @@ class Problem:
     eligible: Bools
     domain: Bools
     """Whether a node of the column counts as a domain of the group's topology spread."""
+    outside: list[dict[int, int]]
+    """By group, by term of its topology spread: the fewest matching pods on a node that is left
+    out and yet a domain. Without an entry there is none."""
     free: Ints
     prices: Floats
     """0 for a kept node: it is paid anyway."""
@@ -426,6 +468,7 @@ class Step:
             counts=np.array([len(g.pods) for g in listed], dtype=np.int64),
             eligible=self._table(listed, nodes, self._offered, _kept_accepts),
             domain=self._table(listed, nodes, self._domain, _in_domain),
+            outside=[cluster.outside(group.needs) for group in listed],
             free=np.vstack([self._free, *self._kept_free(nodes, pinned)]),
             prices=np.array([offer.price for offer in self.offers] + [0.0] * len(nodes)),
             pinned=[

@@ -60,7 +60,7 @@ def test_a_method_of_a_client_has_the_name_of_its_iam_action(
 
 
 def test_a_refusal_names_the_iam_action_to_allow(calls: AwsCalls) -> None:
-    with pytest.raises(AwsRefusedError, match="Allow iam:GetPolicy to this function"):
+    with pytest.raises(AwsRefusedError, match="Allow iam:GetPolicy to this identity"):
         calls.call(Client("AccessDenied").get_policy)
 
 

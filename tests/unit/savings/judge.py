@@ -1,5 +1,6 @@
-"""A judge of packings, from the rules that Kubernetes documents. It shares no code with the planner:
-only the data model, so that a fault of the planner cannot hide in both.
+"""A judge of packings, from the rules that Kubernetes documents.
+
+It shares only the data model with the planner, so that a fault of the planner cannot hide in both.
 """
 
 from __future__ import annotations
@@ -168,6 +169,8 @@ def well_known(kind: InstanceType, node: Node | PlannedNode, region: str) -> dic
         "failure-domain.beta.kubernetes.io/region": region,
         "eks.amazonaws.com/capacityType": "SPOT" if spot else "ON_DEMAND",
         "karpenter.sh/capacity-type": "spot" if spot else "on-demand",
+        "karpenter.k8s.aws/instance-category": kind.name[0],
+        "karpenter.k8s.aws/instance-cpu": str(kind.vcpus),
         **({"scheduling.cast.ai/spot": "true"} if spot else {}),
     }
 
@@ -215,9 +218,13 @@ def skewed(hosts: Iterable[Host]) -> Iterator[str]:
         for pod in host.pods:
             for spread in pod.spread:
                 key = spread.topology_key
-                demand = pod.demand
-                alike = (spread, pod.namespace, demand.node_terms,
-                         tuple(sorted(demand.node_selector.items())), host.labels.get(key))  # fmt: skip
+                alike = (
+                    spread,
+                    pod.namespace,
+                    pod.demand.node_terms,
+                    tuple(sorted(pod.demand.node_selector.items())),
+                    host.labels.get(key),
+                )
                 if alike in seen:
                     continue
                 seen.add(alike)
@@ -302,7 +309,7 @@ class Judge:
         for index, at in packing.placed:
             found += self._pod_faults(self.snapshot.pods[index], packing.nodes[at], hosts[at], step)
         everywhere = [*hosts, *(self._host_left_out(node) for node in self.others)]
-        return [*found, *excluded(everywhere), *lonely(hosts), *skewed(everywhere)]
+        return [*found, *excluded(everywhere), *lonely(everywhere), *skewed(everywhere)]
 
     def hosts(self, packing: Packing) -> list[Host]:
         """The final state."""
@@ -366,6 +373,12 @@ class Judge:
                 yield f"{name} has no place to be given"
             elif times[index] != 1:
                 yield f"{name} is placed {times[index]} times"
+        yield from self._wrong_nodes(packing)
+        cost = sum(node.price for node in packing.nodes)
+        if packing.lower_bound > cost + NEARLY:
+            yield f"the cost of {cost} is below the bound of {packing.lower_bound}"
+
+    def _wrong_nodes(self, packing: Packing) -> Iterator[str]:
         names = Counter(node.name for node in packing.nodes if node.name)
         for name, count in names.items():
             if count > 1:
@@ -379,9 +392,6 @@ class Judge:
         for host, count in hosts.items():
             if host is not None and count > 1:
                 yield f"{count} nodes have the host's name {host}"
-        cost = sum(node.price for node in packing.nodes)
-        if packing.lower_bound > cost + NEARLY:
-            yield f"the cost of {cost} is below the bound of {packing.lower_bound}"
 
     def _node_faults(self, packing: Packing, hosts: list[Host], step: int) -> Iterator[str]:
         as_now = self._as_now(packing)

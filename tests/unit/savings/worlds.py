@@ -263,7 +263,7 @@ class _World:
         placed = 0
         for at in range(count):
             pod = msgspec.structs.replace(template, name=f"{name}-{at}" if kind else name)
-            if self.chance(0.1) and kind == "StatefulSet":
+            if kind == "StatefulSet" and not pod.spread and self.chance(0.3):
                 zone = self.random.choice(self.zones)
                 pod = self._bound_to(pod, ZONE, zone)
             host = self._place(pod)

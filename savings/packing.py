@@ -31,6 +31,7 @@ seed."""
 _MANY_NODES: Final = 500
 """New nodes beyond which one rule of choice does: the others gain less than a percent."""
 _TRIES: Final = 60
+_IN_VAIN: Final = 12  # tries that gained nothing, after which it ends
 _LARGEST_TRY: Final = 6  # nodes
 
 
@@ -421,10 +422,12 @@ class Packer:
     def pack_anew(self) -> None:
         """Open some nodes again and pack their pods anew; keep what is cheaper."""
         chance = random.Random(0)  # noqa: S311 - no secret
+        in_vain = 0
         for _ in range(_TRIES):
             nodes = list(self.new_nodes)
-            if len(nodes) < 2:  # noqa: PLR2004 - one alone has its best type already
+            if len(nodes) < 2 or in_vain == _IN_VAIN:  # noqa: PLR2004 - one has its best type
                 return
+            in_vain += 1
             worth = self._worth()
             first = min(chance.sample(nodes, min(3, len(nodes))), key=lambda at: worth[at])
             others = [at for at in nodes if at != first]
@@ -433,6 +436,7 @@ class Packer:
             trial.pack_again([first, *some])
             if trial.rating < self.rating and not trial.broken:
                 self.__dict__.update(trial.__dict__)
+                in_vain = 0
 
     def pack_again(self, nodes: list[int]) -> None:
         """Take the pods of these nodes, close them, and fill again."""

@@ -437,11 +437,7 @@ class Step:
     def problem(self, stuck: Collection[int] = ()) -> Problem:
         """`stuck`: pods that have to stay where they are, beside those that fit no offer."""
         cluster = self.cluster
-        pinned = {
-            index: needs
-            for index, needs in zip(cluster.pods, self.needs, strict=True)
-            if index in stuck or not self._offered(needs).any()
-        }
+        pinned = self._pinned(stuck)
         kept = sorted({cluster.snapshot.pods[index].node for index in pinned})
         nodes = [cluster.node_at[name] for name in kept]
         column = {name: len(self.offers) + at for at, name in enumerate(kept)}
@@ -476,6 +472,23 @@ class Step:
                 for index, needs in pinned.items()
             ],
         )
+
+    def _pinned(self, stuck: Collection[int]) -> dict[int, Needs]:
+        """Pods that stay: those that fit no offer, `stuck` ones, and all beside one that needs
+        others on its node.
+        """
+        pods = self.cluster.snapshot.pods
+        together: set[str] = set()
+        while True:
+            pinned = {
+                index: needs
+                for index, needs in zip(self.cluster.pods, self.needs, strict=True)
+                if index in stuck or pods[index].node in together or not self._offered(needs).any()
+            }
+            nodes = {pods[index].node for index, needs in pinned.items() if needs.affinity}
+            if nodes <= together:
+                return pinned
+            together |= nodes
 
     def _table(
         self,

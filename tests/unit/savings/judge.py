@@ -54,6 +54,10 @@ class Host:
         """All that runs there."""
         yield from (*self.daemons, *self.fixed, *self.pods)
 
+    def overhead(self) -> Counter[str]:
+        """What runs there in any case."""
+        return sum((used(each.demand) for each in (*self.daemons, *self.fixed)), Counter())
+
 
 # Kubernetes' rules --------------------------------------------------------------------------------
 
@@ -118,7 +122,7 @@ def meant(of: Pod, term: PodTerm | Spread, other: Pod | DaemonSet) -> bool:
 
 def used(demand: Demand) -> Counter[str]:
     """What a pod takes of its node; a host port is a resource of which each node has one."""
-    ports = {f"port {port}": 1 for port in demand.host_ports}
+    ports = {f"port:{port}": 1 for port in demand.host_ports}
     return Counter({**demand.requests, "pods": 1, **ports})
 
 
@@ -130,10 +134,10 @@ def selects(each: DaemonSet, name: str, labels: Mapping[str, str], taints: Itera
 def left_out(node: Node, types: Mapping[str, InstanceType]) -> bool:
     """Whether the estimate says nothing about the node."""
     kind = types.get(node.instance_type)
-    return node.fargate or node.os != "linux" or kind is None or price(kind, node) is None
+    return node.fargate or node.os != "linux" or kind is None or price_of(kind, node) is None
 
 
-def price(kind: InstanceType, node: Node | PlannedNode) -> float | None:
+def price_of(kind: InstanceType, node: Node | PlannedNode) -> float | None:
     """Per hour."""
     spot = kind.spot.get(node.zone)
     return kind.on_demand if node.market == "on-demand" else spot.now if spot else None
@@ -398,18 +402,15 @@ class Judge:
         for at, (node, host) in enumerate(zip(packing.nodes, hosts, strict=True)):
             name = node.name or f"node number {at} ({node.instance_type})"
             yield from (f"{name}: {fault}" for fault in self._kind_faults(node, step))
-            takes: Counter[str] = Counter()
-            for each in (*host.daemons, *host.fixed):
-                takes += used(each.demand)
-            own = {key.replace("port:", "port "): n for key, n in node.overhead.items()}
+            takes = host.overhead()
             for what, number in takes.items():
-                if own.get(what, 0) < number:
-                    yield f"{name}: DaemonSets take {number} {what}, not {own.get(what, 0)}"
-            takes |= Counter(own)
+                if number > (said := node.overhead.get(what, 0)):
+                    yield f"{name}: DaemonSets take {number} {what}, not {said}"
+            takes |= Counter(node.overhead)
             for pod in host.pods:
                 takes += used(pod.demand)
             for what, number in takes.items():
-                there = 1 if what.startswith("port ") else node.allocatable.get(what, 0)
+                there = 1 if what.startswith("port:") else node.allocatable.get(what, 0)
                 if number > there and not as_now:
                     yield f"{name}: {number} {what} of {there}"
 
@@ -425,8 +426,8 @@ class Judge:
         if kind is None:
             yield "its type has no price"
             return
-        if node.price != price(kind, node):
-            yield f"its price is {price(kind, node)}, not {node.price}"
+        if node.price != price_of(kind, node):
+            yield f"its price is {price_of(kind, node)}, not {node.price}"
         if node.name:
             seen = self.nodes[node.name]
             if (node.instance_type, node.market, node.zone, dict(node.allocatable)) != (

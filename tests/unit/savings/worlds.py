@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import msgspec
 
+from savings.plan import Packing, PlannedNode
 from savings.prices import InstanceType, Prices, SpotPrice
 from savings.snapshot import (
     Budget,
@@ -27,7 +28,7 @@ from savings.snapshot import (
     Workload,
 )
 from tests.unit.savings import judge
-from tests.unit.savings.judge import HOSTNAME, MIB, Host
+from tests.unit.savings.judge import HOSTNAME, MIB, Host, Judge, lasting, price_of
 
 REGION = "eu-central-1"
 ZONES = ("eu-central-1a", "eu-central-1b", "eu-central-1c")
@@ -76,6 +77,36 @@ class Group:
 def world(seed: int) -> tuple[Snapshot, Prices]:
     """A cluster and prices."""
     return _World(Random(seed), seed).made()  # noqa: S311 - no secret depends on it
+
+
+def as_it_is(snapshot: Snapshot, prices: Prices) -> Packing:
+    """The nodes and pods that there are now."""
+    judge = Judge(snapshot, prices, ())
+    at = {name: number for number, name in enumerate(judge.nodes)}
+    bare = Packing((), (), 0.0, 0)
+    placed = tuple((index, at[snapshot.pods[index].node]) for index in sorted(judge.moving))
+    nodes = []
+    for node in judge.nodes.values():
+        price = price_of(judge.types[node.instance_type], node)
+        assert price is not None
+        nodes.append(
+            PlannedNode(
+                name=node.name,
+                instance_type=node.instance_type,
+                market=node.market,
+                zone=node.zone,
+                group=node.group,
+                price=price,
+                labels=node.labels,
+                taints=lasting(node.taints),
+                allocatable=node.allocatable,
+                overhead={},
+            )
+        )
+    bare = replace(bare, nodes=tuple(nodes))
+    overheads = [dict(host.overhead()) for host in judge.hosts(bare)]
+    nodes = [replace(n, overhead=each) for n, each in zip(nodes, overheads, strict=True)]
+    return replace(bare, nodes=tuple(nodes), placed=placed)
 
 
 class _World:
@@ -419,7 +450,7 @@ class _World:
         return None
 
     def _left(self, name: str, what: str) -> int:
-        return self.free[name][what] + what.startswith("port ")
+        return self.free[name][what] + what.startswith("port:")
 
     def _agrees(self, pod: Pod, host: Host) -> bool:
         """Whether all required terms about other pods hold there."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from savings.offers import ARCH_LABELS, NODE_NAME, ZONE_LABELS
+from savings.offers import ARCH_LABELS, NODE_NAME, OS_LABELS, TYPE_LABELS, ZONE_LABELS
 from savings.requests import amounts, requests_of, without_requests
 from savings.snapshot import (
     ON_DEMAND,
@@ -26,6 +26,7 @@ from savings.snapshot import (
     Workload,
     matches,
 )
+from savings.tolerance import CAPACITY_LABELS
 
 Object = Mapping[str, Any]
 Key = tuple[str, str]
@@ -33,18 +34,11 @@ Key = tuple[str, str]
 
 _REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
 _FINISHED: Final = ("Succeeded", "Failed")
-_TYPE_LABELS: Final = ("node.kubernetes.io/instance-type", "beta.kubernetes.io/instance-type")
-_OS_LABELS: Final = ("kubernetes.io/os", "beta.kubernetes.io/os")
 _GROUP_LABELS: Final = (
     "eks.amazonaws.com/nodegroup",
     "karpenter.sh/nodepool",
     "scheduling.cast.ai/node-template",
     "alpha.eksctl.io/nodegroup-name",
-)
-_MARKET_LABELS: Final = (
-    "eks.amazonaws.com/capacityType",
-    "scheduling.cast.ai/spot",
-    "karpenter.sh/capacity-type",
 )
 _SPOT_VALUES: Final = ("spot", "true")
 _OPT_OUTS: Final = {
@@ -86,11 +80,11 @@ def node(obj: Object) -> tuple[Node, str]:
     fargate = labels.get("eks.amazonaws.com/compute-type") == "fargate"
     made = Node(
         name=_name(obj),
-        instance_type=_first(labels, _TYPE_LABELS),
+        instance_type=_first(labels, TYPE_LABELS),
         zone=_first(labels, ZONE_LABELS),
         market=market or ON_DEMAND,
         group=_first(labels, _GROUP_LABELS),
-        os=_first(labels, _OS_LABELS) or "linux",
+        os=_first(labels, OS_LABELS) or "linux",
         arch=_first(labels, ARCH_LABELS) or "amd64",
         fargate=fargate,
         allocatable=amounts(status.get("allocatable"), f"node {_name(obj)}"),
@@ -223,7 +217,7 @@ def _number(given: int | None, default: int) -> int:
 
 
 def _market(labels: Mapping[str, str]) -> Market | None:
-    value = _first(labels, _MARKET_LABELS).lower()
+    value = _first(labels, tuple(CAPACITY_LABELS)).lower()
     if not value:
         return None
     return SPOT if value in _SPOT_VALUES else ON_DEMAND

@@ -37,8 +37,8 @@ ZONE_LABELS: Final = (
     "topology.ebs.csi.aws.com/zone",
 )
 ARCH_LABELS: Final = ("kubernetes.io/arch", "beta.kubernetes.io/arch")
-_TYPE_LABELS: Final = ("node.kubernetes.io/instance-type", "beta.kubernetes.io/instance-type")
-_OS_LABELS: Final = ("kubernetes.io/os", "beta.kubernetes.io/os")
+TYPE_LABELS: Final = ("node.kubernetes.io/instance-type", "beta.kubernetes.io/instance-type")
+OS_LABELS: Final = ("kubernetes.io/os", "beta.kubernetes.io/os")
 REGION_LABELS: Final = (
     "topology.kubernetes.io/region",
     "failure-domain.beta.kubernetes.io/region",
@@ -200,7 +200,7 @@ def total(each: Iterable[Amounts]) -> Amounts:
 
 
 def _is_of_the_instance(key: str) -> bool:
-    known = (*ZONE_LABELS, *ARCH_LABELS, *_TYPE_LABELS, *_OS_LABELS, *REGION_LABELS, HOSTNAME)
+    known = (*ZONE_LABELS, *ARCH_LABELS, *TYPE_LABELS, *OS_LABELS, *REGION_LABELS, HOSTNAME)
     return key in known or key in CAPACITY_LABELS or key.startswith(_INSTANCE_LABELS)
 
 
@@ -212,8 +212,8 @@ def _instance_labels(kind: InstanceType, zone: str, market: Market, region: str)
     labels = {
         **dict.fromkeys(ZONE_LABELS, zone),
         **dict.fromkeys(ARCH_LABELS, kind.arch),
-        **dict.fromkeys(_TYPE_LABELS, kind.name),
-        **dict.fromkeys(_OS_LABELS, "linux"),
+        **dict.fromkeys(TYPE_LABELS, kind.name),
+        **dict.fromkeys(OS_LABELS, "linux"),
         **dict.fromkeys(REGION_LABELS, region),
     }
     for prefix in _INSTANCE_LABELS:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from savings import bound, lines, packing
+from savings import bound, instance_types, lines, packing
 from savings.estimate import Estimate, Interruptions, Step, StepName, Unpriced, Verdict
 from savings.offers import binding_taints
 from savings.packing import Result
@@ -86,7 +86,9 @@ class Plan:
 
 def make(snapshot: Snapshot, prices: Prices) -> Plan:
     """The estimate for a snapshot at these prices."""
-    cluster = Cluster(snapshot, prices, [kind.name for kind in prices.types])
+    used = {node.instance_type for node in snapshot.nodes}
+    considered = instance_types.candidates(prices.types, used)
+    cluster = Cluster(snapshot, prices, [kind.name for kind in considered])
     before = _as_it_is(cluster)
     packings: list[Packing] = []
     for _, all_types, spot in STEPS:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from savings import capacity
+from savings.instance_types import family
 from savings.offers import (
     ARCH_LABELS,
     HOSTNAME,
@@ -202,11 +203,6 @@ def is_daemon(pod: Pod) -> bool:
     return pod.owner.startswith(_DAEMON_SET)
 
 
-def family_of(instance_type: str) -> str:
-    """`m7i-flex` of `m7i-flex.large`."""
-    return instance_type.partition(".")[0]
-
-
 def _split(
     snapshot: Snapshot, types: Mapping[str, InstanceType]
 ) -> tuple[list[LeftOut], list[Node]]:
@@ -359,7 +355,7 @@ def _needs(cluster: Cluster, pods: Sequence[Pod]) -> list[Needs]:
         wide |= {each.topology_key for each in _terms_of(pod) if each.topology_key != HOSTNAME}
         further = tuple(stays_in(key, node.labels) for key in sorted(wide))
         own = signature(pod.demand)
-        family = family_of(node.instance_type) if accelerators & set(pod.demand.requests) else ""
+        own_family = family(node.instance_type) if accelerators & set(pod.demand.requests) else ""
         asked = overhead_of(pod.demand)
         made = Needs(
             requests=tuple(asked.get(name, 0) for name in cluster.resources),
@@ -367,7 +363,7 @@ def _needs(cluster: Cluster, pods: Sequence[Pod]) -> list[Needs]:
             own=own,
             markets=frozenset({node.market}),
             arch="" if set(own.keys) & set(ARCH_LABELS) else node.arch,
-            family=family,
+            family=own_family,
             anti_affinity=cluster.terms.of(pod, pod.anti_affinity),
             affinity=cluster.terms.of(pod, pod.affinity),
             spread=cluster.terms.spread_of(pod),
@@ -533,7 +529,7 @@ def _accepts(needs: Needs, offer: Offer) -> bool:
     return (
         offer.market in needs.markets
         and needs.arch in ("", offer.kind.arch)
-        and needs.family in ("", family_of(offer.kind.name))
+        and needs.family in ("", family(offer.kind.name))
         and needs.signature.tolerates(offer.profile.taints)
         and needs.signature.selects(offer.labels)
     )
@@ -544,7 +540,7 @@ def _kept_accepts(needs: Needs, node: Node) -> bool:
         not node.unschedulable
         and node.market in needs.markets
         and needs.arch in ("", node.arch)
-        and needs.family in ("", family_of(node.instance_type))
+        and needs.family in ("", family(node.instance_type))
         and needs.signature.tolerates(binding_taints(node))
         and needs.signature.selects(node.labels | {NODE_NAME: node.name})
     )

@@ -15,10 +15,11 @@ MARGIN: Final = 5
 """Seconds that the spot handler keeps free before the end: the default of castai:marginSeconds."""
 CAPACITY_LABELS: Final[Mapping[str, tuple[str, str]]] = {
     "eks.amazonaws.com/capacityType": ("ON_DEMAND", "SPOT"),
-    "karpenter.sh/capacity-type": ("on-demand", "spot"),
     "scheduling.cast.ai/spot": ("", "true"),
+    "karpenter.sh/capacity-type": ("on-demand", "spot"),
 }
-"""Label of a node, its value on demand (empty: it has no such label) and on spot."""
+"""Label of a node, its value on demand (empty: it has no such label) and on spot. The first that a
+node has says in which market it is, as for CAST AI's agent."""
 
 _SPOT_LABELS: Final = {key: spot for key, (_, spot) in CAPACITY_LABELS.items()}
 _RESTARTED: Final = ("Job", "CronJob")

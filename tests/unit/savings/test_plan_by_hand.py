@@ -217,16 +217,19 @@ def test_a_local_volume_keeps_its_node() -> None:
 
 def test_a_pod_stays_on_its_architecture() -> None:
     arm = kind("m7g.xlarge", 4, 0.15, arch="arm64")
-    found = estimate(cluster([node("n1", "m5.xlarge")], [pod("web-1", "n1")]), XLARGE, arm)
+    nodes = [node("n1", "m5.xlarge"), node("n2", "m7g.xlarge", arch="arm64")]
+    found = estimate(cluster(nodes, [pod("web-1", "n1")]), XLARGE, arm)
     assert costs(found) == [0.20, 0.20, 0.20]
 
 
 def test_a_selector_for_both_architectures_allows_both() -> None:
     both = (((Requirement(key="kubernetes.io/arch", operator="In",
                           values=("amd64", "arm64")),),),)  # fmt: skip
+    # The ARM node is empty: only the architectures of the cluster's nodes are considered.
     pods = [pod("web-1", "n1", node_terms=both)]
     arm = kind("m7g.xlarge", 4, 0.15, arch="arm64")
-    assert costs(estimate(cluster([node("n1", "m5.xlarge")], pods), XLARGE, arm))[1] == 0.15
+    nodes = [node("n1", "m5.xlarge"), node("n2", "m7g.xlarge", arch="arm64")]
+    assert costs(estimate(cluster(nodes, pods), XLARGE, arm))[0] == 0.15
 
 
 def test_a_cluster_of_arm_nodes() -> None:

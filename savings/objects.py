@@ -47,6 +47,16 @@ _OPT_OUTS: Final = {
     "karpenter.sh/do-not-evict": "true",
     "autoscaling.cast.ai/removal-disabled": "true",
 }
+_DAEMON_TOLERATIONS: Final = (
+    ("not-ready", "NoExecute"),
+    ("unreachable", "NoExecute"),
+    ("disk-pressure", "NoSchedule"),
+    ("memory-pressure", "NoSchedule"),
+    ("pid-pressure", "NoSchedule"),
+    ("unschedulable", "NoSchedule"),
+)
+"""Source: kubernetes/pkg/controller/daemon/util, `AddOrUpdateDaemonPodTolerations`."""
+_ON_HOST_NETWORK: Final = (("network-unavailable", "NoSchedule"),)
 _SEVERAL_ZONES: Final = "__"  # in the zone label of a volume that several zones reach
 
 
@@ -137,11 +147,19 @@ def pod(obj: Object, around: Around) -> Pod | None:
 def daemon_set(obj: Object) -> DaemonSet:
     """A DaemonSet, from its template."""
     template = obj["spec"]["template"]
+    spec = template.get("spec") or {}
+    added = (*_DAEMON_TOLERATIONS, *(_ON_HOST_NETWORK if spec.get("hostNetwork") else ()))
+    tolerations = [
+        {"key": f"node.kubernetes.io/{name}", "operator": "Exists", "effect": effect}
+        for name, effect in added
+    ]
     what = f"DaemonSet {_namespace(obj)}/{_name(obj)}"
     return DaemonSet(
         namespace=_namespace(obj),
         name=_name(obj),
-        demand=_demand(template.get("spec") or {}, what),
+        demand=_demand(
+            {**spec, "tolerations": [*(spec.get("tolerations") or ()), *tolerations]}, what
+        ),
         labels=(template.get("metadata") or {}).get("labels") or {},
     )
 

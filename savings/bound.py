@@ -12,7 +12,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import highspy
@@ -50,38 +50,95 @@ class Guide:
 
 
 def solve(problem: Problem) -> Guide:
-    """The least cost of new nodes."""
+    """The least cost of the nodes that are not kept."""
     offers, resources = problem.offers, len(problem.cluster.resources)
     if not problem.groups:
         return Guide(0.0, np.zeros(offers), np.ones(resources))
-    program = _Program(problem)
+    found = _solved(_Program(problem, _new_nodes(problem)))
+    bound = found.bound
+    wider = _Program(problem, _with_existing(problem))
+    if wider.differs:
+        bound = min(bound, _solved(wider).bound)
+    return Guide(max(0.0, bound * (1 - _SLACK)), found.nodes[:offers], found.weights)
+
+
+def _solved(program: _Program) -> Guide:
     bound, nodes, weights = program.solved()
     if 0 < nodes.sum() <= _WHOLE_NODES:
         tighter, whole = program.solved_with_whole_nodes()
         bound = max(bound, tighter)
         nodes = nodes if whole is None else whole
-    return Guide(max(0.0, bound * (1 - _SLACK)), nodes, weights)
+    return Guide(bound, nodes, weights)
+
+
+@dataclass(frozen=True)
+class _Nodes:
+    """The nodes of a program, those without a limit first."""
+
+    eligible: Bools
+    """Groups x nodes."""
+    free: Ints
+    prices: Floats
+    limits: Floats
+    """How many there can be of each."""
+    kept: Bools
+    """Groups x kept nodes."""
+    kept_free: Ints
+
+
+def _new_nodes(problem: Problem) -> _Nodes:
+    offers = problem.offers
+    return _Nodes(
+        problem.eligible[:, :offers],
+        problem.free[:offers],
+        problem.prices[:offers],
+        np.full(offers, np.inf),
+        problem.eligible[:, offers:],
+        problem.free[offers:],
+    )
+
+
+def _with_existing(problem: Problem) -> _Nodes:
+    """The new nodes, and those that exist: a packing may keep any of them with its pods."""
+    new = _new_nodes(problem)
+    if not problem.existing:
+        return replace(new, kept=new.kept | problem.home)
+    return _Nodes(
+        np.column_stack([new.eligible, *(each.may for each in problem.existing)]),
+        np.vstack([new.free, *(each.free for each in problem.existing)]),
+        np.append(new.prices, [each.price for each in problem.existing]),
+        np.append(new.limits, [float(each.count) for each in problem.existing]),
+        new.kept | problem.home,
+        new.kept_free,
+    )
 
 
 class _Program:
-    """Columns: a number of nodes for each useful offer, then what each class puts on each offer of
-    each resource. Rows: demand of each class and resource; room of each offer and resource.
+    """Columns: how many of each useful node, then what each class puts on each node of each
+    resource. Rows: demand of each class and resource; room of each node and resource.
     """
 
-    def __init__(self, problem: Problem) -> None:
-        self._problem = problem
+    def __init__(self, problem: Problem, nodes: _Nodes) -> None:
+        self._all = nodes
         # In parts of the largest node: the solver is exact for numbers of like size only.
-        self._units: Floats = np.maximum(problem.free.max(axis=0, initial=1), 1).astype(np.float64)
+        largest = np.vstack([nodes.free, nodes.kept_free]).max(axis=0, initial=1)
+        self._units: Floats = np.maximum(largest, 1).astype(np.float64)
         requests = problem.requests * problem.counts[:, None] / self._units
-        self._demand, self._may, merged = _classes(problem.eligible, requests)
-        offers = problem.offers
-        self._useful = _undominated(self._may[:, :offers], problem.free[:offers], problem.prices)
-        self._kept = _merged(self._may[:, offers:], problem.free[offers:] / self._units)
-        self._apart = [] if merged else list(_apart(problem))
+        columns = len(nodes.prices)
+        eligible = np.hstack([nodes.eligible, nodes.kept])
+        self._demand, self._may, merged = _classes(eligible, requests)
+        self._useful = _undominated(self._may[:, :columns], nodes)
+        self._kept = _merged(self._may[:, columns:], nodes.kept_free / self._units)
+        self._apart = [] if merged else list(_apart(problem, nodes))
         self._build()
+        new = problem.offers
+        self.differs = any(at >= new for at in self._useful) or bool(
+            (nodes.kept != problem.eligible[:, new:]).any()
+        )
+        """Whether it is another program than that of new nodes alone."""
 
     def _build(self) -> None:
-        free, useful = self._problem.free / self._units, self._useful
+        free, useful = self._all.free / self._units, self._useful
         entries: list[tuple[int, int, float]] = []  # row, column, value
         lower: list[float] = []
         columns = len(useful)
@@ -112,7 +169,9 @@ class _Program:
         self._lower = np.array(lower)
         self._demand_row = demand_row
         self._costs = np.zeros(columns)
-        self._costs[: len(useful)] = self._problem.prices[useful]
+        self._costs[: len(useful)] = self._all.prices[useful]
+        self._most = np.full(columns, np.inf)
+        self._most[: len(useful)] = self._all.limits[useful]
         self._entries = entries
 
     def solved(self) -> tuple[float, Floats, Floats]:
@@ -144,7 +203,7 @@ class _Program:
         program.num_col_, program.num_row_ = columns, rows
         program.col_cost_ = self._costs
         program.col_lower_ = np.zeros(columns)
-        program.col_upper_ = np.full(columns, highspy.kHighsInf)
+        program.col_upper_ = self._most
         program.row_lower_ = self._lower
         program.row_upper_ = np.full(rows, highspy.kHighsInf)
         of_row, of_column, values = zip(*sorted(self._entries), strict=True)
@@ -161,7 +220,7 @@ class _Program:
         return solver
 
     def _nodes(self, values: Sequence[float]) -> Floats:
-        nodes = np.zeros(self._problem.offers)
+        nodes = np.zeros(len(self._all.prices))
         nodes[self._useful] = np.maximum(values[: len(self._useful)], 0.0)
         return nodes
 
@@ -213,9 +272,14 @@ def _classes(eligible: Bools, requests: Floats) -> tuple[Floats, Bools, bool]:
     )
 
 
-def _undominated(may: Bools, free: Ints, prices: Floats) -> list[int]:
-    """Offers that no other one replaces: as cheap, as much room, for at least the same classes."""
-    order = sorted(range(len(free)), key=lambda at: (prices[at], *(-free[at]), at))
+def _undominated(may: Bools, nodes: _Nodes) -> list[int]:
+    """Nodes that no other one replaces: as cheap, as much room, for the same classes, as many as
+    there are pods.
+    """
+    free, prices = nodes.free, nodes.prices
+    order = sorted(
+        range(len(free)), key=lambda at: (prices[at], *(-free[at]), nodes.limits[at] < np.inf, at)
+    )
     useful: list[int] = []
     alike: dict[bytes, list[int]] = defaultdict(list)
     for offer in order:
@@ -224,7 +288,8 @@ def _undominated(may: Bools, free: Ints, prices: Floats) -> list[int]:
         before = alike[may[:, offer].tobytes()]
         if before and (free[before] >= free[offer]).all(axis=1).any():
             continue
-        before.append(offer)
+        if nodes.limits[offer] == np.inf:
+            before.append(offer)
         useful.append(offer)
     return sorted(useful)
 
@@ -240,13 +305,12 @@ def _merged(may: Bools, free: Floats) -> list[tuple[Bools, Floats]]:
     return [(of[key], room) for key, room in rooms.items() if of[key].any()]
 
 
-def _apart(problem: Problem) -> Iterable[tuple[Bools, int]]:
-    """(offers, number): so many new nodes among these are needed by pods that keep each other away.
+def _apart(problem: Problem, nodes: _Nodes) -> Iterable[tuple[Bools, int]]:
+    """(nodes, number): so many nodes among these are needed by pods that keep each other away.
 
     Pods that have an anti-affinity and are what it is about take a node each: all of them together,
     those of a market, and those that may go to the same nodes.
     """
-    offers = problem.offers
     together: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for at, group in enumerate(problem.groups):
         needs = group.needs
@@ -256,9 +320,10 @@ def _apart(problem: Problem) -> Iterable[tuple[Bools, int]]:
             together[term, needs.markets, needs.signature, needs.arch, needs.family].append(at)
     seen = set()
     for some in together.values():
-        may: Bools = np.logical_or.reduce(problem.eligible[some])
-        count = int(problem.counts[some].sum()) - int(may[offers:].sum())
-        key = (may[:offers].tobytes(), count)
+        may: Bools = np.logical_or.reduce(nodes.eligible[some])
+        kept: Bools = np.logical_or.reduce(nodes.kept[some])
+        count = int(problem.counts[some].sum()) - int(kept.sum())
+        key = (may.tobytes(), count)
         if count > 1 and key not in seen:
             seen.add(key)
-            yield may[:offers], count
+            yield may, count

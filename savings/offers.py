@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,6 +68,8 @@ class Profile:
     groups: Mapping[Market, str]
     """The node group that most of these nodes are of, for people: of those in a market, of all
     where it has none."""
+    keys: frozenset[str]
+    """All label keys that a node of it has."""
     static: Amounts
     """What the static pods of such a node request, `pods` included."""
 
@@ -149,7 +151,8 @@ def _profile(
             for resource, amount in amounts.items():
                 so_far[resource] = max(amount, so_far.get(resource, 0))
     shown = {market: group or common for market, group in groups.items()}
-    return Profile(labels, binding_taints(nodes[0]), shown, total(statics.values()))
+    keys = frozenset(key for node in nodes for key in node.labels)
+    return Profile(labels, binding_taints(nodes[0]), shown, keys, total(statics.values()))
 
 
 def _most_frequent(groups: Iterable[str]) -> str:
@@ -163,13 +166,13 @@ def offers(
     zones: Collection[str],
     *,
     seen: capacity.Seen,
-    labels: Collection[str],
+    labels: Set[str],
     region: str,
     daemons: Callable[[Mapping[str, str], tuple[Taint, ...]], Amounts],
 ) -> list[Offer]:
     """Every type, in every of these zones that offers it, in both markets where it has a price.
 
-    `labels`: the keys that pods ask for and nodes of this cluster have. `daemons`: what DaemonSets
+    `labels`: the keys that pods ask for. `daemons`: what DaemonSets
     request on a node with such labels and taints.
     """
     found = []
@@ -182,7 +185,8 @@ def offers(
                     continue
                 instance = _instance_labels(kind, zone, market, region)
                 for profile in profiles:
-                    has = {k: v for k, v in instance.items() if k in labels} | dict(profile.labels)
+                    known = labels & profile.keys
+                    has = {k: v for k, v in instance.items() if k in known} | dict(profile.labels)
                     overhead = total((daemons(has, profile.taints), profile.static))
                     if all(n >= overhead.get(name, 0) for name, n in amounts.items()):
                         offer = Offer(profile, kind, zone, market, price, has, amounts, overhead)

@@ -45,8 +45,8 @@ class Result:
     """Of each node: how many pods of which group."""
     cost: float
     """Of the new nodes, per hour."""
-    unplaced: list[int]
-    """Groups of which a pod found no place."""
+    unplaced: Counter[int]
+    """Pods that found no place, by group."""
 
 
 def pack(problem: Problem, guide: Guide) -> Result | None:
@@ -116,7 +116,7 @@ class Packer:
         self.terms = HostTerms(problem, strict=strict)
         self.columns: list[int] = []
         self.content: list[Counter[int]] = []
-        self.unplaced: list[int] = []
+        self.unplaced: Counter[int] = Counter()
         self._weights = guide.weights
         self._sizes: Floats = problem.requests @ guide.weights
         # How scarce each resource is where the program's nodes are filled to the brim.
@@ -141,7 +141,7 @@ class Packer:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other.terms = self.terms.copy()
-        other.columns, other.unplaced = list(self.columns), list(self.unplaced)
+        other.columns, other.unplaced = list(self.columns), Counter(self.unplaced)
         other.content = [Counter(each) for each in self.content]
         other._free, other._column = self._free.copy(), self._column.copy()
         other._turns = Counter(self._turns)
@@ -155,7 +155,7 @@ class Packer:
     @property
     def rating(self) -> tuple[int, float]:
         """The lower, the better."""
-        return len(self.unplaced), self.cost
+        return self.unplaced.total(), self.cost
 
     @property
     def broken(self) -> bool:
@@ -301,7 +301,7 @@ class Packer:
             node = self.open(self._best(first, waiting, left))
             left[first] = self._place_on(first, node, 1) + left[first] - 1
             if left[first] == before[first]:
-                self.unplaced.append(first)
+                self.unplaced[first] += int(left[first])
                 left[first] = 0
                 self.close([node])
             else:

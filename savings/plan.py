@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -124,10 +124,14 @@ def _packed(step: Allowed) -> Packing:
     return replace(_as_it_is(step.cluster), lower_bound=lower)
 
 
-def _neighbours(problem: Problem, groups: Iterable[int]) -> Iterator[int]:
-    """The pods of these groups, and those beside them: what holds there holds on."""
+def _neighbours(problem: Problem, unplaced: Mapping[int, int]) -> Iterator[int]:
+    """So many pods of these groups, and those beside them: what holds there holds on."""
     pods = problem.cluster.snapshot.pods
-    nodes = {pods[index].node for group in groups for index in problem.groups[group].pods}
+    nodes = {
+        pods[index].node
+        for group, count in unplaced.items()
+        for index in problem.groups[group].pods[-count:]
+    }
     return (index for index in problem.cluster.pods if pods[index].node in nodes)
 
 
@@ -280,7 +284,7 @@ def _verdicts(cluster: Cluster, last: Packing) -> list[Verdict]:
                 gain=sum(gain[at] for at in of) if refusals else 0.0,
             )
         )
-    return sorted(verdicts, key=lambda each: (-each.cost, each.namespace, each.owner))
+    return sorted(verdicts, key=lambda each: (-round(each.cost, 9), each.namespace, each.owner))
 
 
 def _spot_saves(cluster: Cluster, node: PlannedNode) -> float:

@@ -111,7 +111,7 @@ class Cluster:
         self.types = {kind.name: kind for kind in prices.types}
         self.left_out, self.nodes = _split(snapshot, self.types)
         self.node_at = {node.name: node for node in self.nodes}
-        self.daemons = _daemons(snapshot)
+        self.daemons = _Daemons(snapshot)
         self.static = _static(snapshot, self.node_at)
         self.pods = [
             index
@@ -122,15 +122,15 @@ class Cluster:
         self.refusals = reasons(snapshot, moving)
         self.resources = _resources(moving)
         self.in_use = {node.instance_type for node in self.nodes}
-        asked = asked_keys(moving, snapshot.daemon_sets)
+        self.asked = sorted(asked_keys(moving, snapshot.daemon_sets))
         self.offers = offers(
-            profiles(self.nodes, self.static, asked),
+            profiles(self.nodes, self.static, self.asked),
             [self.types[name] for name in sorted({*considered, *self.in_use} & set(self.types))],
             {node.zone for node in self.nodes},
             seen=capacity.seen(self.nodes, self.types),
-            labels=asked & {key for node in self.nodes for key in node.labels},
+            labels=set(self.asked),
             region=snapshot.region,
-            daemons=self.daemons,
+            daemons=self.daemons.requests,
         )
         self.terms = _Terms(moving)
         out = {each.node.name for each in self.left_out}
@@ -147,6 +147,23 @@ class Cluster:
             own.selects(offer.labels) and offer.labels.get(key) not in there
             for own, key, there in self._domains
         )
+
+    def apart_from_daemons(self, needs: Needs, offer: Offer) -> bool:
+        """Whether no DaemonSet runs there that the pods' anti-affinity is about."""
+        if not needs.anti_affinity:
+            return True
+        running = self.daemons.running(offer.labels, offer.profile.taints)
+        return not any(
+            self._daemon_terms[each].intersection(needs.anti_affinity) for each in running
+        )
+
+    @cached_property
+    def _daemon_terms(self) -> list[frozenset[int]]:
+        """Of each DaemonSet: the terms that match its pods."""
+        return [
+            self.terms.matching(each.namespace, each.labels)[0]
+            for each in self.snapshot.daemon_sets
+        ]
 
     @cached_property
     def _domains(self) -> list[tuple[Signature, str, set[str | None]]]:
@@ -180,14 +197,25 @@ class Cluster:
             for each in self.left_out:
                 if needs.own.selects(each.node.labels | {NODE_NAME: each.node.name}):
                     here = self._pods_left_out.get(each.node.name, ())
-                    pods = sum(term in self.terms.matching(pod)[0] for pod in here)
+                    pods = sum(
+                        term in self.terms.matching(pod.namespace, pod.labels)[0] for pod in here
+                    )
                     found[term] = min(pods, found.get(term, pods))
+        return found
+
+    @cached_property
+    def requests_by_node(self) -> dict[str, list[Amounts]]:
+        """What each pod that the plan places takes of its node now."""
+        found: dict[str, list[Amounts]] = defaultdict(list)
+        for index in self.pods:
+            pod = self.snapshot.pods[index]
+            found[pod.node].append(overhead_of(pod.demand))
         return found
 
     def overhead(self, node: Node) -> Amounts:
         """What DaemonSets' and static pods request of a node that exists."""
         static = self.static.get(node.name, {}).values()
-        return total([self.daemons(node.labels, binding_taints(node)), *static])
+        return total([self.daemons.requests(node.labels, binding_taints(node)), *static])
 
     def vector(self, allocatable: Amounts, used: Iterable[Amounts] = ()) -> list[int]:
         """What is free, in the order of `resources`. Each host port of a node is there once."""
@@ -230,21 +258,34 @@ def _no_price(node: Node, types: Mapping[str, InstanceType]) -> str:
     return ""
 
 
-def _daemons(snapshot: Snapshot) -> Callable[[Mapping[str, str], tuple[Taint, ...]], Amounts]:
-    """What DaemonSets request on a node with given labels and taints, host ports included."""
-    sets = [(Signature(each.demand), overhead_of(each.demand)) for each in snapshot.daemon_sets]
-    keys = sorted({key for signature, _ in sets for key in signature.keys})
+class _Daemons:
+    """Which DaemonSets run on a node with given labels and taints."""
 
-    @cache
-    def at(values: tuple[str | None, ...], taints: tuple[Taint, ...]) -> Amounts:
-        labels = {key: v for key, v in zip(keys, values, strict=True) if v is not None}
-        return total(
-            amounts
-            for signature, amounts in sets
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._sets = snapshot.daemon_sets
+        self._signatures = [Signature(each.demand) for each in self._sets]
+        self._keys = sorted({key for signature in self._signatures for key in signature.keys})
+        self._running = cache(self._find)
+        self._requests = cache(self._sum)
+
+    def running(self, labels: Mapping[str, str], taints: tuple[Taint, ...]) -> tuple[int, ...]:
+        """Their numbers in the snapshot."""
+        return self._running(tuple(map(labels.get, self._keys)), taints)
+
+    def requests(self, labels: Mapping[str, str], taints: tuple[Taint, ...]) -> Amounts:
+        """What they request there, host ports included."""
+        return self._requests(self.running(labels, taints))
+
+    def _find(self, values: tuple[str | None, ...], taints: tuple[Taint, ...]) -> tuple[int, ...]:
+        labels = {key: v for key, v in zip(self._keys, values, strict=True) if v is not None}
+        return tuple(
+            number
+            for number, signature in enumerate(self._signatures)
             if signature.tolerates(taints) and signature.selects(labels)
         )
 
-    return lambda labels, taints: at(tuple(map(labels.get, keys)), taints)
+    def _sum(self, numbers: tuple[int, ...]) -> Amounts:
+        return total(overhead_of(self._sets[number].demand) for number in numbers)
 
 
 def overhead_of(demand: Demand) -> Amounts:
@@ -306,9 +347,11 @@ class _Terms:
             if each.topology_key == HOSTNAME
         )
 
-    def matching(self, pod: Pod) -> tuple[frozenset[int], frozenset[str]]:
-        """Terms about nodes that match the pod; topology keys of other terms that do."""
-        return self._matched(pod.namespace, tuple(map(pod.labels.get, self._keys)))
+    def matching(
+        self, namespace: str, labels: Mapping[str, str]
+    ) -> tuple[frozenset[int], frozenset[str]]:
+        """Terms about nodes that match such pods; topology keys of other terms that do."""
+        return self._matched(namespace, tuple(map(labels.get, self._keys)))
 
     def _match(
         self, namespace: str, values: tuple[str | None, ...]
@@ -351,7 +394,7 @@ def _needs(cluster: Cluster, pods: Sequence[Pod]) -> list[Needs]:
 
     def needs(pod: Pod) -> Needs:
         node = cluster.node_at[pod.node]
-        host, wide = cluster.terms.matching(pod)
+        host, wide = cluster.terms.matching(pod.namespace, pod.labels)
         wide |= {each.topology_key for each in _terms_of(pod) if each.topology_key != HOSTNAME}
         further = tuple(stays_in(key, node.labels) for key in sorted(wide))
         own = signature(pod.demand)
@@ -372,6 +415,18 @@ def _needs(cluster: Cluster, pods: Sequence[Pod]) -> list[Needs]:
         return found.setdefault(made, made)
 
     return [needs(pod) for pod in pods]
+
+
+@dataclass
+class Existing:
+    """Nodes that exist and are alike."""
+
+    count: int
+    price: float
+    free: Ints
+    """The most that one of them has for pods."""
+    may: Bools
+    """By group: whether one of its pods runs on them now, or could."""
 
 
 @dataclass
@@ -396,6 +451,10 @@ class Problem:
     free: Ints
     prices: Floats
     """0 for a kept node: it is paid anyway."""
+    home: Bools
+    """Whether a pod of the group runs on the kept node now."""
+    existing: list[Existing]
+    """Nodes that are not kept, and could be: a packing of an earlier step may keep them."""
     pinned: list[tuple[int, int, Needs]]
     """(pod, column of the kept node, its needs): pods that stay where they are."""
 
@@ -462,12 +521,52 @@ class Step:
             domain=self._table(listed, nodes, self._domain, _in_domain),
             outside=[cluster.outside(group.needs) for group in listed],
             free=np.vstack([self._free, *self._kept_free(nodes, pinned)]),
+            home=self._home(listed, kept),
+            existing=self._existing(listed, set(kept)),
             prices=np.array([offer.price for offer in self.offers] + [0.0] * len(nodes)),
             pinned=[
                 (index, column[cluster.snapshot.pods[index].node], needs)
                 for index, needs in pinned.items()
             ],
         )
+
+    def _home(self, groups: Sequence[Group], kept: Sequence[str]) -> Bools:
+        pods = self.cluster.snapshot.pods
+        table = np.zeros((len(groups), len(kept)), dtype=np.bool_)
+        at = {name: column for column, name in enumerate(kept)}
+        for row, group in zip(table, groups, strict=True):
+            row[[at[pods[index].node] for index in group.pods if pods[index].node in at]] = True
+        return table
+
+    def _existing(self, groups: Sequence[Group], kept: Collection[str]) -> list[Existing]:
+        cluster = self.cluster
+        alike: dict[Any, list[Node]] = defaultdict(list)
+        for node in cluster.nodes:
+            if node.name not in kept:
+                labels = tuple(node.labels.get(key) for key in cluster.asked if key != HOSTNAME)
+                place = (node.instance_type, node.zone, node.market, node.unschedulable)
+                alike[place, binding_taints(node), labels].append(node)
+        runs: dict[str, set[int]] = defaultdict(set)
+        for row, group in enumerate(groups):
+            for index in group.pods:
+                runs[cluster.snapshot.pods[index].node].add(row)
+        return [self._alike(nodes, groups, runs) for nodes in alike.values()]
+
+    def _alike(
+        self, nodes: Sequence[Node], groups: Sequence[Group], runs: Mapping[str, set[int]]
+    ) -> Existing:
+        may = np.array([_kept_accepts(group.needs, nodes[0]) for group in groups], dtype=np.bool_)
+        for node in nodes:
+            may[list(runs[node.name])] = True
+        pods: dict[str, list[Amounts]] = self.cluster.requests_by_node
+        free = [
+            np.maximum(
+                self.cluster.vector(node.allocatable, [self.cluster.overhead(node)]),
+                -np.array(self.cluster.vector({}, pods.get(node.name, ())), dtype=np.int64),
+            )
+            for node in nodes
+        ]
+        return Existing(len(nodes), self.cluster.price(nodes[0]), np.max(free, axis=0), may)
 
     def _pinned(self, stuck: Collection[int]) -> dict[int, Needs]:
         """Pods that stay: those that fit no offer, `stuck` ones, and all beside one that needs
@@ -502,10 +601,10 @@ class Step:
 
     def _offered(self, needs: Needs) -> Bools:
         """The offers that can take such a pod while they are empty."""
-        key = (needs.signature, needs.markets, needs.arch, needs.family)
+        key = (needs.signature, needs.markets, needs.arch, needs.family, needs.anti_affinity)
         if key not in self._columns:
             self._columns[key] = np.array(
-                [_accepts(needs, offer) for offer in self.offers], dtype=np.bool_
+                [_accepts(self.cluster, needs, offer) for offer in self.offers], dtype=np.bool_
             )
         fits = np.all(self._free >= np.array(needs.requests, dtype=np.int64), axis=1)
         return np.logical_and(self._columns[key], fits)
@@ -525,9 +624,10 @@ class Step:
             yield [max(0, free) for free in self.cluster.vector(node.allocatable, used)]
 
 
-def _accepts(needs: Needs, offer: Offer) -> bool:
+def _accepts(cluster: Cluster, needs: Needs, offer: Offer) -> bool:
     return (
-        offer.market in needs.markets
+        cluster.apart_from_daemons(needs, offer)
+        and offer.market in needs.markets
         and needs.arch in ("", offer.kind.arch)
         and needs.family in ("", family(offer.kind.name))
         and needs.signature.tolerates(offer.profile.taints)

@@ -164,7 +164,7 @@ def rounded(made: Plan) -> Any:
     def of(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: of(each) for key, each in value.items()}
-        if isinstance(value, list):
+        if isinstance(value, list | tuple):
             return [of(each) for each in value]
         return round(value, 6) if isinstance(value, float) else value
 

@@ -90,20 +90,25 @@ def make(snapshot: Snapshot, prices: Prices) -> Plan:
     considered = instance_types.candidates(prices.types, used)
     cluster = Cluster(snapshot, prices, [kind.name for kind in considered])
     before = _as_it_is(cluster)
+    last = _without_empty(before)
     packings: list[Packing] = []
     for _, all_types, spot in STEPS:
         packed = _packed(Allowed(cluster, all_types=all_types, spot=spot))
-        last = packings[-1] if packings else before
         if packed.cost > last.cost - _ROUNDING:
             packed = replace(last, lower_bound=packed.lower_bound)
-        packings.append(replace(packed, lower_bound=_bound(packed)))
+        packings.append(packed)
+        last = packed
+    lower = 0.0
+    for at in reversed(range(len(packings))):
+        # A later step may do all that this one may: its bound holds here as well.
+        lower = max(lower, packings[at].lower_bound)
+        packings[at] = replace(packings[at], lower_bound=_bound(packings[at].cost, lower))
     return Plan(_estimate(cluster, prices, before, packings), tuple(packings))
 
 
-def _bound(packed: Packing) -> float:
-    """Never above the cost: a packing that is kept from before can be none of the step's model."""
-    near = packed.lower_bound >= packed.cost * (1 - _TOLERANCE)
-    return packed.cost if near else packed.lower_bound
+def _bound(cost: float, lower: float) -> float:
+    """Never above the cost. Near it, but for rounding, the cost is the least."""
+    return cost if lower >= cost * (1 - _TOLERANCE) else lower
 
 
 def _packed(step: Allowed) -> Packing:
@@ -121,7 +126,7 @@ def _packed(step: Allowed) -> Packing:
         if not result.unplaced:
             return _packing(problem, result, lower)
         stuck |= set(_neighbours(problem, result.unplaced))
-    return replace(_as_it_is(step.cluster), lower_bound=lower)
+    return replace(_without_empty(_as_it_is(step.cluster)), lower_bound=lower)
 
 
 def _neighbours(problem: Problem, unplaced: Mapping[int, int]) -> Iterator[int]:
@@ -141,6 +146,17 @@ def _as_it_is(cluster: Cluster) -> Packing:
     placed = tuple((index, number[cluster.snapshot.pods[index].node]) for index in cluster.pods)
     packed = Packing(nodes, placed, lower_bound=0.0, immovable=0)
     return replace(packed, lower_bound=packed.cost)
+
+
+def _without_empty(packed: Packing) -> Packing:
+    """The same pods on the same nodes; nodes without any are gone."""
+    used = sorted({node for _, node in packed.placed})
+    number = {node: at for at, node in enumerate(used)}
+    return replace(
+        packed,
+        nodes=tuple(packed.nodes[node] for node in used),
+        placed=tuple((pod, number[node]) for pod, node in packed.placed),
+    )
 
 
 def _existing(cluster: Cluster, at: int) -> PlannedNode:

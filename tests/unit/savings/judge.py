@@ -389,6 +389,9 @@ class Judge:
                 yield f"node {name} is kept {count} times"
             if name not in self.nodes:
                 yield f"node {name} does not exist"
+        for node in packing.nodes:
+            if node.instance_type not in self.types:
+                yield f"{node.instance_type} has no price"
         for _, at in packing.placed:
             if not 0 <= at < len(packing.nodes):
                 yield f"a pod is placed on node number {at}"
@@ -422,10 +425,7 @@ class Judge:
 
     def _kind_faults(self, node: PlannedNode, step: int) -> Iterator[str]:
         """Of a node without its pods."""
-        kind = self.types.get(node.instance_type)
-        if kind is None:
-            yield "its type has no price"
-            return
+        kind = self.types[node.instance_type]
         if node.price != price_of(kind, node):
             yield f"its price is {price_of(kind, node)}, not {node.price}"
         if node.name:

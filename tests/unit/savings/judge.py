@@ -275,6 +275,11 @@ class _Domains:
 Name = tuple[str, str]
 
 
+def _part(given: int | str, total: int) -> int:
+    """A number of pods, or a percentage of all, rounded up."""
+    return given if isinstance(given, int) else -(-int(given.rstrip("%")) * total // 100)
+
+
 class Judge:
     """What the judge knows of a cluster."""
 
@@ -302,6 +307,58 @@ class Judge:
             for n in self.nodes.values()
         )
         self.stay = self._stay()
+
+    def cost_now(self) -> float:
+        """Of the nodes that are not left out, per hour."""
+        return sum(price_of(self.types[n.instance_type], n) or 0.0 for n in self.nodes.values())
+
+    def tolerant_workloads(self) -> set[Name]:
+        """Workloads that tolerate spot: the rule of docs/savings.md."""
+        replicas = {(each.namespace, each.owner): each.replicas for each in self.snapshot.workloads}
+        pods: dict[Name, list[Pod]] = defaultdict(list)
+        for at in self.moving:
+            pod = self.snapshot.pods[at]
+            pods[pod.namespace, pod.owner or f"Pod/{pod.name}"].append(pod)
+        return {
+            name
+            for name, of in pods.items()
+            if name[1].split("/")[0] not in ("Pod", "Job", "CronJob")
+            and replicas.get(name, len(of)) >= 2
+            and all(self._survives(pod) for pod in of)
+        }
+
+    def _survives(self, pod: Pod) -> bool:
+        """Whether the pod can be evicted in time and run on spot."""
+        if pod.local_volumes or pod.opt_outs or pod.grace > 115:
+            return False
+        spot = {
+            "eks.amazonaws.com/capacityType": "SPOT",
+            "karpenter.sh/capacity-type": "spot",
+            "scheduling.cast.ai/spot": "true",
+        }
+        chosen = {key: value for key, value in pod.demand.node_selector.items() if key in spot}
+        possible = all(
+            any(fulfils(spot, tuple(r for r in term if r.key in spot)) for term in terms)
+            for terms in pod.demand.node_terms
+        )
+        return possible and chosen.items() <= spot.items() and not self._guarded(pod)
+
+    def _guarded(self, pod: Pod) -> bool:
+        """Whether a budget never allows to evict it."""
+        for budget in self.snapshot.budgets:
+            selector = budget.selector
+            if selector is None or budget.namespace != pod.namespace:
+                continue
+            if fulfils(pod.labels, selector):
+                of = [p for p in self.snapshot.pods if p.namespace == pod.namespace]
+                total = sum(fulfils(each.labels, selector) for each in of)
+                most = budget.max_unavailable
+                least = 0 if budget.min_available is None else budget.min_available
+                if most is not None and _part(most, total) < 1:
+                    return True
+                if most is None and total - _part(least, total) < 1:
+                    return True
+        return False
 
     def faults(self, packing: Packing, *, step: int) -> list[str]:
         """What is wrong with a packing of step 1, 2 or 3. Empty: nothing."""

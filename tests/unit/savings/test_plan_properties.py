@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from functools import cache
 from itertools import pairwise
 from random import Random
 from typing import Any
@@ -10,6 +12,7 @@ import msgspec
 import pytest
 
 from savings import plan
+from savings.estimate import Estimate
 from savings.plan import Plan
 from savings.prices import Prices
 from savings.snapshot import Pod, Snapshot
@@ -24,31 +27,29 @@ GAP = 0.005  # part: the solver stops when its bound is this near to its best wh
 @pytest.fixture(autouse=True)
 def _short_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few tries of the random search: it takes most of the time, and its rules are the same."""
-    monkeypatch.setattr("savings.packing._TRIES", 5)
+    monkeypatch.setattr("savings.packing._TRIES", 3)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_a_plan_is_legal_and_adds_up(seed: int) -> None:
     snapshot, prices = world(seed)
-    made = plan.make(snapshot, prices)
-    assert faults(snapshot, prices, made) == []
+    assert faults(snapshot, prices, planned(seed)) == []
 
 
-@pytest.mark.parametrize("seed", range(0, SEEDS, 3))
+@pytest.mark.parametrize("seed", range(0, SEEDS, 5))
 def test_the_order_of_what_was_seen_changes_nothing(seed: int) -> None:
     snapshot, prices = world(seed)
     other = shuffled(snapshot, Random(seed))  # noqa: S311 - no secret depends on it
-    assert rounded(plan.make(other, prices)) == rounded(plan.make(snapshot, prices))
+    assert rounded(plan.make(other, prices)) == rounded(planned(seed))
 
 
-@pytest.mark.parametrize("seed", range(0, SEEDS, 3))
+@pytest.mark.parametrize("seed", range(0, SEEDS, 5))
 def test_one_more_pod_costs_no_less(seed: int) -> None:
     snapshot, prices = world(seed)
     more = with_one_more(snapshot, prices)
     if more is None:
         pytest.skip("no pod can be doubled on its node")
-    before, after = plan.make(snapshot, prices), plan.make(more, prices)
-    assert cheaper(before, after) == []
+    assert cheaper(planned(seed), plan.make(more, prices)) == []
 
 
 @pytest.mark.long
@@ -68,6 +69,12 @@ def test_a_world_is_legal_as_it_is(seed: int) -> None:
     assert Judge(snapshot, prices, ()).faults(as_it_is(snapshot, prices), step=1) == []
 
 
+@cache
+def planned(seed: int) -> Plan:
+    """The plan of a world."""
+    return plan.make(*world(seed))
+
+
 # What is asked of a plan --------------------------------------------------------------------------
 
 
@@ -80,7 +87,8 @@ def faults(snapshot: Snapshot, prices: Prices, made: Plan) -> list[str]:
         for step, packing in enumerate(made.packings, 1)
         for fault in judge.faults(packing, step=step)
     ]
-    return found + [name for name, holds in sums(made).items() if not holds]
+    held = sums(made) | counts(judge, made.estimate)
+    return found + [name for name, holds in held.items() if not holds]
 
 
 def sums(made: Plan) -> dict[str, bool]:
@@ -119,6 +127,32 @@ def sums(made: Plan) -> dict[str, bool]:
             each.gain <= each.cost + NEARLY for each in estimate.verdicts
         ),
         "idle is a part of the cost": 0 <= estimate.now.idle_cost <= costs[0] + NEARLY,
+    }
+
+
+def counts(judge: Judge, estimate: Estimate) -> dict[str, bool]:
+    """What the estimate says of the cluster, and whether the judge sees the same."""
+    pods = judge.snapshot.pods
+    there = [pod for pod in pods if pod.node in judge.nodes]
+    requested: Counter[str] = sum((used(pod.demand) for pod in there), Counter())
+    verdicts = {(each.namespace, each.owner): each for each in estimate.verdicts}
+    tolerant = {name for name, each in verdicts.items() if each.tolerates_spot}
+    return {
+        "nodes": estimate.nodes == len(judge.nodes),
+        "nodes left out": sum(each.nodes for each in estimate.unpriced) == len(judge.others),
+        "pods left out": sum(each.pods for each in estimate.unpriced)
+        == sum(pod.node in {node.name for node in judge.others} for pod in pods),
+        "pods": estimate.pods == len(judge.moving) == sum(v.pods for v in estimate.verdicts),
+        "pods of DaemonSets and static ones": estimate.daemon_pods
+        == len(there) - len(judge.moving),
+        "what now costs": alike(estimate.now.cost, judge.cost_now()),
+        "what is requested now": all(
+            estimate.now.requested[what] == requested[what] for what in ("cpu", "memory")
+        ),
+        "what tolerates spot": tolerant == judge.tolerant_workloads(),
+        "reasons": all(bool(v.reasons) != v.tolerates_spot for v in estimate.verdicts),
+        "pods on spot now": sum(each.on_spot for each in estimate.verdicts)
+        == sum(judge.nodes[pods[at].node].market == "spot" for at in judge.moving),
     }
 
 

@@ -498,8 +498,23 @@ class Judge:
             yield f"the cluster has no node in {node.zone}"
         if step == 1 and kind.name not in self.in_use:
             yield "its type is not in use"
+        if not self._considered(kind):
+            yield "its type is not considered"
         yield from self._too_large(node, kind)
         yield from self._invented(node, kind)
+
+    def _considered(self, kind: InstanceType) -> bool:
+        """Whether a new node may be of the type: the rule of docs/savings.md."""
+        used = {node.instance_type for node in self.snapshot.nodes}
+        families = {name.split(".")[0] for name in used}
+        common = kind.name[0] in "cmr" and not kind.burstable and not kind.accelerators
+        largest = max([32, *(each.vcpus for each in self.types.values() if each.name in used)])
+        return kind.name in used or (
+            kind.current
+            and not kind.bare_metal
+            and (common or kind.name.split(".")[0] in families)
+            and 2 <= kind.vcpus <= largest
+        )
 
     def _too_large(self, node: PlannedNode, kind: InstanceType) -> Iterator[str]:
         like = [n.allocatable for n in self.nodes.values() if n.instance_type == kind.name]

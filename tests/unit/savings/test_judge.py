@@ -42,6 +42,7 @@ def kind(name: str, arch: str = "amd64", vcpus: int = 2) -> InstanceType:
 
 
 M5, ARM, LARGE = kind("m5.large"), kind("m7g.large", "arm64"), kind("m5.xlarge", vcpus=4)
+OLD = msgspec.structs.replace(kind("m1.large"), current=False)
 
 
 def node(name: str, of: InstanceType, zone: str, **more: Any) -> Node:
@@ -104,7 +105,10 @@ SNAPSHOT = Snapshot(
     ),
 )
 PRICES = Prices(
-    region="eu-central-1", taken="2026-01-31T12:00:00Z", history_days=90, types=(M5, ARM, LARGE)
+    region="eu-central-1",
+    taken="2026-01-31T12:00:00Z",
+    history_days=90,
+    types=(M5, ARM, LARGE, OLD),
 )
 AS_IT_IS = as_it_is(SNAPSHOT, PRICES)
 FRESH = replace(AS_IT_IS, nodes=tuple(replace(each, name="", labels={}) for each in AS_IT_IS.nodes))
@@ -185,6 +189,7 @@ def test_a_legal_packing_is_accepted(packing: Packing, step: int) -> None:
         ),
         (changed(0, zone="eu-central-1c"), "eu-central-1c does not offer its type"),
         (changed(0, instance_type="m5.xlarge"), "its type is not in use"),
+        (changed(0, instance_type="m1.large"), "its type is not considered"),
         (changed(0, instance_type="m9.large"), "m9.large has no price"),
         (changed(0, labels={ZONE: B}), f"its label {ZONE} is {B}, not {A}"),
         (changed(0, taints=(OTHER_TAINT,)), "no node has its labels and taints: "),

@@ -308,9 +308,14 @@ class Judge:
         )
         self.stay = self._stay()
 
-    def cost_now(self) -> float:
-        """Of the nodes that are not left out, per hour."""
-        return sum(price_of(self.types[n.instance_type], n) or 0.0 for n in self.nodes.values())
+    def cost_now(self, *, occupied: bool = False) -> float:
+        """Of the nodes that are not left out, per hour; of those with pods to place, if asked."""
+        with_pods = {self.snapshot.pods[at].node for at in self.moving}
+        return sum(
+            price_of(self.types[node.instance_type], node) or 0.0
+            for node in self.nodes.values()
+            if node.name in with_pods or not occupied
+        )
 
     def tolerant_workloads(self) -> set[Name]:
         """Workloads that tolerate spot: the rule of docs/savings.md."""

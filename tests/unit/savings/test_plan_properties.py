@@ -146,6 +146,12 @@ def counts(judge: Judge, estimate: Estimate) -> dict[str, bool]:
         "pods of DaemonSets and static ones": estimate.daemon_pods
         == len(there) - len(judge.moving),
         "what now costs": alike(estimate.now.cost, judge.cost_now()),
+        "no step costs more than the nodes with pods do now": (
+            estimate.steps[0].cost <= judge.cost_now(occupied=True) + NEARLY
+        ),
+        "no bound is above the cost of the nodes with pods now": (
+            estimate.steps[0].lower_bound <= judge.cost_now(occupied=True) + NEARLY
+        ),
         "what is requested now": all(
             estimate.now.requested[what] == requested[what] for what in ("cpu", "memory")
         ),

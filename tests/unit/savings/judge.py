@@ -536,14 +536,17 @@ class Judge:
         for key, value in node.labels.items():
             if key in fresh and fresh[key] != value:
                 yield f"its label {key} is {value}, not {fresh[key]}"
-        own = {key: node.labels.get(key) for key in self.asked - set(fresh) - {HOSTNAME}
-               if key != "scheduling.cast.ai/spot"}  # fmt: skip
+        spot_only = {"scheduling.cast.ai/spot"}
+        own = {
+            key: node.labels.get(key) for key in self.asked - set(fresh) - {HOSTNAME, *spot_only}
+        }
         if not any(
             {key: each.labels.get(key) for key in own} == own
+            and set(node.labels) - spot_only <= set(each.labels)
             and set(lasting(each.taints)) == set(node.taints)
             for each in self.nodes.values()
         ):
-            yield f"no node has its labels and taints: {own}, {node.taints}"
+            yield f"no node has its labels and taints: {sorted(node.labels)}, {own}, {node.taints}"
 
     def _pod_faults(self, pod: Pod, node: PlannedNode, host: Host, step: int) -> Iterator[str]:
         before, kind = self.nodes[pod.node], self.types[node.instance_type]

@@ -113,6 +113,7 @@ class _World:
     def __init__(self, random: Random, seed: int) -> None:
         self.random = random
         self.seed = seed
+        self.rarely = Random(-seed - 1)  # noqa: S311 - its own numbers: others keep their worlds
         self.zones = ZONES[: random.choice((1, 2, 2, 3, 3))]
         self.kinds = self._kinds()
         self.prefixes = self.chance(0.1)
@@ -399,6 +400,12 @@ class _World:
         if self.pods and self.chance(0.05):
             other = self.random.choice(self.pods).labels["app"]
             against.append(self._pod_term(self._about("app", other)))
+        if self.daemon_sets and self.rarely.random() < 0.02:
+            daemon = self.rarely.choice(self.daemon_sets).labels["app"]
+            term = PodTerm(
+                topology_key=HOSTNAME, selector=self._about("app", daemon), namespaces=None
+            )
+            against.append(term)
         affinity: tuple[PodTerm, ...] = ()
         if self.pods and self.chance(0.1):
             other = self.random.choice(self.pods)

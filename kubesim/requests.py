@@ -28,8 +28,12 @@ def of_pod(spec: Obj) -> Amounts:
             peak[name] = max(amount, peak.get(name, Decimal(0)))
     running = _sum((running, sidecars))
     needed = {name: max(running[name], peak.get(name, Decimal(0))) for name in {*running, *peak}}
-    needed |= _requests(spec)
+    needed |= {name: n for name, n in _requests(spec).items() if _of_the_pod(name)}
     return _sum((needed, _amounts(spec.get("overhead"))))
+
+
+def _of_the_pod(name: str) -> bool:
+    return name in ("cpu", "memory") or name.startswith("hugepages-")
 
 
 def insufficient(asked: Amounts, allocatable: Obj, others: Iterable[Obj]) -> list[str]:

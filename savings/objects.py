@@ -87,7 +87,8 @@ def node(obj: Object) -> tuple[Node, str]:
     labels = _labels(obj)
     spec, status = obj.get("spec") or {}, obj.get("status") or {}
     market = _market(labels)
-    fargate = labels.get("eks.amazonaws.com/compute-type") == "fargate"
+    provider = str(spec.get("providerID") or "")
+    fargate = labels.get("eks.amazonaws.com/compute-type") == "fargate" or "/fargate-" in provider
     made = Node(
         name=_name(obj),
         instance_type=_first(labels, TYPE_LABELS),
@@ -105,7 +106,7 @@ def node(obj: Object) -> tuple[Node, str]:
         ),
         unschedulable=bool(spec.get("unschedulable")),
     )
-    instance = str(spec.get("providerID") or "").rpartition("/")[2]
+    instance = provider.rpartition("/")[2]
     unknown = market is None and not fargate and instance.startswith("i-")
     return made, instance if unknown else ""
 

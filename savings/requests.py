@@ -42,22 +42,23 @@ def requests_of(spec: Object, what: str) -> Amounts:
             peak[name] = max(peak[name], own.get(name, 0) + sidecars[name])
     _add(running, sidecars)
     found = {name: max(running[name], peak[name]) for name in sorted({*running, *peak})}
-    found |= _requests(spec, what)
+    found |= {name: n for name, n in _requests(spec, what).items() if _of_the_pod(name)}
     total: Amounts = defaultdict(int, found)
     _add(total, amounts(spec.get("overhead"), what))
     return {name: amount for name, amount in sorted(total.items()) if amount and name != PODS}
 
 
+def _of_the_pod(name: str) -> bool:
+    """Whether it can be requested for the pod as a whole. Source: KEP-2837."""
+    return name in (CPU, MEMORY) or name.startswith("hugepages-")
+
+
 def without_requests(spec: Object) -> bool:
     """Whether a container has no request for processor or for memory, nor the pod as a whole."""
-    for container in (spec, *(spec.get("containers") or ())):
-        given = (container.get("resources") or {}).get("requests") or {}
-        missing = {CPU, MEMORY} - set(given)
-        if container is spec and not missing:
-            return False
-        if container is not spec and missing:
-            return True
-    return False
+    whole = set(_given(spec))
+    return any(
+        not {CPU, MEMORY} <= whole | set(_given(each)) for each in spec.get("containers") or ()
+    )
 
 
 def amounts(given: Mapping[str, Any] | None, what: str) -> Amounts:
@@ -79,8 +80,16 @@ def _amount(name: str, quantity: Any, what: str) -> int:  # noqa: ANN401 - as th
     return int(exact.to_integral_value(rounding=ROUND_CEILING))
 
 
+def _given(of: Object) -> Mapping[str, Any]:
+    """The requests. A limit alone is the request too: the API server sets it so for pods, and will
+    for those of a template.
+    """
+    resources = of.get("resources") or {}
+    return {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+
+
 def _requests(of: Object, what: str) -> Amounts:
-    return amounts((of.get("resources") or {}).get("requests"), what)
+    return amounts(_given(of), what)
 
 
 def _add(to: Amounts, more: Mapping[str, int]) -> None:

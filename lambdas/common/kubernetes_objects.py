@@ -177,9 +177,11 @@ class Kube:
         *,
         namespace: str | None = None,
         labels: Mapping[str, str] | None = None,
+        patience: float = PATIENCE,
     ) -> list[T]:
         """As `list`, and each object becomes what `make` makes of it while pages are read: whole
-        objects of a large cluster would fill the memory.
+        objects of a large cluster would fill the memory. `patience`: seconds from the first page
+        until no list is begun again.
         """
         resource = _class(api_version, kind)
         spaced = kind not in _WITHOUT_NAMESPACE
@@ -193,7 +195,7 @@ class Kube:
             found = self._client.list(resource, chunk_size=PAGE, **where)
             return [make(head | item) for item in found]
 
-        return self._retried(f"listing {kind}", call)
+        return self._retried(f"listing {kind}", call, patience=patience)
 
     def list(
         self,
@@ -266,7 +268,7 @@ class Kube:
     def _ask(self, what: str, call: Callable[[], Any]) -> dict[str, Any]:
         return self._retried(what, lambda: dict(call()))
 
-    def _retried(self, what: str, call: Callable[[], T]) -> T:
+    def _retried(self, what: str, call: Callable[[], T], *, patience: float = PATIENCE) -> T:
         def once() -> T:
             try:
                 with translated_errors(what):
@@ -276,9 +278,9 @@ class Kube:
                     raise _NotYetKnownError(error) from error
                 raise
 
-        patience = max(self._clock.now() + PATIENCE, self._settled)
+        until = max(self._clock.now() + patience, self._settled)
         try:
-            return retry.call(once, until=min(self._until, patience), clock=self._clock)
+            return retry.call(once, until=min(self._until, until), clock=self._clock)
         except _NotYetKnownError as error:
             raise error.refusal from error
 

@@ -299,7 +299,6 @@ class Judge:
         for pod in snapshot.pods:
             if pod.static:
                 self.static[pod.node].append(pod)
-        self.known = {key for node in self.nodes.values() for key in node.labels}
         self.asked = self._asked()
         self.in_use = {node.instance_type for node in self.nodes.values()}
         self.prefixes = any(
@@ -386,9 +385,7 @@ class Judge:
                 host = Host(node.name, dict(seen.labels), lasting(seen.taints))
                 host.fixed = list(self.static[node.name])
             else:
-                fresh = well_known(self.types[node.instance_type], node, self.snapshot.region)
-                labels = {key: fresh[key] for key in fresh if key in self.known} | node.labels
-                host = Host("", {**labels, HOSTNAME: f"new-{at}"}, node.taints)
+                host = Host("", {**node.labels, HOSTNAME: f"new-{at}"}, node.taints)
             host.daemons = [
                 each
                 for each in self.snapshot.daemon_sets
@@ -537,12 +534,11 @@ class Judge:
             if key in fresh and fresh[key] != value:
                 yield f"its label {key} is {value}, not {fresh[key]}"
         spot_only = {"scheduling.cast.ai/spot"}
-        own = {
-            key: node.labels.get(key) for key in self.asked - set(fresh) - {HOSTNAME, *spot_only}
-        }
+        keys = self.asked - {HOSTNAME, *spot_only}
+        own = {key: node.labels.get(key) for key in keys - set(fresh)}
         if not any(
             {key: each.labels.get(key) for key in own} == own
-            and set(node.labels) - spot_only <= set(each.labels)
+            and set(node.labels) - spot_only == set(each.labels) & keys
             and set(lasting(each.taints)) == set(node.taints)
             for each in self.nodes.values()
         ):

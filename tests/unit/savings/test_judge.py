@@ -111,7 +111,10 @@ PRICES = Prices(
     types=(M5, ARM, LARGE, OLD),
 )
 AS_IT_IS = as_it_is(SNAPSHOT, PRICES)
-FRESH = replace(AS_IT_IS, nodes=tuple(replace(each, name="", labels={}) for each in AS_IT_IS.nodes))
+FRESH = replace(
+    AS_IT_IS,
+    nodes=tuple(replace(each, name="", labels={ZONE: each.zone}) for each in AS_IT_IS.nodes),
+)
 """Each node is replaced by a new one of its kind."""
 
 Change = Callable[[Packing], Packing]
@@ -192,6 +195,7 @@ def test_a_legal_packing_is_accepted(packing: Packing, step: int) -> None:
         (changed(0, instance_type="m1.large"), "its type is not considered"),
         (changed(0, instance_type="m9.large"), "m9.large has no price"),
         (changed(0, labels={ZONE: B}), f"its label {ZONE} is {B}, not {A}"),
+        (changed(0, labels={}), "no node has its labels and taints: "),
         (changed(0, taints=(OTHER_TAINT,)), "no node has its labels and taints: "),
         (
             changed(0, allocatable=allocatable(FRESH.nodes[0], "pods", 1)),
@@ -221,7 +225,7 @@ def test_a_changed_kept_node_is_refused(change: Change, reason: str) -> None:
 
 
 def test_only_what_tolerates_spot_may_go_there_and_only_in_the_third_step() -> None:
-    spot = with_node(0, market="spot", price=0.03, labels={})
+    spot = with_node(0, market="spot", price=0.03)
     packing = moved("plain", 3)(spot(FRESH))
     tolerant = {("shop", "Deployment/plain")}
     # The spread's domain grows with the new node: one pod each elsewhere is still within 1.

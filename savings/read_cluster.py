@@ -11,6 +11,8 @@ import httpx2
 import lightkube
 import msgspec
 import yaml
+from lightkube.config.client_adapter import ExecAuth, user_auth
+from lightkube.config.kubeconfig import SingleConfig
 from lightkube.core.exceptions import ConfigError
 
 from lambdas.common.aws_calls import AwsCalls
@@ -68,8 +70,11 @@ def read(
     objects are missing in the snapshot.
     """
     reader = _Reader(kube, rights, progress)
+    sets = reader.list(
+        "apps/v1", "ReplicaSet", lambda obj: (objects.owned(obj), objects.workload(obj))
+    )
     around = Around(
-        owners=dict(reader.list("apps/v1", "ReplicaSet", objects.owned))
+        owners=dict(owned for owned, _ in sets)
         | dict(reader.list("batch/v1", "Job", objects.owned)),
         claims=dict(reader.list("v1", "PersistentVolumeClaim", objects.claim)),
         volumes=dict(reader.list("v1", "PersistentVolume", objects.volume)),
@@ -78,7 +83,7 @@ def read(
     workloads = [
         *reader.list("apps/v1", "Deployment", objects.workload),
         *reader.list("apps/v1", "StatefulSet", objects.workload),
-        *reader.list("apps/v1", "ReplicaSet", objects.workload),
+        *(workload for _, workload in sets),
     ]
     pods = reader.list("v1", "Pod", lambda obj: objects.pod(obj, around))
     known = {(pod.namespace, pod.owner) for pod in pods if pod is not None}
@@ -108,11 +113,13 @@ class _Reader:
 
     def list(self, api_version: str, kind: str, make: Callable[[Any], T]) -> Sequence[T]:
         """What `make` makes of each object; nothing where the cluster refuses."""
-        found = 0
+        found, first = 0, ""
 
         def counted(obj: dict[str, Any]) -> T:
-            nonlocal found
-            found += 1
+            nonlocal found, first
+            place = f"{obj['metadata'].get('namespace')}/{obj['metadata']['name']}"
+            first = first or place
+            found = 1 if place == first else found + 1  # a list that was too old begins anew
             if found % 1000 == 0:
                 self._progress(f"reading {kind}: {found:,}")
             return make(obj)
@@ -151,12 +158,32 @@ def open_kubeconfig(path: Path, *, until: float, clock: Clock = SYSTEM) -> Kube:
     """
     try:
         config = lightkube.KubeConfig.from_file(path).get()
-        if config is None:
-            raise PermanentError(f"Set a current context in {path}")
+        _try_plugin(config)
         client = lightkube.Client(config, timeout=httpx2.Timeout(REQUEST_TIMEOUT), trust_env=False)
-    except (ConfigError, OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except KeyError as error:
+        raise PermanentError(f"Check the kubeconfig {path}: {error} is not in it") from error
+    except (AttributeError, TypeError) as error:
+        raise PermanentError(f"Check the kubeconfig {path}: it is no kubeconfig") from error
+    except (ConfigError, OSError, ValueError, yaml.YAMLError) as error:
         raise PermanentError(f"Check the kubeconfig {path}: {error}") from error
     return Kube(client, clock=clock, until=until)
+
+
+def _try_plugin(config: SingleConfig | None) -> None:
+    """Check that there is a user, and get a token of its credential plugin, if there is one.
+
+    lightkube's client runs it within a request, where its failure is no answer of the cluster.
+    Raises ConfigError.
+    """
+    if config is None or config.user is None:
+        raise ConfigError("its current context has no user")
+    auth = user_auth(config.user)
+    if not isinstance(auth, ExecAuth):
+        return
+    try:
+        next(auth.sync_auth_flow(httpx2.Request("GET", config.cluster.server)))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError("its credential plugin answers without status.token") from error
 
 
 def markets_of(calls: AwsCalls, ec2: EC2Client, instances: Sequence[str]) -> dict[str, Market]:

@@ -11,10 +11,13 @@ from kubesim.resources import Obj
 
 Amounts = Mapping[str, Decimal]
 
+_OF_THE_WHOLE = ("cpu", "memory", "hugepages-")
+
 
 def of_pod(spec: Obj) -> Amounts:
     """By resource: the containers and sidecars together, or the peak of the init containers if it
-    is more; and the overhead. Requests of the pod as a whole replace the sum.
+    is more; and the overhead. A request of the pod as a whole for processor, memory or huge pages
+    replaces that resource's sum.
     """
     running = _sum(_requests(each) for each in spec.get("containers") or ())
     sidecars = _sum(())
@@ -28,12 +31,9 @@ def of_pod(spec: Obj) -> Amounts:
             peak[name] = max(amount, peak.get(name, Decimal(0)))
     running = _sum((running, sidecars))
     needed = {name: max(running[name], peak.get(name, Decimal(0))) for name in {*running, *peak}}
-    needed |= {name: n for name, n in _requests(spec).items() if _of_the_pod(name)}
+    whole = _requests(spec)
+    needed |= {name: whole[name] for name in whole if name.startswith(_OF_THE_WHOLE)}
     return _sum((needed, _amounts(spec.get("overhead"))))
-
-
-def _of_the_pod(name: str) -> bool:
-    return name in ("cpu", "memory") or name.startswith("hugepages-")
 
 
 def insufficient(asked: Amounts, allocatable: Obj, others: Iterable[Obj]) -> list[str]:

@@ -5,6 +5,7 @@ Source: k8s.io/component-helpers/resource, `PodRequests`.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from decimal import ROUND_CEILING, Decimal
@@ -18,15 +19,18 @@ from savings.snapshot import CPU, MEMORY, PODS, Amounts
 Object = Mapping[str, Any]
 
 _MILLI: Final = 1000
-_SMALL: Final = {"n": "e-9", "u": "e-6"}  # suffixes that lightkube does not know
+_OF_THE_WHOLE: Final = (CPU, MEMORY, "hugepages-")
+# What lightkube does not know: two suffixes, and the exponent's capital letter.
+_SMALL: Final = {"n": "e-9", "u": "e-6"}
+_EXPONENT: Final = re.compile(r"E(?=[+-]?\d)")
 
 
 def requests_of(spec: Object, what: str) -> Amounts:
     """Of a pod's spec; `what` names the pod in errors.
 
     The containers and sidecars together, or the peak while the init containers run one after the
-    other beside the sidecars that started before them; and the overhead of the RuntimeClass. What
-    is requested for the pod as a whole replaces the sum of its containers.
+    other beside the sidecars that started before them; and the overhead of the RuntimeClass. A
+    request of the pod as a whole for processor, memory or huge pages replaces that resource's sum.
     """
     running: Amounts = defaultdict(int)
     for container in spec.get("containers") or ():
@@ -42,23 +46,17 @@ def requests_of(spec: Object, what: str) -> Amounts:
             peak[name] = max(peak[name], own.get(name, 0) + sidecars[name])
     _add(running, sidecars)
     found = {name: max(running[name], peak[name]) for name in sorted({*running, *peak})}
-    found |= {name: n for name, n in _requests(spec, what).items() if _of_the_pod(name)}
+    whole = _requests(spec, what)
+    found |= {name: amount for name, amount in whole.items() if name.startswith(_OF_THE_WHOLE)}
     total: Amounts = defaultdict(int, found)
     _add(total, amounts(spec.get("overhead"), what))
     return {name: amount for name, amount in sorted(total.items()) if amount and name != PODS}
 
 
-def _of_the_pod(name: str) -> bool:
-    """Whether it can be requested for the pod as a whole. Source: KEP-2837."""
-    return name in (CPU, MEMORY) or name.startswith("hugepages-")
-
-
 def without_requests(spec: Object) -> bool:
     """Whether a container has no request for processor or for memory, nor the pod as a whole."""
-    whole = set(_given(spec))
-    return any(
-        not {CPU, MEMORY} <= whole | set(_given(each)) for each in spec.get("containers") or ()
-    )
+    needed = {CPU, MEMORY} - set(_given(spec))
+    return any(needed - set(_given(each)) for each in spec.get("containers") or ())
 
 
 def amounts(given: Mapping[str, Any] | None, what: str) -> Amounts:
@@ -70,7 +68,7 @@ def amounts(given: Mapping[str, Any] | None, what: str) -> Amounts:
 
 
 def _amount(name: str, quantity: Any, what: str) -> int:  # noqa: ANN401 - as the cluster has it
-    text = str(quantity)
+    text = _EXPONENT.sub("e", str(quantity))
     exponent = next((each for suffix, each in _SMALL.items() if text.endswith(suffix)), "")
     try:
         value = parse_quantity(f"{text[:-1]}{exponent}" if exponent else text)
@@ -80,16 +78,16 @@ def _amount(name: str, quantity: Any, what: str) -> int:  # noqa: ANN401 - as th
     return int(exact.to_integral_value(rounding=ROUND_CEILING))
 
 
+def _requests(of: Object, what: str) -> Amounts:
+    return amounts(_given(of), what)
+
+
 def _given(of: Object) -> Mapping[str, Any]:
     """The requests. A limit alone is the request too: the API server sets it so for pods, and will
     for those of a template.
     """
     resources = of.get("resources") or {}
     return {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
-
-
-def _requests(of: Object, what: str) -> Amounts:
-    return amounts(_given(of), what)
 
 
 def _add(to: Amounts, more: Mapping[str, int]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from savings.offers import ARCH_LABELS, NODE_NAME, OS_LABELS, TYPE_LABELS, ZONE_LABELS
-from savings.requests import amounts, requests_of, without_requests
+from savings.requests import amounts, requests_of, with_limits, without_requests
 from savings.snapshot import (
     ON_DEMAND,
     SPOT,
@@ -148,7 +148,7 @@ def pod(obj: Object, around: Around) -> Pod | None:
 def daemon_set(obj: Object) -> DaemonSet:
     """A DaemonSet, from its template."""
     template = obj["spec"]["template"]
-    spec = template.get("spec") or {}
+    spec = with_limits(template.get("spec") or {})
     added = (*_DAEMON_TOLERATIONS, *(_ON_HOST_NETWORK if spec.get("hostNetwork") else ()))
     tolerations = [
         {"key": f"node.kubernetes.io/{name}", "operator": "Exists", "effect": effect}

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_PATIENCE: Final = 600.0  # s: a list whose pages are too old begins again
 _INSTANCES: Final = 200  # of a request: the most values of a filter
 
 MarketsOf = Callable[[Sequence[str]], Mapping[str, Market]]
@@ -127,7 +128,7 @@ class _Reader:
         self._progress(f"reading {kind}")
         listed: Sequence[T] = ()
         with self._rights.read():
-            listed = self._kube.list_as(counted, api_version, kind)
+            listed = self._kube.list_as(counted, api_version, kind, patience=_PATIENCE)
         return tuple(listed)
 
 

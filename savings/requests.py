@@ -53,6 +53,22 @@ def requests_of(spec: Object, what: str) -> Amounts:
     return {name: amount for name, amount in sorted(total.items()) if amount and name != PODS}
 
 
+def with_limits(spec: Object) -> Object:
+    """A template's spec as its pods will have it: a limit without a request is the request too, as
+    the API server sets it when it creates a pod.
+    """
+    parts = {
+        part: [_with_limits(container) for container in spec.get(part) or ()]
+        for part in ("containers", "initContainers")
+    }
+    return _with_limits(spec) | parts
+
+
+def _with_limits(of: Object) -> dict[str, Any]:
+    limits = (of.get("resources") or {}).get("limits") or {}
+    return {**of, "resources": {"requests": {**limits, **_given(of)}}}
+
+
 def without_requests(spec: Object) -> bool:
     """Whether a container has no request for processor or for memory, nor the pod as a whole."""
     needed = {CPU, MEMORY} - set(_given(spec))
@@ -83,11 +99,7 @@ def _requests(of: Object, what: str) -> Amounts:
 
 
 def _given(of: Object) -> Mapping[str, Any]:
-    """The requests. A limit alone is the request too: the API server sets it so for pods, and will
-    for those of a template.
-    """
-    resources = of.get("resources") or {}
-    return {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+    return (of.get("resources") or {}).get("requests") or {}
 
 
 def _add(to: Amounts, more: Mapping[str, int]) -> None:

@@ -37,3 +37,9 @@ def test_a_daemon_set_keeps_its_own_tolerations() -> None:
     found = objects.daemon_set(daemon_set(tolerations=[{"key": "gpu", "operator": "Exists"}]))
     assert tolerates(found.demand.tolerations, Taint(key="gpu", effect="NoSchedule"))
     assert not tolerates(found.demand.tolerations, Taint(key="other", effect="NoSchedule"))
+
+
+def test_a_limit_without_a_request_is_the_request() -> None:
+    resources = {"limits": {"cpu": "200m", "memory": "64Mi"}, "requests": {"memory": "32Mi"}}
+    found = objects.daemon_set(daemon_set(containers=[{"name": "a", "resources": resources}]))
+    assert found.demand.requests == {"cpu": 200, "memory": 32 * 2**20}

@@ -150,8 +150,7 @@ class Scheduler(Controller):
     def _lacks(self, asked: requests.Amounts, node: Obj, pods: int) -> list[str]:
         """What the node has too little of."""
         allocatable = node["status"].get("allocatable", {})
-        if pods >= int(allocatable.get("pods", 110)):
-            return ["Too many pods"]
+        full = ["Too many pods"] if pods >= int(allocatable.get("pods", 110)) else []
         name = node["metadata"]["name"]
         assumed = (
             pod
@@ -159,7 +158,7 @@ class Scheduler(Controller):
             if each.node == name and (pod := self.store.get(PODS, *key))
         )
         others = [each["spec"] for each in (*self.store.pods_on(name), *assumed) if _counts(each)]
-        return requests.insufficient(asked, allocatable, others)
+        return full + requests.insufficient(asked, allocatable, others)
 
     def _siblings(self, pod: Obj) -> dict[str, int]:
         """Pods of the same controller by node."""
@@ -173,7 +172,7 @@ class Scheduler(Controller):
 
     def _report_unschedulable(self, pod: Obj, reasons: dict[str, int]) -> None:
         total = sum(1 for _ in self.store.objects(NODES))
-        listed = ", ".join(f"{count} {why}" for why, count in sorted(reasons.items()))
+        listed = ", ".join(sorted(f"{count} {why}" for why, count in reasons.items()))
         condition = {
             "type": "PodScheduled",
             "status": "False",

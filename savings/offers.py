@@ -131,9 +131,11 @@ def profiles(
     alike: dict[tuple[object, ...], list[Node]] = defaultdict(list)
     for node in nodes:
         labels = tuple(sorted((key, node.labels[key]) for key in own if key in node.labels))
-        taints = sorted((t.key, t.effect, t.value) for t in binding_taints(node))
-        alike[labels, tuple(taints)].append(node)
-    return [_profile(of, dict(labels), static) for (labels, _), of in sorted(alike.items())]  # type: ignore[call-overload]
+        taints = tuple(sorted((t.key, t.effect, t.value) for t in binding_taints(node)))
+        # Nodes of EKS's groups and of Karpenter have other labels that say the same.
+        instance = tuple(sorted(set(asked).intersection(node.labels).difference(own)))
+        alike[labels, taints, instance].append(node)
+    return [_profile(of, dict(labels), static) for (labels, *_), of in sorted(alike.items())]  # type: ignore[call-overload]
 
 
 def _profile(

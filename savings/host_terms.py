@@ -80,6 +80,18 @@ class HostTerms:
         needs = self._needs[group]
         return bool(needs.matched or needs.anti_affinity or needs.affinity or needs.spread)
 
+    def allow(self, group: int, node: int, column: Ints) -> bool:
+        """Whether the node's pods let one more pod of the group in. As `restrict`, for one node."""
+        needs = self._needs[group]
+        if needs.spread or needs.affinity:
+            may = np.ones(self._nodes, dtype=np.bool_)
+            self.restrict(group, may, column)
+            return bool(may[node])
+        return not (
+            any(self._matched[term, node] for term in needs.anti_affinity)
+            or any(self._owned[term, node] for term in needs.matched & self._avoided)
+        )
+
     def restrict(self, group: int, may: Bools, column: Ints) -> None:
         """Take away the nodes whose pods keep one more pod of the group away."""
         needs, nodes = self._needs[group], self._nodes

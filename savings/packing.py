@@ -28,8 +28,11 @@ _EMPTIED: Final = 400
 _FEW_NODES: Final = 150
 """New nodes up to which some of them are packed anew, so often: the search is random, from a fixed
 seed."""
-_MANY_NODES: Final = 500
-"""New nodes beyond which one rule of choice does: the others gain less than a percent."""
+_SMALL: Final = 50_000
+"""New nodes x groups up to which every rule of choice is tried: beyond, the others gain less than a
+percent."""
+_LOOKED_AHEAD: Final = 100
+"""Groups, the largest first, with which the further nodes are compared."""
 _TRIES: Final = 60
 _IN_VAIN: Final = 12  # tries that gained nothing, after which it ends
 _LARGEST_TRY: Final = 6  # nodes
@@ -57,7 +60,8 @@ def pack(problem: Problem, guide: Guide) -> Result | None:
     planned = np.floor(guide.nodes + _ROUNDING)
     few = planned.sum() <= _FEW_NODES
     starts = [planned, np.zeros_like(planned)] if few else [planned]
-    choices = _CHOICES if planned.sum() <= _MANY_NODES else _CHOICES[:1]
+    small = planned.sum() * len(problem.groups) <= _SMALL
+    choices = _CHOICES if small else _CHOICES[:1]
     best: Packer | None = None
     for strict in (False, True):
         for start in starts:
@@ -71,7 +75,7 @@ def pack(problem: Problem, guide: Guide) -> Result | None:
             break
     if best is None:
         return None
-    if len(best.new_nodes) <= _FEW_NODES:
+    if small and len(best.new_nodes) <= _FEW_NODES:
         best.pack_anew()
     return Result(best.columns, best.content, best.cost, best.unplaced)
 
@@ -243,11 +247,11 @@ class Packer:
         return count
 
     def _takes(self, group: int, node: int) -> bool:
-        if np.any(self._free[node] < self.problem.requests[group]):
-            return False
-        if not self.terms.bound(group):
-            return bool(self.problem.eligible[group, self.columns[node]])
-        return node in self._possible(group)
+        return bool(
+            self.problem.eligible[group, self.columns[node]]
+            and np.all(self._free[node] >= self.problem.requests[group])
+            and self.terms.allow(group, node, self.column)
+        )
 
     def _possible(self, group: int) -> Ints:
         """The nodes that can take one more pod of the group."""
@@ -358,7 +362,7 @@ class Packer:
         offers = self._leading[problem.eligible[first, self._leading]]
         free = problem.free[offers].copy()
         value = np.zeros(len(offers))
-        for group in waiting:
+        for group in waiting[:_LOOKED_AHEAD]:
             asked = problem.requests[group]
             most = 1 if self.terms.alone(group) else int(left[group])
             number = np.minimum(_quotient(free, asked), most) * problem.eligible[group, offers]

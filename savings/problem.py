@@ -148,13 +148,14 @@ class Cluster:
             for own, key, there in self._domains
         )
 
-    def apart_from_daemons(self, needs: Needs, offer: Offer) -> bool:
-        """Whether no DaemonSet runs there that the pods' anti-affinity is about."""
+    def avoided_daemons(self, needs: Needs) -> frozenset[int]:
+        """The DaemonSets, by number, that the pods' anti-affinity is about."""
         if not needs.anti_affinity:
-            return True
-        running = self.daemons.running(offer.labels, offer.profile.taints)
-        return not any(
-            self._daemon_terms[each].intersection(needs.anti_affinity) for each in running
+            return frozenset()
+        return frozenset(
+            number
+            for number, terms in enumerate(self._daemon_terms)
+            if not terms.isdisjoint(needs.anti_affinity)
         )
 
     @cached_property
@@ -329,9 +330,17 @@ class _Terms:
                     self.host.setdefault(term, len(self.host))
                 else:
                     self._wide[term].add(each.topology_key)
-        self._keys = sorted(
-            {r.key for term in (*self.host, *self._wide) for r in term.selector}
-        )  # fmt: skip
+        terms = dict.fromkeys((*self.host, *self._wide))
+        self._keys = sorted({r.key for term in terms for r in term.selector})
+        self._by_label: dict[tuple[str, str], list[HostTerm]] = defaultdict(list)
+        self._others: list[HostTerm] = []
+        for term in terms:
+            named = next((r for r in term.selector if r.operator == "In"), None)
+            if named is None:
+                self._others.append(term)
+                continue
+            for value in named.values:
+                self._by_label[named.key, value].append(term)
         self._matched = cache(self._match)
 
     def of(self, pod: Pod, kind: Iterable[PodTerm]) -> tuple[int, ...]:
@@ -358,13 +367,17 @@ class _Terms:
     ) -> tuple[frozenset[int], frozenset[str]]:
         labels = {k: v for k, v in zip(self._keys, values, strict=True) if v is not None}
 
-        def holds(term: HostTerm) -> bool:
-            here = term.namespaces is None or namespace in term.namespaces
-            return here and matches(term.selector, labels)
-
-        host = frozenset(number for term, number in self.host.items() if holds(term))
-        wide = (keys for term, keys in self._wide.items() if holds(term))
-        return host, frozenset().union(*wide)
+        candidates = [*self._others]
+        for label in labels.items():
+            candidates += self._by_label.get(label, ())
+        found = [
+            term
+            for term in candidates
+            if (term.namespaces is None or namespace in term.namespaces)
+            and matches(term.selector, labels)
+        ]
+        host = frozenset(self.host[term] for term in found if term in self.host)
+        return host, frozenset().union(*(self._wide[term] for term in found if term in self._wide))
 
 
 def _terms_of(pod: Pod) -> list[PodTerm | Spread]:
@@ -601,13 +614,21 @@ class Step:
 
     def _offered(self, needs: Needs) -> Bools:
         """The offers that can take such a pod while they are empty."""
-        key = (needs.signature, needs.markets, needs.arch, needs.family, needs.anti_affinity)
+        avoided = self.cluster.avoided_daemons(needs)
+        key = (needs.signature, needs.markets, needs.arch, needs.family, avoided)
         if key not in self._columns:
             self._columns[key] = np.array(
-                [_accepts(self.cluster, needs, offer) for offer in self.offers], dtype=np.bool_
+                [_accepts(needs, offer) and self._without(avoided, offer) for offer in self.offers],
+                dtype=np.bool_,
             )
         fits = np.all(self._free >= np.array(needs.requests, dtype=np.int64), axis=1)
         return np.logical_and(self._columns[key], fits)
+
+    def _without(self, daemons: frozenset[int], offer: Offer) -> bool:
+        """Whether none of these DaemonSets runs on such a node."""
+        return not daemons or daemons.isdisjoint(
+            self.cluster.daemons.running(offer.labels, offer.profile.taints)
+        )
 
     def _domain(self, needs: Needs) -> Bools:
         if not needs.spread:
@@ -624,10 +645,9 @@ class Step:
             yield [max(0, free) for free in self.cluster.vector(node.allocatable, used)]
 
 
-def _accepts(cluster: Cluster, needs: Needs, offer: Offer) -> bool:
+def _accepts(needs: Needs, offer: Offer) -> bool:
     return (
-        cluster.apart_from_daemons(needs, offer)
-        and offer.market in needs.markets
+        offer.market in needs.markets
         and needs.arch in ("", offer.kind.arch)
         and needs.family in ("", family(offer.kind.name))
         and needs.signature.tolerates(offer.profile.taints)

@@ -65,7 +65,7 @@ _KINDS: Final[Mapping[str, tuple[str, ...]]] = {
         "ServiceAccount",
     ),
     "apps/v1": ("DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"),
-    "batch/v1": ("CronJob", "Job"),
+    "batch/v1": ("Job",),
     "policy/v1": ("PodDisruptionBudget",),
     "rbac.authorization.k8s.io/v1": ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"),
 }

@@ -137,7 +137,7 @@ class Estimate(Data, frozen=True, kw_only=True):
     unpriced: tuple[Unpriced, ...] = ()
     pods_without_requests: int
     pending: int
-    """Pods that wait for a node: not in the estimate."""
+    """Pods that wait for a node, or whose node has just gone: not in the estimate."""
     immovable: int
     """Pods that stay where they are: on a node that is kept for one of them."""
     types_considered: int

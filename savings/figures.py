@@ -223,7 +223,11 @@ def _prices(figures: Figures) -> Iterator[str]:
     found = figures.estimate
     yield (
         "All prices are list prices, before Savings Plans, reservations and private discounts. "
-        "Disks, network traffic and the control plane are not in them."
+        "Disks, network traffic, the control plane and EKS Auto Mode's charge are not in them."
+    )
+    yield (
+        "Replicas of a workload can share a node, on spot too, where one notice takes them all: "
+        "anti-affinity or a topology spread keeps them apart, here as in the cluster."
     )
     if found.steps:
         last = found.steps[-1]

@@ -6,8 +6,8 @@ Both are JSON. They are checked beyond their types: the plan relies on it.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -19,9 +19,12 @@ import msgspec
 from lambdas.common.errors import PermanentError
 from lambdas.common.text import cut
 from savings.prices import InstanceType, Prices
-from savings.snapshot import Amounts, Snapshot
+from savings.snapshot import Amounts, Budget, Snapshot
 
 MOST_BYTES: Final = 1 << 30  # of a file: a larger one is none of ours
+MOST_PRICE: Final = 1e6  # per hour: the largest instances cost some hundreds
+MOST_AMOUNT: Final = 1 << 50  # bytes, a petabyte: more than any node has
+_PERCENT: Final = re.compile(r"\d+%")
 _SHOWN: Final = 3  # faults in one message
 _File = TypeVar("_File", Snapshot, Prices)
 
@@ -129,16 +132,24 @@ def _snapshot_faults(snapshot: Snapshot) -> Iterator[str]:
     owners = (f"{each.namespace} {each.owner}" for each in snapshot.workloads)
     yield from _repeated("workload", owners)
     for node in snapshot.nodes:
-        yield from _negative(f"allocatable of node {node.name}", node.allocatable)
+        yield from _impossible(f"allocatable of node {node.name}", node.allocatable)
     for pod in snapshot.pods:
-        yield from _negative(f"requests of pod {pod.namespace}/{pod.name}", pod.demand.requests)
+        yield from _impossible(f"requests of pod {pod.namespace}/{pod.name}", pod.demand.requests)
         if any(each.max_skew < 1 for each in pod.spread):
             yield f"maxSkew of pod {pod.namespace}/{pod.name} is below 1"
     for each in snapshot.daemon_sets:
-        yield from _negative(f"requests of DaemonSet {each.name}", each.demand.requests)
+        yield from _impossible(f"requests of DaemonSet {each.name}", each.demand.requests)
+    for budget in snapshot.budgets:
+        yield from _budget_faults(budget)
     for workload in snapshot.workloads:
         if workload.replicas < 0:
             yield f"replicas of {workload.namespace} {workload.owner} are {workload.replicas}"
+
+
+def _budget_faults(budget: Budget) -> Iterator[str]:
+    for given in (budget.min_available, budget.max_unavailable):
+        if isinstance(given, str) and not _PERCENT.fullmatch(given):
+            yield f"budget {budget.namespace}/{budget.name} has {given!r}"
 
 
 def _price_faults(prices: Prices) -> Iterator[str]:
@@ -156,7 +167,7 @@ def _type_faults(each: InstanceType) -> Iterator[str]:
         yield f"{each.name} has {each.vcpus} vCPUs and {each.memory} bytes of memory"
     if min(each.interfaces, each.addresses) < 0:
         yield f"{each.name} has {each.interfaces} interfaces of {each.addresses} addresses"
-    yield from _negative(f"accelerators of {each.name}", each.accelerators)
+    yield from _impossible(f"accelerators of {each.name}", each.accelerators)
     if each.on_demand is not None and not _is_price(each.on_demand):
         yield f"onDemand of {each.name} is {each.on_demand}"
     for zone, price in each.spot.items():
@@ -169,12 +180,12 @@ def _type_faults(each: InstanceType) -> Iterator[str]:
 
 
 def _is_price(price: float) -> bool:
-    return price > 0 and math.isfinite(price)
+    return 0 < price < MOST_PRICE
 
 
-def _negative(what: str, amounts: Amounts) -> Iterator[str]:
+def _impossible(what: str, amounts: Amounts) -> Iterator[str]:
     for name, amount in amounts.items():
-        if amount < 0:
+        if not 0 <= amount <= MOST_AMOUNT:
             yield f"{what} has {name} {amount}"
 
 

@@ -227,6 +227,7 @@ def _estimate(
     cluster: Cluster, prices: Prices, before: Packing, packings: list[Packing]
 ) -> Estimate:
     snapshot = cluster.snapshot
+    known = {node.name for node in snapshot.nodes}  # a node can go while the lists are read
     on_nodes = [pod for pod in snapshot.pods if pod.node in cluster.node_at]
     costs = [before.cost, *(packed.cost for packed in packings)]
     return Estimate(
@@ -257,7 +258,7 @@ def _estimate(
         verdicts=tuple(_verdicts(cluster, packings[-1])),
         unpriced=tuple(_left_out(cluster)),
         pods_without_requests=sum(snapshot.pods[at].without_requests for at in cluster.pods),
-        pending=sum(not pod.node and not is_daemon(pod) for pod in snapshot.pods),
+        pending=sum(pod.node not in known and not is_daemon(pod) for pod in snapshot.pods),
         immovable=packings[-1].immovable,
         types_considered=len({offer.kind.name for offer in cluster.offers}),
         types_without_price=tuple(

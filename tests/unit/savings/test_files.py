@@ -156,6 +156,13 @@ def test_a_file_that_is_too_large_is_refused(path: Path, monkeypatch: pytest.Mon
         (lambda s: s["pods"][0]["demand"]["requests"].update(memory=-5), "pod a/p has memory -5"),
         (lambda s: s["daemonSets"][0]["demand"]["requests"].update(cpu=-5), "DaemonSet d"),
         (lambda s: s["workloads"][0].update(replicas=-1), "replicas of a Deployment/web are -1"),
+        (lambda s: s["nodes"][0]["allocatable"].update(cpu=10**18), "node n1 has cpu 10"),
+        (
+            lambda s: s.update(
+                budgets=[{"namespace": "a", "name": "b", "selector": [], "maxUnavailable": "x%"}]
+            ),
+            "budget a/b has 'x%'",
+        ),
         (lambda s: s.update(region=""), "region is empty"),
         (
             lambda s: s["pods"][0].update(
@@ -180,6 +187,7 @@ def test_a_snapshot_on_which_no_plan_can_rely_is_said(path: Path, edit: Edit, sa
         (lambda t: t.update(interfaces=-1), "-1 interfaces"),
         (lambda t: t.update(onDemand=0), "onDemand of m5.large is 0"),
         (lambda t: t.update(onDemand=-0.1), "onDemand of m5.large is -0.1"),
+        (lambda t: t.update(onDemand=1e308), "onDemand of m5.large is 1e+308"),
         (lambda t: t["spot"][A].update(low=0), "not above 0"),
         (lambda t: t["spot"][A].update(now=0.03), "low <= now <= high"),
         (lambda t: t["spot"][A].update(high=0.045), "low <= now <= high"),

@@ -385,8 +385,9 @@ def test_a_budget_that_never_allows_an_eviction(budget: dict[str, Any], strict: 
 
 
 def test_pods_of_one_moment_that_wait_are_not_in_the_estimate() -> None:
-    found = estimate(cluster([node("n1", "m5.xlarge")], [pod("a-1", "n1"), pod("b-1", "")]))
-    assert (found.pods, found.pending) == (1, 1)
+    pods = [pod("a-1", "n1"), pod("b-1", ""), pod("c-1", "gone")]
+    found = estimate(cluster([node("n1", "m5.xlarge")], pods))
+    assert (found.pods, found.pending) == (1, 2)
 
 
 def test_what_cannot_be_placed_elsewhere_stays() -> None:

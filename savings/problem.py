@@ -530,7 +530,7 @@ class Step:
                 len(listed), len(cluster.resources)
             ),
             counts=np.array([len(g.pods) for g in listed], dtype=np.int64),
-            eligible=self._table(listed, nodes, self._offered, _kept_accepts),
+            eligible=self._table(listed, nodes, self._offered, self._on_kept),
             domain=self._table(listed, nodes, self._domain, _in_domain),
             outside=[cluster.outside(group.needs) for group in listed],
             free=np.vstack([self._free, *self._kept_free(nodes, pinned)]),
@@ -618,16 +618,26 @@ class Step:
         key = (needs.signature, needs.markets, needs.arch, needs.family, avoided)
         if key not in self._columns:
             self._columns[key] = np.array(
-                [_accepts(needs, offer) and self._without(avoided, offer) for offer in self.offers],
+                [
+                    _accepts(needs, offer)
+                    and self._without(avoided, offer.labels, offer.profile.taints)
+                    for offer in self.offers
+                ],
                 dtype=np.bool_,
             )
         fits = np.all(self._free >= np.array(needs.requests, dtype=np.int64), axis=1)
         return np.logical_and(self._columns[key], fits)
 
-    def _without(self, daemons: frozenset[int], offer: Offer) -> bool:
+    def _without(
+        self, daemons: frozenset[int], labels: Mapping[str, str], taints: tuple[Taint, ...]
+    ) -> bool:
         """Whether none of these DaemonSets runs on such a node."""
-        return not daemons or daemons.isdisjoint(
-            self.cluster.daemons.running(offer.labels, offer.profile.taints)
+        return not daemons or daemons.isdisjoint(self.cluster.daemons.running(labels, taints))
+
+    def _on_kept(self, needs: Needs, node: Node) -> bool:
+        avoided = self.cluster.avoided_daemons(needs)
+        return _kept_accepts(needs, node) and self._without(
+            avoided, node.labels, binding_taints(node)
         )
 
     def _domain(self, needs: Needs) -> Bools:

@@ -202,6 +202,18 @@ def test_taints_and_selectors_keep_their_node_group() -> None:
     assert [bool(each.taints) for each in made.packings[0].nodes].count(True) == 1
 
 
+def test_a_pod_goes_to_no_node_of_a_daemon_set_that_it_avoids() -> None:
+    # The DaemonSet runs on n1 alone, which stays for its volume; web would fit there.
+    scan = daemon("scan", 0.5, node_selector={HOST: "n1"})
+    scan = msgspec.structs.replace(scan, namespace="shop", labels={"app": "scan"})
+    own = (((Requirement(key=HOST, operator="In", values=("n1",)),),),)
+    away = (PodTerm(topology_key=HOST, selector=app("scan")),)
+    pods = [pod("db-0", "n1", 1, node_terms=own), pod("web-1", "n2", 1, anti_affinity=away)]
+    nodes = [node("n1", "m5.xlarge"), node("n2", "m5.xlarge")]
+    found = estimate(cluster(nodes, pods, daemon_sets=(scan,)))
+    assert costs(found) == [0.40, 0.40, 0.40]
+
+
 def test_a_local_volume_keeps_its_node() -> None:
     # db's volume is on n1's disk: n1 stays an m5.2xlarge at 0.40, and web moves in beside it.
     own = (((Requirement(key=HOST, operator="In", values=("n1",)),),),)

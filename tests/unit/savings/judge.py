@@ -193,25 +193,37 @@ def excluded(hosts: Iterable[Host]) -> Iterator[str]:
 
 
 def lonely(hosts: Iterable[Host]) -> Iterator[str]:
-    """Pods without a pod of their affinity. The first one may be its own; so for each term, the
-    pods that have it can begin in one domain.
+    """Pods without a pod of their affinity. kube-scheduler counts a pod only if all terms are about
+    it. The first one may be its own; so the pods with the same terms can begin in one domain.
     """
     domains = _Domains(hosts)
-    begun: dict[object, set[str]] = defaultdict(set)
+    begun: dict[tuple[str, object], set[str]] = defaultdict(set)
     for pod, host in domains.owners(lambda pod: pod.affinity):
-        for term in pod.affinity:
-            key = term.topology_key
-            found = [o for o in domains.beside(host, key) if meant(pod, term, o)]
+        for key in sorted({term.topology_key for term in pod.affinity}):
+            found = [
+                other
+                for other in domains.beside(host, key)
+                if all(meant(pod, term, other) for term in pod.affinity)
+            ]
             if not found:
                 yield f"{pod.name} misses a pod of its affinity by {key}"
-            elif all(isinstance(o, Pod) and term in o.affinity for o in found):
-                spaces = term.namespaces if term.namespaces is None else (
-                    term.namespaces or (pod.namespace,)
-                )  # fmt: skip
-                begun[key, term.selector, spaces].add(host.labels[key])
-    for (key, *_), values in begun.items():  # type: ignore[misc]
+            elif all(isinstance(o, Pod) and _company(o) == _company(pod) for o in found):
+                begun[key, _company(pod)].add(host.labels[key])
+    for (key, _), values in begun.items():
         if len(values) > 1:
             yield f"the pods of one affinity by {key} begin in {sorted(values)}"
+
+
+def _company(pod: Pod) -> object:
+    """The pods that it needs beside it."""
+    return frozenset(
+        (
+            term.topology_key,
+            term.selector,
+            None if term.namespaces is None else (term.namespaces or (pod.namespace,)),
+        )
+        for term in pod.affinity
+    )
 
 
 def skewed(hosts: Iterable[Host]) -> Iterator[str]:

@@ -23,7 +23,7 @@ from savings.snapshot import (
     Taint,
     Toleration,
 )
-from tests.unit.savings.judge import HOSTNAME, MIB, ZONE_KEYS, Judge, given
+from tests.unit.savings.judge import HOSTNAME, MIB, ZONE_KEYS, Host, Judge, given, lonely
 from tests.unit.savings.worlds import as_it_is
 
 ZONE = ZONE_KEYS[0]
@@ -246,3 +246,14 @@ def test_an_overfull_node_is_accepted_only_where_everything_is_as_it_is() -> Non
     judge = Judge(snapshot, PRICES, ())
     assert judge.faults(packing, step=1) == []
     assert judge.faults(moved("spread-1", 2)(packing), step=1) != []
+
+
+@pytest.mark.parametrize(("beside", "refused"), [(["both"], False), (["web", "cache"], True)])
+def test_one_pod_has_to_match_all_terms_of_an_affinity(beside: list[str], refused: bool) -> None:
+    # kube-scheduler's rule: a pod that only one term is about counts for none.
+    terms = tuple(
+        PodTerm(topology_key=HOSTNAME, selector=about(name, "both")) for name in ("web", "cache")
+    )
+    host = Host("n0", {HOSTNAME: "n0"}, ())
+    host.pods = [pod("follows", "n0", affinity=terms), *(pod(name, "n0") for name in beside)]
+    assert bool(list(lonely([host]))) == refused

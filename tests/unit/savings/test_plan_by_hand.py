@@ -410,3 +410,41 @@ def test_what_cannot_be_placed_elsewhere_stays() -> None:
     pods = [pod("dev-1", "n1", 1, further=own), pod("web-1", "n2", 1)]
     found = estimate(cluster(nodes, pods), XLARGE, DOUBLE)
     assert costs(found)[0] == 0.20
+
+
+@pytest.mark.xfail(reason="the planner looks at each term of an affinity by itself")
+def test_an_affinity_with_two_terms_follows_a_pod_that_both_are_about() -> None:
+    # kube-scheduler counts only pods that all terms are about: `both`, neither web nor cache.
+    # An m6i.large has 2.9 cores: both (2.5) and its follower (0.5) need the m5.xlarge at 0.20,
+    # web and cache an m6i.large at 0.05. The follower beside web and cache would save 0.15.
+    def about(name: str) -> PodTerm:
+        return PodTerm(
+            topology_key=HOST,
+            selector=(Requirement(key="app", operator="In", values=(name, "both")),),
+        )
+
+    pods = [
+        pod("both-1", "n1", 2.5),
+        pod("follower-1", "n1", 0.5, affinity=(about("web"), about("cache"))),
+        pod("web-1", "n2", 1),
+        pod("cache-1", "n2", 1),
+    ]
+    nodes = [node("n1", "m5.xlarge"), node("n2", "m5.xlarge")]
+    made = plan.make(cluster(nodes, pods), prices(XLARGE, kind("m6i.large", 3, 0.05)))
+    where = dict(made.packings[1].placed)
+    assert where[1] == where[0]
+    assert costs(made.estimate)[1] == 0.25
+
+
+@pytest.mark.xfail(reason="the planner knows no labels of static pods")
+def test_a_pod_keeps_away_from_a_static_pod() -> None:
+    # n1 stays for db's volume. Its static pod is one that web avoids: web needs another node.
+    own = (((Requirement(key=HOST, operator="In", values=("n1",)),),),)
+    avoids = (PodTerm(topology_key=HOST, selector=app("mirror")),)
+    pods = [
+        pod("mirror-n1", "n1", 0.5, static=True, owner="", labels={"app": "mirror"}),
+        pod("db-0", "n1", 1, node_terms=own, local_volumes=("PersistentVolumeClaim data",)),
+        pod("web-1", "n2", 1, anti_affinity=avoids),
+    ]
+    found = estimate(cluster([node("n1", "m5.xlarge"), node("n2", "m5.xlarge")], pods))
+    assert costs(found)[0] == 0.40

@@ -64,8 +64,7 @@ class Packing:
 
     nodes: tuple[PlannedNode, ...]
     placed: tuple[tuple[int, int], ...]
-    """(index in the snapshot's pods, index in `nodes`), in an order in which every required term
-    about other pods holds."""
+    """(index in the snapshot's pods, index in `nodes`)."""
     lower_bound: float
     immovable: int
     """Pods that stay where they are, on nodes that are kept for them."""

@@ -148,6 +148,23 @@ class Cluster:
             for own, key, there in self._domains
         )
 
+    def stays(self, pod: Pod, needs: Needs) -> bool:
+        """Whether the packing does not know a rule of the pod, so that it stays where it is.
+
+        kube-scheduler takes the terms of an affinity together: a pod counts if all are about it.
+        The packing takes each alone. Static pods that others avoid it does not know.
+        """
+        several = bool(needs.affinity) and len(pod.affinity) > 1
+        return several or not self._static_terms.isdisjoint(needs.anti_affinity)
+
+    @cached_property
+    def _static_terms(self) -> frozenset[int]:
+        """The terms that match a static pod."""
+        pods = (pod for pod in self.snapshot.pods if pod.static)
+        return frozenset().union(
+            *(self.terms.matching(pod.namespace, pod.labels)[0] for pod in pods)
+        )
+
     def avoided_daemons(self, needs: Needs) -> frozenset[int]:
         """The DaemonSets, by number, that the pods' anti-affinity is about."""
         if not needs.anti_affinity:
@@ -591,7 +608,10 @@ class Step:
             pinned = {
                 index: needs
                 for index, needs in zip(self.cluster.pods, self.needs, strict=True)
-                if index in stuck or pods[index].node in together or not self._offered(needs).any()
+                if index in stuck
+                or pods[index].node in together
+                or self.cluster.stays(pods[index], needs)
+                or not self._offered(needs).any()
             }
             nodes = {pods[index].node for index, needs in pinned.items() if needs.affinity}
             if nodes <= together:

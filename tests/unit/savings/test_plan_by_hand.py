@@ -412,7 +412,6 @@ def test_what_cannot_be_placed_elsewhere_stays() -> None:
     assert costs(found)[0] == 0.20
 
 
-@pytest.mark.xfail(reason="the planner looks at each term of an affinity by itself")
 def test_an_affinity_with_two_terms_follows_a_pod_that_both_are_about() -> None:
     # kube-scheduler counts only pods that all terms are about: `both`, neither web nor cache.
     # An m6i.large has 2.9 cores: both (2.5) and its follower (0.5) need the m5.xlarge at 0.20,
@@ -436,7 +435,6 @@ def test_an_affinity_with_two_terms_follows_a_pod_that_both_are_about() -> None:
     assert costs(made.estimate)[1] == 0.25
 
 
-@pytest.mark.xfail(reason="the planner knows no labels of static pods")
 def test_a_pod_keeps_away_from_a_static_pod() -> None:
     # n1 stays for db's volume. Its static pod is one that web avoids: web needs another node.
     own = (((Requirement(key=HOST, operator="In", values=("n1",)),),),)

@@ -16,16 +16,12 @@ from lambdas.agent import lifecycle, read_only, readiness
 from lambdas.agent.apply import Changes
 from lambdas.agent.manifest import ClusterRef
 from lambdas.agent.properties import Agent, parse
-from lambdas.common import eks as clusters
-from lambdas.common import retry
 from lambdas.common.castai import CastaiApi
 from lambdas.common.eks import Cluster
 from lambdas.common.errors import PermanentError
 from lambdas.common.kubernetes_objects import Kube
-from lambdas.common.kubernetes_session import KubernetesSession, existing_access
 from lambdas.common.names import AGENT
 from lambdas.onboarding import session as onboarding_session
-from lambdas.onboarding.context import CALL_PATIENCE
 from lambdas.onboarding.session import Dependencies
 
 agent_app = typer.Typer(help="The agent's manifest.", no_args_is_help=True)
@@ -94,7 +90,7 @@ def disconnect(
         typer.confirm(f"Remove the castai-agent from {cluster}?", abort=True)
     deps = session.dependencies(region)
     until = deps.clock.now() + session.RUN_TIME
-    with _kube(deps, _described(deps, cluster), until) as kube:
+    with session.kube(deps, session.described(deps, cluster), until) as kube:
         changes = lifecycle.disconnect(kube, owner=session.RESOURCE, until=until)
     if as_json:
         show.document({"changes": vars(changes)})
@@ -135,29 +131,12 @@ def _session(properties: Agent, region: str | None) -> Iterator[_At]:
     deps = session.dependencies(region)
     until = deps.clock.now() + session.RUN_TIME
     key = onboarding_session.read_key(deps, properties.api_key_secret, until=until)
-    cluster = _described(deps, properties.cluster_name)
+    cluster = session.described(deps, properties.cluster_name)
     with (
-        _kube(deps, cluster, until) as kube,
+        session.kube(deps, cluster, until) as kube,
         deps.open_api(key, properties.api_url, deps.clock, until) as api,
     ):
         yield _At(deps, cluster, kube, api, key, until)
-
-
-def _described(deps: Dependencies, cluster: str) -> Cluster:
-    return retry.call(
-        lambda: clusters.describe(deps.clients.eks, cluster, region=deps.place.region),
-        until=deps.clock.now() + CALL_PATIENCE,
-        clock=deps.clock,
-    )
-
-
-@contextmanager
-def _kube(deps: Dependencies, cluster: Cluster, until: float) -> Iterator[Kube]:
-    """The cluster's API with the user's own access: no command grants access."""
-    with KubernetesSession(
-        existing_access, until=until, open_kube=deps.open_kube, clock=deps.clock
-    ) as opened:
-        yield opened.kube(cluster)
 
 
 def _wait(at: _At, cluster_id: str, seconds: float) -> str:

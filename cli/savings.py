@@ -14,13 +14,12 @@ import typer
 from rich.console import Console
 
 from cli import session, show
-from lambdas.common import aws, eks
+from lambdas.common import aws
 from lambdas.common.aws_calls import AwsCalls
 from lambdas.common.castai import DEFAULT_URL
 from lambdas.common.clock import SYSTEM
 from lambdas.common.errors import PermanentError
 from lambdas.common.kubernetes_objects import Kube
-from lambdas.common.kubernetes_session import KubernetesSession, existing_access
 from lambdas.onboarding.context import CALL_PATIENCE
 from lambdas.onboarding.session import Dependencies, read_key
 from savings import advisor as spot_advisor
@@ -192,13 +191,8 @@ class _Reader:
             return self._open.enter_context(
                 read_cluster.open_kubeconfig(self.kubeconfig, until=until)
             )
-        described = self._calls.run(
-            lambda: eks.describe(self._aws.clients.eks, self.cluster, region=self._aws.place.region)
-        )
-        opened = self._open.enter_context(
-            KubernetesSession(existing_access, until=until, open_kube=self._aws.open_kube)
-        )
-        return opened.kube(described)
+        cluster = session.described(self._aws, self.cluster)
+        return self._open.enter_context(session.kube(self._aws, cluster, until))
 
     def _noted(self, path: Path | None, found: T) -> T:
         if path is not None:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Final
 
 import typer
 
+from lambdas.common import eks, retry
+from lambdas.common.kubernetes_objects import Kube
+from lambdas.common.kubernetes_session import KubernetesSession, existing_access
+from lambdas.onboarding.context import CALL_PATIENCE
 from lambdas.onboarding.session import Dependencies, dependencies_of
 
 RESOURCE: Final = "castai-eks"
@@ -28,3 +34,21 @@ def dependencies(region: str | None) -> Dependencies:
     if region:
         os.environ["AWS_REGION"] = region
     return dependencies_of(None)
+
+
+def described(deps: Dependencies, cluster: str) -> eks.Cluster:
+    """The cluster as EKS describes it."""
+    return retry.call(
+        lambda: eks.describe(deps.clients.eks, cluster, region=deps.place.region),
+        until=deps.clock.now() + CALL_PATIENCE,
+        clock=deps.clock,
+    )
+
+
+@contextmanager
+def kube(deps: Dependencies, cluster: eks.Cluster, until: float) -> Iterator[Kube]:
+    """The cluster's API with the user's own access: no command grants access."""
+    with KubernetesSession(
+        existing_access, until=until, open_kube=deps.open_kube, clock=deps.clock
+    ) as opened:
+        yield opened.kube(cluster)

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from savings.estimate import Line, Now
 from savings.offers import total
+from savings.prices import SpotPrice
 from savings.problem import Cluster, overhead_of
 from savings.snapshot import CPU, MEMORY, SPOT, Amounts, Market, Snapshot
 
 if TYPE_CHECKING:
     from savings.plan import Packing, PlannedNode
 
-Entry = tuple[str, Market, str, str, float, Amounts, Amounts]
-"""Of one node: group, market, type, zone, price, what is requested there, allocatable."""
+
+class Entry(NamedTuple):
+    """One node."""
+
+    group: str
+    market: Market
+    kind: str
+    zone: str
+    price: float
+    requested: Amounts
+    allocatable: Amounts
 
 
 def now(cluster: Cluster) -> Now:
@@ -24,28 +34,28 @@ def now(cluster: Cluster) -> Now:
     for pod in cluster.snapshot.pods:
         if pod.node in cluster.node_at:
             asked[pod.node].append(overhead_of(pod.demand))
-    entries: list[Entry] = [
-        (n.group, n.market, n.instance_type, n.zone, cluster.price(n), total(asked[n.name]),
-         n.allocatable)
+    entries = [
+        Entry(n.group, n.market, n.instance_type, n.zone, cluster.price(n), total(asked[n.name]),
+              n.allocatable)
         for n in cluster.nodes
     ]  # fmt: skip
     return Now(
-        cost=sum((entry[4] for entry in entries), 0.0),
+        cost=sum((entry.price for entry in entries), 0.0),
         lines=_lines(entries),
-        requested=_two(total(entry[5] for entry in entries)),
-        allocatable=_two(total(entry[6] for entry in entries)),
-        idle_cost=sum((entry[4] * _idle(entry[5], entry[6]) for entry in entries), 0.0),
+        requested=_two(total(entry.requested for entry in entries)),
+        allocatable=_two(total(entry.allocatable for entry in entries)),
+        idle_cost=sum(
+            (entry.price * _idle(entry.requested, entry.allocatable) for entry in entries), 0.0
+        ),
     )
 
 
 def of_packing(snapshot: Snapshot, packed: Packing) -> tuple[Line, ...]:
     """The lines of a packing's nodes."""
-    asked: dict[int, list[Amounts]] = defaultdict(list)
-    for index, node in packed.placed:
-        asked[node].append(snapshot.pods[index].demand.requests)
+    asked = _requested(snapshot, packed)
     return _lines(
-        (n.group, n.market, n.instance_type, n.zone, n.price, total([*asked[at], n.overhead]),
-         n.allocatable)
+        Entry(n.group, n.market, n.instance_type, n.zone, n.price,
+              total([asked.get(at, {}), n.overhead]), n.allocatable)
         for at, n in enumerate(packed.nodes)
     )  # fmt: skip
 
@@ -54,10 +64,7 @@ def shares(snapshot: Snapshot, packed: Packing) -> Iterator[tuple[int, int, floa
     """(pod, node, part of the node's price that is the pod's). A node's parts add up to its price,
     unless its pods request nothing.
     """
-    asked: dict[int, list[Amounts]] = defaultdict(list)
-    for index, node in packed.placed:
-        asked[node].append(snapshot.pods[index].demand.requests)
-    sums = {node: total(amounts) for node, amounts in asked.items()}
+    sums = _requested(snapshot, packed)
     for index, node in packed.placed:
         requests = snapshot.pods[index].demand.requests
         parts = [
@@ -69,16 +76,20 @@ def shares(snapshot: Snapshot, packed: Packing) -> Iterator[tuple[int, int, floa
         yield index, node, share * packed.nodes[node].price
 
 
-def low_price(cluster: Cluster, node: PlannedNode) -> float:
-    """The node's price at the lowest spot price of the history."""
+def spot_price(cluster: Cluster, node: PlannedNode) -> SpotPrice:
+    """The node's price now, lowest and highest; on demand it is the same always."""
     spot = cluster.types[node.instance_type].spot.get(node.zone)
-    return spot.low if node.market == SPOT and spot else node.price
+    if node.market == SPOT and spot:
+        return spot
+    return SpotPrice(now=node.price, low=node.price, high=node.price)
 
 
-def high_price(cluster: Cluster, node: PlannedNode) -> float:
-    """The node's price at the highest spot price of the history."""
-    spot = cluster.types[node.instance_type].spot.get(node.zone)
-    return spot.high if node.market == SPOT and spot else node.price
+def _requested(snapshot: Snapshot, packed: Packing) -> dict[int, Amounts]:
+    """By node: what the pods that are placed there request."""
+    asked: dict[int, list[Amounts]] = defaultdict(list)
+    for index, node in packed.placed:
+        asked[node].append(snapshot.pods[index].demand.requests)
+    return {node: total(amounts) for node, amounts in asked.items()}
 
 
 def _lines(entries: Iterable[Entry]) -> tuple[Line, ...]:
@@ -103,10 +114,9 @@ def _lines(entries: Iterable[Entry]) -> tuple[Line, ...]:
     )
 
 
-def _part(resource: str, entries: Iterable[Entry]) -> float:
-    entries = list(entries)
-    there = sum(entry[6].get(resource, 0) for entry in entries)
-    return sum(entry[5].get(resource, 0) for entry in entries) / there if there else 0.0
+def _part(resource: str, entries: list[Entry]) -> float:
+    there = sum(entry.allocatable.get(resource, 0) for entry in entries)
+    return sum(entry.requested.get(resource, 0) for entry in entries) / there if there else 0.0
 
 
 def _idle(requested: Amounts, allocatable: Amounts) -> float:

@@ -99,6 +99,11 @@ def binding_taints(node: Node) -> tuple[Taint, ...]:
     )
 
 
+def selectable(node: Node) -> dict[str, str]:
+    """What node affinity can ask of a node: its labels, and its name as `metadata.name`."""
+    return node.labels | {NODE_NAME: node.name}
+
+
 def asked_keys(pods: Iterable[Pod], daemon_sets: Iterable[DaemonSet]) -> set[str]:
     """The label keys that decide where a pod may run."""
     keys: set[str] = set()

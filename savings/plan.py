@@ -14,7 +14,7 @@ from savings.packing import Result
 from savings.prices import Prices
 from savings.problem import Cluster, Group, Problem, is_daemon
 from savings.problem import Step as Allowed
-from savings.snapshot import ON_DEMAND, SPOT, Amounts, Market, Snapshot, Taint
+from savings.snapshot import ON_DEMAND, SPOT, Amounts, Market, Node, Snapshot, Taint
 from savings.tolerance import Name, workload_of
 
 STEPS: Final[tuple[tuple[StepName, bool, bool], ...]] = (
@@ -141,7 +141,7 @@ def _neighbours(problem: Problem, unplaced: Mapping[int, int]) -> Iterator[int]:
 
 def _as_it_is(cluster: Cluster) -> Packing:
     number = {node.name: at for at, node in enumerate(cluster.nodes)}
-    nodes = tuple(_existing(cluster, at) for at in range(len(cluster.nodes)))
+    nodes = tuple(_existing(cluster, node) for node in cluster.nodes)
     placed = tuple((index, number[cluster.snapshot.pods[index].node]) for index in cluster.pods)
     packed = Packing(nodes, placed, lower_bound=0.0, immovable=0)
     return replace(packed, lower_bound=packed.cost)
@@ -158,8 +158,7 @@ def _without_empty(packed: Packing) -> Packing:
     )
 
 
-def _existing(cluster: Cluster, at: int) -> PlannedNode:
-    node = cluster.nodes[at]
+def _existing(cluster: Cluster, node: Node) -> PlannedNode:
     return PlannedNode(
         name=node.name,
         instance_type=node.instance_type,
@@ -176,11 +175,10 @@ def _existing(cluster: Cluster, at: int) -> PlannedNode:
 
 def _packing(problem: Problem, result: Result, lower: float) -> Packing:
     cluster = problem.cluster
-    at = {node.name: number for number, node in enumerate(cluster.nodes)}
     nodes = []
     for column in result.columns:
         if column >= problem.offers:
-            nodes.append(_existing(cluster, at[problem.kept[column - problem.offers].name]))
+            nodes.append(_existing(cluster, problem.kept[column - problem.offers]))
             continue
         offer = problem.step.offers[column]
         nodes.append(
@@ -246,8 +244,8 @@ def _estimate(
                 cost=packed.cost,
                 saved=costs[at] - packed.cost,
                 lower_bound=packed.lower_bound,
-                low=sum(lines.low_price(cluster, node) for node in packed.nodes),
-                high=sum(lines.high_price(cluster, node) for node in packed.nodes),
+                low=sum(lines.spot_price(cluster, node).low for node in packed.nodes),
+                high=sum(lines.spot_price(cluster, node).high for node in packed.nodes),
                 nodes=len(packed.nodes),
                 lines=lines.of_packing(snapshot, packed),
                 kept=sum(bool(node.name) for node in packed.nodes),

@@ -16,7 +16,6 @@ from savings.instance_types import family
 from savings.offers import (
     ARCH_LABELS,
     HOSTNAME,
-    NODE_NAME,
     Offer,
     Signature,
     asked_keys,
@@ -24,6 +23,7 @@ from savings.offers import (
     offers,
     price_of,
     profiles,
+    selectable,
     stays_in,
     total,
 )
@@ -194,7 +194,7 @@ class Cluster:
         }
         return [
             (own, key, {node.labels.get(key) for node in self.snapshot.nodes
-                        if own.selects(node.labels | {NODE_NAME: node.name})})
+                        if own.selects(selectable(node))})
             for own, key in spreads
         ]  # fmt: skip
 
@@ -213,7 +213,7 @@ class Cluster:
         found: dict[int, int] = {}
         for term, _ in needs.spread:
             for each in self.left_out:
-                if needs.own.selects(each.node.labels | {NODE_NAME: each.node.name}):
+                if needs.own.selects(selectable(each.node)):
                     here = self._pods_left_out.get(each.node.name, ())
                     pods = sum(
                         term in self.terms.matching(pod.namespace, pod.labels)[0] for pod in here
@@ -692,9 +692,9 @@ def _kept_accepts(needs: Needs, node: Node) -> bool:
         and needs.arch in ("", node.arch)
         and needs.family in ("", family(node.instance_type))
         and needs.signature.tolerates(binding_taints(node))
-        and needs.signature.selects(node.labels | {NODE_NAME: node.name})
+        and needs.signature.selects(selectable(node))
     )
 
 
 def _in_domain(needs: Needs, node: Node) -> bool:
-    return bool(needs.spread) and needs.own.selects(node.labels | {NODE_NAME: node.name})
+    return bool(needs.spread) and needs.own.selects(selectable(node))

@@ -37,20 +37,20 @@ MarketsOf = Callable[[Sequence[str]], Mapping[str, Market]]
 """The markets of EC2 instances, by id."""
 Progress = Callable[[str], None]
 
-READ: Final = (
-    ("v1", "Namespace"),
-    ("v1", "Node"),
-    ("v1", "PersistentVolume"),
-    ("v1", "PersistentVolumeClaim"),
-    ("v1", "Pod"),
-    ("apps/v1", "DaemonSet"),
-    ("apps/v1", "Deployment"),
-    ("apps/v1", "ReplicaSet"),
-    ("apps/v1", "StatefulSet"),
-    ("batch/v1", "Job"),
-    ("policy/v1", "PodDisruptionBudget"),
-)
-"""The kinds that are listed: apiVersion and kind."""
+READ: Final = {
+    "Namespace": "v1",
+    "Node": "v1",
+    "PersistentVolume": "v1",
+    "PersistentVolumeClaim": "v1",
+    "Pod": "v1",
+    "DaemonSet": "apps/v1",
+    "Deployment": "apps/v1",
+    "ReplicaSet": "apps/v1",
+    "StatefulSet": "apps/v1",
+    "Job": "batch/v1",
+    "PodDisruptionBudget": "policy/v1",
+}
+"""The kinds that are listed, and the apiVersion of each."""
 
 
 def read(
@@ -71,22 +71,19 @@ def read(
     objects are missing in the snapshot.
     """
     reader = _Reader(kube, rights, progress)
-    sets = reader.list(
-        "apps/v1", "ReplicaSet", lambda obj: (objects.owned(obj), objects.workload(obj))
-    )
+    sets = reader.list("ReplicaSet", lambda obj: (objects.owned(obj), objects.workload(obj)))
     around = Around(
-        owners=dict(owned for owned, _ in sets)
-        | dict(reader.list("batch/v1", "Job", objects.owned)),
-        claims=dict(reader.list("v1", "PersistentVolumeClaim", objects.claim)),
-        volumes=dict(reader.list("v1", "PersistentVolume", objects.volume)),
-        namespaces=dict(reader.list("v1", "Namespace", objects.namespace)),
+        owners=dict(owned for owned, _ in sets) | dict(reader.list("Job", objects.owned)),
+        claims=dict(reader.list("PersistentVolumeClaim", objects.claim)),
+        volumes=dict(reader.list("PersistentVolume", objects.volume)),
+        namespaces=dict(reader.list("Namespace", objects.namespace)),
     )
     workloads = [
-        *reader.list("apps/v1", "Deployment", objects.workload),
-        *reader.list("apps/v1", "StatefulSet", objects.workload),
+        *reader.list("Deployment", objects.workload),
+        *reader.list("StatefulSet", objects.workload),
         *(workload for _, workload in sets),
     ]
-    pods = reader.list("v1", "Pod", lambda obj: objects.pod(obj, around))
+    pods = reader.list("Pod", lambda obj: objects.pod(obj, around))
     known = {(pod.namespace, pod.owner) for pod in pods if pod is not None}
     nodes = _nodes(reader, markets_of, rights)
     if not region:
@@ -98,9 +95,9 @@ def read(
         taken=datetime.fromtimestamp(clock.now(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         nodes=nodes,
         pods=tuple(pod for pod in pods if pod is not None),
-        daemon_sets=tuple(reader.list("apps/v1", "DaemonSet", objects.daemon_set)),
+        daemon_sets=tuple(reader.list("DaemonSet", objects.daemon_set)),
         workloads=tuple(each for each in workloads if (each.namespace, each.owner) in known),
-        budgets=tuple(reader.list("policy/v1", "PodDisruptionBudget", objects.budget)),
+        budgets=tuple(reader.list("PodDisruptionBudget", objects.budget)),
     )
 
 
@@ -112,8 +109,8 @@ class _Reader:
         self._rights = rights
         self._progress = progress
 
-    def list(self, api_version: str, kind: str, make: Callable[[Any], T]) -> Sequence[T]:
-        """What `make` makes of each object; nothing where the cluster refuses."""
+    def list(self, kind: str, make: Callable[[Any], T]) -> Sequence[T]:
+        """What `make` makes of each object of a kind of READ; nothing where the cluster refuses."""
         found, first = 0, ""
 
         def counted(obj: dict[str, Any]) -> T:
@@ -128,12 +125,12 @@ class _Reader:
         self._progress(f"reading {kind}")
         listed: Sequence[T] = ()
         with self._rights.read():
-            listed = self._kube.list_as(counted, api_version, kind, patience=_PATIENCE)
+            listed = self._kube.list_as(counted, READ[kind], kind, patience=_PATIENCE)
         return tuple(listed)
 
 
 def _nodes(reader: _Reader, markets_of: MarketsOf, rights: Rights) -> tuple[Node, ...]:
-    found = reader.list("v1", "Node", objects.node)
+    found = reader.list("Node", objects.node)
     unknown = [instance for _, instance in found if instance]
     markets: Mapping[str, Market] = {}
     if unknown:

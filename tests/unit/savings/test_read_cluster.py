@@ -111,7 +111,7 @@ def test_an_empty_cluster_is_read_by_lists_only(api: Api) -> None:
     assert {each.method for each in api.asked} == {"GET"}
     assert {each.url.params["limit"] for each in api.asked} == {"500"}
     assert not any("watch" in each.url.params for each in api.asked)
-    kinds = [f"{kind.lower()}s" for _, kind in read_cluster.READ]
+    kinds = [f"{kind.lower()}s" for kind in read_cluster.READ]
     assert sorted(api.plurals()) == sorted(kinds)  # each once
     assert {each.url.path for each in api.asked} >= {
         "/api/v1/pods",

@@ -7,6 +7,9 @@ from savings import read_cluster
 
 
 def test_the_cluster_role_lists_the_kinds_that_are_read() -> None:
-    read = {(version.rpartition("/")[0], f"{kind.lower()}s") for version, kind in read_cluster.READ}
+    read = {
+        (version.rpartition("/")[0], f"{kind.lower()}s")
+        for kind, version in read_cluster.READ.items()
+    }
     granted = {(group, each) for group, of in savings.LISTED.items() for each in of}
     assert read == granted

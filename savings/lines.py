@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from savings.estimate import Line, Now
-from savings.offers import total
 from savings.prices import SpotPrice
 from savings.problem import Cluster, overhead_of
-from savings.snapshot import CPU, MEMORY, SPOT, Amounts, Market, Snapshot
+from savings.snapshot import CPU, MEMORY, SPOT, Amounts, Market, Snapshot, total
 
 if TYPE_CHECKING:
     from savings.plan import Packing, PlannedNode

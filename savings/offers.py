@@ -26,6 +26,7 @@ from savings.snapshot import (
     Term,
     matches,
     tolerates,
+    total,
 )
 from savings.tolerance import CAPACITY_LABELS
 
@@ -199,15 +200,6 @@ def offers(
                         offer = Offer(profile, kind, zone, market, price, has, amounts, overhead)
                         found.append(offer)
     return found
-
-
-def total(each: Iterable[Amounts]) -> Amounts:
-    """The sum."""
-    found: dict[str, int] = defaultdict(int)
-    for amounts in each:
-        for name, amount in amounts.items():
-            found[name] += amount
-    return dict(found)
 
 
 def _is_of_the_instance(key: str) -> bool:

@@ -25,7 +25,6 @@ from savings.offers import (
     profiles,
     selectable,
     stays_in,
-    total,
 )
 from savings.prices import InstanceType, Prices
 from savings.snapshot import (
@@ -44,6 +43,7 @@ from savings.snapshot import (
     Taint,
     Term,
     matches,
+    total,
 )
 from savings.tolerance import reasons, workload_of
 

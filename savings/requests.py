@@ -6,7 +6,6 @@ Source: k8s.io/component-helpers/resource, `PodRequests`.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Mapping
 from decimal import ROUND_CEILING, Decimal
 from typing import Any, Final
@@ -14,7 +13,7 @@ from typing import Any, Final
 from lightkube.utils.quantity import parse_quantity
 
 from lambdas.common.errors import PermanentError
-from savings.snapshot import CPU, MEMORY, PODS, Amounts
+from savings.snapshot import CPU, MEMORY, PODS, Amounts, total
 
 Object = Mapping[str, Any]
 
@@ -32,25 +31,22 @@ def requests_of(spec: Object, what: str) -> Amounts:
     other beside the sidecars that started before them; and the overhead of the RuntimeClass. A
     request of the pod as a whole for processor, memory or huge pages replaces that resource's sum.
     """
-    running: Amounts = defaultdict(int)
-    for container in spec.get("containers") or ():
-        _add(running, _requests(container, what))
-    sidecars: Amounts = defaultdict(int)
-    peak: Amounts = defaultdict(int)
+    sidecars: Amounts = {}
+    peaks: list[Amounts] = []
     for container in spec.get("initContainers") or ():
         own = _requests(container, what)
         if container.get("restartPolicy") == "Always":
-            _add(sidecars, own)
+            sidecars = total([sidecars, own])
             own = {}
-        for name in {*own, *sidecars}:
-            peak[name] = max(peak[name], own.get(name, 0) + sidecars[name])
-    _add(running, sidecars)
-    found = {name: max(running[name], peak[name]) for name in sorted({*running, *peak})}
+        peaks.append(total([sidecars, own]))
+    containers = [_requests(container, what) for container in spec.get("containers") or ()]
+    needed = dict(total([*containers, sidecars]))
+    for peak in peaks:
+        needed |= {name: max(amount, needed.get(name, 0)) for name, amount in peak.items()}
     whole = _requests(spec, what)
-    found |= {name: amount for name, amount in whole.items() if name.startswith(_OF_THE_WHOLE)}
-    total: Amounts = defaultdict(int, found)
-    _add(total, amounts(spec.get("overhead"), what))
-    return {name: amount for name, amount in sorted(total.items()) if amount and name != PODS}
+    needed |= {name: amount for name, amount in whole.items() if name.startswith(_OF_THE_WHOLE)}
+    asked = total([needed, amounts(spec.get("overhead"), what)])
+    return {name: amount for name, amount in sorted(asked.items()) if amount and name != PODS}
 
 
 def with_limits(spec: Object) -> Object:
@@ -100,8 +96,3 @@ def _requests(of: Object, what: str) -> Amounts:
 
 def _given(of: Object) -> Mapping[str, Any]:
     return (of.get("resources") or {}).get("requests") or {}
-
-
-def _add(to: Amounts, more: Mapping[str, int]) -> None:
-    for name, amount in more.items():
-        to[name] += amount

@@ -5,7 +5,8 @@ No environment variable, image, ConfigMap or Secret is in it, not even a Secret'
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -188,6 +189,15 @@ class Snapshot(Data, frozen=True, kw_only=True, tag_field="format", tag=FORMAT):
     daemon_sets: tuple[DaemonSet, ...] = ()
     workloads: tuple[Workload, ...] = ()
     budgets: tuple[Budget, ...] = ()
+
+
+def total(each: Iterable[Amounts]) -> Amounts:
+    """The sum."""
+    found: dict[str, int] = defaultdict(int)
+    for amounts in each:
+        for name, amount in amounts.items():
+            found[name] += amount
+    return dict(found)
 
 
 def matches(term: Term, labels: Mapping[str, str]) -> bool:

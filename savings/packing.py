@@ -77,7 +77,7 @@ def pack(problem: Problem, guide: Guide) -> Result | None:
         return None
     if small and len(best.new_nodes) <= _FEW_NODES:
         best.pack_anew()
-    return Result(best.columns, best.content, best.cost, best.unplaced)
+    return Result(best.column.tolist(), best.content, best.cost, best.unplaced)
 
 
 # How a pod is chosen for a node, from parts (pods x resources: the part of the node that each asks
@@ -118,7 +118,6 @@ class Packer:
         self.problem = problem
         self._choice = choice
         self.terms = HostTerms(problem, strict=strict)
-        self.columns: list[int] = []
         self.content: list[Counter[int]] = []
         self.unplaced: Counter[int] = Counter()
         self._weights = guide.weights
@@ -145,7 +144,7 @@ class Packer:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other.terms = self.terms.copy()
-        other.columns, other.unplaced = list(self.columns), Counter(self.unplaced)
+        other.unplaced = Counter(self.unplaced)
         other.content = [Counter(each) for each in self.content]
         other._free, other._column = self._free.copy(), self._column.copy()
         other._turns = Counter(self._turns)
@@ -169,23 +168,22 @@ class Packer:
     @property
     def column(self) -> Ints:
         """Of each node."""
-        return self._column[: len(self.columns)]
+        return self._column[: len(self.content)]
 
     @property
     def new_nodes(self) -> range:
-        return range(len(self.problem.kept), len(self.columns))
+        return range(len(self.problem.kept), len(self.content))
 
     # Nodes
 
     def open(self, column: int) -> int:
         """A new node of the column; returns its number."""
-        at = len(self.columns)
+        at = len(self.content)
         if at == len(self._free):
             self._free = np.vstack([self._free, np.zeros_like(self._free)])
             self._column = np.concatenate([self._column, np.zeros_like(self._column)])
         self._free[at] = self.problem.free[column]
         self._column[at] = column
-        self.columns.append(column)
         self.content.append(Counter())
         self.terms.grow(at + 1)
         return at
@@ -195,10 +193,9 @@ class Packer:
         gone = set(nodes)
         if not gone:
             return
-        stay = [at for at in range(len(self.columns)) if at not in gone]
+        stay = [at for at in range(len(self.content)) if at not in gone]
         self._free = np.vstack([self._free[stay], np.zeros_like(self._free[:_MORE])])
         self._column = np.concatenate([self._column[stay], np.zeros_like(self._column[:_MORE])])
-        self.columns = [self.columns[at] for at in stay]
         self.content = [self.content[at] for at in stay]
         self.terms.keep(stay)
 
@@ -248,14 +245,14 @@ class Packer:
 
     def _takes(self, group: int, node: int) -> bool:
         return bool(
-            self.problem.eligible[group, self.columns[node]]
+            self.problem.eligible[group, self._column[node]]
             and np.all(self._free[node] >= self.problem.requests[group])
             and self.terms.allow(group, node, self.column)
         )
 
     def _possible(self, group: int) -> Ints:
         """The nodes that can take one more pod of the group."""
-        free, column = self._free[: len(self.columns)], self.column
+        free, column = self._free[: len(self.content)], self.column
         fits = np.all(free >= self.problem.requests[group], axis=1)
         may: Bools = np.logical_and(self.problem.eligible[group][column], fits)
         self.terms.restrict(group, may, column)
@@ -317,7 +314,7 @@ class Packer:
         """Put the pods on a node whose requests are most like what is free there, the larger ones
         first, by this packing's rule of choice.
         """
-        problem, column = self.problem, self.columns[node]
+        problem, column = self.problem, self._column[node]
         size = np.maximum(problem.free[column], 1)
         groups = np.flatnonzero((left > 0) & problem.eligible[:, column])
         asked = problem.requests[groups]
@@ -348,7 +345,7 @@ class Packer:
             return 0
         times = min(most, *(int(left[group]) // count for group, count in pattern))
         for _ in range(times):
-            again = self.open(self._twin(self.columns[node]))
+            again = self.open(self._twin(int(self._column[node])))
             for group, count in pattern:
                 self._put(group, again, count)
                 left[group] -= count
@@ -383,8 +380,8 @@ class Packer:
         """Give every new node the cheapest offer that takes its pods."""
         problem, offers = self.problem, self.problem.offers
         for node in self.new_nodes:
-            price = problem.prices[self.columns[node]]
-            used = problem.free[self.columns[node]] - self._free[node]
+            price = problem.prices[self._column[node]]
+            used = problem.free[self._column[node]] - self._free[node]
             may = problem.eligible[list(self.content[node]), :offers].all(axis=0)
             may &= np.all(problem.free[:offers] >= used, axis=1)
             may &= problem.prices[:offers] < price - _ROUNDING
@@ -392,7 +389,7 @@ class Packer:
             if len(cheaper):
                 column = self._twin(int(cheaper[np.argmin(problem.prices[cheaper])]))
                 self._free[node] = problem.free[column] - used
-                self._column[node] = self.columns[node] = column
+                self._column[node] = column
 
     def _empty_nodes(self) -> None:
         """Move all pods of a node to others that have room, the emptiest nodes first."""
@@ -402,7 +399,7 @@ class Packer:
 
     def _worth(self) -> Floats:
         """Of each node: what its pods are worth of its price."""
-        used = (self.problem.free[self.column] - self._free[: len(self.columns)]) @ self._weights
+        used = (self.problem.free[self.column] - self._free[: len(self.content)]) @ self._weights
         worth: Floats = used / np.maximum(self.problem.prices[self.column], _ROUNDING)
         return worth
 

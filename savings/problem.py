@@ -202,6 +202,11 @@ class Cluster:
         """Whether the pod's workload tolerates spot instances."""
         return not self.refusals[workload_of(pod)]
 
+    def name_of(self, index: int) -> tuple[str, str]:
+        """Namespace and name of a pod of the snapshot."""
+        pod = self.snapshot.pods[index]
+        return pod.namespace, pod.name
+
     def price(self, node: Node) -> float:
         """What the node costs per hour; those without a price are left out."""
         price = price_of(self.types[node.instance_type], node.zone, node.market)
@@ -507,6 +512,7 @@ class Step:
             offer for offer in cluster.offers if all_types or offer.kind.name in cluster.in_use
         ]
         self._columns: dict[Any, Bools] = {}
+        self._fits = cache(lambda needs: bool(self._offered(needs).any()))
         free = [cluster.vector(offer.allocatable, [offer.overhead]) for offer in self.offers]
         self._free = np.array(free, dtype=np.int64).reshape(-1, len(cluster.resources))
         self.needs = [
@@ -530,14 +536,10 @@ class Step:
         for index, needs in zip(cluster.pods, self.needs, strict=True):
             if index not in pinned:
                 groups.setdefault(needs, Group(needs)).pods.append(index)
-        name = {
-            at: (cluster.snapshot.pods[at].namespace, cluster.snapshot.pods[at].name)
-            for at in cluster.pods
-        }
-        for group in groups.values():
-            group.pods.sort(key=name.__getitem__)
         # By name, so that the order in which the pods were listed changes nothing.
-        listed = sorted(groups.values(), key=lambda group: name[group.pods[0]])
+        for group in groups.values():
+            group.pods.sort(key=cluster.name_of)
+        listed = sorted(groups.values(), key=lambda group: cluster.name_of(group.pods[0]))
         return Problem(
             cluster=cluster,
             step=self,
@@ -611,7 +613,7 @@ class Step:
                 if index in stuck
                 or pods[index].node in together
                 or self.cluster.stays(pods[index], needs)
-                or not self._offered(needs).any()
+                or not self._fits(needs)
             }
             nodes = {pods[index].node for index, needs in pinned.items() if needs.affinity}
             if nodes <= together:

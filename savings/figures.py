@@ -291,8 +291,8 @@ def compared(figures: Figures, castai: Castai) -> list[str]:
             f"{text(figures.estimate.taken)}: nodes and pods may differ."
         ),
         (
-            "Both use list prices. CAST AI does not say how many hours its month has; its month / "
-            f"{HOURS_PER_MONTH} is taken as its hour."
+            "Both use list prices. CAST AI does not say how many hours its month has: where it "
+            f"states no hour, its month / {HOURS_PER_MONTH} is taken as one."
         ),
         (
             "CAST AI's cost after is what its own rebalancing would reach, by rules that it does "

@@ -18,7 +18,7 @@ from sandbox.demo.timeline import Timeline
 from sandbox.demo.watcher import Watcher
 from sandbox.kubernetes import Permission, Subject
 from sandbox.state import API_KEY_SECRET
-from savings.prices import HOURS_PER_MONTH
+from savings.figures import BRIEF, money, month
 
 NOTICE = 120.0  # s between a spot notice and the end of the instance
 ENDED = ("succeeded", "failed", "expired", "discarded")
@@ -52,12 +52,6 @@ MADE_FOR_CASTAI = (
     ("security group", "cast-", "network rules of those nodes"),
     ("access entry", "cast-", "allows only those nodes to join the cluster"),
 )
-
-SAVINGS_STEPS = {
-    "fewer": "fewer nodes of these types",
-    "better": "better types",
-    "spot": "spot for what tolerates it",
-}
 
 PURPOSES = [why for _kind, _start, why in MADE_FOR_CASTAI]
 
@@ -106,7 +100,7 @@ def savings(session: DemoSession) -> None:
         [
             ("now", _monthly(now), ""),
             *(
-                (SAVINGS_STEPS[step["name"]], _monthly(step["cost"]),
+                (BRIEF[step["name"]], _monthly(step["cost"]),
                  f"no packing costs less than {_monthly(step['lowerBound'])}")
                 for step in steps
             ),
@@ -313,4 +307,4 @@ def _check_no_cluster_access(session: DemoSession, role: str) -> None:
 
 
 def _monthly(hourly: float) -> str:
-    return f"{hourly * HOURS_PER_MONTH:,.2f} USD a month"
+    return f"{money(month(hourly))} USD a month"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from kubesim import requests
@@ -151,14 +152,16 @@ class Scheduler(Controller):
         """What the node has too little of."""
         allocatable = node["status"].get("allocatable", {})
         full = ["Too many pods"] if pods >= int(allocatable.get("pods", 110)) else []
-        name = node["metadata"]["name"]
-        assumed = (
-            pod
-            for key, each in self._assumed.items()
-            if each.node == name and (pod := self.store.get(PODS, *key))
-        )
-        others = [each["spec"] for each in (*self.store.pods_on(name), *assumed) if _counts(each)]
+        others = self._specs(node["metadata"]["name"])
         return full + requests.insufficient(asked, allocatable, others)
+
+    def _specs(self, node: str) -> Iterator[Obj]:
+        """Specs of the pods that take room on a node, read only if a pod asks for any."""
+        assumed = (self.store.get(PODS, *key) for key, each in self._assumed.items()
+                   if each.node == node)  # fmt: skip
+        for pod in (*self.store.pods_on(node), *assumed):
+            if pod is not None and pod["status"].get("phase") not in FINISHED:
+                yield pod["spec"]
 
     def _siblings(self, pod: Obj) -> dict[str, int]:
         """Pods of the same controller by node."""
@@ -189,10 +192,6 @@ class Scheduler(Controller):
 
 def _key(pod: Obj) -> Key:
     return pod["metadata"]["namespace"], pod["metadata"]["name"]
-
-
-def _counts(pod: Obj) -> bool:
-    return pod["status"].get("phase") not in FINISHED
 
 
 def _is_unbound(pod: Obj) -> bool:

@@ -78,14 +78,19 @@ async def test_pods_that_are_assumed_count() -> None:
         assert refusal(cluster, "r") == "0/1 nodes are available: 1 Insufficient cpu."
 
 
+async def full_node(cluster: SimulatedCluster) -> None:
+    """A node that p fills, so that q waits."""
+    add_node(cluster, "n")
+    add_pod(cluster, "p", cpu="1500m")
+    await cluster.until(lambda: node_of(cluster, "p"))
+    add_pod(cluster, "q", cpu="1500m")
+    await cluster.until(lambda: refusal(cluster, "q"))
+
+
 @virtual
 async def test_a_pod_that_is_deleted_makes_room() -> None:
     async with SimulatedCluster() as cluster:
-        add_node(cluster, "n")
-        add_pod(cluster, "p", cpu="1500m")
-        await cluster.until(lambda: node_of(cluster, "p"))
-        add_pod(cluster, "q", cpu="1500m")
-        await cluster.until(lambda: refusal(cluster, "q"))
+        await full_node(cluster)
         cluster.delete("pods", "p", "default")
         await cluster.until(lambda: node_of(cluster, "q") == "n")
 
@@ -93,11 +98,7 @@ async def test_a_pod_that_is_deleted_makes_room() -> None:
 @virtual
 async def test_a_pod_that_has_finished_makes_room() -> None:
     async with SimulatedCluster() as cluster:
-        add_node(cluster, "n")
-        add_pod(cluster, "p", cpu="1500m")
-        await cluster.until(lambda: node_of(cluster, "p"))
-        add_pod(cluster, "q", cpu="1500m")
-        await cluster.until(lambda: refusal(cluster, "q"))
+        await full_node(cluster)
         finished = pod(cluster, "p")
         finished = finished | {"status": finished["status"] | {"phase": "Succeeded"}}
         cluster.set(finished)

@@ -32,7 +32,7 @@ class Seen:
     """What the cluster's own nodes show."""
 
     types: Mapping[str, Amounts]
-    """The least allocatable of the nodes of a type."""
+    """The least allocatable of the nodes of a type; what one of them does not show is 0."""
     storage: int
     """The least ephemeral storage of all nodes, bytes."""
     prefixes: bool
@@ -45,8 +45,8 @@ def seen(nodes: Iterable[Node], types: Mapping[str, InstanceType]) -> Seen:
     prefixes = False
     for node in nodes:
         so_far = least.setdefault(node.instance_type, dict(node.allocatable))
-        for name, amount in node.allocatable.items():
-            so_far[name] = min(amount, so_far.get(name, amount))
+        for name in (*so_far, *node.allocatable):
+            so_far[name] = min(so_far.get(name, 0), node.allocatable.get(name, 0))
         kind = types.get(node.instance_type)
         if kind and node.allocatable.get(PODS, 0) > addressed_pods(kind):
             prefixes = True

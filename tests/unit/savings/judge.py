@@ -227,12 +227,14 @@ def _company(pod: Pod) -> object:
 
 
 def skewed(hosts: Iterable[Host]) -> Iterator[str]:
-    """Spread constraints that do not hold over the domains that the pod's own selector allows."""
+    """Spread constraints of pods that are placed anew, and do not hold over the domains that the
+    pod's own selector allows. kube-scheduler evicts no pod that runs when a domain is added.
+    """
     hosts = list(hosts)
     seen = set()
     for host in hosts:
         for pod in host.pods:
-            for spread in pod.spread:
+            for spread in pod.spread if pod.node != host.name else ():
                 key = spread.topology_key
                 alike = (
                     spread,

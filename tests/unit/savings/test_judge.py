@@ -23,7 +23,7 @@ from savings.snapshot import (
     Taint,
     Toleration,
 )
-from tests.unit.savings.judge import HOSTNAME, MIB, ZONE_KEYS, Host, Judge, given, lonely
+from tests.unit.savings.judge import HOSTNAME, MIB, ZONE_KEYS, Host, Judge, given, lonely, skewed
 from tests.unit.savings.worlds import as_it_is
 
 ZONE = ZONE_KEYS[0]
@@ -257,3 +257,12 @@ def test_one_pod_has_to_match_all_terms_of_an_affinity(beside: list[str], refuse
     host = Host("n0", {HOSTNAME: "n0"}, ())
     host.pods = [pod("follows", "n0", affinity=terms), *(pod(name, "n0") for name in beside)]
     assert bool(list(lonely([host]))) == refused
+
+
+@pytest.mark.parametrize(("was_on", "refused"), [("n0", False), ("n9", True)])
+def test_a_spread_holds_for_pods_that_are_placed_anew(was_on: str, *, refused: bool) -> None:
+    # Kubernetes evicts no pod that runs because a node without its like was added.
+    spread = (Spread(topology_key=HOSTNAME, max_skew=1, selector=PAIR),)
+    full, empty = Host("n0", {HOSTNAME: "n0"}, ()), Host("", {HOSTNAME: "new-1"}, ())
+    full.pods = [pod(f"spread-{at}", was_on, spread=spread) for at in range(2)]
+    assert bool(list(skewed([full, empty]))) == refused

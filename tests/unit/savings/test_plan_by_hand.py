@@ -446,3 +446,29 @@ def test_a_pod_keeps_away_from_a_static_pod() -> None:
     ]
     found = estimate(cluster([node("n1", "m5.xlarge"), node("n2", "m5.xlarge")], pods))
     assert costs(found)[0] == 0.40
+
+
+def test_a_new_node_does_not_move_pods_that_spread_and_stay() -> None:
+    # Only n1's device plugin offers what dev asks for, so that dev stays. A node of web alone makes
+    # dev's skew 4, with 1 allowed. kube-scheduler looks at a spread when it places a pod, and evicts
+    # none for it. 2 x 0.20: n1 takes dev, small and light, a new node takes web.
+    own = {"example.com/device": 1}
+    allocatable = {"cpu": 4000, "memory": 16 * 2**30, "pods": 58, "example.com/device": 2}
+    spread = (Spread(topology_key=HOST, max_skew=1, selector=app("dev")),)
+    pods = [
+        *(pod(f"dev-{n}", "n1", 1, further=own, spread=spread) for n in range(2)),
+        pod("small-1", "n2", 1, labels={"app": "dev"}),
+        pod("light-1", "n3", 1, labels={"app": "dev"}),
+        pod("web-1", "n3", 4),
+    ]
+    nodes = [
+        node("n1", "m5.xlarge", allocatable=allocatable),
+        node("n2", "m5.xlarge"),
+        node("n3", "m5.2xlarge", 8, 32),
+    ]
+    made = plan.make(cluster(nodes, pods), prices(XLARGE, DOUBLE))
+    assert costs(made.estimate)[0] == 0.40
+    assert [made.packings[0].nodes[dict(made.packings[0].placed)[at]].name for at in (0, 1)] == [
+        "n1",
+        "n1",
+    ]

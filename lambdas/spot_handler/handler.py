@@ -65,11 +65,15 @@ def lambda_handler(event: object, context: LambdaContext) -> dict[str, Any]:
     the deadline, or where rights or settings are missing, so that Lambda tries again and then hands
     the event to the on-failure destination.
     """
-    return respond(event, dependencies(), remaining=context.get_remaining_time_in_millis() / 1000)
+    remaining = context.get_remaining_time_in_millis() / 1000
+    return asyncio.run(respond(event, dependencies(), remaining=remaining))
 
 
-def respond(event: object, deps: Dependencies, *, remaining: float) -> dict[str, Any]:
-    """`remaining`: seconds until Lambda ends this invocation."""
+async def respond(event: object, deps: Dependencies, *, remaining: float) -> dict[str, Any]:
+    """As `lambda_handler`, in the running event loop.
+
+    `remaining`: seconds until Lambda ends this invocation.
+    """
     now = deps.clock.now()
     log = report.logger()
     try:
@@ -80,7 +84,7 @@ def respond(event: object, deps: Dependencies, *, remaining: float) -> dict[str,
         else:
             log.append_keys(instance=notice.instance, event_id=notice.event_id)
             time_limit = now + remaining - REPORT_RESERVE
-            result = asyncio.run(interruption.handle(notice, deps, time_limit=time_limit))
+            result = await interruption.handle(notice, deps, time_limit=time_limit)
     except notices.NoticeError as error:
         event_id = cut(event.get("id", "")) if isinstance(event, dict) else ""
         result = Result(

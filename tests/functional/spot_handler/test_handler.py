@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import traceback
 from dataclasses import replace
@@ -66,7 +67,7 @@ def test_a_failure_logs_its_own_message_and_not_that_of_its_cause(
 ) -> None:
     deps = replace(handler.dependencies(), ec2=Ec2(error))  # type: ignore[arg-type]
     with pytest.raises(PermanentError) as caught:
-        handler.respond(spot_notice(), deps, remaining=147.0)
+        asyncio.run(handler.respond(spot_notice(), deps, remaining=147.0))
     (line,) = lines(capsys)
     assert (line["level"], line["message"]) == ("ERROR", "The drain failed")
     assert words in line["fault"]

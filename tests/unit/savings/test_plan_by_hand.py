@@ -450,7 +450,7 @@ def test_a_pod_keeps_away_from_a_static_pod() -> None:
 
 def test_a_new_node_does_not_move_pods_that_spread_and_stay() -> None:
     # Only n1's device plugin offers what dev asks for, so that dev stays. A node of web alone makes
-    # dev's skew 4, with 1 allowed. kube-scheduler looks at a spread when it places a pod, and evicts
+    # dev's skew 4, with 1 allowed. kube-scheduler looks at a spread when it places a pod: it evicts
     # none for it. 2 x 0.20: n1 takes dev, small and light, a new node takes web.
     own = {"example.com/device": 1}
     allocatable = {"cpu": 4000, "memory": 16 * 2**30, "pods": 58, "example.com/device": 2}

@@ -37,7 +37,7 @@ import msgspec
 from lambdas.common import retry
 from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.errors import PermanentError, RetryableError
-from lambdas.common.text import cut
+from lambdas.common.text import cut, shown
 
 DEFAULT_URL = "https://api.cast.ai"
 CLUSTERS = "/v1/kubernetes/external-clusters"
@@ -328,7 +328,7 @@ def checked_url(url: str) -> str:
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise PermanentError(f"Give the API's URL as {DEFAULT_URL}: {url!r} is none.")
+        raise PermanentError(f"Give the API's URL as {DEFAULT_URL}: {shown(url)} is none.")
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
         raise PermanentError(
             f"Use https: {parts.scheme}://{parts.hostname} would get the API key unencrypted."

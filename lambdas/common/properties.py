@@ -16,17 +16,14 @@ everything about itself, once, in its annotation:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct, inspect
 
 from lambdas.common.errors import CastaiError, PermanentError
-
-_SHOWN: Final = re.compile(r"[\w .:/=+@,*-]{0,60}")
-_PASSWORD: Final = re.compile(r"://[^/]*@")
+from lambdas.common.text import cut, shown
 
 
 class Fault(NamedTuple):
@@ -38,7 +35,7 @@ class Fault(NamedTuple):
     """What is wrong with it, or what to give."""
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.what}"
+        return f"{cut(self.name)}: {self.what}"
 
 
 class PropertiesError(PermanentError):
@@ -155,7 +152,7 @@ def _value(raw: object, declared: Any, kind: inspect.Type, *, text: bool) -> obj
     if text and isinstance(value, tuple):
         twice = next((item for n, item in enumerate(value) if item in value[:n]), None)
         if twice is not None:
-            raise PermanentError(f"{_shown(raw)} has {_shown(twice)} twice")
+            raise PermanentError(f"{shown(raw)} has {shown(twice)} twice")
     check = extra.get("check")
     return check(value) if check and value is not None else value
 
@@ -221,17 +218,4 @@ def _explain(raw: object, kind: inspect.Type, error: str) -> str:
     what, at, where = error.rpartition(" - ")
     inside = f" ({where if 'regex' in what else error})" if at else ""
     hint = did_you_mean(raw, _choices(_bare(kind))) if isinstance(raw, str) else ""
-    return f"give {allowed(kind)}, not {_shown(raw)}{inside}{hint}"
-
-
-def _shown(value: object) -> str:
-    """A value for an error, cut: a property may hold anything, also a key by mistake."""
-    if isinstance(value, bool | int | float | None):
-        return str(msgspec.json.encode(value), "ascii")
-    if isinstance(value, str) and _SHOWN.fullmatch(value) and not _PASSWORD.search(value):
-        return f'"{value}"'
-    if isinstance(value, list | tuple) and len(value) <= 5:  # noqa: PLR2004 - fits a line
-        return f"[{', '.join(_shown(item) for item in value)}]"
-    kinds: dict[type, str] = {str: "text", dict: "a map", list: "a list"}
-    kind = kinds.get(type(value), "a value")
-    return f"{kind} of length {len(value)}" if hasattr(value, "__len__") else kind
+    return f"give {allowed(kind)}, not {shown(raw)}{inside}{hint}"

@@ -1,6 +1,10 @@
-"""Text from outside, cut: a server's message, a field of an event."""
+"""Text from outside, cut: a server's message, a field of an event, a property."""
 
 from __future__ import annotations
+
+import json
+import re
+from typing import Final
 
 LIMIT = 200  # characters. A log line of CloudWatch holds 256 KB, a node up to 250 pods
 # characters. A refusal of AWS names caller, action and resource before the reason; one of an
@@ -57,3 +61,30 @@ def cut_lines(text: str, limit: int = REASON_LIMIT) -> str:
         kept.append(line)
         room -= size + 1
     return "\n".join(kept)
+
+
+_SHOWN: Final = re.compile(r"[\w .:/=+@,*-]{0,60}")
+_PASSWORD: Final = re.compile(r"://[^/]*@")
+# An access key has 40 characters of this form, CAST AI's key 64. In an ARN, a URL, a UUID and most
+# names another character comes earlier.
+_KEY: Final = re.compile(r"[A-Za-z0-9/+=]{32,}")
+_LIST_SHOWN: Final = 5  # entries, which fit a line
+
+
+def shown(value: object) -> str:
+    """A value for an error. It may hold anything, also a key by mistake: only its kind and length
+    are shown where it is long, or could be a secret.
+    """
+    if isinstance(value, bool | int | float | None):
+        return cut(json.dumps(value))
+    if isinstance(value, str) and _SHOWN.fullmatch(value) and not _secret(value):
+        return f'"{value}"'
+    if isinstance(value, list | tuple) and len(value) <= _LIST_SHOWN:
+        return f"[{', '.join(shown(item) for item in value)}]"
+    kinds: dict[type, str] = {str: "text", dict: "a map", list: "a list"}
+    kind = kinds.get(type(value), "a value")
+    return f"{kind} of length {len(value)}" if hasattr(value, "__len__") else kind
+
+
+def _secret(text: str) -> bool:
+    return bool(_PASSWORD.search(text) or _KEY.search(text))

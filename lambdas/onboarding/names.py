@@ -13,6 +13,7 @@ from typing import Final
 
 from lambdas.common.errors import PermanentError
 from lambdas.common.names import CLUSTER_ID_TAG, CLUSTER_NAME_PATTERN, CLUSTER_TAG
+from lambdas.common.text import shown
 
 INLINE_POLICY: Final = "CastEKSRestrictedAccess"
 IPV6_POLICY: Final = "CastEC2AssignIPv6Policy"
@@ -56,7 +57,7 @@ def checked_cluster(cluster: str) -> str:
     """The cluster's name, unchanged. Raises NameRefusedError if EKS would refuse it."""
     if not re.fullmatch(CLUSTER_NAME_PATTERN, cluster):
         raise NameRefusedError(
-            f"Give the name of an EKS cluster, not {cluster!r}: 1 to 100 letters, digits, "
+            f"Give the name of an EKS cluster, not {shown(cluster)}: 1 to 100 letters, digits, "
             "hyphens and underscores, the first a letter or a digit."
         )
     return cluster
@@ -66,7 +67,8 @@ def checked_path(path: str) -> str:
     """The IAM path, unchanged. Raises NameRefusedError if IAM would refuse it."""
     if len(path) > _PATH_CHARACTERS or not _PATH.fullmatch(path):
         raise NameRefusedError(
-            f"Give an IAM path that begins and ends with a slash, such as /castai/, not {path!r}."
+            "Give an IAM path that begins and ends with a slash, such as /castai/, not "
+            f"{shown(path)}."
         )
     return path
 
@@ -83,8 +85,8 @@ def short_id(cluster_id: str) -> str:
         return UNKNOWN_ID
     if not _CLUSTER_ID.fullmatch(cluster_id):
         raise NameRefusedError(
-            f"Give CAST AI's id of the cluster as a UUID, not {cluster_id!r}: the console shows "
-            "it in the address of the cluster's page."
+            f"Give CAST AI's id of the cluster as a UUID, not {shown(cluster_id)}: the console "
+            "shows it in the address of the cluster's page."
         )
     return cluster_id[:8]
 

@@ -149,7 +149,7 @@ def test_an_error_is_one_message_and_exit_status_1(
     assert ended.value.code == 1
     out, err = capsys.readouterr()
     assert not out
-    assert err.startswith("Give the name of an EKS cluster, not 'x y'")
+    assert err.startswith('Give the name of an EKS cluster, not "x y"')
     assert "Traceback" not in err
 
 

@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from lambdas.common.text import LIMIT, REASON_LIMIT, REFUSAL_LIMIT, cut, cut_front, cut_lines
+from lambdas.common.text import (
+    LIMIT,
+    REASON_LIMIT,
+    REFUSAL_LIMIT,
+    cut,
+    cut_front,
+    cut_lines,
+    shown,
+)
 
 
 @pytest.mark.parametrize(
@@ -62,3 +70,24 @@ def test_a_message_is_cut_by_whole_lines(given: str, expected: str) -> None:
     found = cut_lines(given)
     assert found == expected
     assert len(found.encode()) <= REASON_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("eu-central-1", '"eu-central-1"'),
+        (["sg-1", 2, True], '["sg-1", 2, true]'),
+        ({"a": "b"}, "a map of length 1"),
+        ("two\nlines", "text of length 9"),
+        ("arn:aws:iam::123456789012:role/CastLambdaRole", None),
+        ("12345678-1234-1234-1234-123456789012", None),
+        ("wJalrXUtnFEMI/K7MDENG/bPxRfiCY" + "EXAMPLEKEY", "text of length 40"),
+        ("0f1e2d3c" * 8, "text of length 64"),
+        ("https://user:word@host.test", "text of length 27"),
+        (["0f1e2d3c" * 8], "[text of length 64]"),
+    ],
+)
+def test_a_value_that_could_be_a_secret_is_shown_by_its_length(
+    given: object, expected: str | None
+) -> None:
+    assert shown(given) == (expected or f'"{given}"')

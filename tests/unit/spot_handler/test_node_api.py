@@ -49,13 +49,16 @@ class Token:
         return "fresh" if fresh else "token"
 
 
-def ask(ask: Ask, answer: httpx2.Response | Exception) -> Any:
+Handle = Callable[[httpx2.Request], httpx2.Response]
+
+
+def ask(ask: Ask, answer: httpx2.Response | Exception | Handle) -> Any:
     """Make a call that gets this answer, in virtual time. Returns its result."""
 
-    def handle(_: httpx2.Request) -> httpx2.Response:
+    def handle(request: httpx2.Request) -> httpx2.Response:
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return answer if isinstance(answer, httpx2.Response) else answer(request)
 
     async def call() -> Any:
         transport = httpx2.MockTransport(handle)

@@ -73,8 +73,8 @@ def status_of(response: httpx2.Response) -> Status:
     """The Status in the body; a Status of the text where the body is none (a proxy's page)."""
     try:
         return _status.decode(response.content)
-    except msgspec.DecodeError:
-        return Status(message=response.text)
+    except ValueError:  # also for text that is not UTF-8
+        return Status(message=response.content.decode(errors="replace"))
 
 
 def retry_after(response: httpx2.Response, status: Status) -> float | None:

@@ -92,6 +92,8 @@ _CLASSES: Final[Mapping[tuple[str, str], Any]] = {
 }
 
 _NOT_FOUND, _CONFLICT = 404, 409
+# lightkube reads an answer as JSON with the fields of an object, and an error's Content-Type.
+_UNREADABLE: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 RULES: Final = Rules(
     unauthorized="Give this identity access to the cluster (access entry, or aws-auth)",
     forbidden="Give this identity the right in the cluster",
@@ -324,6 +326,11 @@ def translated_errors(what: str) -> Iterator[None]:
             "Check that the cluster's endpoint can be reached (VPC, security group, public access):"
             f" {what} failed ({type(error).__name__})",
             unreachable=True,
+        ) from error
+    except (httpx2.DecodingError, *_UNREADABLE) as error:
+        raise ClusterUnavailableError(
+            f"Check any proxy before the cluster's endpoint: {what} got an answer that cannot be "
+            f"read ({type(error).__name__})"
         ) from error
 
 

@@ -382,7 +382,7 @@ def _words(error: Exception) -> str:
 def _decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     try:
         return decoder.decode(data)
-    except msgspec.DecodeError as error:  # half an answer, or a proxy's page: a retry may succeed
+    except ValueError as error:  # half an answer, a proxy's page, no UTF-8: a retry may succeed
         raise ClusterUnavailableError(f"The cluster's answer cannot be read: {error}") from error
 
 

@@ -48,6 +48,7 @@ REQUEST_TIMEOUT = 10.0  # s for one answer
 CALL_TIME = 30.0  # s for one call, attempts and waits together
 PROPAGATION_TIME = 90.0  # s: IAM usually propagates in 10-20 s, rarely beyond a minute
 
+_ID = re.compile(r"[\w-]{1,100}", re.ASCII)  # a UUID
 _PRINCIPAL = re.compile(r"arn:[a-z-]+:iam::\d{12}:(user|role)/[\w+=,.@/-]+")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _SUCCESS, _REDIRECT, _BAD_REQUEST, _SERVER_FAULT = 200, 300, 400, 500
@@ -279,7 +280,7 @@ def failure(
     status = response.status_code
     if _SUCCESS <= status < _REDIRECT:
         return None
-    said = _said(response.text, (*call.secrets, api_key))
+    said = _said(response.content, (*call.secrets, api_key))
     error = _meaning(call, status, f"{call.what} was answered with {status}{said}")
     if isinstance(error, RetryableError):
         error.retry_after = retry.seconds_of(response.headers.get("retry-after"))
@@ -297,14 +298,17 @@ def _meaning(call: Call, status: int, answered: str) -> PermanentError | Retryab
     return RequestRefusedError(f"Correct what CAST AI names: {answered}.")
 
 
-def _said(text: str, secrets: Iterable[str]) -> str:
+class _Refusal(msgspec.Struct):
+    message: str = ""
+
+
+def _said(body: bytes, secrets: Iterable[str]) -> str:
     """The server's message, as ` (message)`, or nothing where there is none."""
     try:
-        answer = msgspec.json.decode(text)
-    except msgspec.DecodeError:
+        message = msgspec.json.decode(body, type=_Refusal).message
+    except ValueError:  # also for text that is not UTF-8
         return ""  # an HTML page of some proxy: its text does not help
-    message = answer.get("message") if isinstance(answer, dict) else None
-    if not isinstance(message, str) or not message:
+    if not message:
         return ""
     for secret in secrets:
         message = message.replace(secret, "***")
@@ -396,7 +400,7 @@ class Sender:
     def _reached(self, call: Call) -> Iterator[None]:
         try:
             yield
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:  # no answer, or a compressed one that is damaged
             raise unreachable(call, self.url, error) from error
 
     def _successful(self, call: Call, response: httpx2.Response) -> httpx2.Response:
@@ -457,8 +461,8 @@ class CastaiApi:
         """Register the cluster and return CAST AI's id of it; a second time the same id."""
         call = register_call(name, region, account)
         cluster_id = self._decoded(call, Registration).id
-        if not cluster_id:
-            raise BadAnswerError(f"{_NOT_CASTAI} {call.what} gave an empty id.")
+        if not _ID.fullmatch(cluster_id):
+            raise BadAnswerError(f"{_NOT_CASTAI} {call.what} gave no id: {shown(cluster_id)}.")
         return cluster_id
 
     def get(self, cluster_id: str) -> ExternalCluster:
@@ -489,7 +493,7 @@ class CastaiApi:
         if not _PRINCIPAL.fullmatch(arn):
             raise BadAnswerError(
                 f"{_NOT_CASTAI} the principal of {cluster_id} is not the ARN of an IAM user or "
-                f"role: {cut(arn)!r}."
+                f"role: {shown(arn)}."
             )
         return arn
 
@@ -524,7 +528,7 @@ class CastaiApi:
 
     def agent_manifest(self) -> str:
         """CAST AI's manifest of the agent, YAML. It contains the API key: never show it."""
-        return self.send(manifest_call()).text
+        return self.send(manifest_call()).content.decode(errors="replace")
 
     def send(self, call: Call, *, within: float = CALL_TIME) -> httpx2.Response:
         """Send one call, with retries; returns the successful answer.
@@ -544,7 +548,7 @@ class CastaiApi:
         response = self.send(call)
         try:
             return msgspec.json.decode(response.content, type=kind)
-        except msgspec.DecodeError as error:
+        except ValueError as error:  # also for text that is not UTF-8
             raise BadAnswerError(f"{_NOT_CASTAI} {call.what}: {error}.") from error
 
     def _gone(self, call: Call, *, within: float = CALL_TIME) -> None:

@@ -6,7 +6,7 @@ back with every isComplete, so a request that carries READY_UNTIL is one of thos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -128,9 +128,10 @@ def _is_complete(event: Event, deps: Dependencies, until: float) -> dict[str, An
     if cloudformation.request_type(event) is RequestType.DELETE:
         return {"IsComplete": True}  # onEvent returned when everything was gone
     agent = parse(cloudformation.resource_properties(event))
-    over = deps.clock.now() >= float(event[READY_UNTIL])
+    over = deps.clock.now() >= _ready_until(event)
+    cluster_id = _cluster_id(event)
     try:
-        found = _check(agent, event["Data"]["ClusterId"], deps, until - END_OF_WAIT)
+        found = _check(agent, cluster_id, deps, until - END_OF_WAIT)
         logger().info("Looked", extra={"cluster": agent.cluster_name, "found": found.sentence})
         if found.ready:
             _end_wait(deps, agent.cluster_name)
@@ -144,6 +145,18 @@ def _is_complete(event: Event, deps: Dependencies, until: float) -> dict[str, An
         _end_wait_after(failure, deps, agent.cluster_name)
         raise failure
     return {"IsComplete": found.ready}
+
+
+def _ready_until(event: Event) -> float:
+    try:
+        return float(event[READY_UNTIL])
+    except (TypeError, ValueError):
+        raise cloudformation.malformed(READY_UNTIL) from None
+
+
+def _cluster_id(event: Event) -> str:
+    data = event.get("Data")
+    return cloudformation.text(data if isinstance(data, Mapping) else {}, "ClusterId")
 
 
 def _check(agent: Agent, cluster_id: str, deps: Dependencies, until: float) -> Readiness:
@@ -199,7 +212,10 @@ def _retried(deps: Dependencies, call: Callable[[], T]) -> T:
 
 def _delete(event: Event, deps: Dependencies, until: float) -> dict[str, Any]:
     """Remove what is ours. A cluster that no longer exists holds nothing."""
-    answer = {"PhysicalResourceId": event["PhysicalResourceId"], READY_UNTIL: 0}
+    answer = {
+        "PhysicalResourceId": cloudformation.text(event, "PhysicalResourceId"),
+        READY_UNTIL: 0,
+    }
     name = cluster_of(cloudformation.resource_properties(event))
     try:
         cluster = _cluster(deps, name)

@@ -28,7 +28,7 @@ def owner(event: Event) -> str:
 
     Raises MalformedRequestError where the event names neither.
     """
-    stack, resource = _field(event, "StackId"), _field(event, "LogicalResourceId")
+    stack, resource = text(event, "StackId"), text(event, "LogicalResourceId")
     # The ARN of a stack: arn:…:stack/<name>/<uuid>
     name = stack.split("/")[1] if stack.count("/") > 1 else stack
     return f"{name}/{resource}"
@@ -37,27 +37,29 @@ def owner(event: Event) -> str:
 def request_type(event: Event) -> RequestType:
     """What CloudFormation requests. Raises MalformedRequestError."""
     try:
-        return RequestType(_field(event, "RequestType"))
+        return RequestType(text(event, "RequestType"))
     except ValueError as error:
-        raise _malformed("RequestType") from error
+        raise malformed("RequestType") from error
 
 
 def resource_properties(event: Event) -> Mapping[str, Any]:
     """The properties of the resource. Raises MalformedRequestError."""
     given = event.get("ResourceProperties")
     if not isinstance(given, Mapping):
-        raise _malformed("ResourceProperties")
+        raise malformed("ResourceProperties")
     return given
 
 
-def _field(event: Event, name: str) -> str:
+def text(event: Event, name: str) -> str:
+    """A field that is text. Raises MalformedRequestError."""
     value = event.get(name)
     if not isinstance(value, str):
-        raise _malformed(name)
+        raise malformed(name)
     return value
 
 
-def _malformed(name: str) -> MalformedRequestError:
+def malformed(name: str) -> MalformedRequestError:
+    """The error for a field that is missing, or cannot be used."""
     return MalformedRequestError(
         f"Call this function through CloudFormation: the request has no usable {name}"
     )

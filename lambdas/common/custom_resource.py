@@ -7,16 +7,15 @@ the function returns its attributes or raises.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 
 from aws_lambda_powertools import Logger
 
-from lambdas.common.cloudformation import Event
 from lambdas.common.errors import CastaiError, PermanentError, SettingsError, bug
 from lambdas.common.names import OWN_ROLE_VARIABLE, STACK_ID_VARIABLE
-from lambdas.common.text import cut, cut_lines
+from lambdas.common.text import cut, cut_lines, masked
 
 
 class ForeignRequestError(PermanentError):
@@ -54,7 +53,7 @@ def _failure(error: CastaiError) -> RequestFailedError:
     return RequestFailedError(cut_lines(reason))
 
 
-def check_stack(event: Event) -> None:
+def check_stack(event: object) -> None:
     """Refuse a request that is not of the function's own stack.
 
     An identity that may invoke functions can send any event. The id of a stack is not guessable:
@@ -63,11 +62,11 @@ def check_stack(event: Event) -> None:
     Raises ForeignRequestError, or SettingsError where the environment has no stack id.
     """
     own = _variable(STACK_ID_VARIABLE, "the id of this function's stack")
-    given = event.get("StackId", "")
+    given = event.get("StackId", "") if isinstance(event, Mapping) else ""
     if given != own:
         raise ForeignRequestError(
             "Call this function through its own CloudFormation stack: the request names "
-            f"{cut(given) or 'none'}"
+            f"{cut(masked(str(given))) or 'none'}"
         )
 
 

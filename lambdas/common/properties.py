@@ -23,7 +23,7 @@ import msgspec
 from msgspec import Struct, inspect
 
 from lambdas.common.errors import CastaiError, PermanentError
-from lambdas.common.text import cut, shown
+from lambdas.common.text import cut, masked, shown
 
 
 class Fault(NamedTuple):
@@ -67,7 +67,7 @@ def read(
         kind = inspect.type_info(each.type)
         try:
             values[each.name] = _value(raw, each.type, kind, text=text)
-        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        except (msgspec.DecodeError, UnicodeEncodeError) as error:  # half of a surrogate pair
             faults.append(Fault(name, _explain(raw, kind, str(error))))
         except CastaiError as error:
             faults.append(Fault(name, str(error)))
@@ -216,6 +216,6 @@ def _either(words: list[str]) -> str:
 def _explain(raw: object, kind: inspect.Type, error: str) -> str:
     # Inside a list or a map msgspec says where and what; `allowed` says a pattern in words.
     what, at, where = error.rpartition(" - ")
-    inside = f" ({where if 'regex' in what else error})" if at else ""
+    inside = f" ({cut(masked(where if 'regex' in what else error))})" if at else ""
     hint = did_you_mean(raw, _choices(_bare(kind))) if isinstance(raw, str) else ""
     return f"give {allowed(kind)}, not {shown(raw)}{inside}{hint}"

@@ -19,7 +19,8 @@ def cut(text: object, limit: int = LIMIT) -> str:
 
     It ends after a sentence where one ends in the second half, else after a word.
     """
-    line = " ".join(str(text)[: 2 * limit].split())
+    # JSON may have half of a surrogate pair, which no encoding takes.
+    line = " ".join(str(text)[: 2 * limit].encode(errors="replace").decode().split())
     if len(line) <= limit:
         return line
     head = line[: limit - 1]
@@ -84,6 +85,11 @@ def shown(value: object) -> str:
     kinds: dict[type, str] = {str: "text", dict: "a map", list: "a list"}
     kind = kinds.get(type(value), "a value")
     return f"{kind} of length {len(value)}" if hasattr(value, "__len__") else kind
+
+
+def masked(text: str) -> str:
+    """Another tool's sentence, without what could be a key in it."""
+    return _PASSWORD.sub("://***@", _KEY.sub("***", text))
 
 
 def _secret(text: str) -> bool:

@@ -135,7 +135,7 @@ def parse(
         else:
             parser = PARSERS.get((head.source, head.detail_type))
         return parser(head, now) if parser else None
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # half of a surrogate pair
         raise NoticeError(f"Malformed event: {cut(error)}") from error
 
 

@@ -23,6 +23,7 @@ import yaml
 
 from lambdas.common.errors import PermanentError
 from lambdas.common.names import SPOT_HANDLER_GROUP
+from lambdas.common.text import cut, masked
 from lambdas.onboarding.policies.node_role import NODE_ACCESS_GROUPS
 
 CONFIG_MAP: Final = "kube-system/aws-auth"
@@ -164,18 +165,40 @@ def _refusal(verb: str, entry: Entry) -> Refuse:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads plain scalars as strings, as the authenticator does; refuses a duplicate key."""
+    """Reads plain scalars as strings, as the authenticator does.
+
+    It refuses a duplicate key, and a tag of another type: PyYAML raises errors of several kinds
+    for a value that does not have the type of its tag.
+    """
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's way of configuration
         first: [(tag, form) for tag, form in resolvers if tag.endswith((":null", ":merge"))]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    yaml_constructors = {  # noqa: RUF012 - as above
+        tag: construct
+        for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.endswith((":null", ":str", ":seq", ":map"))
+    }
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+        keys = [key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
         if len(keys) != len(set(keys)):
             raise yaml.constructor.ConstructorError(None, None, "a key twice", node.start_mark)
         return super().construct_mapping(node, deep=deep)
+
+
+_UNREADABLE: Final = (yaml.YAMLError, RecursionError, ValueError)
+
+
+def has_entries(text: str) -> bool:
+    """Whether a key of the ConfigMap holds anything: an empty list means the same as no key."""
+    try:
+        return bool(_loaded(text))
+    except _UNREADABLE:
+        return True
 
 
 def _read(text: str | None, refuse: Refuse) -> list[dict[str, Any]]:
@@ -185,8 +208,8 @@ def _read(text: str | None, refuse: Refuse) -> list[dict[str, Any]]:
     """
     try:
         loaded = _loaded(text or "")
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+    except _UNREADABLE as error:
+        reason = cut(masked(str(getattr(error, "problem", None) or type(error).__name__)))
         raise refuse(f"its text cannot be read as YAML ({reason})") from error
     if loaded is None:
         return []

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
-import yaml
-
 from lambdas.common.kubernetes_objects import Kube, WrittenMeanwhileError
 from lambdas.common.names import OWNER_ANNOTATION
 from lambdas.onboarding import aws_auth
@@ -94,7 +92,7 @@ def _edit_once(ctx: Context, kube: Kube, change: Change) -> None:
     changed = {
         key: text
         for key, text in changed.items()
-        if text == (now or {}).get(key) or _has_entries(text)
+        if text == (now or {}).get(key) or aws_auth.has_entries(text)
     }
     if found is None:
         annotations = {OWNER_ANNOTATION: ctx.resource}
@@ -102,16 +100,11 @@ def _edit_once(ctx: Context, kube: Kube, change: Change) -> None:
         kube.create(
             {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": changed}
         )
-    elif _is_own(ctx, found) and not any(map(_has_entries, changed.values())):
+    elif _is_own(ctx, found) and not any(map(aws_auth.has_entries, changed.values())):
         kube.delete("v1", "ConfigMap", _NAME, _NAMESPACE)  # ours, and no entry is left
     else:
         kube.replace({**found, "data": changed}, dry_run=True)
         kube.replace({**found, "data": changed})
-
-
-def _has_entries(text: str) -> bool:
-    """Whether a key of the ConfigMap has an entry: an empty list means the same as no key."""
-    return bool(yaml.safe_load(text))
 
 
 def _is_own(ctx: Context, found: Mapping[str, Any]) -> bool:

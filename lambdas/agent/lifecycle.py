@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
@@ -19,6 +20,19 @@ from lambdas.common.eks import Cluster
 from lambdas.common.errors import ClusterUnavailableError, PermanentError
 from lambdas.common.kubernetes_objects import Kube
 from lambdas.common.names import AGENT, AGENT_METADATA
+
+SIZE_LIMIT: Final = 10_000_000  # characters of JSON. An API server takes 3 MB in one request
+
+# What PyYAML raises for a value that does not have the type of its tag, and json for one that no
+# JSON has: a set, bytes, not a number.
+_UNREADABLE: Final = (
+    yaml.YAMLError,
+    RecursionError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+)
 
 
 class NotAManifestError(PermanentError):
@@ -90,14 +104,39 @@ def objects_of(
     return render(agent, ref, api_key) if text is None else parse(text)
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads a date as text, as kubectl does."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's way of configuration
+        first: [(tag, form) for tag, form in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def _as_sent(documents: list[Any]) -> list[Any]:
+    """The documents as the API server will read them: JSON, with text as every key.
+
+    Raises the errors of _UNREADABLE, for instance where aliases make them too large.
+    """
+    encoder = json.JSONEncoder(allow_nan=False, ensure_ascii=False)
+    text, size = [], 0
+    for part in encoder.iterencode(documents):
+        text.append(part)
+        size += len(part)
+        if size > SIZE_LIMIT:
+            raise ValueError("too large")
+    sent: list[Any] = json.loads("".join(text).encode())
+    return sent
+
+
 def parse(text: str) -> list[Object]:
     """The objects of a YAML text; a List gives its items. Raises NotAManifestError.
 
     The error never quotes the text, because a manifest may hold a key.
     """
     try:
-        documents: list[Any] = list(yaml.safe_load_all(text))
-    except yaml.YAMLError as error:
+        documents = _as_sent(list(yaml.load_all(text, Loader=_Loader)))
+    except _UNREADABLE as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise NotAManifestError(f"Give a manifest in YAML: it cannot be read{where}") from None

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lambdas.common.errors import PermanentError
+from lambdas.common.text import REFUSAL_LIMIT, cut
 
 READ: Final = frozenset({"get", "list", "watch"})
 READABLE_URLS: Final = frozenset({"/version", "/healthz", "/livez", "/readyz"})
@@ -124,19 +125,23 @@ def _is_object(each: object) -> bool:
 def _of_object(obj: Object, manifest: _Manifest) -> Iterator[str]:
     kind, name = obj["kind"], obj["metadata"]["name"]
     where = obj["metadata"].get("namespace", "")
-    title = f"{kind} {where}/{name}" if where else f"{kind} {name}"
+    title = cut(f"{kind} {where}/{name}" if where else f"{kind} {name}")
     if (obj["apiVersion"], kind) in _CLUSTER_WIDE:
         if where:
             yield f"{title}: has a namespace, which this kind does not"
         if kind == "Namespace" and name != manifest.namespace:
             yield f"{title}: is not the agent's namespace {manifest.namespace}"
     elif (obj["apiVersion"], kind) not in _NAMESPACED:
-        yield f"{title}: is of a kind ({obj['apiVersion']}) that a read-only agent does not need"
+        version = cut(obj["apiVersion"])
+        yield f"{title}: is of a kind ({version}) that a read-only agent does not need"
         return
     elif where != manifest.namespace and kind not in _IN_ANY_NAMESPACE:
         yield f"{title}: is outside the agent's namespace {manifest.namespace}"
-    for sentence in _OF_KIND.get(kind, _nothing)(obj, manifest):
-        yield f"{title}: {sentence}"
+    try:
+        for sentence in _OF_KIND.get(kind, _nothing)(obj, manifest):
+            yield f"{title}: {cut(sentence, REFUSAL_LIMIT)}"
+    except (KeyError, TypeError, AttributeError):  # a list or a map is missing, or something else
+        yield f"{title}: {_UNREADABLE.get(kind, 'cannot be read')}"
 
 
 def _nothing(_: Object, __: _Manifest) -> Iterator[str]:
@@ -214,15 +219,12 @@ def _is_own_account(subject: object, manifest: _Manifest) -> bool:
 
 
 def _of_deployment(deployment: Object, manifest: _Manifest) -> Iterator[str]:
-    try:
-        pod = deployment["spec"]["template"]["spec"]
-        containers = [*pod["containers"], *(pod.get("initContainers") or [])]
-        yield from _of_pod(pod, manifest)
-        for container in containers:
-            for sentence in _of_container(container):
-                yield f"container {container.get('name')}: {sentence}"
-    except (KeyError, TypeError, AttributeError):
-        yield "has no readable pod template"
+    pod = deployment["spec"]["template"]["spec"]
+    containers = [*pod["containers"], *(pod.get("initContainers") or [])]
+    yield from _of_pod(pod, manifest)
+    for container in containers:
+        for sentence in _of_container(container):
+            yield f"container {container.get('name')}: {sentence}"
 
 
 def _of_pod(pod: Object, manifest: _Manifest) -> Iterator[str]:
@@ -273,6 +275,7 @@ def _shown(rule: object) -> str:
     return "; ".join(parts)[:200]
 
 
+_UNREADABLE: Final = {"Deployment": "has no readable pod template"}
 _OF_KIND: Final = {
     "ClusterRole": _of_role,
     "Role": _of_role,

@@ -17,6 +17,7 @@ _PULL: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 )
 _OUT_OF_MEMORY: Final = "OOMKilled"
+_LONGEST_NUMBER: Final = 20  # digits; a revision has 64 bits
 
 Object = Mapping[str, Any]
 
@@ -135,7 +136,7 @@ def _of_container(pod: str, status: Object) -> Iterator[str]:
     if reason in _PULL:
         yield (
             f"Check the image and how nodes reach its registry: {where} cannot pull "
-            f"{status.get('image')}: {cut(message)}"
+            f"{cut(status.get('image'))}: {cut(message)}"
         )
     elif reason in {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}:
         yield f"Correct what the container needs: {where} cannot start: {cut(message)}"
@@ -177,7 +178,7 @@ def _controls(owner: Object, obj: Object) -> bool:
 def _revision(replica_set: Object) -> int:
     annotations = replica_set["metadata"].get("annotations") or {}
     revision = str(annotations.get("deployment.kubernetes.io/revision", "0"))
-    return int(revision) if revision.isdigit() else 0
+    return int(revision) if revision.isdecimal() and len(revision) < _LONGEST_NUMBER else 0
 
 
 def _image(deployment: Object) -> str:

@@ -1,7 +1,9 @@
-"""Inputs from outside: only errors of the project come out.
+"""Inputs from outside, each with changes: only errors of the project come out.
 
-A row of TARGETS is a kind of input. Every input of its corpus is accepted, or refused by a
-CastaiError whose text is bounded and repeats no secret; and a refused input has written nothing.
+A row of TARGETS is a kind of input. For every input of its corpus, and for changed ones: it is
+accepted, or refused by a CastaiError whose text is bounded and repeats no secret; and a refused
+input has written nothing. A failing test ends with the text of the smallest input, for a new file
+in tests/corpus.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any, Final
 import httpx2
 import lightkube
 import pytest
+from hypothesis import given, settings
 from lightkube.config.kubeconfig import SingleConfig
 from lightkube.config.models import Cluster, Context, User
 
@@ -301,3 +304,20 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_an_input_of_the_corpus_is_accepted_or_refused(kind: str, name: str) -> None:
     TARGETS[kind].check(corpus.load(kind, name))
+
+
+@pytest.mark.parametrize("examples", [40, pytest.param(2_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kind", TARGETS)
+def test_a_changed_input_is_accepted_or_refused(kind: str, examples: int) -> None:
+    target = TARGETS[kind]
+
+    @settings(max_examples=examples)
+    @given(corpus.changed(kind, typed=target.typed, secrets=target.secrets))
+    def check(given: Input) -> None:
+        try:
+            target.check(given)
+        except BaseException as error:
+            error.add_note(f"Keep this input in tests/corpus/{kind}/:\n{corpus.written(given)}")
+            raise
+
+    check()

@@ -15,8 +15,8 @@ EMULATOR := .venv-emulator/.installed
 CDK := node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types contracts unit functional functions long infra integration \
-	contract test-contract acceptance bench docs format lock synth clean
+.PHONY: help setup demo test lint types contracts audit sbom unit functional functions long infra \
+	integration contract test-contract acceptance bench docs format lock synth clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -58,6 +58,10 @@ lint: $(VENV)
 
 types: $(VENV)
 	$(BIN)/mypy
+
+audit: $(VENV) ## Secrets in the files, and packages with a known vulnerability (needs a network)
+	$(BIN)/python -m tools.secret_scan
+	$(BIN)/python -m tools.audit
 
 contracts: $(VENV)
 	$(BIN)/lint-imports

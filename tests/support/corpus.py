@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 CORPUS: Final = Path(__file__).parents[1] / "corpus"
 
-_LETTERS: Final = "Ab1Cd2Ef3"
+_LETTERS: Final = "Gh1Ij2Kl3"
 SECRETS: Final = {
-    "@API_KEY@": "0f1e2d3c" * 8,
+    "@API_KEY@": "c0de" * 16,
     "@ACCESS_KEY@": f"{_LETTERS}/{_LETTERS}+{_LETTERS}/{_LETTERS}+",
     "@PRIVATE_KEY@": f"-----BEGIN {'PRIVATE'} KEY-----\n{_LETTERS * 7}\n-----END PRIVATE KEY-----",
     "@PASSWORD_URL@": f"https://user:{_LETTERS}@proxy.test",

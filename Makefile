@@ -63,6 +63,9 @@ audit: $(VENV) ## Secrets in the files, and packages with a known vulnerability 
 	$(BIN)/python -m tools.secret_scan
 	$(BIN)/python -m tools.audit
 
+sbom: $(VENV) ## What each function's zip holds, as CycloneDX: build/sbom
+	$(BIN)/python -m tools.sbom
+
 contracts: $(VENV)
 	$(BIN)/lint-imports
 

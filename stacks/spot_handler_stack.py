@@ -13,7 +13,6 @@ from constructs import Construct
 from lambdas.common.names import SPOT_HANDLER_GROUP
 from stacks.castai_stack import CastaiStack
 from stacks.constructs.alarms import SpotAlarms
-from stacks.constructs.bundling import ROOT
 from stacks.constructs.failure_queue import FailureQueue
 from stacks.constructs.python_function import PythonFunction
 from stacks.constructs.spot_role import SpotRole
@@ -89,7 +88,6 @@ class SpotHandlerStack(CastaiStack):
             self,
             "Handler",
             package="spot_handler",
-            requirements=ROOT / "lambdas" / "requirements.txt",
             name=self.prefix,
             role=role,
             description="Cordons and drains the node of an interrupted spot instance",

@@ -32,6 +32,14 @@ LAMBDA_PLATFORMS: Final[Mapping[str, str]] = {
 }
 LAMBDA_PYTHON: Final = "3.14"
 
+# The lock of each function's zip. The custom resources have one together.
+_CUSTOM_RESOURCES = ROOT / "lambdas" / "onboarding" / "requirements.txt"
+LOCKS: Final[Mapping[str, Path]] = {
+    "spot_handler": ROOT / "lambdas" / "requirements.txt",
+    "onboarding": _CUSTOM_RESOURCES,
+    "agent": _CUSTOM_RESOURCES,
+}
+
 # Lambda unpacks a zip here. The folder is read-only, so a module without bytecode is compiled at
 # each cold start.
 LAMBDA_TASK_ROOT: Final = "/var/task"

@@ -18,7 +18,6 @@ from constructs import Construct, IConstruct
 from lambdas.common.names import OWN_ROLE_VARIABLE, STACK_ID_VARIABLE
 from lambdas.onboarding.policies.document import Document
 from lambdas.onboarding.policies.functions import role_name
-from stacks.constructs.bundling import ROOT
 from stacks.constructs.nag import acknowledge, wildcards
 from stacks.constructs.python_function import PythonFunction
 from stacks.settings import Settings
@@ -77,7 +76,6 @@ class CustomResourceFunction(Construct):
             self,
             "Function",
             package=package,
-            requirements=ROOT / "lambdas" / "onboarding" / "requirements.txt",
             name=name,
             role=self.role,
             description=description,

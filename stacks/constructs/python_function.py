@@ -20,7 +20,7 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from stacks.constructs.bundling import LAMBDA_PYTHON, ROOT, Bundle, Target
+from stacks.constructs.bundling import LAMBDA_PYTHON, LOCKS, ROOT, Bundle, Target
 from stacks.constructs.nag import acknowledge
 
 ARCHITECTURES = {
@@ -42,7 +42,6 @@ class PythonFunction(lambda_.Function):
         id: str,  # noqa: A002 - CDK's own name for it
         *,
         package: str,
-        requirements: Path,
         name: str,
         role: iam.IRole,
         description: str,
@@ -58,7 +57,7 @@ class PythonFunction(lambda_.Function):
         subnet_ids: Sequence[str] = (),
         security_group_ids: Sequence[str] = (),
     ) -> None:
-        bundle = Bundle(package, requirements, target)
+        bundle = Bundle(package, LOCKS[package], target)
         self.code_version = bundle.code_version()
         self.own_log_group = _log_group(scope, f"{id}Log", name, log_retention_days)
         super().__init__(

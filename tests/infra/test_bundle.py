@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from aws_cdk import App
+from packaging.requirements import Requirement
 
 import app
 from stacks.constructs import bundling
@@ -34,11 +35,19 @@ from stacks.constructs.bundling import (
     lambda_target,
 )
 from tests.infra.conftest import CONTEXT, ROOT
+from tools import sbom
 
 ZIP_LIMIT = 2_000_000  # bytes
 AARCH64 = 0xB7  # ELF e_machine
 LOCK = ROOT / "lambdas" / "requirements.txt"
 BIG_LOCK = ROOT / "lambdas" / "onboarding" / "requirements.txt"
+
+ON_LAMBDA = {
+    "sys_platform": "linux",
+    "platform_machine": "aarch64",
+    "python_version": LAMBDA.runtime,
+    "python_full_version": f"{LAMBDA.runtime}.0",
+}
 
 # The packages of the Lambda runtime: boto3 and its dependencies.
 RUNTIME_PACKAGES = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six", "urllib3")
@@ -323,6 +332,31 @@ print(json.dumps({{n: m.__file__ for n, m in sys.modules.items() if getattr(m, "
     if package == "spot_handler":  # its zip has a limit: it holds only the modules that are used
         shared = {path.stem for path in (bundled / "lambdas" / "common").glob("[a-z]*.py")}
         assert {f"lambdas.common.{name}" for name in shared} <= modules.keys()
+
+
+@pytest.mark.parametrize("package", sbom.BUNDLES)
+def test_the_sbom_names_the_packages_of_the_zip_with_licence_and_hashes(package: str) -> None:
+    bundle = sbom.BUNDLES[package]
+    written = json.loads(sbom.sbom(bundle))
+    locked = {}
+    for line in bundle.requirements.read_text().splitlines():
+        if "==" in line:
+            requirement = Requirement(line.removesuffix(" \\"))
+            if not requirement.marker or requirement.marker.evaluate(ON_LAMBDA):
+                locked[requirement.name] = str(requirement.specifier).removeprefix("==")
+    assert {each["name"]: each["version"] for each in written["components"]} == locked
+    for each in written["components"]:
+        assert each["licenses"], each["name"]
+        (archives,) = each["externalReferences"]
+        assert all(
+            found["content"] in bundle.requirements.read_text() for found in archives["hashes"]
+        )
+        assert archives["hashes"]
+
+
+def test_two_sboms_of_the_same_sources_are_the_same() -> None:
+    bundle = sbom.BUNDLES["spot_handler"]
+    assert sbom.sbom(bundle) == sbom.sbom(bundle)
 
 
 def test_the_fingerprint_depends_on_sources_lock_and_target() -> None:

@@ -21,7 +21,7 @@ LABELS: Final = {
 
 RULES: Final[tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = (
     ("nodes", ("get", "list", "patch"), ()),
-    ("pods", ("get", "list", "watch", "delete"), ()),
+    ("pods", ("list", "watch", "delete"), ()),
     ("pods/eviction", ("create",), ()),
     ("events", ("create",), ()),
     ("configmaps", ("get",), (AGENT_METADATA,)),

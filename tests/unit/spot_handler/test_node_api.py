@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,9 @@ from lambdas.common.errors import (
     ClusterRefusedError,
     ClusterUnavailableError,
 )
+from lambdas.common.names import AGENT, AGENT_METADATA
 from lambdas.common.text import LIMIT
+from lambdas.onboarding.spot_rbac import RULES
 from lambdas.spot_handler.node_api import NodeApi, WatchEndedError
 from lambdas.spot_handler.objects import Metadata, Pod
 
@@ -157,3 +161,50 @@ def test_after_a_401_to_an_eviction_the_next_request_has_a_new_token() -> None:
 
     assert run_virtual(call()) == [401, 201]
     assert seen == ["Bearer token", "Bearer fresh"]
+
+
+async def list_nodes(api: NodeApi) -> None:
+    async for _ in api.nodes():
+        pass
+
+
+# Every method that sends a request.
+REQUESTS: dict[str, Ask] = {
+    "node": ASKS["node"],
+    "nodes": list_nodes,
+    "patch_node": ASKS["patch"],
+    "pods": ASKS["pods"],
+    "watch_pods": watch,
+    "evict": lambda api: api.evict(POD, grace=1),
+    "delete": lambda api: api.delete(POD, grace=1),
+    "create_event": ASKS["event"],
+    "config_map": lambda api: api.config_map(AGENT, AGENT_METADATA),
+}
+VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
+PATH = re.compile(
+    r"/api/v1/(?:namespaces/[^/]+/)?(?P<kind>[^/]+)(?:/(?P<name>[^/]+)(?P<part>/.+)?)?"
+)
+
+
+def right_of(request: httpx2.Request) -> tuple[str, str]:
+    """The resource and the verb that RBAC decides on."""
+    found = PATH.fullmatch(request.url.path)
+    assert found is not None
+    verb = VERBS[request.method]
+    if verb == "get" and not found["name"]:
+        verb = "watch" if "watch" in request.url.params else "list"
+    return found["kind"] + (found["part"] or ""), verb
+
+
+def test_the_cluster_role_has_a_right_for_each_request_and_no_other() -> None:
+    assert {name for name in vars(NodeApi) if not name.startswith("_")} == REQUESTS.keys()
+    needed = set()
+
+    def handle(request: httpx2.Request) -> httpx2.Response:
+        needed.add(right_of(request))
+        return httpx2.Response(404, json={"kind": "Status", "reason": "NotFound", "code": 404})
+
+    for each in REQUESTS.values():
+        with contextlib.suppress(CastaiError, WatchEndedError):
+            ask(each, handle)
+    assert needed == {(resource, verb) for resource, verbs, _ in RULES for verb in verbs}

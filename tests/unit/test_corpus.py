@@ -30,7 +30,7 @@ from lambdas.common import agent_status, custom_resource
 from lambdas.common.castai import CastaiApi
 from lambdas.common.errors import CastaiError
 from lambdas.common.kubernetes_objects import Kube, WrittenMeanwhileError
-from lambdas.common.names import AGENT, STACK_ID_VARIABLE
+from lambdas.common.names import AGENT, OWNER_ANNOTATION, STACK_ID_VARIABLE
 from lambdas.common.text import REFUSAL_LIMIT
 from lambdas.onboarding import aws_auth, aws_auth_map
 from lambdas.onboarding import handler as onboarding
@@ -145,7 +145,7 @@ def aws_auth_text(given: Input) -> None:
         return
     ours = aws_auth.node_entry("arn:aws:iam::123456789012:role/cast-prod-eks-1a2b3c4d")
     for data in ({"mapRoles": given}, {"mapRoles": "[]", "mapAccounts": given}):
-        metadata = {"annotations": {"castai-eks/owner": "stack/Prod"}}
+        metadata = {"annotations": {OWNER_ANNOTATION: "stack/Prod"}}
         kube = ConfigMap(now={"metadata": metadata, "data": data})
         ctx: Any = SimpleNamespace(
             kube=lambda kube=kube: kube,

@@ -37,7 +37,7 @@ import msgspec
 from lambdas.common import retry
 from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.errors import PermanentError, RetryableError
-from lambdas.common.text import cut, shown
+from lambdas.common.text import cut, masked, shown
 
 DEFAULT_URL = "https://api.cast.ai"
 CLUSTERS = "/v1/kubernetes/external-clusters"
@@ -330,12 +330,16 @@ def checked_url(url: str) -> str:
     Raises PermanentError for one that is not a URL or would send the key unencrypted to another
     machine.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:  # half of an IPv6 address, or a port that is no number
+        parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise PermanentError(f"Give the API's URL as {DEFAULT_URL}: {shown(url)} is none.")
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
         raise PermanentError(
-            f"Use https: {parts.scheme}://{parts.hostname} would get the API key unencrypted."
+            f"Use https: {cut(masked(parts.hostname))} would get the API key unencrypted."
         )
     if parts.username or parts.password or parts.query or parts.fragment:
         raise PermanentError(f"Give the API's URL as {DEFAULT_URL}, without user, query, fragment.")

@@ -21,7 +21,7 @@ from lambdas.common.errors import ClusterUnavailableError, PermanentError
 from lambdas.common.kubernetes_objects import Kube
 from lambdas.common.names import AGENT, AGENT_METADATA
 
-SIZE_LIMIT: Final = 10_000_000  # characters of JSON. An API server takes 3 MB in one request
+SIZE_LIMIT: Final = 1_500_000  # characters of JSON, the largest object that etcd takes
 
 # What PyYAML raises for a value that does not have the type of its tag, and json for one that no
 # JSON has: a set, bytes, not a number.

@@ -306,7 +306,7 @@ def _said(body: bytes, secrets: Iterable[str]) -> str:
     """The server's message, as ` (message)`, or nothing where there is none."""
     try:
         message = msgspec.json.decode(body, type=_Refusal).message
-    except ValueError:  # also for text that is not UTF-8
+    except (ValueError, RecursionError):  # also not UTF-8, or nested too deeply
         return ""  # an HTML page of some proxy: its text does not help
     if not message:
         return ""
@@ -552,7 +552,7 @@ class CastaiApi:
         response = self.send(call)
         try:
             return msgspec.json.decode(response.content, type=kind)
-        except ValueError as error:  # also for text that is not UTF-8
+        except (ValueError, RecursionError) as error:  # also not UTF-8, or nested too deeply
             raise BadAnswerError(f"{_NOT_CASTAI} {call.what}: {error}.") from error
 
     def _gone(self, call: Call, *, within: float = CALL_TIME) -> None:

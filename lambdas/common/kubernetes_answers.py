@@ -73,7 +73,7 @@ def status_of(response: httpx2.Response) -> Status:
     """The Status in the body; a Status of the text where the body is none (a proxy's page)."""
     try:
         return _status.decode(response.content)
-    except ValueError:  # also for text that is not UTF-8
+    except (ValueError, RecursionError):  # also for text that is not UTF-8, or nested too deeply
         return Status(message=response.content.decode(errors="replace"))
 
 

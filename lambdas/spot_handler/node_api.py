@@ -382,7 +382,8 @@ def _words(error: Exception) -> str:
 def _decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     try:
         return decoder.decode(data)
-    except ValueError as error:  # half an answer, a proxy's page, no UTF-8: a retry may succeed
+    # Half an answer, a proxy's page, no UTF-8, or nested too deeply: a retry may succeed.
+    except (ValueError, RecursionError) as error:
         raise ClusterUnavailableError(f"The cluster's answer cannot be read: {error}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ LETTERS = "Ab1Cd2Ef3Gh4Ij5Kl6Mn7"
     [
         ("key = 'AKIA" + "Z7Y6X5W4V3U2T1S0'", "AWS Access Key"),
         (f"-----BEGIN RSA {'PRIVATE'} KEY-----\n{LETTERS}\n", "Private Key"),
-        (f"api_key = '{'9f8a0b1c2d3e4f56' * 4}'", "Hex High Entropy String"),
+        (f"api_key = '{sha256(b'x').hexdigest()}'", "Hex High Entropy String"),
         (f"secret = '{LETTERS}/Zz8Yy9XxWwVvUuTtSsRr'", "Base64 High Entropy String"),
         (f"url = 'https://user:{LETTERS}@host.test'", "Basic Auth Credentials"),
     ],

@@ -102,9 +102,12 @@ def translated_errors(what: str) -> Iterator[None]:
     except ClientError as error:
         _raise(what, error)
     except (HTTPClientError, NoConnectionError) as error:  # time-outs, refused, broken
-        raise AwsUnavailableError(f"{what}: AWS did not answer: {cut(error)}") from error
+        raise AwsUnavailableError(f"Try again: {what}: AWS did not answer: {cut(error)}") from error
     except BotoCoreError as error:  # no credentials, no region, a parameter that the model refuses
-        raise AwsRefusedError(f"{what}: {cut(error)}", code=type(error).__name__) from error
+        raise AwsRefusedError(
+            f"Correct the credentials, the region or the arguments: {what}: {cut(error)}",
+            code=type(error).__name__,
+        ) from error
 
 
 def _raise(what: str, error: ClientError) -> NoReturn:
@@ -112,8 +115,8 @@ def _raise(what: str, error: ClientError) -> NoReturn:
     message = cut(error.response.get("Error", {}).get("Message", ""), REFUSAL_LIMIT)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in _THROTTLED or status >= _SERVER_FAULT:
-        raise AwsUnavailableError(f"{what}: {code}: {message}") from error
-    advice = ""
+        raise AwsUnavailableError(f"Try again: {what}: {code}: {message}") from error
+    advice = "Correct what AWS names, or try again: "
     if code in {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"}:
         advice = f"Allow {what} to this identity. "
     raise AwsRefusedError(f"{advice}{what}: {code}: {message}", code=code) from error

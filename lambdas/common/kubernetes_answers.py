@@ -107,7 +107,9 @@ def error_of(what: str, response: httpx2.Response, rules: Rules) -> CastaiError:
     said = f"{what}: {code} {message}"
     of_a_proxy = code == codes.NOT_FOUND and not is_missing(response)
     if of_a_proxy or code in rules.retried or code >= codes.INTERNAL_SERVER_ERROR:
-        return ClusterUnavailableError(said, retry_after=retry_after(response, status))
+        return ClusterUnavailableError(
+            f"Try again: {said}", retry_after=retry_after(response, status)
+        )
     if code == codes.UNAUTHORIZED:
         return ClusterUnauthorizedError(f"{rules.unauthorized}: {said}")
     if code == codes.FORBIDDEN and lacks_right(status.message):

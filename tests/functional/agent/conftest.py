@@ -22,8 +22,8 @@ from lambdas.common.eks import Cluster, Token
 from lambdas.common.kubernetes_objects import Kube, connect
 from lambdas.common.names import AGENT
 from sandbox.castai_api.state import State
+from simulation.resources.eks import ACCOUNT, Entry, FakeEks, refusal
 from tests.functional.conftest import CastaiServer
-from tests.support.eks import ACCOUNT, Entry, FakeEks, refusal
 
 KEY = "castai-key-for-tests"
 REGION = "eu-central-1"

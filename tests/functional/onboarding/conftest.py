@@ -6,21 +6,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from functools import cache, partial
 from typing import Any
 
-import boto3
-import moto.iam.models
 import pytest
 from botocore.client import BaseClient
 from botocore.exceptions import ReadTimeoutError
 from moto import mock_aws
-from moto.ec2.exceptions import DependencyViolationError
-from moto.ec2.models import EC2Backend, ec2_backends
-from moto.ec2.models.instances import Instance
-from moto.ec2.utils import filter_dict_attribute_mapping
-from moto.iam.models import AWSManagedPolicy, iam_backends
+from moto.ec2.models import ec2_backends
 
 from kubesim import ServedCluster
 from kubesim.authentication import User
@@ -37,10 +29,11 @@ from lambdas.onboarding.policies.document import Document
 from lambdas.onboarding.policies.scope import Scope
 from lambdas.onboarding.session import Dependencies
 from sandbox.castai_api.state import State
+from simulation.resources.account import add_managed_policies, as_aws, sdk_client, unique_id
+from simulation.resources.eks import ACCOUNT, FakeEks, FakeLambda, refusal
 from tests.functional.conftest import CastaiServer
 from tests.functional.onboarding.rights import Rights
 from tests.support.aws_environment import aws_environment
-from tests.support.eks import ACCOUNT, FakeEks, FakeLambda, refusal
 from tests.support.fake_time import FakeTime
 
 REGION = "eu-central-1"
@@ -51,18 +44,8 @@ API_KEY_SECRET = "castai/api-key"
 START = 1_800_000_000.0  # epoch seconds
 REMAINING = 600.0  # s: the function's time-out
 STACK = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/castai-onboarding/1b2c"
-MANAGED = (
-    "AmazonEC2ReadOnlyAccess",
-    "IAMReadOnlyAccess",
-    "AmazonEKSWorkerNodePolicy",
-    "AmazonEC2ContainerRegistryReadOnly",
-    "AmazonEKS_CNI_Policy",
-    "AmazonSSMManagedInstanceCore",
-    "service-role/AmazonEBSCSIDriverPolicy",
-)
 _NEXT = "the-second-page"
 _READS = ("get", "list", "describe")
-_delete_group = EC2Backend._delete_security_group  # moto's own deletes a group that is in use
 
 
 class Users:
@@ -107,12 +90,6 @@ class Writes:
     """Deleted users and roles that IAM lists once more as entities of a policy."""
     just_before: dict[str, Callable[[], object]] = field(default_factory=dict)
     """By write: what another run does before it. Each is called once."""
-
-
-@cache
-def sdk_client(service: str) -> Any:
-    """One client for all tests: moto answers it from the state of the test that calls."""
-    return boto3.client(service, region_name=REGION)  # type: ignore[call-overload]
 
 
 class RecordingClient:
@@ -488,63 +465,6 @@ def _attached(answer: Any) -> list[str]:
     return sorted(policy["PolicyArn"] for policy in answer["AttachedPolicies"])
 
 
-def _unique_id(iam: Any, arn: str) -> str:
-    name = arn.rpartition("/")[2]
-    try:
-        if ":user/" in arn:
-            return str(iam.get_user(UserName=name)["User"]["UserId"])
-        return str(iam.get_role(RoleName=name)["Role"]["RoleId"])
-    except iam.exceptions.NoSuchEntityException:
-        return arn  # a principal that does not exist in moto, such as the function's role
-
-
-def _iam_time(now: float) -> datetime:
-    """A date as moto has it: IAM cuts to whole seconds, moto has no time zone."""
-    return datetime.fromtimestamp(int(now), UTC).replace(tzinfo=None)
-
-
-def _profile_arn(instance: Instance) -> str:
-    held = instance.ec2_backend.iam_instance_profile_associations.get(instance.id)
-    return str(held.iam_instance_profile.arn) if held else ""
-
-
-def _delete_unless_in_use(ec2: EC2Backend, vpc_id: str | None, group_id: str) -> None:
-    """As EC2: refuse while a network interface or a rule of another group uses the group."""
-    holding = {group.id for eni in ec2.enis.values() for group in eni.group_set}
-    naming = {
-        rule.source_group.get("GroupId")
-        for groups in ec2.groups.values()
-        for group in groups.values()
-        if group.id != group_id
-        for rule in (*group.ingress_rules, *group.egress_rules)
-    }
-    if group_id in holding | naming:
-        raise DependencyViolationError(f"resource {group_id} has a dependent object")
-    _delete_group(ec2, vpc_id, group_id)
-
-
-def _add_managed_policies() -> None:
-    """Add the AWS managed policies that we attach: to load all of moto's takes longer."""
-    backend = iam_backends[ACCOUNT]["aws"]
-    for path in MANAGED:
-        prefix, _, name = path.rpartition("/")
-        arn = f"arn:aws:iam::aws:policy/{path}"
-        policy = AWSManagedPolicy.from_data(
-            name,
-            ACCOUNT,
-            "us-east-1",
-            {
-                "Arn": arn,
-                "Path": f"/{prefix}/" if prefix else "/",
-                "CreateDate": "2020-01-01T00:00:00+00:00",
-                "DefaultVersionId": "v1",
-                "Document": {"Version": "2012-10-17", "Statement": []},
-                "UpdateDate": "2020-01-01T00:00:00+00:00",
-            },
-        )
-        backend.managed_policies[arn] = policy
-
-
 @pytest.fixture(scope="session")
 def users() -> Users:
     return Users()
@@ -562,13 +482,10 @@ def testbed(
     api_server: ServedCluster, users: Users, castai_server: CastaiServer
 ) -> Iterator[OnboardingTestbed]:
     castai = State(API_KEY)
-    with aws_environment(REGION) as patch, mock_aws():
-        # moto has no filter of DescribeInstances by the ARN of the instance profile.
-        patch.setitem(filter_dict_attribute_mapping, "iam-instance-profile.arn", "own_profile_arn")
-        patch.setattr(Instance, "own_profile_arn", property(_profile_arn), raising=False)
-        patch.setattr(EC2Backend, "_delete_security_group", _delete_unless_in_use)
+    time = FakeTime(START)
+    with aws_environment(REGION), mock_aws(), as_aws(lambda: time.now):
         aws.session.cache_clear()
-        _add_managed_policies()
+        add_managed_policies()
         ec2 = sdk_client("ec2")
         secrets = sdk_client("secretsmanager")
         secrets.create_secret(Name=API_KEY_SECRET, SecretString=API_KEY)
@@ -576,10 +493,8 @@ def testbed(
         eks.endpoint, eks.ca_pem = api_server.endpoint, api_server.ca_pem
         users.refusals = 0
         iam = sdk_client("iam")
-        time = FakeTime(START)
-        patch.setattr(moto.iam.models, "utcnow", lambda: _iam_time(time.now))
         eks.now = lambda: time.now
-        eks.unique_id = partial(_unique_id, iam)
+        eks.unique_id = unique_id
         users.admits = lambda: eks.admits(OWN_ROLE) and bool(eks.entries[OWN_ROLE].policies)
         yield OnboardingTestbed(
             iam=iam,

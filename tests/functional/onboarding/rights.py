@@ -14,7 +14,7 @@ from typing import Any
 from moto.iam.models import iam_backends
 
 from lambdas.onboarding.policies.document import Document
-from tests.support.eks import ACCOUNT, refusal
+from simulation.resources.eks import ACCOUNT, refusal
 from tests.support.iam_evaluator import Request, is_allowed
 
 Arguments = Mapping[str, Any]

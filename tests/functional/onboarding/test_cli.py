@@ -20,6 +20,7 @@ from lambdas.onboarding.policies import onboarder
 from lambdas.onboarding.policies.document import Document
 from lambdas.onboarding.policies.scope import USER_CLUSTER_CHARACTERS, Mode
 from lambdas.onboarding.steps import InTheWayError, OffboardError
+from simulation.resources.eks import ACCOUNT, refusal
 from tests.functional.onboarding.conftest import (
     API_KEY,
     API_KEY_SECRET,
@@ -28,7 +29,6 @@ from tests.functional.onboarding.conftest import (
     OnboardingTestbed,
 )
 from tests.functional.onboarding.rights import Rights
-from tests.support.eks import ACCOUNT, refusal
 
 Run = Callable[..., Result]
 

@@ -18,6 +18,7 @@ from lambdas.common.temporary_access import TEMPORARY_TAG
 from lambdas.onboarding import handler, session
 from lambdas.onboarding.in_use import InUseError
 from lambdas.onboarding.steps import UNDO_TIME, InTheWayError, OffboardError, StepFailedError
+from simulation.resources.eks import ACCOUNT, Entry, refusal
 from tests.functional.onboarding.conftest import (
     API_KEY,
     API_KEY_SECRET,
@@ -26,7 +27,6 @@ from tests.functional.onboarding.conftest import (
     SPOT_ROLE,
     OnboardingTestbed,
 )
-from tests.support.eks import ACCOUNT, Entry, refusal
 from tests.support.fake_time import FakeTime
 
 LONGEST_DELAY = retry.DEFAULT.delays[-1]  # s between two tries

@@ -180,7 +180,8 @@ class FakeEks:
         policyArn: str,  # noqa: N803
         accessScope: dict[str, Any],  # noqa: N803
     ) -> Any:
-        assert accessScope["type"] == ("namespace" if "namespaces" in accessScope else "cluster")
+        if accessScope["type"] != ("namespace" if "namespaces" in accessScope else "cluster"):
+            raise refusal("InvalidParameterException", "the access scope")
         entry = self._looked_up(clusterName, principalArn)
         if policyArn not in entry.policies:
             entry.policies.append(policyArn)

@@ -1,0 +1,241 @@
+"""What an account, a cluster and CAST AI hold, as facts that can be compared.
+
+A fact is a text and its value. Ids and secrets that differ from run to run are replaced by what
+they have to do with each other: an access key is `stored` in the secret or not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import yaml
+
+from sandbox.castai_api.state import fingerprint
+from simulation.resources.eks import FakeEks
+from simulation.resources.world import API_KEY_SECRET, REGIONS, Place, World
+
+Facts = dict[str, Any]
+
+FOREIGN: Final = "foreign"
+"""Part of every name and value that somebody else makes in a day."""
+KINDS: Final = (
+    ("ClusterRole", ""),
+    ("ClusterRoleBinding", ""),
+    ("ConfigMap", "kube-system"),
+    ("ConfigMap", "castai-agent"),
+    ("Secret", "castai-agent"),
+    ("ServiceAccount", "castai-agent"),
+    ("Role", "castai-agent"),
+    ("RoleBinding", "castai-agent"),
+    ("Deployment", "castai-agent"),
+    ("ResourceQuota", "castai-agent"),
+    ("PodDisruptionBudget", "castai-agent"),
+    ("Namespace", ""),
+)
+"""Kinds of Kubernetes objects that the functions write, and where."""
+_DEFAULTS: Final = ("default", "kube-root-ca.crt")
+
+
+def of(world: World) -> Facts:
+    """Everything in the world that a function could change."""
+    keys = dict(_keys(world))
+    facts = dict(_of_iam(world, {key: region for key, (region, _) in keys.items()}))
+    for region in REGIONS:
+        facts |= dict(_of_region(world, region))
+    for place, eks in world.eks.items():
+        facts |= dict(_of_entries(place, eks))
+        facts |= dict(_of_objects(world, place))
+    facts |= dict(_of_castai(world, {key: text for key, (_, text) in keys.items()}))
+    return facts
+
+
+def ours(facts: Mapping[str, Any]) -> Facts:
+    """The facts without what others made."""
+    return {name: value for name, value in facts.items() if not _is_foreign(name, value)}
+
+
+def marks(facts: Mapping[str, Any]) -> Facts:
+    """What others made."""
+    return {name: value for name, value in facts.items() if _is_foreign(name, value)}
+
+
+def difference(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """A line for each fact that differs."""
+    lines = [f"missing: {name} = {_short(wanted[name])}" for name in wanted if name not in found]
+    lines += [f"left: {name} = {_short(found[name])}" for name in found if name not in wanted]
+    lines += [
+        f"differs: {name} = {_short(found[name])}, not {_short(wanted[name])}"
+        for name in wanted
+        if name in found and found[name] != wanted[name]
+    ]
+    return sorted(lines)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) < 120 else f"{text[:120]}…"
+
+
+def _is_foreign(name: str, value: object) -> bool:
+    return FOREIGN in name or (isinstance(value, str) and FOREIGN in value)
+
+
+def _tags(label: str, thing: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for tag in thing.get("Tags") or ():
+        yield f"{label}: tag {tag['Key']}", tag.get("Value", "")
+
+
+def _keys(world: World) -> Iterator[tuple[str, tuple[str, str]]]:
+    """By access key id in our secrets: the region of the secret, and id and secret together."""
+    for region in REGIONS:
+        for name, text in _secret_texts(world, region):
+            if name != API_KEY_SECRET and (stored := _json(text)).get("accessKeyId"):
+                both = f"{stored['accessKeyId']}{stored['secretAccessKey']}"
+                yield stored["accessKeyId"], (region, both)
+
+
+def _secret_texts(world: World, region: str) -> Iterator[tuple[str, str]]:
+    secrets = world.client("secretsmanager", region)
+    for each in secrets.list_secrets()["SecretList"]:
+        if not each.get("DeletedDate"):
+            yield (
+                each["Name"],
+                secrets.get_secret_value(SecretId=each["Name"]).get("SecretString", ""),
+            )
+
+
+def _json(text: str) -> dict[str, str]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _of_iam(world: World, stored: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    iam = world.client("iam", REGIONS[0])
+    details = iam.get_account_authorization_details(Filter=["User", "Role", "LocalManagedPolicy"])
+    for user in details["UserDetailList"]:
+        label = f"user {user['UserName']}"
+        yield label, user["Path"]
+        yield from _of_principal(label, user, user.get("UserPolicyList", ()))
+        listed = iam.list_access_keys(UserName=user["UserName"])["AccessKeyMetadata"]
+        for number, key in enumerate(sorted(listed, key=lambda k: k["AccessKeyId"] not in stored)):
+            where = stored.get(key["AccessKeyId"], f"{FOREIGN}, not in a secret")
+            yield f"{label}: access key {number} ({where})", key["Status"]
+    for role in details["RoleDetailList"]:
+        label = f"role {role['RoleName']}"
+        yield label, role["Path"]
+        yield f"{label}: trust", _document(role["AssumeRolePolicyDocument"])
+        boundary = role.get("PermissionsBoundary") or {}
+        if boundary.get("PermissionsBoundaryArn"):
+            yield f"{label}: boundary", boundary["PermissionsBoundaryArn"]
+        yield from _of_principal(label, role, role.get("RolePolicyList", ()))
+    for policy in details["Policies"]:
+        label = f"policy {policy['Arn']}"
+        default = next(v for v in policy["PolicyVersionList"] if v.get("IsDefaultVersion"))
+        yield label, _document(default["Document"])
+        yield from _tags(label, iam.list_policy_tags(PolicyArn=policy["Arn"]))
+    for profile in iam.list_instance_profiles()["InstanceProfiles"]:
+        label = f"instance profile {profile['InstanceProfileName']}"
+        yield label, [role["RoleName"] for role in profile["Roles"]]
+        yield from _tags(label, profile)
+
+
+def _of_principal(label: str, thing: Mapping[str, Any], inline: Any) -> Iterator[tuple[str, Any]]:
+    for policy in thing.get("AttachedManagedPolicies") or ():
+        yield f"{label}: {policy['PolicyArn']}", "attached"
+    for policy in inline or ():
+        yield f"{label}: inline {policy['PolicyName']}", _document(policy["PolicyDocument"])
+    yield from _tags(label, thing)
+
+
+def _document(document: object) -> str:
+    if isinstance(document, str):
+        document = json.loads(document)
+    return json.dumps(document, sort_keys=True)
+
+
+def _of_region(world: World, region: str) -> Iterator[tuple[str, Any]]:
+    for group in world.client("ec2", region).describe_security_groups()["SecurityGroups"]:
+        label = f"{region} security group {group['GroupName']}"
+        yield label, group["VpcId"]
+        for way in ("IpPermissions", "IpPermissionsEgress"):
+            for rule in group[way]:
+                peers = [
+                    "itself" if pair["GroupId"] == group["GroupId"] else pair["GroupId"]
+                    for pair in rule.get("UserIdGroupPairs", ())
+                ]
+                peers += [each["CidrIp"] for each in rule.get("IpRanges", ())]
+                for peer in peers:
+                    yield f"{label}: {way} {rule['IpProtocol']} {peer}", True
+        yield from _tags(label, group)
+    secrets = world.client("secretsmanager", region)
+    for secret in secrets.list_secrets()["SecretList"]:
+        label = f"{region} secret {secret['Name']}"
+        yield label, "being deleted" if secret.get("DeletedDate") else secret.get("KmsKeyId")
+        yield from _tags(label, secret)
+
+
+def _of_entries(place: Place, eks: FakeEks) -> Iterator[tuple[str, Any]]:
+    for arn, entry in eks.entries.items():
+        label = f"{place.region} {place.name} access entry {arn}"
+        bound = "bound" if entry.principal_id == eks.unique_id(arn) else "of a former principal"
+        yield label, f"{entry.kind}, {bound}"
+        for group in entry.groups:
+            yield f"{label}: group {group}", True
+        for policy in entry.policies:
+            yield f"{label}: {policy}", True
+        for key, value in entry.tags.items():
+            yield f"{label}: tag {key}", value
+
+
+def _of_objects(world: World, place: Place) -> Iterator[tuple[str, Any]]:
+    cluster = world.kubernetes[place]
+    for kind, namespace in KINDS:
+        for obj in cluster.list(kind, namespace):
+            metadata = obj["metadata"]
+            if _is_standard(obj):
+                continue
+            label = f"{place.region} {place.name} {kind} {namespace}/{metadata['name']}"
+            if (kind, metadata["name"]) == ("ConfigMap", "aws-auth"):
+                yield from _of_aws_auth(label, obj.get("data") or {})
+                continue
+            rest = {k: v for k, v in obj.items() if k not in {"metadata", "status"}}
+            yield label, json.dumps(rest, sort_keys=True)
+            for part in ("labels", "annotations"):
+                for key, value in (metadata.get(part) or {}).items():
+                    if not key.startswith(("deployment.kubernetes.io/", "kubectl.")):
+                        yield f"{label}: {part} {key}", value
+
+
+def _is_standard(obj: Mapping[str, Any]) -> bool:
+    """Whether every cluster has the object."""
+    name = obj["metadata"]["name"]
+    labels = obj["metadata"].get("labels") or {}
+    is_namespace = obj["kind"] == "Namespace" and (name == "default" or name.startswith("kube-"))
+    return is_namespace or name in _DEFAULTS or "kubernetes.io/bootstrapping" in labels
+
+
+def _of_aws_auth(label: str, data: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    for key, text in data.items():
+        for item in yaml.safe_load(text) or ():
+            arn = item.get("rolearn") or item.get("userarn")
+            groups = ",".join(sorted(map(str, item.get("groups") or ())))
+            yield f"{label}: {key} {arn}", f"{item.get('username')} {groups}"
+
+
+def _of_castai(world: World, keys: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    fingerprints = {fingerprint(text) for text in keys.values()}
+    for cluster in world.castai.clusters.values():
+        label = f"{cluster.region} {cluster.name} at CAST AI"
+        held = cluster.credentials
+        if held.get("kind") == "key":
+            stored = held["fingerprint"] in fingerprints
+            yield f"{label}: credentials", "the stored key" if stored else "a key that nobody has"
+        elif held:
+            yield f"{label}: credentials", held["role"]
+        if cluster.principal:
+            yield f"{label}: principal", cluster.principal

@@ -1,0 +1,131 @@
+"""CloudFormation's requests, as the CDK's Provider framework hands them to a function.
+
+Sources: AWS::CloudFormation::CustomResource in the CloudFormation user guide; the framework's
+cfn-response.js and framework.js in aws-cdk-lib (custom-resources/lib/provider-framework/runtime).
+
+* A Create that fails gets the physical id CREATE_FAILED. The framework answers the Delete of that
+  id itself: the function does not see it.
+* A function that is killed is a failed request, unless the framework was killed too: then Lambda
+  delivers the request again.
+* An Update that fails, or whose stack fails, is rolled back by an Update to the old properties,
+  with the physical id that the resource has then. A physical id that an Update replaced gets a
+  Delete in the clean-up, after the stack is complete or rolled back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from lambdas.common import custom_resource
+from lambdas.common.clock import Clock
+from lambdas.common.custom_resource import RequestFailedError
+from simulation.resources.calls import Fault, Gate, KilledError
+
+Properties = Mapping[str, Any]
+Event = dict[str, Any]
+Respond = Callable[[Event, float], dict[str, Any]]
+"""The function: event and seconds that it has."""
+
+
+@dataclass
+class Resource:
+    """One custom resource of a stack."""
+
+    stack: str
+    logical_id: str
+    physical_id: str = ""
+    """Empty: it does not exist."""
+    properties: dict[str, Any] = field(default_factory=dict)
+    attempted: dict[str, Any] = field(default_factory=dict)
+    """The properties of the last Create."""
+    is_unsettled: bool = False
+    """Whether a killed or failed request may have left something."""
+
+    @property
+    def owner(self) -> str:
+        """The stack and the resource, as the function names them."""
+        return f"{self.stack.split('/')[1]}/{self.logical_id}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The end of a request."""
+
+    data: Mapping[str, Any] | None = None
+    """What the function returned; None: it failed."""
+    reason: str = ""
+    """Why it failed, as CloudFormation shows it."""
+    log: str = ""
+    killed: bool = False
+    seconds: float = 0.0
+
+
+class _Capture(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+
+@contextmanager
+def captured_log() -> Iterator[list[str]]:
+    """The lines that the functions log, and nothing on standard output."""
+    logger: Any = custom_resource.logger()
+    capture = _Capture()
+    capture.setFormatter(logger.registered_formatter)
+    inner = logging.getLogger(logger.name)
+    before, inner.handlers = inner.handlers, [capture]
+    try:
+        yield capture.lines
+    finally:
+        inner.handlers = before
+
+
+def event(kind: str, resource: Resource, properties: Properties, **more: object) -> Event:
+    """A request."""
+    if resource.physical_id:
+        more = {"PhysicalResourceId": resource.physical_id, **more}
+    return {
+        "RequestType": kind,
+        "StackId": resource.stack,
+        "RequestId": "1",
+        "LogicalResourceId": resource.logical_id,
+        "ResourceType": "Custom::CastEks",
+        "ResourceProperties": dict(properties),
+        "ResponseURL": "https://response.invalid/?signature=of-the-days",
+        **more,
+    }
+
+
+@dataclass
+class Function:
+    """The function of a custom resource, as the framework invokes it."""
+
+    respond: Respond
+    gate: Gate
+    clock: Clock
+    seconds: float
+    """Its time-out."""
+
+    def invoke(self, request: Event, faults: tuple[Fault, ...] = ()) -> Answer:
+        """One invocation."""
+        self.gate.begin(faults)
+        began = self.clock.now()
+        with captured_log() as lines:
+            data: Mapping[str, Any] | None = None
+            reason, killed = "", False
+            try:
+                with custom_resource.answered_errors():
+                    data = self.respond(request, self.seconds)
+            except RequestFailedError as error:
+                reason = str(error)
+            except KilledError:
+                killed = True
+        self.gate.begin(())
+        return Answer(data, reason, "\n".join(lines), killed, self.clock.now() - began)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, TypeVar
 
-from lambdas.common.errors import AwsRefusedError, CastaiError, PermanentError
+from lambdas.common.errors import AwsRefusedError, CastaiError, PermanentError, bug
 
 T = TypeVar("T")
 
@@ -125,6 +125,8 @@ class Ledger:
                 undo()
             except CastaiError as error:
                 left.append(f"{thing} ({first_line(error)})")
+            except Exception as error:  # noqa: BLE001 - the other writes are undone all the same
+                left.append(f"{thing} ({bug(error)})")
         self._undo.clear()
         return left
 

@@ -194,7 +194,10 @@ class FakeEks:
         principalArn: str,  # noqa: N803
         policyArn: str,  # noqa: N803
     ) -> Any:
-        self._looked_up(clusterName, principalArn).policies.remove(policyArn)
+        policies = self._looked_up(clusterName, principalArn).policies
+        if policyArn not in policies:
+            raise refusal("ResourceNotFoundException", f"{policyArn} is not associated")
+        policies.remove(policyArn)
         return {}
 
     def list_associated_access_policies(

@@ -52,6 +52,16 @@ def test_an_undo_that_fails_is_named_and_stops_no_other() -> None:
     assert undone == ["a"]
 
 
+def test_an_unforeseen_error_in_an_undo_stops_no_other() -> None:
+    ledger, undone = Ledger(), list[str]()
+    ledger.create("a", lambda: None, undo=lambda: undone.append("a"))
+    ledger.create("b", lambda: None, undo=failing(ValueError("a secret")))
+    (left,) = ledger.undo_all()
+    assert left.startswith("b (Report this as a bug: ValueError at test_ledger.py:")
+    assert "a secret" not in left
+    assert undone == ["a"]
+
+
 @pytest.mark.parametrize(
     ("error", "is_undone"),
     [

@@ -43,6 +43,15 @@ class Row:
     detail: str = ""
 
 
+@dataclass(frozen=True)
+class _Undo:
+    """How to undo the write of a thing."""
+
+    thing: str
+    undo: Callable[[], object]
+    leads_to_the_rest: bool
+
+
 @dataclass
 class Ledger:
     """What one run did, how to undo it, and what it must not remove."""
@@ -53,7 +62,7 @@ class Ledger:
     step: str = ""
     """The step that is running; the caller sets it, and each row has it."""
     rows: list[Row] = field(default_factory=list)
-    _undo: list[tuple[str, Callable[[], object]]] = field(default_factory=list)
+    _undo: list[_Undo] = field(default_factory=list)
 
     def keep(self, thing: str, detail: str = "") -> None:
         """The thing is as it should be."""
@@ -79,13 +88,16 @@ class Ledger:
         *,
         undo: Callable[[], object],
         detail: str = "",
+        leads_to_the_rest: bool = False,
     ) -> T | None:
         """Create the thing; None when planning.
 
         `undo` also runs if the answer to the write was lost. Then there may be nothing to undo.
+        `leads_to_the_rest`: a next run finds the other things by this one. It is not undone while
+        one of them is left.
         """
         self._add(thing, Action.CREATE, detail)
-        return self._write(thing, write, undo)
+        return self._write(thing, write, undo, leads_to_the_rest=leads_to_the_rest)
 
     def update(
         self,
@@ -120,13 +132,16 @@ class Ledger:
     def undo_all(self) -> list[str]:
         """Undo every write, the last first; returns what could not be undone, with the reason."""
         left = []
-        for thing, undo in reversed(self._undo):
+        for each in reversed(self._undo):
+            if each.leads_to_the_rest and left:
+                left.append(f"{each.thing} (kept: the next run finds the rest by it)")
+                continue
             try:
-                undo()
+                each.undo()
             except CastaiError as error:
-                left.append(f"{thing} ({first_line(error)})")
+                left.append(f"{each.thing} ({first_line(error)})")
             except Exception as error:  # noqa: BLE001 - the other writes are undone all the same
-                left.append(f"{thing} ({bug(error)})")
+                left.append(f"{each.thing} ({bug(error)})")
         self._undo.clear()
         return left
 
@@ -134,7 +149,12 @@ class Ledger:
         self.rows.append(Row(self.step, thing, action, detail))
 
     def _write(
-        self, thing: str, write: Callable[[], T], undo: Callable[[], object] | None
+        self,
+        thing: str,
+        write: Callable[[], T],
+        undo: Callable[[], object] | None,
+        *,
+        leads_to_the_rest: bool = False,
     ) -> T | None:
         if self.dry:
             return None
@@ -142,10 +162,10 @@ class Ledger:
             result = write()
         except Exception as error:
             if undo and not _was_refused(error):
-                self._undo.append((thing, undo))
+                self._undo.append(_Undo(thing, undo, leads_to_the_rest))
             raise
         if undo:
-            self._undo.append((thing, undo))
+            self._undo.append(_Undo(thing, undo, leads_to_the_rest))
         return result
 
 

@@ -250,7 +250,8 @@ def _register(ctx: Context) -> str:
 
         # The registration is already done: only its answer shows whether it is unused.
         label = f"registration {cluster_id} at CAST AI"
-        ctx.ledger.create(label, lambda: None, undo=undo)
+        # The names of all resources contain the id.
+        ctx.ledger.create(label, lambda: None, undo=undo, leads_to_the_rest=True)
     return cluster_id
 
 

@@ -52,6 +52,18 @@ def test_an_undo_that_fails_is_named_and_stops_no_other() -> None:
     assert undone == ["a"]
 
 
+def test_what_leads_to_the_rest_is_undone_only_if_nothing_else_is_left() -> None:
+    ledger, undone = Ledger(), list[str]()
+    ledger.create("id", lambda: None, undo=lambda: undone.append("id"), leads_to_the_rest=True)
+    ledger.create("a", lambda: None, undo=lambda: undone.append("a"))
+    assert ledger.undo_all() == []
+    assert undone == ["a", "id"]
+    ledger.create("id", lambda: None, undo=lambda: undone.append("id"), leads_to_the_rest=True)
+    ledger.create("b", lambda: None, undo=failing(PermanentError("Do this")))
+    assert ledger.undo_all() == ["b (Do this)", "id (kept: the next run finds the rest by it)"]
+    assert undone == ["a", "id"]
+
+
 def test_an_unforeseen_error_in_an_undo_stops_no_other() -> None:
     ledger, undone = Ledger(), list[str]()
     ledger.create("a", lambda: None, undo=lambda: undone.append("a"))

@@ -485,15 +485,25 @@ class CastaiApi:
         """ARN of the principal in CAST AI's account that may assume the role; created where
         missing.
 
+        Raises BadAnswerError as `existing_principal` does.
+        """
+        return self.existing_principal(cluster_id) or self._principal(cluster_id, "POST")
+
+    def existing_principal(self, cluster_id: str) -> str:
+        """The ARN of `assume_role_principal`, empty where there is none.
+
         Raises BadAnswerError for anything but an IAM user's or role's ARN: it goes into a trust
         policy, where `*` would open the account.
         """
         try:
-            arn = self._decoded(principal_call(cluster_id), _Principal).arn
+            return self._principal(cluster_id, "GET")
         except UnknownClusterError:
-            arn = ""  # none made yet; if the cluster itself is unknown, POST says so
-        if not arn:
-            arn = self._decoded(principal_call(cluster_id, "POST"), _Principal).arn
+            return ""  # none made yet; if the cluster itself is unknown, POST says so
+
+    def _principal(self, cluster_id: str, method: str) -> str:
+        arn = self._decoded(principal_call(cluster_id, method), _Principal).arn
+        if method == "GET" and not arn:
+            return ""
         if not _PRINCIPAL.fullmatch(arn):
             raise BadAnswerError(
                 f"{_NOT_CASTAI} the principal of {cluster_id} is not the ARN of an IAM user or "

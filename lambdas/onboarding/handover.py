@@ -8,15 +8,10 @@ from lambdas.onboarding.context import Context
 from lambdas.onboarding.credentials import Credentials
 from lambdas.onboarding.iam_principals import Ensured
 from lambdas.onboarding.policies.scope import Mode
-from lambdas.onboarding.preflight import UNREGISTERED
+from lambdas.onboarding.preflight import UNREGISTERED, principal_label
 
 READY = "ready"
 _WITH_CREDENTIALS = (READY, "warning", "failed")
-
-
-def principal_label(ctx: Context) -> str:
-    """CAST AI's principal for the role in rows and messages."""
-    return f"CAST AI's principal for cluster {ctx.facts.cluster_id}"
 
 
 def label(ctx: Context) -> str:

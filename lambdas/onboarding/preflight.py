@@ -255,10 +255,25 @@ def _register(ctx: Context) -> str:
     return cluster_id
 
 
+def principal_label(ctx: Context) -> str:
+    """CAST AI's principal for the role in rows and messages."""
+    return f"CAST AI's principal for cluster {ctx.facts.cluster_id}"
+
+
 def _principal(ctx: Context) -> str:
-    if ctx.api is None or ctx.plan_only or ctx.facts.cluster_id == UNREGISTERED:
+    """CAST AI's principal; one that this run created is deleted if the run fails."""
+    api, cluster_id = ctx.api, ctx.facts.cluster_id
+    if api is None or ctx.plan_only or cluster_id == UNREGISTERED:
         return ""
-    return ctx.api.assume_role_principal(ctx.facts.cluster_id)
+    existing = api.existing_principal(cluster_id)
+    if existing:
+        return existing
+    created = ctx.ledger.create(
+        principal_label(ctx),
+        lambda: api.assume_role_principal(cluster_id),
+        undo=lambda: api.delete_principal(cluster_id),
+    )
+    return created or ""
 
 
 def _check_agent(ctx: Context) -> None:

@@ -192,6 +192,16 @@ class TestCreate:
         assert testbed.time.now - start < 600
         assert testbed.snapshot() == before
 
+    def test_a_failed_create_removes_the_principal_that_castai_made_for_it(
+        self, testbed: OnboardingTestbed
+    ) -> None:
+        testbed.create()
+        testbed.delete()
+        testbed.castai.propagation = 10_000
+        with pytest.raises(StepFailedError, match=r"everything .* undone"):
+            testbed.create(**ROLE)
+        assert testbed.known.principal == ""
+
     def test_a_key_that_castai_refuses_is_refused_with_what_to_do(
         self, testbed: OnboardingTestbed
     ) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from lambdas.common import aws
 from lambdas.common.errors import AwsRefusedError
 from lambdas.common.names import ROTATION_TAG
 from lambdas.onboarding import identity, names, ownership
@@ -20,6 +21,9 @@ from lambdas.onboarding.context import Context
 from lambdas.onboarding.iam_principals import SETTLING, Ensured
 from lambdas.onboarding.policies.scope import Mode
 from lambdas.onboarding.tags import correct_tags, tag_list, tag_map
+
+if TYPE_CHECKING:
+    from mypy_boto3_iam.type_defs import CreateAccessKeyResponseTypeDef
 
 # Secrets Manager deletes in the background, also without a recovery window. The name stays in use
 # until then. AWS advises to back off and retry (DeleteSecret, ForceDeleteWithoutRecovery).
@@ -138,16 +142,20 @@ def _create_key(ctx: Context, user: str) -> Key | None:
     before = set(identity.key_ids(ctx, user))
 
     def create() -> Key:
-        answer = ctx.retrying(SETTLING).call(ctx.clients.iam.create_access_key, UserName=user)
-        created = answer["AccessKey"]
+        created = ctx.retrying(SETTLING).run(create_once)["AccessKey"]
         return Key(created["AccessKeyId"], created["SecretAccessKey"])
 
-    def undo() -> None:
+    def create_once() -> CreateAccessKeyResponseTypeDef:
+        delete_new()  # of a try whose answer was lost: its secret is not known
+        with aws.translated_errors("iam:CreateAccessKey"):
+            return ctx.clients.iam.create_access_key(UserName=user)
+
+    def delete_new() -> None:
         for key_id in identity.key_ids(ctx, user):
             if key_id not in before:
                 identity.delete_key(ctx, user, key_id)
 
-    key = ctx.ledger.create(f"new access key of IAM user {user}", create, undo=undo)
+    key = ctx.ledger.create(f"new access key of IAM user {user}", create, undo=delete_new)
     if key:
         ctx.ledger.keep(identity.key_label(user, key.id), "new")
     return key

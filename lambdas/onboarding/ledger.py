@@ -131,7 +131,7 @@ class Ledger:
 
     def undo_all(self) -> list[str]:
         """Undo every write, the last first; returns what could not be undone, with the reason."""
-        left = []
+        left: list[str] = []
         for each in reversed(self._undo):
             if each.leads_to_the_rest and left:
                 left.append(f"{each.thing} (kept: the next run finds the rest by it)")

@@ -25,6 +25,7 @@ from tests.functional.onboarding.conftest import (
     OWN_ROLE,
     REMAINING,
     SPOT_ROLE,
+    Fault,
     OnboardingTestbed,
 )
 from tests.support.fake_time import FakeTime
@@ -201,6 +202,17 @@ class TestCreate:
         with pytest.raises(StepFailedError, match=r"everything .* undone"):
             testbed.create(**ROLE)
         assert testbed.known.principal == ""
+
+    def test_a_new_access_key_whose_answer_was_lost_is_deleted(
+        self, testbed: OnboardingTestbed
+    ) -> None:
+        testbed.create()
+        before = testbed.keys("cast-eks-prod")
+        testbed.writes.done.clear()
+        testbed.writes.fault = Fault(0, "Timeout", after=True)
+        testbed.update({}, RotationId="2")
+        assert testbed.writes.done[0] == "iam:create_access_key"
+        assert testbed.keys("cast-eks-prod") == [testbed.stored_key()["accessKeyId"]] != before
 
     def test_a_key_that_castai_refuses_is_refused_with_what_to_do(
         self, testbed: OnboardingTestbed

@@ -154,7 +154,8 @@ def _adds_a_key(world: World, place: Place) -> None:
     for user in _of_cluster(world, place, "user"):
         keys = iam.list_access_keys(UserName=user["UserName"])["AccessKeyMetadata"]
         if len(keys) < 2:
-            iam.create_access_key(UserName=user["UserName"])
+            made = iam.create_access_key(UserName=user["UserName"])
+            world.keys_of_others.add(made["AccessKey"]["AccessKeyId"])
 
 
 def _adds_a_group(world: World, place: Place) -> None:
@@ -214,6 +215,22 @@ def _empties_the_profile(world: World, place: Place) -> None:
             )
 
 
+def _deletes_the_node_role(world: World, place: Place) -> None:
+    """Delete the node role, as a person does who cleans up; its access entry stays."""
+    _empties_the_profile(world, place)
+    iam = world.client("iam", place.region)
+    for role in _of_cluster(world, place, "role"):
+        name = role["RoleName"]
+        if "cluster-role" in name or "lambda" in name:
+            continue
+        for policy in iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]:
+            iam.detach_role_policy(RoleName=name, PolicyArn=policy["PolicyArn"])
+        for inline in iam.list_role_policies(RoleName=name)["PolicyNames"]:
+            iam.delete_role_policy(RoleName=name, PolicyName=inline)
+        iam.delete_role(RoleName=name)
+    world.sleep(5)
+
+
 def _deletes_entries(world: World, place: Place) -> None:
     entries = world.eks[place].entries
     for arn in [arn for arn in entries if FOREIGN not in arn]:
@@ -235,6 +252,7 @@ EDITS: Final = {
     "detaches our policies": Edit(_detaches_ours, drifts=True),
     "closes the security group": Edit(_closes_the_group, drifts=True),
     "empties the instance profile": Edit(_empties_the_profile, drifts=True),
+    "deletes the node role": Edit(_deletes_the_node_role, drifts=True),
     "deletes the access entries": Edit(_deletes_entries, drifts=True),
 }
 """The kinds of edits. The next kind is a row."""
@@ -262,8 +280,12 @@ def has_obstacles(world: World) -> bool:
     iam = world.client("iam", REGIONS[0])
     users = iam.list_entities_for_policy(PolicyArn=POLICY)
     taken = any(user["Path"] == f"/{FOREIGN}/" for user in iam.list_users()["Users"])
-    in_use = any(
+    return bool(users["PolicyUsers"] or users["PolicyRoles"] or taken or has_users(world))
+
+
+def has_users(world: World) -> bool:
+    """Whether a network interface uses a security group."""
+    return any(
         world.client("ec2", region).describe_network_interfaces()["NetworkInterfaces"]
         for region in REGIONS
     )
-    return bool(users["PolicyUsers"] or users["PolicyRoles"] or taken or in_use)

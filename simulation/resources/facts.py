@@ -123,7 +123,8 @@ def _of_iam(world: World, stored: Mapping[str, str]) -> Iterator[tuple[str, Any]
         yield from _of_principal(label, user, user.get("UserPolicyList", ()))
         listed = iam.list_access_keys(UserName=user["UserName"])["AccessKeyMetadata"]
         for number, key in enumerate(sorted(listed, key=lambda k: k["AccessKeyId"] not in stored)):
-            where = stored.get(key["AccessKeyId"], f"{FOREIGN}, not in a secret")
+            made_by = FOREIGN if key["AccessKeyId"] in world.keys_of_others else "not in a secret"
+            where = stored.get(key["AccessKeyId"], made_by)
             yield f"{label}: access key {number} ({where})", key["Status"]
     for role in details["RoleDetailList"]:
         label = f"role {role['RoleName']}"

@@ -106,6 +106,8 @@ class World:
     functions: FakeLambda = field(default_factory=FakeLambda)
     aws_auth: dict[Place, dict[str, str] | None] = field(default_factory=dict)
     """The data of aws-auth as it would be without us."""
+    keys_of_others: set[str] = field(default_factory=set)
+    """Ids of the access keys that others made."""
     secrets: list[str] = field(default_factory=list)
     """The secret access keys that IAM made."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -92,11 +93,12 @@ def as_aws(now: Callable[[], float]) -> Iterator[None]:
 
 def reset(regions: Iterable[str], seed: int = 0) -> None:
     """An empty account. Ids and keys follow from the seed."""
-    tables = [iam_tables()]
-    tables += [of(region) for region in regions for of in (ec2_tables, secrets_tables)]
-    mock_random.seed(seed)  # moto makes tables, with ids, when they are first read
-    for each in tables:
-        each.reset()
+    with mock.patch.dict(os.environ, {"MOTO_EC2_LOAD_DEFAULT_AMIS": "false"}):
+        tables = [iam_tables()]
+        tables += [of(region) for region in regions for of in (ec2_tables, secrets_tables)]
+        mock_random.seed(seed)  # moto makes tables, with ids, when they are first read
+        for each in tables:
+            each.reset()
     add_managed_policies()
 
 

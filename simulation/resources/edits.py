@@ -97,17 +97,17 @@ def _maps_a_role(world: World, place: Place) -> None:
     cluster = world.kubernetes[place]
     found = cluster.get("ConfigMap", "aws-auth", "kube-system")
     if found is None:
-        cluster.create(
-            {
-                "apiVersion": "v1",
-                "kind": "ConfigMap",
-                "metadata": {"name": "aws-auth", "namespace": "kube-system"},
-                "data": {"mapRoles": text},
-            }
-        )
+        created = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "aws-auth", "namespace": "kube-system"},
+            "data": {"mapRoles": text},
+        }
+        world.act(lambda: cluster.create(created))
         return
     data = found.get("data") or {}
-    cluster.set({**found, "data": {**data, "mapRoles": text + data.get("mapRoles", "")}})
+    changed = {**found, "data": {**data, "mapRoles": text + data.get("mapRoles", "")}}
+    world.act(lambda: cluster.set(changed))
 
 
 def _gives_access(world: World, place: Place) -> None:

@@ -1,64 +1,29 @@
 """Days of `Custom::CastEksOnboarding`.
 
 A day has one or two custom resources, and requests, faults and edits of others in any order. It
-ends with the removal of all resources. The promises are the keys of `PROMISES`.
+ends with the removal of all resources.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from functools import partial
 from typing import Any, Final
-
-import msgspec
-from hypothesis import strategies as st
 
 from lambdas.onboarding import handler
 from lambdas.onboarding.context import Clients
 from lambdas.onboarding.context import Place as Region
 from lambdas.onboarding.session import Dependencies
-from sandbox.castai_api.state import Cluster as KnownCluster
-from simulation.engine import Story, Verdict
-from simulation.resources import edits, facts
-from simulation.resources.calls import ANY, KINDS, SERVICES, Fault, Gate
+from simulation.engine import Story
+from simulation.resources.calls import Gate
 from simulation.resources.edits import EDITS
 from simulation.resources.eks import ACCOUNT
-from simulation.resources.facts import Facts
-from simulation.resources.requests import (
-    Answer,
-    Event,
-    Function,
-    Resource,
-    event,
-)
-from simulation.resources.world import (
-    API_KEY_SECRET,
-    API_URL,
-    OWN_ROLE,
-    PLACES,
-    SECRETS,
-    Place,
-    World,
-    opened,
-)
+from simulation.resources.life import Day, Kind, days, run
+from simulation.resources.requests import Function, Resource
+from simulation.resources.world import API_KEY_SECRET, API_URL, OWN_ROLE, Place, World
 
-SECONDS: Final = 900.0  # the function's time-out: stacks/onboarding_stack.py
+SECONDS: Final = 600.0  # the function's time-out: stacks/constructs/cluster_onboarding.py
 SPOT_ROLE: Final = f"arn:aws:iam::{ACCOUNT}:role/CastLambdaRoleForSpot"
-PROMISES: Final = {
-    "state": "the account holds exactly what the last successful request asked for",
-    "rollback": "after a failed request and CloudFormation's rollback all is as before",
-    "again": "a request that is delivered a second time changes nothing and answers the same",
-    "others": "what others made is as they left it",
-    "removal": "after the last Delete nothing of ours is left",
-    "retry": "a failed request succeeds when it is sent again without faults and obstacles",
-    "nodes": "a removal that is refused because nodes run changes nothing",
-    "secrets": "no secret is in a log line, an answer or an error",
-    "time": "no run is longer than the function's time",
-    "words": "every error begins with what to do",
-}
 PROPERTIES: Final[Mapping[str, Mapping[str, Any]]] = {
     "user": {"Mode": "user"},
     "role": {"Mode": "cross-account-role"},
@@ -84,464 +49,17 @@ PROPERTIES: Final[Mapping[str, Mapping[str, Any]]] = {
 """The changes of properties. The next one is a row."""
 
 
-class Deploy(msgspec.Struct, frozen=True, tag=True):
-    """The stack is deployed with changed properties of a resource."""
-
-    resource: int
-    changes: tuple[str, ...] = ()
-    faults: tuple[Fault, ...] = ()
-    stack_fails: bool = False
-    """Another resource of the stack fails afterwards: CloudFormation rolls back."""
-    twice: bool = False
-    """The request is delivered a second time; after the end of a killed function, again."""
-
-
-class Remove(msgspec.Struct, frozen=True, tag=True):
-    """The stack, or the resource in it, is removed."""
-
-    resource: int
-    faults: tuple[Fault, ...] = ()
-    twice: bool = False
-
-
-class Edit(msgspec.Struct, frozen=True, tag=True):
-    """Others edit something of a cluster."""
-
-    edit: str
-    place: int
-
-
-Step = Deploy | Remove | Edit
-
-
-class Day(msgspec.Struct, frozen=True):
-    """A day of an account."""
-
-    steps: tuple[Step, ...]
-    resources: tuple[int, ...] = (0,)
-    """The clusters' numbers in PLACES, one for each custom resource."""
-    modes: tuple[str, ...] = ("API_AND_CONFIG_MAP",) * len(PLACES)
-    """The clusters' authentication modes."""
-
-
-def faults() -> st.SearchStrategy[Fault]:
-    """A fault of one of the first calls or writes, short or lasting."""
-    return st.builds(
-        Fault,
-        kind=st.sampled_from(sorted(KINDS)),
-        service=st.sampled_from((ANY, *SERVICES)),
-        writes=st.booleans(),
-        at=st.one_of(st.integers(0, 6), st.integers(0, 40)),
-        times=st.sampled_from((1, 1, 1, 2, 4, 1000)),
-    )
-
-
-def days() -> st.SearchStrategy[Day]:
-    """The days."""
-    few = st.one_of(st.just(()), st.lists(faults(), max_size=2).map(tuple))
-    sometimes = st.sampled_from((False, False, True))
-    number = st.integers(0, 1)
-    deploy = st.builds(
-        Deploy,
-        resource=number,
-        changes=st.lists(st.sampled_from(sorted(PROPERTIES)), max_size=4).map(tuple),
-        faults=few,
-        stack_fails=sometimes,
-        twice=sometimes,
-    )
-    remove = st.builds(Remove, resource=number, faults=few, twice=sometimes)
-    edit = st.builds(Edit, edit=st.sampled_from(sorted(EDITS)), place=st.sampled_from((0, 0, 1, 2)))
-    return st.builds(
-        Day,
-        steps=st.tuples(
-            st.one_of(deploy, edit),
-            deploy,
-            st.lists(st.one_of(deploy, deploy, edit, remove), max_size=4),
-        ).map(lambda drawn: (drawn[0], drawn[1], *drawn[2])),
-        resources=st.sampled_from(((0,), (0,), (0, 1), (0, 2), (0, 0))),
-        modes=st.tuples(
-            *(st.sampled_from(("API_AND_CONFIG_MAP", "API", "CONFIG_MAP")) for _ in PLACES)
-        ),
-    )
-
-
-def run(day: Day) -> Verdict:
-    """Live a day."""
-    with opened(PLACES, day.modes) as world:
-        life = _Life(world, day)
-        life.live()
-    life.compare()
-    return life.verdict
-
-
-def story() -> Story[Day]:
-    """The days of the onboarding."""
-    return Story("onboarding", days(), run)
-
-
-# A day --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Deployed:
-    """What is needed to know what a resource should have made."""
-
-    place: Place
-    mode: str
-    stack: str
-    logical_id: str
-    properties: str
-    """JSON."""
-    cluster_id: str
-
-
-@dataclass
-class _Comparison:
-    """Facts to compare with what a first Create makes, when the world is closed."""
-
-    where: str
-    found: Facts
-    deployed: tuple[_Deployed, ...]
-    background: Facts
-
-
-@dataclass
-class _Life:
-    """One day in one world."""
-
-    world: World
-    day: Day
-    verdict: Verdict = field(default_factory=Verdict)
-    resources: list[Resource] = field(default_factory=list)
-    comparisons: list[_Comparison] = field(default_factory=list)
-    drifted: set[Place] = field(default_factory=set)
-    """Clusters where others changed what is ours."""
-    cleared: bool = False
-    was_killed: bool = False
-    """Whether a key may be there that a killed run created: it stays until a removal."""
-    background: Facts = field(default_factory=dict)
-
-    def live(self) -> None:
-        """All steps, and the end."""
-        edits.background(self.world)
-        self.background = facts.of(self.world)
-        for number, at in enumerate(self.day.resources):
-            region = PLACES[at].region
-            name = "castai" if number == 0 else f"castai-{number}"
-            stack = f"arn:aws:cloudformation:{region}:{ACCOUNT}:stack/{name}/1b2c"
-            self.resources.append(Resource(stack, "Prod"))
-        for step in self.day.steps:
-            marks = facts.marks(facts.of(self.world))
-            self._step(step)
-            self._check_marks(marks, step)
-        self._end()
-
-    def compare(self) -> None:
-        """Compare the states with what first Creates make."""
-        for each in self.comparisons:
-            wanted = dict(facts.ours(each.background))
-            for one in each.deployed:
-                wanted |= _made_by_a_create(one)
-            for line in facts.difference(wanted, facts.ours(each.found)):
-                if self.was_killed and "(not in a secret)" in line:
-                    continue
-                self._break("state", f"{each.where}: {line}")
-
-    def _break(self, promise: str, sentence: str) -> None:
-        self.verdict.faults.append(f"{promise}: {sentence}")
-        self.verdict.timeline.append(f"  BROKEN {promise}: {sentence}")
-
-    def _say(self, line: str) -> None:
-        self.verdict.timeline.append(line)
-
-    def _step(self, step: Step) -> None:
-        if isinstance(step, Edit):
-            place = PLACES[step.place]
-            before = facts.of(self.world)
-            EDITS[step.edit].make(self.world, place)
-            if facts.of(self.world) != before:
-                self._say(f"somebody {step.edit} ({place.name}, {place.region})")
-                self.verdict.seen[step.edit] += 1
-                self.drifted |= {place} if EDITS[step.edit].drifts else set()
-            return
-        resource = self.resources[step.resource % len(self.resources)]
-        if isinstance(step, Remove):
-            if resource.physical_id:
-                self._remove(resource, step.faults, twice=step.twice)
-        elif resource.physical_id:
-            self._update(resource, step)
-        else:
-            self._create(resource, step)
-
-    # Requests -------------------------------------------------------------------------------------
-
-    def _properties(self, resource: Resource, changes: tuple[str, ...]) -> dict[str, Any]:
-        place = PLACES[self.day.resources[self.resources.index(resource)]]
-        properties: dict[str, Any] = resource.properties or {
-            "ServiceToken": "arn:aws:lambda:eu-central-1:123456789012:function:framework",
-            "SchemaVersion": "1",
-            "CodeVersion": "1",
-            "ClusterName": place.name,
-            "ApiUrl": API_URL,
-            "ApiKeySecret": API_KEY_SECRET,
-            "RequireAgent": "false",
-            "Mode": "user",
-        }
-        for change in changes:
-            properties = {**properties, **PROPERTIES[change]}
-        return {name: value for name, value in properties.items() if value is not None}
-
-    def _send(
-        self, request: Event, resource: Resource, faults: tuple[Fault, ...] = (), note: str = ""
-    ) -> Answer:
-        """Deliver a request once, and check what holds for every request."""
-        function = _function(self.world, resource)
-        answer = function.invoke(request, faults)
-        kind = request["RequestType"]
-        end = "killed" if answer.killed else "failed" if answer.data is None else "done"
-        self._say(
-            f"{kind} {resource.owner}{note} {_shown(request)} -> {end}: {answer.seconds:.0f}s"
-        )
-        for line in function.gate.log[:6]:
-            self._say(f"  {line}")
-        if answer.reason:
-            self._say(f"  {answer.reason.splitlines()[0]}")
-        self.verdict.seen[f"{kind} {end}"] += 1
-        self.verdict.seen += function.gate.met
-        self._check_answer(answer, kind)
-        return answer
-
-    def _check_answer(self, answer: Answer, kind: str) -> None:
-        texts = (answer.reason, answer.log, json.dumps(answer.data or {}))
-        for secret in (*SECRETS, *self.world.secrets):
-            if any(secret in text for text in texts):
-                self._break("secrets", f"a secret is in the answer or the log of a {kind}")
-        if answer.seconds > SECONDS:
-            self._break("time", f"a {kind} took {answer.seconds:.0f} s of {SECONDS:.0f} s")
-        if answer.reason and not _says_what_to_do(answer.reason):
-            self._break("words", f"an error does not say what to do: {answer.reason[:200]}")
-
-    def _delivered(self, request: Event, resource: Resource, step: Deploy) -> Answer:
-        """Deliver a request that changes something; a second time if the step says so."""
-        answer = self._send(request, resource, step.faults)
-        self.was_killed |= answer.killed
-        if answer.killed and step.twice:
-            return self._send(request, resource, note=" (delivered again)")
-        if answer.data is not None and step.twice:
-            before = facts.of(self.world)
-            second = self._send(request, resource, note=" (delivered twice)")
-            lines = facts.difference(before, facts.of(self.world))
-            if second.data != answer.data:
-                lines.append(f"the answer was {answer.data}, and is {second.data}")
-            for line in lines if not self._is_unsure() else ():
-                self._break("again", line)
-        return answer
-
-    def _create(self, resource: Resource, step: Deploy) -> None:
-        properties = self._properties(resource, step.changes)
-        if resource.is_unsettled:  # what a killed Create left is found by the same properties
-            properties = resource.attempted
-        before, was_unsure = facts.of(self.world), self._is_unsure()
-        resource.attempted = properties
-        answer = self._delivered(event("Create", resource, properties), resource, step)
-        if answer.data is None:
-            # The framework answers CREATE_FAILED, and the Delete of this id: nothing is called.
-            self._check_restored(before, resource, answer)
-            return
-        resource.physical_id, resource.properties = self._id(resource, answer), properties
-        self._settle(resource, answer)
-        self._check_state(f"after the Create of {resource.owner}")
-        if step.stack_fails:
-            self._remove(resource, (), before=None if was_unsure else before)
-
-    def _update(self, resource: Resource, step: Deploy) -> None:
-        old, old_id = resource.properties, resource.physical_id
-        new = self._properties(resource, step.changes)
-        if new == old:
-            return  # CloudFormation sends no request
-        before = facts.of(self.world)
-        was_unsure = self._is_unsure()
-        request = event("Update", resource, new, OldResourceProperties=old)
-        answer = self._delivered(request, resource, step)
-        if answer.data is not None:
-            resource.physical_id, resource.properties = self._id(resource, answer), new
-            self._settle(resource, answer)
-        if answer.data is None or step.stack_fails:
-            self._roll_back(resource, old, new)
-            if not was_unsure:
-                self._check_restored(before, resource, answer)
-        elif resource.physical_id != old_id:
-            self._clean_up(resource, old_id, old)
-        self._check_state(f"after the Update of {resource.owner}")
-
-    def _roll_back(self, resource: Resource, old: dict[str, Any], new: dict[str, Any]) -> None:
-        """CloudFormation's Update to the old properties, and its clean-up."""
-        new_id, resource.properties = resource.physical_id, old
-        request = event("Update", resource, old, OldResourceProperties=new)
-        answer = self._repeated(request, resource, " (rollback)")
-        if answer.data is None:
-            resource.is_unsettled = True
-            return
-        resource.physical_id = self._id(resource, answer)
-        self._settle(resource, answer)
-        if new_id != resource.physical_id:
-            self._clean_up(resource, new_id, new)
-
-    def _clean_up(self, resource: Resource, physical_id: str, properties: dict[str, Any]) -> None:
-        """CloudFormation's Delete of a physical id that was replaced; its failure is ignored."""
-        request = event("Delete", resource, properties, PhysicalResourceId=physical_id)
-        answer = self._repeated(request, resource, " (clean-up)")
-        resource.is_unsettled |= answer.data is None
-
-    def _remove(
-        self,
-        resource: Resource,
-        faults: tuple[Fault, ...],
-        *,
-        twice: bool = False,
-        before: Facts | None = None,
-    ) -> None:
-        request = event("Delete", resource, resource.properties)
-        answer = self._send(request, resource, faults)
-        if answer.data is None:
-            answer = self._repeated(request, resource, " (deleted again)")
-        if answer.data is None:
-            return
-        if answer.data["PhysicalResourceId"] != resource.physical_id:
-            self._break("again", f"a Delete answers id {answer.data['PhysicalResourceId']}")
-        if twice:
-            held = facts.of(self.world)
-            self._repeated(request, resource, " (delivered twice)")
-            for line in facts.difference(held, facts.of(self.world)):
-                self._break("again", line)
-        self.drifted.discard(self._place(resource))
-        resource.physical_id, resource.properties, resource.is_unsettled = "", {}, False
-        if before is not None:
-            self._check_restored(before, resource, answer)
-        self._check_state(f"after the Delete of {resource.owner}")
-
-    def _repeated(self, request: Event, resource: Resource, note: str) -> Answer:
-        """A request without faults: it succeeds, if need be after the obstacles are cleared."""
-        before = facts.of(self.world)
-        answer = self._send(request, resource, note=note)
-        if answer.data is not None:
-            return answer
-        if "Nothing was changed" in answer.reason:
-            for line in facts.difference(before, facts.of(self.world)):
-                self._break("words", f"the error says that nothing was changed: {line}")
-        if edits.has_users(self.world):
-            for line in facts.difference(before, facts.of(self.world)):
-                self._break("nodes", f"a removal was refused, and changed something: {line}")
-        if edits.has_obstacles(self.world):
-            self._say("somebody does what the error asks for")
-            edits.clear_obstacles(self.world)
-            self.cleared = True
-            answer = self._send(request, resource, note=note)
-        if answer.data is None:
-            self._break("retry", f"{request['RequestType']}{note} failed: {answer.reason[:300]}")
-        return answer
-
-    def _id(self, resource: Resource, answer: Answer) -> str:
-        """The physical id of an answer: the same cluster has the same id."""
-        given = str((answer.data or {})["PhysicalResourceId"])
-        region = resource.stack.split(":")[3]
-        if not re.fullmatch(rf"castai-eks/{ACCOUNT}/{region}/(prod|shop)", given):
-            self._break("again", f"the physical id is {given}")
-        return given
-
-    def _settle(self, resource: Resource, answer: Answer) -> None:
-        """After a success: what could not be cleaned up is tried again by the next request."""
-        self.drifted.discard(self._place(resource))
-        resource.is_unsettled = "could not be cleaned up" in answer.log
-
-    # Checks ---------------------------------------------------------------------------------------
-
-    def _place(self, resource: Resource) -> Place:
-        """The cluster of a resource that exists."""
-        return Place(resource.stack.split(":")[3], resource.properties["ClusterName"])
-
-    def _is_unsure(self) -> bool:
-        """Whether something may be there or missing that no answer could avoid."""
-        unsettled = any(each.is_unsettled for each in self.resources)
-        return bool(self.drifted) or unsettled or edits.has_obstacles(self.world)
-
-    def _check_restored(self, before: Facts, resource: Resource, failed: Answer) -> None:
-        """All is as before the failed request, or the error names what is left."""
-        lines = facts.difference(facts.ours(before), facts.ours(facts.of(self.world)))
-        if failed.killed:
-            resource.is_unsettled |= bool(lines)
-            return
-        if self._is_unsure():
-            return
-        if lines and "remove by hand" in failed.log:
-            resource.is_unsettled = True
-            for line in lines:
-                name = re.split(r"[ :]", line.partition(": ")[2])
-                if not any(part in failed.log for part in name if len(part) > 6):
-                    self._break("words", f"the error does not name what is left: {line}")
-            return
-        for line in lines:
-            self._break("rollback", line)
-
-    def _check_state(self, where: str) -> None:
-        if self._is_unsure():
-            return
-        found = facts.of(self.world)
-        ids = {(c.region, c.name): c.id for c in self.world.castai.clusters.values()}
-        deployed = []
-        for each in self.resources:
-            if not each.physical_id:
-                continue
-            place = self._place(each)
-            deployed.append(
-                _Deployed(
-                    place,
-                    self.world.eks[place].mode,
-                    each.stack,
-                    each.logical_id,
-                    json.dumps(each.properties, sort_keys=True),
-                    ids[place.region, place.name],
-                )
-            )
-        self.comparisons.append(_Comparison(where, found, tuple(deployed), self.background))
-
-    def _check_marks(self, before: Facts, step: Step) -> None:
-        """What others made is still there, except on what was removed with all that is on it."""
-        if isinstance(step, Edit):
-            return
-        after = facts.of(self.world)
-        for name in before.keys() - after.keys():
-            host = name.partition(": ")[0]
-            stays = host in after and ": access key" not in name
-            detached = before[name] == "attached" and not self.cleared
-            its_own = ": " not in name and not self.cleared
-            if stays or detached or its_own:
-                self._break("others", f"{name} = {before[name]} is gone")
-        for name in before.keys() & after.keys():
-            if before[name] != after[name]:
-                self._break("others", f"{name} was {before[name]}, and is {after[name]}")
-        self.cleared = False
-
-    def _end(self) -> None:
-        """The removal of all resources, and what is left."""
-        for resource in self.resources:
-            if not resource.physical_id and resource.is_unsettled:
-                request = event("Create", resource, resource.attempted)
-                answer = self._repeated(request, resource, " (deployed again)")
-                if answer.data is None:
-                    continue
-                resource.physical_id = self._id(resource, answer)
-                resource.properties = resource.attempted
-                self._settle(resource, answer)
-            if resource.physical_id:
-                self._remove(resource, ())
-        left = facts.difference(facts.ours(self.background), facts.ours(facts.of(self.world)))
-        for line in left:
-            self._break("removal", line)
-        for place, data in self.world.aws_auth.items():
-            found = self.world.kubernetes[place].get("ConfigMap", "aws-auth", "kube-system") or {}
-            if found.get("data") != data:
-                self._break("others", f"aws-auth of {place.name} is {found.get('data')}")
+def _base(place: Place) -> dict[str, Any]:
+    return {
+        "ServiceToken": "arn:aws:lambda:eu-central-1:123456789012:function:framework",
+        "SchemaVersion": "1",
+        "CodeVersion": "1",
+        "ClusterName": place.name,
+        "ApiUrl": API_URL,
+        "ApiKeySecret": API_KEY_SECRET,
+        "RequireAgent": "false",
+        "Mode": "user",
+    }
 
 
 def _function(world: World, resource: Resource) -> Function:
@@ -570,34 +88,15 @@ def _function(world: World, resource: Resource) -> Function:
     )
 
 
-def _shown(request: Event) -> str:
-    """The properties of a request that differ from the old ones, or from the defaults."""
-    old = request.get("OldResourceProperties", {})
-    new = request["ResourceProperties"]
-    quiet = ("ServiceToken", "SchemaVersion", "ApiUrl", "ApiKeySecret", "RequireAgent")
-    changed = {k: v for k, v in new.items() if old.get(k) != v and k not in quiet}
-    changed |= {k: None for k in old if k not in new}
-    return " ".join(f"{name}={value}" for name, value in sorted(changed.items()))
+KIND: Final = Kind(
+    base=_base,
+    changes=PROPERTIES,
+    edits=EDITS,
+    function=_function,
+    physical_id=f"castai-eks/{ACCOUNT}/{{region}}/(prod|shop)",
+)
 
 
-def _says_what_to_do(reason: str) -> bool:
-    """Whether an error begins with a verb: `iam:GetUser: Throttling` and bugs do not."""
-    return bool(re.match(r"[A-Z][a-z]+ ", reason)) and not reason.startswith("Report this")
-
-
-@cache
-def _made_by_a_create(one: _Deployed) -> Facts:
-    """What a first Create makes in an account where nothing of ours is."""
-    modes = tuple(one.mode for _ in PLACES)
-    with opened(PLACES, modes) as world:
-        edits.background(world)
-        before = facts.of(world)
-        known = KnownCluster(one.cluster_id, one.place.name, one.place.region, ACCOUNT)
-        world.castai.clusters[one.cluster_id] = known
-        resource = Resource(one.stack, one.logical_id)
-        request = event("Create", resource, json.loads(one.properties))
-        answer = _function(world, resource).invoke(request)
-        if answer.data is None:
-            return {"a first Create": answer.reason}
-        found = facts.ours(facts.of(world))
-    return {name: value for name, value in found.items() if name not in before}
+def story() -> Story[Day]:
+    """The days of the onboarding."""
+    return Story("onboarding", days(KIND), partial(run, KIND))

@@ -29,6 +29,8 @@ Properties = Mapping[str, Any]
 Event = dict[str, Any]
 Respond = Callable[[Event, float], dict[str, Any]]
 """The function: event and seconds that it has."""
+Waits = Callable[[Event, dict[str, Any]], bool]
+"""Called before each isComplete with request and answer; returns whether there is one."""
 
 
 @dataclass
@@ -62,6 +64,11 @@ class Answer:
     log: str = ""
     killed: bool = False
     seconds: float = 0.0
+    """Of the longest invocation."""
+    limit: float = 0.0
+    """The function's time-out."""
+    physical_id: str = ""
+    """Of a request that failed after onEvent had answered."""
 
 
 class _Capture(logging.Handler):
@@ -112,20 +119,35 @@ class Function:
     clock: Clock
     seconds: float
     """Its time-out."""
+    waits: Waits = lambda _request, _answer: False
+    longest: float = 0.0
+    """Seconds of the longest invocation of the last request."""
 
     def invoke(self, request: Event, faults: tuple[Fault, ...] = ()) -> Answer:
-        """One invocation."""
+        """One request: an invocation, and those of isComplete."""
         self.gate.begin(faults)
-        began = self.clock.now()
+        physical_id, reason, killed = "", "", False
+        self.longest = 0.0
+        data: dict[str, Any] | None = None
         with captured_log() as lines:
-            data: Mapping[str, Any] | None = None
-            reason, killed = "", False
             try:
                 with custom_resource.answered_errors():
-                    data = self.respond(request, self.seconds)
+                    data = self._timed(request)
+                    while self.waits(request, data):
+                        physical_id = data["PhysicalResourceId"]
+                        if self._timed({**request, **data})["IsComplete"]:
+                            break
             except RequestFailedError as error:
-                reason = str(error)
+                data, reason = None, str(error)
             except KilledError:
-                killed = True
+                data, killed = None, True
         self.gate.begin(())
-        return Answer(data, reason, "\n".join(lines), killed, self.clock.now() - began)
+        log = "\n".join(lines)
+        return Answer(data, reason, log, killed, self.longest, self.seconds, physical_id)
+
+    def _timed(self, request: Event) -> dict[str, Any]:
+        began = self.clock.now()
+        try:
+            return self.respond(request, self.seconds)
+        finally:
+            self.longest = max(self.longest, self.clock.now() - began)

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import httpx2
@@ -120,6 +121,14 @@ class World:
         """Let time pass: timers of the clusters end."""
         self.loop.run_until_complete(asyncio.sleep(seconds))
 
+    def act(self, change: Callable[[], T]) -> T:
+        """Change a cluster from outside its API: its controllers need the running loop."""
+
+        async def acting() -> T:
+            return change()
+
+        return self.loop.run_until_complete(acting())
+
     def client(self, service: str, region: str) -> Any:
         """A client of AWS without faults."""
         if service == "eks":
@@ -210,6 +219,8 @@ def opened(
                 )
                 loop.run_until_complete(cluster.__aenter__())
                 world.eks[place], world.kubernetes[place] = eks, cluster
+                if controllers:
+                    world.act(partial(cluster.add_node, "node-1"))
             for region in REGIONS:
                 world.client("secretsmanager", region).create_secret(
                     Name=API_KEY_SECRET, SecretString=API_KEY

@@ -29,7 +29,8 @@ from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.instances import Instance
 from moto.ec2.responses import EC2Response
 from moto.ec2.utils import filter_dict_attribute_mapping
-from moto.iam.models import AWSManagedPolicy, iam_backends
+from moto.iam.exceptions import DeleteConflictException
+from moto.iam.models import AWSManagedPolicy, IAMBackend, iam_backends
 from moto.iam.responses import IamResponse
 from moto.moto_api._internal import mock_random
 from moto.secretsmanager.models import secretsmanager_backends
@@ -55,6 +56,7 @@ _RESPONSES: Final[Mapping[str, Any]] = {
     "secretsmanager": SecretsManagerResponse,
 }
 _delete_group = EC2Backend._delete_security_group  # noqa: SLF001 - moto's own deletes a group in use
+_delete_user = IAMBackend.delete_user
 
 
 def iam_tables() -> Any:
@@ -80,12 +82,13 @@ def as_aws(now: Callable[[], float]) -> Iterator[None]:
     """Let moto behave as AWS where the onboarding sees the difference. `now`: epoch seconds.
 
     moto has no filter of DescribeInstances by the ARN of the instance profile, deletes security
-    groups in use, and takes the date of this machine.
+    groups in use and users with access keys, and takes the date of this machine.
     """
     with (
         mock.patch.dict(filter_dict_attribute_mapping, {"iam-instance-profile.arn": "own_profile"}),
         mock.patch.object(Instance, "own_profile", property(_profile_arn), create=True),
         mock.patch.object(EC2Backend, "_delete_security_group", _delete_unless_in_use),
+        mock.patch.object(IAMBackend, "delete_user", _delete_user_without_keys),
         mock.patch.object(moto.iam.models, "utcnow", _iam_clock(now)),
     ):
         yield
@@ -153,6 +156,14 @@ def _delete_unless_in_use(ec2: Any, vpc_id: str | None, group_id: str) -> None:
     if group_id in holding | naming:
         raise DependencyViolationError(f"resource {group_id} has a dependent object")
     _delete_group(ec2, vpc_id, group_id)
+
+
+def _delete_user_without_keys(iam: Any, user_name: str) -> None:
+    """As IAM: refuse while the user has access keys."""
+    if iam.get_user(user_name).access_keys:
+        message = "Cannot delete entity, must delete access keys first."
+        raise DeleteConflictException(message)
+    _delete_user(iam, user_name)
 
 
 # moto without HTTP --------------------------------------------------------------------------------

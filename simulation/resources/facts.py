@@ -173,6 +173,9 @@ def _of_region(world: World, region: str) -> Iterator[tuple[str, Any]]:
                 for peer in peers:
                     yield f"{label}: {way} {rule['IpProtocol']} {peer}", True
         yield from _tags(label, group)
+    for interface in world.client("ec2", region).describe_network_interfaces()["NetworkInterfaces"]:
+        groups = ", ".join(sorted(group["GroupName"] for group in interface["Groups"]))
+        yield f"{region} {FOREIGN} network interface in {groups}", interface["SubnetId"]
     secrets = world.client("secretsmanager", region)
     for secret in secrets.list_secrets()["SecretList"]:
         label = f"{region} secret {secret['Name']}"

@@ -162,7 +162,7 @@ TEETH: Final[dict[str, Tooth]] = {
     ),
     "an Update keeps a policy that is no longer wanted": _no_delete("policy/IAMReadOnlyAccess"),
     "an Update of nothing changes the physical id": _changing_physical_id,
-    "a failed Create leaves the access key": _no_undo("new access key"),
+    "a failed Create leaves the secret": _no_undo("secret castai-eks"),
     "a failed Create leaves the security group": _no_undo("security group"),
     "a failed Create leaves the principal at CAST AI": _no_undo("CAST AI's principal"),
     "a failed Create forgets CAST AI's id": _forgets_what_leads_to_the_rest(),

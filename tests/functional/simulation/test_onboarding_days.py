@@ -1,54 +1,127 @@
-"""Days of the onboarding keep their promises, are repeatable, and find faults of the code."""
+"""Days of the custom resources keep their promises, are repeatable, and find faults of the code."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from simulation.engine import draw
-from simulation.resources import onboarding
+from simulation.engine import draw, promises
+from simulation.resources import agent, onboarding
 from simulation.resources.calls import KINDS, Fault
 from simulation.resources.edits import EDITS
-from simulation.resources.onboarding import Day, Deploy, Edit, Remove, story
+from simulation.resources.life import Day, Deploy, Edit
+from simulation.resources.teeth import TEETH, bitten
 
-SEEDS = range(20)
+DAYS, AGENT_DAYS = onboarding.story(), agent.story()
+
+# AddRoleToInstanceProfile is refused, and the read of the profile in the undo.
+UNDO_REFUSED = (Fault("refused", "iam", at=6), Fault("refused", "iam", writes=False, at=19))
 
 
-def broken(day: Day) -> list[str]:
-    return onboarding.run(day).faults
+def deploy(*changes: str, faults: tuple[Fault, ...] = (), twice: bool = False) -> Deploy:
+    return Deploy(0, changes, faults, twice=twice)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_a_day_keeps_the_promises(seed: int) -> None:
-    verdict = story().run(draw(story(), seed))
+def lasting(service: str, at: int = 0, kind: str = "failing") -> Fault:
+    return Fault(kind, service, at=at, times=1000)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_day_of_the_onboarding_keeps_the_promises(seed: int) -> None:
+    verdict = DAYS.run(draw(DAYS, seed))
+    assert verdict.faults == [], "\n".join(verdict.timeline)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_day_of_the_agent_keeps_the_promises(seed: int) -> None:
+    verdict = AGENT_DAYS.run(draw(AGENT_DAYS, seed))
     assert verdict.faults == [], "\n".join(verdict.timeline)
 
 
 def test_a_seed_gives_the_same_day_and_the_same_timeline() -> None:
-    day = draw(story(), 52)
-    assert draw(story(), 52) == day
-    assert story().run(day).timeline == story().run(day).timeline
+    day = draw(DAYS, 38)
+    assert draw(DAYS, 38) == day
+    first, second = DAYS.run(day), DAYS.run(day)
+    assert first.timeline == second.timeline
+    assert first.seen == second.seen
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_a_day_makes_each_kind_of_edit(edit: str) -> None:
-    day = Day((Deploy(0, ("spot handler",)), Edit(edit, 0), Deploy(0, ("new code",)), Remove(0)))
-    verdict = onboarding.run(day)
+def test_each_kind_of_edit_is_made_and_keeps_the_promises(edit: str) -> None:
+    verdict = DAYS.run(Day((deploy("spot handler"), Edit(edit, 0), deploy("new code"))))
     assert verdict.faults == []
     assert verdict.seen[edit] == (0 if edit.startswith("takes the name") else 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_day_meets_each_kind_of_fault(kind: str) -> None:
-    verdict = onboarding.run(Day((Deploy(0, faults=(Fault(kind, at=9),), twice=True),)))
+def test_each_kind_of_fault_is_met_and_keeps_the_promises(kind: str) -> None:
+    verdict = DAYS.run(Day((deploy(faults=(Fault(kind, at=9),), twice=True),)))
     assert verdict.faults == []
     assert verdict.seen[kind] == 1
 
 
-@pytest.fixture
-def no_memory() -> Iterator[None]:
-    """What a first Create makes is not remembered from one code to another."""
-    onboarding._made_by_a_create.cache_clear()
-    yield
-    onboarding._made_by_a_create.cache_clear()
+# Found by days ------------------------------------------------------------------------------------
+
+
+def test_what_a_failed_create_leaves_is_found_by_the_next() -> None:
+    assert DAYS.run(Day((deploy(faults=UNDO_REFUSED),))).faults == []
+
+
+def test_a_lost_answer_of_a_new_access_key_leaves_no_second_key() -> None:
+    lost = (Fault("answer lost", "iam", at=12),)
+    verdict = DAYS.run(Day((deploy(faults=lost),)))
+    assert verdict.faults == []
+    assert any("create_access_key: answer lost" in line for line in verdict.timeline)
+
+
+def test_a_failed_create_in_role_mode_leaves_no_principal_at_castai() -> None:
+    other = Deploy(1, ("role",))
+    assert DAYS.run(Day((deploy("user"), other), resources=(0, 0))).faults == []
+
+
+def test_a_run_with_slow_calls_ends_within_its_time() -> None:
+    slow = Fault("slow", writes=False, times=1000)
+    verdict = DAYS.run(Day((deploy(faults=(lasting("castai", at=1), slow)),)))
+    assert verdict.faults == []
+    assert verdict.seen["Create failed"] == 1
+
+
+# Teeth --------------------------------------------------------------------------------------------
+
+LATE = (lasting("castai", at=1),)  # the hand-over fails, and so the Create
+FOUND_BY = {
+    "a Delete keeps the instance profile": Day((deploy(),)),
+    "a Delete keeps the access keys' secret": Day((deploy(),)),
+    "a Delete takes policies of others along": Day(
+        (deploy(), Edit("attaches a policy to the user", 0))
+    ),
+    "a Delete empties aws-auth": Day((Edit("maps a role in aws-auth", 0), deploy("by aws-auth"))),
+    "a Delete removes the role of running nodes": Day(
+        (deploy(), Edit("uses the security group", 0))
+    ),
+    "an Update keeps the identity of the former mode": Day((deploy("user"), deploy("role"))),
+    "an Update keeps tags that are no longer wanted": Day((deploy("a tag"), deploy("no tags"))),
+    "an Update keeps a policy that is no longer wanted": Day((deploy("full"), deploy("strict"))),
+    "an Update of nothing changes the physical id": Day((deploy(), deploy("new code"))),
+    "a failed Create leaves the secret": Day((deploy(faults=LATE),)),
+    "a failed Create leaves the security group": Day((deploy(faults=LATE),)),
+    "a failed Create leaves the principal at CAST AI": Day(
+        (deploy("user"), Deploy(1, ("role",))), resources=(0, 0)
+    ),
+    "a failed Create forgets CAST AI's id": Day((deploy(faults=UNDO_REFUSED),)),
+    "a lost answer leaves a second access key": Day(
+        (deploy(faults=(Fault("answer lost", "iam", at=12),)),)
+    ),
+    "an entry of a former principal stays": Day(
+        (deploy(), Edit("deletes the node role", 0), deploy("new code"))
+    ),
+    "the function keeps its own access": Day((deploy("spot handler"),)),
+    "a log line has the access key": Day((deploy(),)),
+}
+
+
+@pytest.mark.parametrize("tooth", TEETH)
+def test_a_fault_in_the_code_is_found(tooth: str) -> None:
+    day = FOUND_BY[tooth]
+    assert DAYS.run(day).faults == []
+    with bitten(tooth):
+        assert promises(DAYS.run(day))

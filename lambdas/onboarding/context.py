@@ -10,7 +10,7 @@ from lambdas.common.aws_calls import AwsCalls
 from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.eks import Cluster
-from lambdas.common.errors import PermanentError
+from lambdas.common.errors import AwsUnavailableError, PermanentError
 from lambdas.common.kubernetes_objects import Kube
 from lambdas.common.kubernetes_session import KubernetesSession
 from lambdas.common.names import CLUSTER_ID_TAG
@@ -157,7 +157,15 @@ class Context:
 
     @property
     def aws(self) -> AwsCalls:
-        """Calls to AWS within the time of this run."""
+        """Calls to AWS within the time of this run.
+
+        Raises AwsUnavailableError when that is over: the rest of the time is for the undo, also
+        where each call succeeds, but slowly.
+        """
+        if self.clock.now() >= self.deadline:
+            raise AwsUnavailableError(
+                "Try again: the calls to AWS took all the time that this run has"
+            )
         return AwsCalls(
             self.clock, until=lambda: min(self.deadline, self.clock.now() + CALL_PATIENCE)
         )

@@ -114,7 +114,9 @@ class Fault:
     times: float
     skip: int
     seconds: float
+    every: int = 1
     hits: int = 0
+    _matched: int = 0
     _end: float = math.inf
 
     def applies_to(self, request: Request) -> bool:
@@ -125,6 +127,9 @@ class Fault:
             return False
         if self.skip > 0:
             self.skip -= 1
+            return False
+        self._matched += 1
+        if self._matched % self.every:
             return False
         now = asyncio.get_running_loop().time()
         if self.hits == 0:
@@ -175,17 +180,19 @@ class Faults:
         *,
         times: float | None = None,
         skip: int = 0,
+        every: int = 1,
         seconds: float = math.inf,
     ) -> Fault:
         """Apply `action` to the next `times` requests that match, after the first `skip` of them.
 
         `method`: `*` matches any method. `path`: a regular expression to search for in the path.
-        `seconds`: apply it in so many seconds from the first of these requests on. `times`: 1, or
-        with `seconds` any number.
+        `every`: apply it only to each `every`-th of these requests. `seconds`: apply it in so many
+        seconds from the first of these requests on. `times`: 1, or with `seconds` or `every` any
+        number.
         """
         if times is None:
-            times = 1 if math.isinf(seconds) else math.inf
-        fault = Fault(method, re.compile(path), action, times, skip, seconds)
+            times = 1 if math.isinf(seconds) and every == 1 else math.inf
+        fault = Fault(method, re.compile(path), action, times, skip, seconds, every)
         self._faults.append(fault)
         return fault
 

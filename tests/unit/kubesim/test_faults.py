@@ -50,6 +50,20 @@ async def test_an_answer_is_given_so_many_times() -> None:
 
 
 @virtual
+async def test_an_answer_to_each_nth_request_that_matches() -> None:
+    async with SimulatedCluster() as cluster, cluster.client() as client:
+        cluster.add_node("n")
+        cluster.faults.add("GET", r"/nodes/", answers.server_busy(), skip=1, every=3)
+
+        codes = []
+        for _ in range(8):
+            codes.append((await client.get(NODE)).status_code)
+            await client.get("/api/v1/pods")  # another path does not count
+
+        assert codes == [200, 200, 200, 429, 200, 200, 429, 200]
+
+
+@virtual
 async def test_a_delay_and_the_time_out_of_a_client() -> None:
     async with SimulatedCluster() as cluster, cluster.client() as client:
         cluster.add_node("n")

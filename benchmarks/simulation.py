@@ -14,6 +14,7 @@ import json
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,23 @@ from benchmarks.objects import (
     instance_id,
     node_name,
 )
+from benchmarks.observations import Observations
+from kubesim import answers
 from kubesim.authentication import User
 from kubesim.certificates import Certificates
 from kubesim.cluster import SimulatedCluster
-from kubesim.resources import NODES, PODS
+from kubesim.resources import Obj
 from kubesim.serve import https, kubeconfig
-from kubesim.store import Change
 from lambdas.common.names import SPOT_HANDLER_GROUP
 
 MANIFEST = Path(__file__).parents[1] / "manifests" / "spot-handler-rbac.yaml"
+RESTARTED = "kubectl.kubernetes.io/restartedAt"
+TEMPLATE: dict[str, Any] = {
+    "grace": GRACE,
+    "annotations": {**PADDING, "sandbox/shutdown-seconds": str(SHUTDOWN)},
+}
+REFUSED_EVERY = 5
+SILENCE_AFTER, SILENCE = 1.0, 1.0  # s
 SLICE = 500  # pods created before the event loop can run other tasks
 
 
@@ -54,47 +63,44 @@ class Simulation:
 
     def __init__(self, cluster: SimulatedCluster) -> None:
         self._cluster = cluster
-        self._times: dict[str, dict[str, float]] = {}
-        cluster.store.subscribe(self._note)
+        self._observations = Observations(cluster)
         cluster.add_namespace(NAMESPACE)
         for document in yaml.safe_load_all(MANIFEST.read_text()):
             cluster.create(document)
-        self.forget()
-
-    def _note(self, change: Change) -> None:
-        name = change.new["metadata"]["name"]
-        if change.resource is NODES:
-            if change.kind == "MODIFIED" and change.new["spec"].get("unschedulable"):
-                self._times["cordoned"].setdefault(name, time.monotonic())
-        elif change.resource is PODS:
-            if change.kind == "DELETED":
-                self._times["gone"][name] = time.monotonic()
-                self._lost += name not in self._times["accepted"]
-            elif change.new["metadata"].get("deletionTimestamp"):
-                self._times["accepted"].setdefault(name, time.monotonic())
 
     def forget(self) -> None:
         """Delete all observations."""
-        self._times = {"cordoned": {}, "accepted": {}, "gone": {}}
-        self._lost = 0
+        self._observations.forget()
         self._cluster.log.clear()
 
     def observed(self) -> dict[str, Any]:
-        """Return what happened since `forget`."""
+        """Return what happened since `forget`; see `Observations.seen`."""
         entries = list(self._cluster.log.entries)
-        calls: dict[str, int] = {}
-        for entry in entries:
-            what = f"{entry.verb} {entry.resource}"
-            calls[what] = calls.get(what, 0) + 1
         return {
-            **self._times,
-            "lost": self._lost,
-            "calls": calls,
+            **self._observations.seen(),
+            "calls": Counter(f"{entry.verb} {entry.resource}" for entry in entries),
             "conflicts": sum(entry.status == 409 for entry in entries),
+            "refused": sum(entry.status == 429 for entry in entries),
             "read_bytes": sum(
                 entry.sent_bytes for entry in entries if entry.verb in ("get", "list", "watch")
             ),
         }
+
+    def disturb(self, changes: int) -> None:
+        """Act like an API server that is too busy, until `calm`.
+
+        It refuses every fifth request with 429 and Retry-After. It ends all watches of pods at
+        every `changes`-th change of a pod, twice. SILENCE_AFTER seconds from now, the whole process
+        stands still for SILENCE seconds: no answer, no event, no controller.
+        """
+        faults = self._cluster.faults
+        faults.add("*", "", answers.server_busy(), every=REFUSED_EVERY)
+        faults.break_watches("pods", every=changes, times=2)
+        asyncio.get_running_loop().call_later(SILENCE_AFTER, time.sleep, SILENCE)
+
+    def calm(self) -> None:
+        """End the faults of `disturb`."""
+        self._cluster.faults.clear()
 
     async def build(self, first: int, nodes: int, pods: int) -> None:
         """Create nodes with `pods` bare pods each."""
@@ -121,17 +127,72 @@ class Simulation:
         self._cluster.delete("nodes", name)
         await self.build(number, 1, pods)
 
-    async def deploy(self, deployments: int, replicas: int) -> None:
-        """Create Deployments and wait until all their pods run."""
+    async def deploy(self, deployments: int, replicas: int, budgets: int = 0) -> None:
+        """Create Deployments and wait until all their pods run.
+
+        The first `budgets` of them have a budget: a quarter of the pods may be unavailable.
+        """
         for number in range(deployments):
-            self._cluster.add_deployment(
-                f"app-{number}",
-                replicas,
-                namespace=NAMESPACE,
-                grace=GRACE,
-                annotations={**PADDING, "sandbox/shutdown-seconds": str(SHUTDOWN)},
-            )
+            name = f"app-{number}"
+            if number < budgets:
+                self._budget(name, replicas // 4)
+            self._cluster.add_deployment(name, replicas, namespace=NAMESPACE, **TEMPLATE)
         await self.settled(deployments * replicas)
+
+    async def place(self, name: str, nodes: list[int], unavailable: int | None = None) -> None:
+        """Create a Deployment with a ready pod on each of these nodes.
+
+        `unavailable`: its budget allows so many unavailable pods. None: it has no budget.
+        """
+        cluster = self._cluster
+        cluster.add_deployment(name, 0, namespace=NAMESPACE, **TEMPLATE)
+        await cluster.until(lambda: self._replica_sets(name))
+        owner = self._replica_sets(name)[0]
+        template = owner["spec"]["template"]
+        for index, number in enumerate(nodes):
+            cluster.add_pod(
+                f"{owner['metadata']['name']}-{index}",
+                node_name(number),
+                namespace=NAMESPACE,
+                labels=template["metadata"]["labels"],
+                owner=owner,
+                grace=GRACE,
+                annotations=template["metadata"]["annotations"],
+            )
+        # Before a controller takes its next step: no pod is added or removed.
+        cluster.set({**owner, "spec": {**owner["spec"], "replicas": len(nodes)}})
+        self._change(name, replicas=len(nodes))
+        if unavailable is not None:
+            self._budget(name, unavailable)
+
+    def roll(self, name: str) -> None:
+        """Change a Deployment's template, as `kubectl rollout restart` does."""
+        template = self._deployment(name)["spec"]["template"]
+        notes = {**template["metadata"]["annotations"], RESTARTED: str(time.monotonic())}
+        metadata = {**template["metadata"], "annotations": notes}
+        self._change(name, template={**template, "metadata": metadata})
+
+    def _change(self, name: str, **changes: object) -> None:
+        deployment = self._deployment(name)
+        self._cluster.set({**deployment, "spec": {**deployment["spec"], **changes}})
+
+    def _deployment(self, name: str) -> Obj:
+        found = self._cluster.get("deployments", name, NAMESPACE)
+        assert found is not None  # noqa: S101 - the caller has created it
+        return found
+
+    def _replica_sets(self, name: str) -> list[Obj]:
+        """Return the ReplicaSets of a Deployment."""
+        return [
+            found
+            for found in self._cluster.list("replicasets", NAMESPACE)
+            if found["metadata"]["labels"]["app"] == name
+        ]
+
+    def _budget(self, name: str, unavailable: int) -> None:
+        self._cluster.add_budget(
+            name, {"app": name}, namespace=NAMESPACE, maxUnavailable=unavailable
+        )
 
     async def settled(self, pods: int) -> float:
         """Wait until `pods` pods run and none is terminating. Returns the time."""

@@ -35,9 +35,17 @@ class Observed:
     gone: dict[str, float] = field(default_factory=dict)
     lost: int = 0
     """Pods that were gone without a grace period before."""
+    short: int = 0
+    """Pods that were given less than their own grace."""
+    broken: int = 0
+    """Ready pods that began to terminate and left fewer than their budget asks for."""
+    down: dict[str, float] = field(default_factory=dict)
+    """Seconds without a ready pod, by Deployment."""
     calls: dict[str, int] = field(default_factory=dict)
     conflicts: int | None = None
     """Answers 409 to any client; None: not known."""
+    refused: int = 0
+    """Answers 429."""
     read_bytes: int = 0
 
 

@@ -15,7 +15,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import big_cluster, cold_start, full_node, machine, report, savings, storm
+from benchmarks import (
+    big_cluster,
+    cold_start,
+    full_node,
+    load,
+    machine,
+    report,
+    savings,
+    soak,
+    storm,
+)
 from benchmarks.report import Figures
 from benchmarks.rig import ROOT, BenchmarkError, Rig, Simulation
 from benchmarks.target import RealCluster, RealTarget, SimulatedTarget
@@ -41,6 +51,7 @@ class Scale:
     """Pods on the node when memory is measured."""
     estimates: tuple[tuple[str, int, int], ...]
     """Case, size and seed."""
+    load: load.Scale
 
 
 FULL = Scale(
@@ -60,6 +71,7 @@ FULL = Scale(
         ("uniform", 500, 1),
         ("triplets", 249, 1),
     ),
+    load=load.FULL,
 )
 QUICK = Scale(
     pods=5,
@@ -71,6 +83,7 @@ QUICK = Scale(
     samples=1,
     crowd=6,
     estimates=(("generated", 20, 1),),
+    load=load.QUICK,
 )
 
 
@@ -81,7 +94,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="castai-benchmarks-") as folder:
         rig = Rig(Path(folder))
         try:
-            figures = _real(rig, scale, options) if options.kubeconfig else _simulated(rig, scale)
+            figures = (
+                _real(rig, scale, options)
+                if options.kubeconfig
+                else _simulated(rig, scale, options.soak * load.MINUTE)
+            )
         except BenchmarkError as error:
             sys.exit(str(error))
     for goal, value, verdict in report.goals(figures):
@@ -107,6 +124,9 @@ def _options() -> argparse.Namespace:
         default=[],
         help="node of that cluster to drain; repeat it for a storm",
     )
+    parser.add_argument(
+        "--soak", type=float, default=0.0, help="minutes of real time of the soak (default: none)"
+    )
     parser.add_argument("--yes", action="store_true", help="do not ask before draining these nodes")
     options = parser.parse_args()
     if bool(options.kubeconfig) != bool(options.node):
@@ -125,7 +145,7 @@ def _figures(where: str) -> Figures:
     return Figures("python -m benchmarks", where, machine.facts(), SPOT_MEMORY_MB)
 
 
-def _simulated(rig: Rig, scale: Scale) -> Figures:
+def _simulated(rig: Rig, scale: Scale, soak_seconds: float) -> Figures:
     figures = _figures("the simulated cluster `kubesim`")
     _progress("savings estimate")
     figures.savings = savings.measure(scale.estimates)
@@ -158,6 +178,12 @@ def _simulated(rig: Rig, scale: Scale) -> Figures:
             figures.storm = storm.measure(
                 rig, aws, simulation, nodes=nodes, pods=pods, containers=containers
             )
+        _progress("load")
+        figures.load = list(load.measure(rig, aws, scale.load, kubectl=scale.kubectl))
+        _progress("soak")
+        figures.soaks = [soak.virtual(scale.load.soak)]
+        if soak_seconds:
+            figures.soaks.append(soak.real(rig, aws, soak_seconds))
     return figures
 
 

@@ -7,11 +7,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from benchmarks.kubeconfig import Access
 from benchmarks.rig import ROOT, AwsEndpoint, Container, Rig
 from benchmarks.target import Observed, Target
 
@@ -76,18 +77,13 @@ def measure(
     rig: Rig, aws: AwsEndpoint, target: Target, *, pods: int, rounds: int, kubectl: bool, **env: str
 ) -> FullNode:
     """Measure the peers in turns on the same node in the same state, `rounds` times."""
-    path = access_file(rig.folder, target)
-    tool = shutil.which("kubectl") if kubectl else None
-    peers: dict[str, Callable[[], float]] = {
-        LOOP: lambda: _process([sys.executable, "-m", "benchmarks.bare_loop", path, target.node]),
-    }
+    peers = commands(rig.folder, target.kubeconfig)
     missing = {}
-    if tool:
-        command: list[str | Path] = [tool, "drain", target.node, "--ignore-daemonsets"]
-        command += ["--delete-emptydir-data", "--force", "--kubeconfig", target.kubeconfig]
-        peers[KUBECTL] = lambda: _process(command)
-    else:
-        missing[KUBECTL] = "no kubectl on PATH" if kubectl else "not measured with --quick"
+    if not kubectl:
+        missing[KUBECTL] = "not measured with --quick"
+        peers.pop(KUBECTL, None)
+    elif KUBECTL not in peers:
+        missing[KUBECTL] = "no kubectl on PATH"
 
     runs: dict[str, list[Run]] = {peer: [] for peer in (HANDLER_COLD, HANDLER_WARM, *peers)}
     for _ in range(rounds):
@@ -95,9 +91,9 @@ def measure(
         with rig.container(aws, **env) as container:
             runs[HANDLER_COLD].append(_drain(container, target, pods, cold=True))
             runs[HANDLER_WARM].append(_drain(container, target, pods, cold=False))
-        for peer, drain in peers.items():
+        for peer, command in peers.items():
             target.prepare(pods)
-            begun = drain()
+            begun = _process(command(target.node))
             runs[peer].append(Run.of(begun, target.until_empty(pods)))
     return FullNode(pods, runs, missing)
 
@@ -116,9 +112,21 @@ def _drain(container: Container, target: Target, pods: int, *, cold: bool) -> Ru
     return run
 
 
-def access_file(folder: Path, target: Target) -> Path:
+def commands(folder: Path, kubeconfig: Path) -> dict[str, Callable[[str], list[str]]]:
+    """Return the peers' commands for a node by its name, without kubectl where there is none."""
+    path = _access_file(folder, Access.read(kubeconfig))
+    found: dict[str, Callable[[str], list[str]]] = {
+        LOOP: lambda node: [sys.executable, "-m", "benchmarks.bare_loop", str(path), node],
+    }
+    if tool := shutil.which("kubectl"):
+        options = ["--ignore-daemonsets", "--delete-emptydir-data", "--force"]
+        options += ["--kubeconfig", str(kubeconfig)]
+        found[KUBECTL] = lambda node: [tool, "drain", node, *options]
+    return found
+
+
+def _access_file(folder: Path, access: Access) -> Path:
     """Write the bare loop's access to the cluster. Returns the file's path."""
-    access = target.access
     pair = folder / "client.pem"
     if access.certificate:
         pair.touch(mode=0o600)
@@ -138,8 +146,8 @@ def access_file(folder: Path, target: Target) -> Path:
     return path
 
 
-def _process(command: list[str | Path]) -> float:
+def _process(command: Sequence[str]) -> float:
     """Run the command to its end. Returns the time of its start."""
     begun = time.monotonic()
-    subprocess.run([str(part) for part in command], check=True, capture_output=True, cwd=ROOT)
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
     return begun

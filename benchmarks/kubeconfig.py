@@ -75,7 +75,7 @@ class _Token:
         return self._token
 
 
-class _OneCluster:
+class OneCluster:
     """Replaces EKS: it returns this cluster for every name."""
 
     def __init__(self, access: Access) -> None:
@@ -110,7 +110,7 @@ def dependencies(path: Path) -> Dependencies:
     context = access.ssl_context()
     return replace(
         handler.dependencies(),
-        clusters=_OneCluster(access),  # type: ignore[arg-type] # the one method that is called
+        clusters=OneCluster(access),  # type: ignore[arg-type] # the one method that is called
         transport=lambda _ca, connections: CountingTransport(
             httpx2.AsyncHTTPTransport(
                 verify=context,

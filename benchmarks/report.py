@@ -10,6 +10,7 @@ from benchmarks.big_cluster import Drain
 from benchmarks.cold_start import ColdStart
 from benchmarks.cost import Choice
 from benchmarks.full_node import HANDLER_COLD, HANDLER_WARM, KUBECTL, LOOP, FullNode
+from benchmarks.outcome import HANDLER, Case, Outcome, Soak
 from benchmarks.savings import Estimated
 from benchmarks.storm import Storm
 
@@ -45,6 +46,8 @@ class Figures:
     cold: ColdStart | None = None
     crowded: FullNode | None = None
     savings: Sequence[Estimated] = ()
+    load: Sequence[Case] = ()
+    soaks: Sequence[Soak] = ()
     notes: list[str] = field(default_factory=list)
 
 
@@ -67,6 +70,7 @@ def markdown(figures: Figures) -> str:
         *_table(("goal", "measured", ""), goals(figures)),
         *_full_node(figures.full_node),
         *_storm(figures.storm),
+        *_load(figures),
         *_big(figures.big),
         *_cold(figures.cold),
         *_memory(figures),
@@ -88,6 +92,7 @@ def goals(figures: Figures) -> list[tuple[str, str, str]]:
         *(_node_goals(figures.full_node) if figures.full_node else ()),
         *(_storm_goals(figures.storm) if figures.storm else ()),
         *(_cold_goals(figures.cold) if figures.cold else ()),
+        *_load_goals(figures),
         *_size_goals(figures),
         *(_savings_goals(figures.savings) if figures.savings else ()),
     ]
@@ -122,6 +127,15 @@ def _storm_goals(storm: Storm) -> Iterator[Goal]:
     yield f"{name}: all cordoned ≤ 5 s", cordoned, f"{cordoned:.1f} s", 5
     yield f"{name}: all drained ≤ 60 s", drained, f"{drained:.1f} s", 60
     yield f"{name}: no pod lost", storm.lost, str(storm.lost), 0
+
+
+def _load_goals(figures: Figures) -> Iterator[Goal]:
+    for case in figures.load:
+        harm = sum(row.harm for row in case.rows if row.peer == HANDLER)
+        what = "no pod left or lost, no grace cut, no budget broken"
+        yield f"load: {case.title}: {what}", harm, str(harm), 0
+    for soak in figures.soaks:
+        yield f"soak, {soak.where}: no harm to a pod", soak.harm, str(soak.harm), 0
 
 
 def _cold_goals(cold: ColdStart) -> Iterator[Goal]:
@@ -205,6 +219,113 @@ def _full_node(node: FullNode | None) -> list[str]:
             ]
             if calls
             else []
+        ),
+    ]
+
+
+_LOAD_COLUMNS = (
+    "",
+    "pods",
+    "pods ended",
+    "left",
+    "lost",
+    "grace cut",
+    "budgets broken",
+    "drains failed",
+    "no ready pod, several replicas",
+    "one replica",
+    "requests",
+    "of these 429",
+    "last pod gone",
+)
+
+
+def _load(figures: Figures) -> list[str]:
+    if not (figures.load or figures.soaks):
+        return []
+    return ["## Load", "", _prose(_LOAD_TEXT), "", *load(figures.load), *soaks(figures.soaks)]
+
+
+_LOAD_TEXT = """
+    By `python -m benchmarks.load`. The cluster's process observes the pods, not the measured
+    handler. Pods: on the drained nodes at the notices. Pods ended: all that began to terminate,
+    also those that moved more than once. Left: on the drained nodes when all is over. Lost: gone
+    while their containers ran. Grace cut: given less than their own. Budgets broken: ready pods
+    that began to terminate and left fewer than their budget asks for. Drains failed: another
+    outcome than drained, or a process that failed. No ready pod: the longest time of one
+    Deployment, of several replicas and of one. A Deployment of one replica has such a time in any
+    case. Requests and answers 429: of all clients, refused evictions included. Each drain of a
+    peer is a process, whose start is part of its time. kubectl has 110 s.
+    """
+
+
+def load(cases: Sequence[Case]) -> list[str]:
+    """Return the tables of the load's cases."""
+    lines = []
+    for case in cases:
+        lines += [f"### {case.title}", "", case.text, ""]
+        lines += _table(_LOAD_COLUMNS, (_load_row(row) for row in case.rows))
+    return lines
+
+
+def _load_row(row: Outcome) -> tuple[str, ...]:
+    return (
+        row.peer,
+        *(str(n) for n in (row.pods, row.ended, row.left, row.lost, row.short, row.broken)),
+        str(row.failed),
+        _seconds(row.down),
+        _seconds(row.single_down),
+        f"{row.requests:,}",
+        f"{row.refused:,}",
+        _seconds(row.seconds),
+    )
+
+
+def soaks(found: Sequence[Soak]) -> list[str]:
+    """Return the table of the soaks."""
+    if not found:
+        return []
+    return [
+        "### Soak: notices again and again in one container",
+        "",
+        _prose(
+            """
+            Every second drain has an API server that refuses every fifth request and ends all
+            watches of pods twice. Harm: pods that were left, lost or given less than their grace.
+            Memory, file descriptors and objects (of Python's garbage collector): after a tenth, a
+            half and all of the notices. In virtual time they are those of the handler and the
+            cluster together.
+            """
+        ),
+        "",
+        *_table(
+            (
+                "",
+                "time",
+                "notices",
+                "pods",
+                "harm",
+                "not drained",
+                "requests",
+                "memory, MB",
+                "descriptors",
+                "objects",
+            ),
+            (
+                (
+                    soak.where,
+                    f"{soak.seconds / 60:.0f} min",
+                    str(soak.notices),
+                    f"{soak.pods:,}",
+                    str(soak.harm),
+                    str(soak.undrained),
+                    f"{soak.requests:,}",
+                    ", ".join(f"{memory:.1f}" for memory in soak.memory),
+                    ", ".join(str(number) for number in soak.descriptors),
+                    ", ".join(f"{number:,}" for number in soak.objects or ()) or "—",
+                )
+                for soak in found
+            ),
         ),
     ]
 

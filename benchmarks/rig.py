@@ -14,12 +14,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Self
 
 import botocore
+import psutil  # type: ignore[import-untyped] # its stubs are a separate package
 
 from benchmarks.objects import CLUSTER, REGION, spot_notice
 from kubesim.certificates import Certificates
@@ -78,6 +79,11 @@ class LineProcess:
     def _out(self) -> IO[str]:
         assert self._process.stdout is not None  # noqa: S101
         return self._process.stdout
+
+    def usage(self) -> tuple[float, int]:
+        """Return the process's resident memory in MB and its open file descriptors."""
+        process = psutil.Process(self._process.pid)
+        return process.memory_info().rss / 2**20, process.num_fds()
 
     def kill(self) -> None:
         """Kill the process at once; its answer is not needed."""
@@ -222,9 +228,10 @@ class AwsEndpoint(LineProcess):
 class Container(LineProcess):
     """The process of benchmarks/container.py."""
 
-    def notice(self, instance: str) -> float:
-        """Send a spot notice. Returns the time by the monotonic clock."""
-        event = spot_notice(instance, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    def notice(self, instance: str, age: float = 0.0) -> float:
+        """Send a spot notice that is `age` seconds old. Returns the time by the monotonic clock."""
+        given = datetime.now(UTC) - timedelta(seconds=age)
+        event = spot_notice(instance, given.strftime("%Y-%m-%dT%H:%M:%SZ"))
         at = time.monotonic()
         self.send(event)
         return at

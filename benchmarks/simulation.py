@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ TEMPLATE: dict[str, Any] = {
     "annotations": {**PADDING, "sandbox/shutdown-seconds": str(SHUTDOWN)},
 }
 REFUSED_EVERY = 5
-SILENCE_AFTER, SILENCE = 1.0, 1.0  # s
+SETTLED = 180.0  # s
 SLICE = 500  # pods created before the event loop can run other tasks
 
 
@@ -61,9 +62,12 @@ class EksTokens:
 class Simulation:
     """The commands, which are its public methods."""
 
-    def __init__(self, cluster: SimulatedCluster) -> None:
+    def __init__(
+        self, cluster: SimulatedCluster, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`now`: the clock of the observations."""
         self._cluster = cluster
-        self._observations = Observations(cluster)
+        self._observations = Observations(cluster, now)
         cluster.add_namespace(NAMESPACE)
         for document in yaml.safe_load_all(MANIFEST.read_text()):
             cluster.create(document)
@@ -90,13 +94,15 @@ class Simulation:
         """Act like an API server that is too busy, until `calm`.
 
         It refuses every fifth request with 429 and Retry-After. It ends all watches of pods at
-        every `changes`-th change of a pod, twice. SILENCE_AFTER seconds from now, the whole process
-        stands still for SILENCE seconds: no answer, no event, no controller.
+        every `changes`-th change of a pod, twice.
         """
         faults = self._cluster.faults
         faults.add("*", "", answers.server_busy(), every=REFUSED_EVERY)
         faults.break_watches("pods", every=changes, times=2)
-        asyncio.get_running_loop().call_later(SILENCE_AFTER, time.sleep, SILENCE)
+
+    def stand_still(self, after: float, seconds: float) -> None:
+        """Stop the whole process once: no answer, no event, no controller."""
+        asyncio.get_running_loop().call_later(after, time.sleep, seconds)
 
     def calm(self) -> None:
         """End the faults of `disturb`."""
@@ -195,17 +201,21 @@ class Simulation:
         )
 
     async def settled(self, pods: int) -> float:
-        """Wait until `pods` pods run and none is terminating. Returns the time."""
-        while True:
-            running = [
-                pod
-                for pod in self._cluster.list("pods", NAMESPACE)
-                if pod.get("status", {}).get("phase") == "Running"
-            ]
-            ending = any(pod["metadata"].get("deletionTimestamp") for pod in running)
-            if len(running) >= pods and not ending:
-                return time.monotonic()
-            await asyncio.sleep(0.2)
+        """Wait until `pods` pods run and none is terminating. Returns the time.
+
+        Raises TimeoutError (they do not after SETTLED seconds).
+        """
+        async with asyncio.timeout(SETTLED):
+            while True:
+                running = [
+                    pod
+                    for pod in self._cluster.list("pods", NAMESPACE)
+                    if pod.get("status", {}).get("phase") == "Running"
+                ]
+                ending = any(pod["metadata"].get("deletionTimestamp") for pod in running)
+                if len(running) >= pods and not ending:
+                    return time.monotonic()
+                await asyncio.sleep(0.2)
 
     def counts(self) -> dict[str, int]:
         """Return the number of pods by node."""

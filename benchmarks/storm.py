@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from benchmarks.target import RealCluster, RealTarget
 
 FIRST = 1000  # the storm's nodes are numbered from here
 SPARE = 5000  # the nodes for the replacement pods are numbered from here
-WARM_UP = 9000  # an empty node that every container drains once
+WARM_UP = 9000  # an empty node that every container drains once, at the same time
 
 
 @dataclass(frozen=True)
@@ -48,28 +48,15 @@ def measure(
     A container handles one notice at a time, as on Lambda. With fewer containers than nodes, the
     other notices wait.
     """
-    simulation.do("build", first=FIRST, nodes=nodes, pods=0)
-    simulation.do("deploy", deployments=nodes // 2, replicas=2 * pods)
-    simulation.do("build", first=SPARE, nodes=nodes, pods=0)
-    simulation.do("build", first=WARM_UP, nodes=1, pods=0)
-    numbers = [*range(FIRST, FIRST + nodes), WARM_UP]
-    aws.describe(
-        simulation.endpoint,
-        Access.read(simulation.kubeconfig).ca_pem,
-        {instance_id(number): node_name(number) for number in numbers},
-    )
+    numbers = built(aws, simulation, nodes=nodes, pods=pods)
     total = sum(simulation.do("counts").values())
-    with ExitStack() as stack:
-        warm = [stack.enter_context(rig.container(aws)) for _ in range(containers)]
-        for container in warm:
-            container.notice(instance_id(WARM_UP))
-            container.result()
+    with warmed(rig, aws, containers) as warm:
         simulation.do("forget")
         begun = time.monotonic()
-        answers = _handle(warm, [instance_id(number) for number in numbers[:-1]])
+        answers = handle(warm, [instance_id(number) for number in numbers])
         settled = simulation.do("settled", pods=total)
         seen = simulation.do("observed")
-    names = {node_name(number) for number in numbers[:-1]}
+    names = {node_name(number) for number in numbers}
     cordoned = sorted(at - begun for name, at in seen["cordoned"].items() if name in names)
     return Storm(
         nodes=nodes,
@@ -84,6 +71,49 @@ def measure(
         conflicts=seen["conflicts"],
         outcomes=_outcomes(answers),
     )
+
+
+def built(
+    aws: AwsEndpoint,
+    simulation: Simulation,
+    *,
+    nodes: int,
+    pods: int,
+    replicas: int = 0,
+    spare: int = 0,
+    budgets: int = 0,
+) -> range:
+    """Fill `nodes` nodes with about `pods` pods each. Returns the numbers of these nodes.
+
+    `replicas` of each Deployment (default: the pods of two nodes), the first `budgets` of them with
+    a budget. `spare` nodes (default: as many again) stay empty for the replacements.
+    """
+    replicas = replicas or 2 * pods
+    numbers = range(FIRST, FIRST + nodes)
+    simulation.do("build", first=FIRST, nodes=nodes, pods=0)
+    simulation.do(
+        "deploy", deployments=nodes * pods // replicas, replicas=replicas, budgets=budgets
+    )
+    simulation.do("build", first=SPARE, nodes=spare or nodes, pods=0)
+    simulation.do("build", first=WARM_UP, nodes=1, pods=0)
+    aws.describe(
+        simulation.endpoint,
+        Access.read(simulation.kubeconfig).ca_pem,
+        {instance_id(number): node_name(number) for number in (*numbers, WARM_UP)},
+    )
+    return numbers
+
+
+@contextmanager
+def warmed(rig: Rig, aws: AwsEndpoint, containers: int) -> Iterator[list[Container]]:
+    """Start containers that have drained the empty node WARM_UP, all at the same time."""
+    with ExitStack() as stack:
+        warm = [stack.enter_context(rig.container(aws)) for _ in range(containers)]
+        for container in warm:
+            container.notice(instance_id(WARM_UP))
+        for container in warm:
+            container.result()
+        yield warm
 
 
 def measure_real(
@@ -111,7 +141,7 @@ def measure_real(
             container.send(None)  # warms what needs no cluster
             container.read_line()
         begun = time.monotonic()
-        answers = _handle(containers, [target.instance for target in targets])
+        answers = handle(containers, [target.instance for target in targets])
         seen = [target.until_empty(count) for target, count in zip(targets, on_node, strict=True)]
     for target in targets:
         target.restore()
@@ -143,15 +173,25 @@ def _outcomes(answers: Sequence[dict[str, Any]]) -> dict[str, int]:
     return Counter(answer["result"]["outcome"] for answer in answers)
 
 
-def _handle(containers: list[Container], instances: list[str]) -> list[dict[str, Any]]:
-    """Send each notice to the first free container. Returns the answers."""
-    waiting = iter(instances)  # next() on it is atomic: threads may share it
+def handle(
+    containers: list[Container], instances: Sequence[str], interval: float = 0.0
+) -> list[dict[str, Any]]:
+    """Send each notice to the first free container. Returns the answers.
+
+    `interval`: seconds between two notices. Each answer has as `waited` the seconds for which no
+    container was free for the notice. The notice's own time is before that wait.
+    """
+    begun = time.monotonic()
+    waiting = iter(enumerate(instances))  # next() on it is atomic: threads may share it
 
     def work(container: Container) -> list[dict[str, Any]]:
         answers = []
-        for instance in waiting:
-            container.notice(instance)
-            answers.append(container.result())
+        for number, instance in waiting:
+            ahead = begun + number * interval - time.monotonic()
+            time.sleep(max(0.0, ahead))
+            waited = max(0.0, -ahead)
+            container.notice(instance, age=waited)
+            answers.append({**container.result(), "waited": waited})
         return answers
 
     with ThreadPoolExecutor(len(containers)) as threads:

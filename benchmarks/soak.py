@@ -75,7 +75,7 @@ def real(rig: Rig, aws: AwsEndpoint, seconds: float) -> Soak:
                 answer = container.result()
                 simulation.do("calm")
                 left = simulation.do("counts").get(target.node, 0)
-                _count(counts, target.observed(), left, answer["result"]["outcome"])
+                count(counts, target.observed(), left, answer["result"]["outcome"])
                 usage.append(container.usage())
     memory, descriptors = zip(*usage, strict=True)
     return _soak("processes, real time", seconds, counts, memory, descriptors)
@@ -86,11 +86,12 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # the handler's log and metrics
     with asyncio.Runner(loop_factory=lambda: VirtualLoop(EPOCH)) as runner:
-        found = runner.run(_run(float(sys.argv[1])))
+        found = runner.run(run(float(sys.argv[1])))
     print(json.dumps(asdict(found)), file=answers)
 
 
-async def _run(seconds: float) -> Soak:
+async def run(seconds: float) -> Soak:
+    """Run in the running loop, which must be a virtual one."""
     loop, process = asyncio.get_running_loop(), psutil.Process()
     counts: Harm = Counter()
     usage: list[tuple[float, int, int]] = []
@@ -109,7 +110,7 @@ async def _run(seconds: float) -> Soak:
             outcome = await _notice(cluster, deps)
             simulation.calm()
             left = simulation.counts().get(node_name(1), 0)
-            _count(counts, Observed(**simulation.observed()), left, outcome)
+            count(counts, Observed(**simulation.observed()), left, outcome)
             gc.collect()
             memory = process.memory_info().rss / 2**20
             usage.append((memory, process.num_fds(), len(gc.get_objects())))
@@ -158,7 +159,8 @@ class _OneInstance:
         return {"Reservations": [{"Instances": [instance]}]}
 
 
-def _count(counts: Harm, seen: Observed, left: int, outcome: str) -> None:
+def count(counts: Harm, seen: Observed, left: int, outcome: str) -> None:
+    """Add one drain to the counts."""
     counts["notices"] += 1
     counts["pods"] += len(seen.accepted)
     counts["harm"] += left + seen.lost + seen.short + seen.broken

@@ -13,7 +13,7 @@ from kubesim import ServedCluster
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[2]
-LONGEST = 300  # s: time limit of a run
+LONGEST = 600  # s: time limit of a run
 NODE = "ip-10-0-0-1.eu-central-1.compute.internal"
 OTHER = "ip-10-0-0-2.eu-central-1.compute.internal"
 
@@ -42,6 +42,7 @@ def test_a_quick_run_measures_every_goal_but_kubectls(tmp_path: Path) -> None:
         "## Goals",
         "## One full node: 5 pods",
         "## Storm: 4 nodes, 8 pods, all notices at once",
+        "## Load",
         "## Size of the cluster",
         "## Cold start",
         "## Memory, processor and cost",

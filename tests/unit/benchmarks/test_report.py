@@ -10,6 +10,7 @@ from benchmarks import cost, report
 from benchmarks.big_cluster import Drain
 from benchmarks.cold_start import ColdStart
 from benchmarks.full_node import HANDLER_COLD, HANDLER_WARM, KUBECTL, LOOP, FullNode, Run
+from benchmarks.outcome import HANDLER, Case, Outcome, Soak
 from benchmarks.report import Figures
 from benchmarks.savings import Estimated
 from benchmarks.storm import Storm
@@ -41,6 +42,13 @@ COLD = ColdStart(
 )
 STORM = Storm(100, 1000, 100, 1.0, 4.9, 59.9, 60.0, 0, 0, 3, {"drained": 100})
 ESTIMATED = Estimated("generated", 5000, 20_000, 10.0, 1e9, (0.0, 0.05, 0.1), 0.4)
+UNHARMED = Outcome(
+    HANDLER, 250, 250, left=0, lost=0, short=0, broken=0, failed=0, down=0.0, single_down=0.7,
+    requests=900, refused=400, seconds=25.0,
+)  # fmt: skip
+PEER = replace(UNHARMED, peer=KUBECTL, left=40, broken=3)
+CASE = Case("A case", "What happens.", [UNHARMED, PEER])
+SOAK = Soak("virtual time", 3600, 360, 7200, 0, 0, 9000, (57.0, 57.5, 57.5), (8, 8, 8))
 FIGURES = Figures(
     "python -m benchmarks",
     "here",
@@ -52,6 +60,8 @@ FIGURES = Figures(
     cold=COLD,
     crowded=node(0.6, None, 0.5),
     savings=(ESTIMATED,),
+    load=(CASE,),
+    soaks=(SOAK,),
 )
 
 
@@ -78,6 +88,11 @@ def test_a_figure_at_the_limit_meets_its_goal() -> None:
         ({"savings": (replace(ESTIMATED, seconds=10.1),)}, "20,000 pods ≤ 10 s"),
         ({"savings": (replace(ESTIMATED, memory=1.1e9),)}, "≤ 1 GB"),
         ({"savings": (ESTIMATED, replace(ESTIMATED, pods=9, above=(0.11,)))}, "lower bound"),
+        *(
+            ({"load": (replace(CASE, rows=[replace(UNHARMED, **{harm: 1})]),)}, "load: A case")
+            for harm in ("left", "lost", "short", "broken")
+        ),
+        ({"soaks": (replace(SOAK, harm=1),)}, "soak, virtual time"),
         ({"big": (Drain(3, 60, 5, 1, 100, 0.01, 1.1),)}, "reads per drain"),
         ({"big": (Drain(3, 60, 3, 2, 100, 0.01, 1.1),)}, "reads per drain"),
     ],
@@ -107,6 +122,17 @@ def test_the_report_adds_up_lost_pods_and_conflicts_of_all_runs() -> None:
     text = report.markdown(replace(FIGURES, full_node=FullNode(110, runs, {})))
     rows = [line.split(" | ")[-2:] for line in text.splitlines() if "0.543 s" in line]
     assert rows == [["2", "4 |"], ["2", "not measured |"]]
+
+
+def test_the_report_shows_each_peer_of_a_load() -> None:
+    text = report.markdown(FIGURES)
+    end = " | 0.000 s | 0.700 s | 900 | 400 | 25.00 s |"
+    rows = [line.removesuffix(end) for line in text.splitlines() if line.endswith(end)]
+    assert rows == [
+        "| handler, warm | 250 | 250 | 0 | 0 | 0 | 0 | 0",
+        "| kubectl drain | 250 | 250 | 40 | 0 | 0 | 3 | 0",
+    ]
+    assert "57.0, 57.5, 57.5 | 8, 8, 8 | — |" in text
 
 
 def test_the_report_says_where_the_replacements_ran() -> None:

@@ -268,7 +268,7 @@ def _measured(
         single_down=down[True] if any(n.startswith(SINGLE) for n in seen.accepted) else None,
         requests=sum(seen.calls.values()),
         refused=seen.refused,
-        seconds=max(seen.gone.values(), default=begun) - begun,
+        seconds=max(seen.gone.values()) - begun if seen.gone else None,
     )
 
 

@@ -33,8 +33,8 @@ class Outcome:
     requests: int
     refused: int
     """Answers 429, by budgets included."""
-    seconds: float
-    """From the notices until the last pod was gone."""
+    seconds: float | None
+    """From the notices until the last pod was gone; None: none was."""
 
     @property
     def harm(self) -> int:

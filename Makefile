@@ -16,7 +16,7 @@ CDK := node_modules/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint types contracts audit sbom unit functional functions long infra \
-	integration contract test-contract acceptance bench docs format lock synth clean
+	integration contract test-contract simulate acceptance bench docs format lock synth clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -50,7 +50,7 @@ $(CDK): package-lock.json $(VENV)
 demo: setup ## The main job on this machine: deploy, notice, drained node
 	$(BIN)/python -m sandbox demo
 
-test: setup lint types contracts unit functional infra contract integration ## Every check and test, but for those of `long` and of `test-contract CLUSTER=real`
+test: setup lint types contracts unit functional simulate infra contract integration ## Every check and test, but for those of `long` and of `test-contract CLUSTER=real`
 
 lint: $(VENV)
 	$(BIN)/ruff format --check .
@@ -106,6 +106,11 @@ integration: setup
 
 test-contract: $(VENV) ## The contract suite; CLUSTER=real runs it on kube-apiserver from KUBEBUILDER_ASSETS
 	$(BIN)/pytest tests/contract $(if $(CLUSTER),--cluster=$(CLUSTER)) $(if $(KUBECONFIG_FILE),--kubeconfig=$(KUBECONFIG_FILE))
+
+# A day lasts a fraction of a second. CI lives 10,000 of the spot handler.
+SEEDS ?= 40
+simulate: $(VENV) ## Bad days in simulated time. [STORY=drain|onboarding|agent] [SEEDS=10000] [SEED=123] [ARGS=--teeth]
+	$(BIN)/python -m simulation $(STORY) --seeds $(SEEDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 acceptance: setup ## On your AWS account: deploy, drill, compare, undo. CLUSTER=prod INSTANCE=i-… [ARGS="--region …"]
 	@[ -n "$(CLUSTER)" ] && [ -n "$(INSTANCE)" ] || { echo "Name your cluster and one of its nodes' instances: make acceptance CLUSTER=prod INSTANCE=i-…"; exit 2; }

@@ -84,7 +84,7 @@ def shown(text: str, *, secrets: Collection[str] = tuple(SECRETS.values())) -> N
 def event(given: Input) -> None:
     deps = Clients(clock=FakeTime(1_700_000_000.0).clock, settings=Environment(), castai=None)
     with refused_well():
-        result = spot_handler.respond(given, deps, remaining=100)  # type: ignore[arg-type]
+        result = asyncio.run(spot_handler.respond(given, deps, remaining=100))  # type: ignore[arg-type]
         shown(json.dumps(result, ensure_ascii=False))
 
 

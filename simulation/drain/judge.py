@@ -1,0 +1,636 @@
+"""What has to hold on every day: the promises of docs/reliability.md, checked on the world.
+
+The judge reads the cluster's own history and the requests that the API server got. It has the rules
+of a drain in its own words: it uses none of the handler's code. Times are those of the event loop.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from kubesim.resources import NODES, PODS
+from kubesim.virtual import EPOCH
+from simulation.drain import aws, castai
+from simulation.drain.events import KINDS
+from simulation.drain.function import Function, Invocation, Sent
+from simulation.drain.world import World
+
+Obj = dict[str, Any]
+
+NOTICE = 120.0  # s from a notice to the interruption
+MARGIN = 5.0  # s that a drain leaves free before it
+LEAST = 10.0  # s that a run has at least
+HARD_END = 30.0  # s before the end of the window, in which any refusal is overridden
+RESPECTED = 0.5  # of the time left: how long a budget's refusal is respected at least
+SLACK = 5.0  # s: the longest wait between two tries, and a request
+CLEAR = 8.0  # s without a fault that a run needs to do its work
+UNAUTHORIZED = 15.0  # s of 401 that may pass
+STUCK = 30.0  # s past its grace for which a terminating pod is waited for
+REPORT = 10.5  # s after the drain that a run may take for CAST AI
+WORDS = 250  # characters of a server's text in the result
+BURST, BURST_SECONDS = 12, 5.0  # requests of one kind for one pod in so many seconds
+READS = 40  # lists in the same time
+DRAIN_KEY = "autoscaling.cast.ai/draining"
+OUR_LABELS = frozenset({DRAIN_KEY, "node.kubernetes.io/exclude-from-external-load-balancers"})
+OUR_ANNOTATION = "castai-eks/marks"
+_EPSILON = 0.02
+
+
+@dataclass(frozen=True)
+class Window:
+    """The time of a run's drain."""
+
+    end: float
+    """When every grace is over."""
+    deadline: float
+    hard_end: float
+
+
+class Judge:
+    """All that is known of a day that is over."""
+
+    def __init__(self, world: World, function: Function) -> None:
+        self.world = world
+        self.day = world.day
+        self.runs = function.runs
+        self.output = function.output.getvalue()
+        self._frozen = function.frozen
+
+    def faults(self) -> list[str]:
+        """Each broken promise."""
+        found = list(self._secrets())
+        if not self.day.kills:  # a container that is killed leaves what it did
+            found += [f"clean: {text}" for text in self.world.strays]
+        for run in self.runs:
+            for promise, check in PROMISES.items():
+                found += [
+                    f"{promise}: invocation {run.number}: {fault}" for fault in check(self, run)
+                ]
+        return found
+
+    # The run
+
+    def window(self, run: Invocation) -> Window:
+        """From the event and the settings alone."""
+        kind = KINDS[run.delivery.kind]
+        started = run.started
+        # A notice from the future of the function's clock was given now.
+        given = min(_whole_seconds(run), started + self.day.skew) - self.day.skew
+        ends = started if kind.at_once else given + NOTICE
+        deadline = max(ends, started + LEAST)
+        end = deadline - MARGIN
+        half = started + (end - started) / 2
+        return Window(end, deadline, max(end - HARD_END, half))
+
+    def drains(self, run: Invocation) -> bool:
+        """Whether pods have to go."""
+        kind = KINDS[run.delivery.kind]
+        return kind.drains and self.day.settings.mode == "drain"
+
+    def said(self, run: Invocation) -> float:
+        """When the drain was over: its last Event is sent then."""
+        events = [sent.at for sent in run.sent if sent.path.endswith("/events")]
+        ended = run.ended or math.inf
+        return min(events[-1], ended) if len(events) > 1 else ended
+
+    def failed(self, run: Invocation) -> list[Sent]:
+        """Requests without their effect, or with a lost or a late answer."""
+        return [sent for sent in run.sent if _failed(sent)]
+
+    def calm(self, run: Invocation) -> bool:
+        """Whether neither the API server nor AWS failed in this run."""
+        return not self.failed(run) and not self.day.aws_faults
+
+    # Pods
+
+    def pods(self, run: Invocation, moment: float) -> list[Obj]:
+        """The pods that have to go, on the run's node at a moment."""
+        return [pod for pod in self.world.pods_at(run.delivery.node, moment) if has_to_go(pod)]
+
+    def history(self, uid: str) -> Iterator[tuple[float, Obj | None]]:
+        """The states of a pod; None: removed."""
+        for moment in self.world.moments:
+            change = moment.change
+            if change.resource is PODS and change.new["metadata"]["uid"] == uid:
+                yield moment.at, None if change.kind == "DELETED" else change.new
+
+    def pod_at(self, uid: str, moment: float) -> Obj | None:
+        """The last state of a pod up to a moment, also of one that was removed."""
+        found = self._first_state(uid)
+        for at, state in self.history(uid):
+            if at > moment:
+                break
+            found = state or found
+        return found
+
+    def _first_state(self, uid: str) -> Obj | None:
+        for moment in self.world.moments:
+            change = moment.change
+            if change.resource is PODS and change.new["metadata"]["uid"] == uid:
+                return change.old or change.new
+        return next(
+            (p for p in self.world.cluster.store.objects(PODS) if p["metadata"]["uid"] == uid),
+            None,
+        )
+
+    def gone_at(self, uid: str) -> float:
+        """When the pod was removed, or had finished; infinite: never."""
+        for at, state in self.history(uid):
+            if state is None or _finished(state):
+                return at
+        return math.inf
+
+    def terminating_at(self, uid: str) -> float:
+        """When the pod began to terminate, or was gone; infinite: never."""
+        for at, state in self.history(uid):
+            if state is None or _finished(state) or "deletionTimestamp" in state["metadata"]:
+                return at
+        return math.inf
+
+    # Promise 1
+
+    def truth(self, run: Invocation) -> Iterator[str]:
+        """`drained` exactly if no pod that has to go was there when it was said."""
+        if run.result is None:
+            return
+        outcome, said = run.result["outcome"], self.said(run)
+        if outcome == "drained":
+            yield from self._empty(run)
+        if outcome == "partial":
+            yield from self._left(run, said)
+        if outcome in ("drained", "partial"):
+            yield from self._counts(run, said)
+
+    def _empty(self, run: Invocation) -> Iterator[str]:
+        lists = [sent for sent in run.sent if _is_list(sent) and sent.status == 200]
+        if not lists:
+            yield "drained, and no list showed the pods"
+            return
+        if any(fault.kind == "old list" for fault in self.day.faults):
+            return  # the server itself said so
+        since, said = lists[-1].at, self.said(run)
+        moments = [since, said] + [m.at for m in self.world.moments if since <= m.at <= said]
+        left = min((self.pods(run, moment) for moment in moments), key=len)
+        if left:
+            yield f"drained, and the node has {_names(left)}"
+        known = {sent.uid for sent in run.sent}
+        if there := [pod for pod in self.pods(run, said) if pod["metadata"]["uid"] in known]:
+            yield f"drained, and the node has {_names(there)}, which it knew"
+        settled = [sent for sent in run.sent if sent.method == "PATCH" and sent.status == 200]
+        if settled and (late := self._bound_soon(run, settled[0])):
+            yield f"drained, and bindings under way put {_names(late)} on the node"
+
+    def _bound_soon(self, run: Invocation, cordon: Sent) -> list[Obj]:
+        """Pods whose node was chosen before the cordon, which no run of ours has removed."""
+        latest = (cordon.answered or cordon.at) + self.day.late_bindings
+        return [
+            pod
+            for pod in self.pods(run, latest + _EPSILON)
+            if self.gone_at(pod["metadata"]["uid"]) > (run.ended or math.inf)
+            and not any(
+                sent.uid == pod["metadata"]["uid"] for other in self.runs for sent in other.sent
+            )
+        ]
+
+    def _left(self, run: Invocation, said: float) -> Iterator[str]:
+        assert run.result is not None  # noqa: S101 - the caller looked
+        left = [each["pod"] for each in run.result["left"]]
+        if not left:
+            late = said >= self.window(run).deadline - SLACK
+            if not late and not any(sent.at >= said - 15 for sent in self.failed(run)):
+                yield f"partial without a pod left ({run.result.get('reason')})"
+            return
+        if any(sent.at >= said - 50 for sent in self.failed(run)):
+            return  # the drain could not see all
+        there = {
+            f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+            for moment in (said - 1, said - 0.5, said)
+            for pod in self.pods(run, moment)
+        }
+        if wrong := sorted(set(left) - there):
+            yield f"left: {', '.join(wrong)}, and not on the node"
+
+    def _counts(self, run: Invocation, said: float) -> Iterator[str]:
+        assert run.result is not None  # noqa: S101 - the caller looked
+        pods = run.result["pods"]
+        lists = [sent for sent in run.sent if _is_list(sent) and sent.status == 200]
+        if not lists:
+            return
+        moments = [lists[0].at, *(m.at for m in self.world.moments if lists[0].at <= m.at <= said)]
+        there = {pod["metadata"]["uid"] for m in moments for pod in self.pods(run, m)}
+        counted = pods["evicted"] + pods["forced"] + pods["gone"] + pods["left"]
+        if counted > len(there):
+            yield f"{counted} pods counted, {len(there)} were there"
+        if self.calm(run) and counted < len(there):
+            yield f"{counted} pods counted, {len(there)} were there and nothing failed"
+        for what, method in (("evicted", "POST"), ("forced", "DELETE")):
+            uids = {
+                sent.uid
+                for sent in run.sent
+                if sent.uid and sent.method == method and (_accepted(sent) or _in_doubt(sent))
+            }
+            if pods[what] > len(uids):
+                yield f"{pods[what]} pods {what}, and {len(uids)} such requests were accepted"
+
+    # Promise 2
+
+    def budgets(self, run: Invocation) -> Iterator[str]:
+        """Nobody is deleted past a budget that was not asked, or too early."""
+        window = self.window(run)
+        for sent in run.sent:
+            if sent.method != "DELETE" or not sent.uid:
+                continue
+            before = run.sent[: run.sent.index(sent)]
+            if self.terminating_at(sent.uid) < sent.at or any(
+                other.uid == sent.uid
+                and other.method == "POST"
+                and (_accepted(other) or _in_doubt(other))
+                for other in before
+            ):
+                continue
+            pod = self.pod_at(sent.uid, sent.at)
+            if pod is None:
+                yield f"DELETE of a pod that was never there: {sent.path}"
+                continue
+            if self.day.settings.on_deadline == "leave":
+                yield f"DELETE of {sent.path}, and the setting is to leave pods"
+                continue
+            refusals = [
+                other.at
+                for other in run.sent
+                if other.uid == sent.uid and other.at <= sent.at and _budget_refused(other)
+            ]
+            respected = (
+                refusals[0] + (window.end - refusals[0]) * RESPECTED if refusals else math.inf
+            )
+            due = max(window.end - _own_grace(pod), min(respected, window.hard_end))
+            if sent.at < due - 1:
+                yield (
+                    f"DELETE of {sent.path} at {sent.at:.1f}, and nothing allowed it before "
+                    f"{due:.1f} (budget refused: {bool(refusals)})"
+                )
+
+    def graces(self, run: Invocation) -> Iterator[str]:
+        """Nobody gets less grace than would have fit, and never 0."""
+        window = self.window(run)
+        for sent in run.sent:
+            if not sent.uid:
+                continue
+            pod = self.pod_at(sent.uid, sent.at)
+            if pod is None:
+                continue
+            fits = min(_own_grace(pod), math.floor(window.end - sent.at - _EPSILON))
+            if sent.grace < max(1, fits):
+                yield f"{sent.method} {sent.path}: {sent.grace} s of grace, {fits} s would have fit"
+
+    # Promise 3
+
+    def ours(self, run: Invocation) -> Iterator[str]:
+        """Nothing but the node and its pods is written."""
+        kind = KINDS[run.delivery.kind]
+        may_write = (kind.drains or kind.uncordons) and self.day.settings.mode != "dry-run"
+        node = self.world.node_name(run.delivery.node)
+        for sent in run.sent:
+            if sent.method == "GET":
+                continue
+            what = f"{sent.method} {sent.path}"
+            if not may_write:
+                yield f"{what} for an event that allows no write ({run.delivery.kind})"
+            elif sent.uid:
+                yield from self._pod_write(run, sent, node)
+            elif sent.method == "PATCH":
+                if sent.path != f"/api/v1/nodes/{node}":
+                    yield f"{what}: the node is {node}"
+            elif sent.path != "/api/v1/namespaces/default/events":
+                yield f"{what}: no drain needs it"
+
+    def _pod_write(self, run: Invocation, sent: Sent, node: str) -> Iterator[str]:
+        what = f"{sent.method} {sent.path}"
+        if not self.drains(run):
+            yield f"{what} and the node is not to be drained"
+        pod = self.pod_at(sent.uid, sent.at)
+        if pod is None or pod["spec"].get("nodeName") != node:
+            yield f"{what}: the pod is not on {node}"
+        elif not has_to_go({**pod, "status": {}}):
+            yield f"{what}: the pod stays by its rules"
+
+    def marks(self, run: Invocation) -> Iterator[str]:
+        """No mark of others on a node is lost."""
+        if run.number:
+            return  # once for the day: the history is that of all runs
+        for moment in self.world.moments:
+            change = moment.change
+            if change.resource is not NODES or change.old is None or change.kind != "MODIFIED":
+                continue
+            old, new = _ours(change.old), _ours(change.new)
+            if old != new and (lost := _foreign_changes(change.old, change.new)):
+                yield f"our change of {change.new['metadata']['name']} also changed {lost}"
+
+    # Promise 4
+
+    def off(self, run: Invocation) -> Iterator[str]:
+        """Whatever can be off the node by the deadline is off."""
+        if not self._could_work(run):
+            return
+        window, node = self.window(run), run.delivery.node
+        if self.world.ends.get(node, math.inf) < window.end:
+            return
+        # A node that cannot be cordoned is drained all the same.
+        failed = [_until(sent) for sent in self.failed(run) if sent.method != "PATCH"]
+        last = max(failed, default=run.started)
+        by_force = max(last + CLEAR, window.hard_end + SLACK)
+        known = min(max(run.started, window.hard_end - CLEAR), self.said(run))
+        for pod in self.pods(run, known):
+            uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
+            if pod["metadata"].get("finalizers") or self.gone_at(uid) <= window.deadline:
+                continue
+            if by_force > window.end - 1 or self._held(pod):
+                continue
+            yield f"{name} could have been off the node by {window.end:.1f}"
+
+    def prompt(self, run: Invocation) -> Iterator[str]:
+        """Without a fault every pod that nothing holds back is evicted at once."""
+        cordons = [sent for sent in run.sent if sent.method == "PATCH" and sent.status == 200]
+        if not self._could_work(run) or not self.calm(run) or not cordons:
+            return
+        cordoned = cordons[0].answered or cordons[0].at
+        for pod in self.pods(run, cordoned):
+            uid = pod["metadata"]["uid"]
+            system = pod["spec"].get("priorityClassName", "").startswith("system-")
+            if system or self._held(pod) or self.terminating_at(uid) <= cordoned + 1:
+                continue
+            yield f"{pod['metadata']['name']} was not evicted within a second of the cordon"
+
+    def cordon(self, run: Invocation) -> Iterator[str]:
+        """Without a fault the node is cordoned, also one that registers after the notice."""
+        kind, node = KINDS[run.delivery.kind], run.delivery.node
+        if not kind.drains or self.day.settings.mode == "dry-run" or not self.calm(run):
+            return
+        if not self._could_work(run, mode="cordon"):
+            return
+        name = self.world.node_name(node)
+        ended = run.ended or math.inf
+        states = [
+            (moment.at, moment.change.new["spec"].get("unschedulable", False))
+            for moment in self.world.moments
+            if moment.change.resource is NODES
+            and moment.change.new["metadata"]["name"] == name
+            and moment.at <= ended
+        ]
+        if not any(cordoned for _, cordoned in states):
+            yield f"{name} was not cordoned"
+
+    def _could_work(self, run: Invocation, mode: str = "drain") -> bool:
+        """Whether the run had its time, and a node with a living instance."""
+        kind, node = KINDS[run.delivery.kind], run.delivery.node
+        if run.killed or not kind.drains or (mode == "drain" and not self.drains(run)):
+            return False
+        late = self.day.registers_at and not node
+        if late and self.day.registers_at > run.started - self.world.start + 20:
+            return False
+        if self.world.ends.get(node, math.inf) <= run.started + (25 if late else 1):
+            return False
+        if run.delivery.age + run.started - self.world.start - run.delivery.at >= NOTICE - 1:
+            return False  # stale
+        ends = ("remove node", "machine hangs")
+        return not any(act.kind in ends and act.node == node for act in self.day.acts)
+
+    def _held(self, pod: Obj) -> bool:
+        """Whether a budget may hold the pod, or a server that is told to leave pods."""
+        app = (pod["metadata"].get("labels") or {}).get("app", "")
+        budgeted = any(f"app-{budget.app}" == app for budget in self.day.budgets)
+        return budgeted and (
+            self.day.settings.on_deadline == "leave" or "deletionTimestamp" not in pod["metadata"]
+        )
+
+    # Promise 5
+
+    def time(self, run: Invocation) -> Iterator[str]:
+        """No run outlives the function's time, or holds its container for CAST AI."""
+        if run.error == "timed out":
+            yield "Lambda ended it"
+        if run.killed or run.ended is None:
+            return
+        latest = self.window(run).deadline + REPORT + 3
+        if run.ended > max(latest, run.started + 45):
+            yield f"it ended {run.ended - latest:.0f} s after its deadline"
+        if run.result and run.result["outcome"] in ("drained", "partial"):
+            said = self.said(run)
+            after = run.ended - said - self.frozen(said, run.ended)
+            if after > REPORT + SLACK:
+                yield f"it ended {after:.0f} s after the drain"
+            yield from self._waits(run, said)
+
+    def _waits(self, run: Invocation, said: float) -> Iterator[str]:
+        """The run waits no longer than STUCK past a pod's grace."""
+        left = self.pods(run, said)
+        alone = sum(other.delivery.node == run.delivery.node for other in self.runs) == 1
+        if not self.calm(run) or not left or self.day.skew or not alone:
+            return
+        over = [_stops_at(pod) + STUCK + SLACK for pod in left]
+        latest = max(over) + self.frozen(run.started, said)
+        if max(said - latest, 0) > 1 and said > run.started + SLACK:
+            yield f"it waited until {said:.0f} for pods whose grace was over {STUCK:.0f} s before"
+
+    def frozen(self, start: float, end: float) -> float:
+        """Seconds in which no run could do anything: a call to AWS of another run blocks the loop,
+        which they share here only.
+        """
+        return sum(max(0.0, min(end, b) - max(start, a)) for a, b in self._frozen)
+
+    def storms(self, run: Invocation) -> Iterator[str]:
+        """The requests per second are bounded."""
+        kinds: dict[tuple[str, str], list[float]] = {}
+        # After a 404 only a list shows whether the pod is gone.
+        looks = sum(sent.status == 404 and bool(sent.uid) for sent in run.sent)
+        for sent in run.sent:
+            key = (sent.method, sent.uid or ("pods" if _is_list(sent) else sent.path))
+            kinds.setdefault(key, []).append(sent.at)
+        for (method, what), times in kinds.items():
+            most = BURST if method != "GET" else READS + looks
+            for first, last in zip(times, times[most:], strict=False):
+                if last - first < BURST_SECONDS:
+                    yield f"{most + 1} times {method} {what} in {last - first:.1f} s"
+                    break
+
+    # Promise 6
+
+    def words(self, run: Invocation) -> Iterator[str]:
+        """A server's text does not fill the result and the log."""
+        texts = [run.error]
+        if run.result:
+            texts += [each["reason"] for each in run.result["left"]]
+            texts += [run.result.get("reason", ""), run.result.get("castai_reason", "")]
+        for text in texts:
+            if len(text) > 3 * WORDS:
+                yield f"a text of {len(text)} characters"
+        if castai.KEY in json.dumps(run.result) + run.error:
+            yield "CAST AI's key is in the result"
+
+    def outcome(self, run: Invocation) -> Iterator[str]:
+        """An event that is no notice is not taken for one."""
+        kind = KINDS[run.delivery.kind]
+        outcome = run.result["outcome"] if run.result else ""
+        if not kind.drains and not kind.uncordons and outcome not in ("", "ignored", "rejected"):
+            yield f"{run.delivery.kind} led to {outcome}"
+        if run.error.startswith("PermanentError: Report this as a bug"):
+            yield run.error
+        refused = [sent.at for sent in run.sent if sent.status == 401]
+        lasting = bool(refused) and refused[-1] - refused[0] >= UNAUTHORIZED - _EPSILON
+        if "Forbidden" in run.error or ("Unauthorized" in run.error and not lasting):
+            yield f"no right is missing, and it says: {run.error}"
+
+    def _secrets(self) -> Iterator[str]:
+        secrets = {
+            "the secret access key": aws.SECRET_KEY,
+            "the session token": aws.SESSION_TOKEN,
+            "CAST AI's key": castai.KEY,
+            "a token for the cluster": "k8s-aws-v1.",
+            "a signature": "X-Amz-Signature",
+        }
+        for what, secret in secrets.items():
+            if secret in self.output:
+                yield f"secrets: {what} is in the log"
+
+
+PROMISES: dict[str, Callable[[Judge, Invocation], Iterable[str]]] = {
+    "truth": Judge.truth,
+    "budgets": Judge.budgets,
+    "graces": Judge.graces,
+    "only ours": Judge.ours,
+    "marks": Judge.marks,
+    "off by the deadline": Judge.off,
+    "prompt": Judge.prompt,
+    "cordon": Judge.cordon,
+    "time": Judge.time,
+    "storms": Judge.storms,
+    "words": Judge.words,
+    "outcome": Judge.outcome,
+}
+
+
+# Rules, in the judge's own words ------------------------------------------------------------------
+
+
+def has_to_go(pod: Obj) -> bool:
+    """Whether a drain removes the pod."""
+    metadata = pod["metadata"]
+    kinds = {o["kind"] for o in metadata.get("ownerReferences", ()) if o.get("controller")}
+    if kinds & {"DaemonSet", "Node"} or _finished(pod):
+        return False
+    if "kubernetes.io/config.mirror" in (metadata.get("annotations") or {}):
+        return False
+    taints = {DRAIN_KEY: "true", "node.kubernetes.io/unschedulable": ""}
+    tolerations = pod["spec"].get("tolerations") or ()
+    return not all(
+        any(_tolerates(each, key, value) for each in tolerations) for key, value in taints.items()
+    )
+
+
+def _tolerates(toleration: Obj, key: str, value: str) -> bool:
+    if toleration.get("effect", "") not in ("", "NoSchedule"):
+        return False
+    if toleration.get("operator") == "Exists":
+        return toleration.get("key", "") in ("", key)
+    return toleration.get("key") == key and toleration.get("value", "") == value
+
+
+def _finished(pod: Obj) -> bool:
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def _own_grace(pod: Obj) -> int:
+    grace: int = pod["spec"].get("terminationGracePeriodSeconds", 30)
+    return max(1, grace)
+
+
+def _stops_at(pod: Obj) -> float:
+    """When a terminating pod's grace is over, in the loop's time; infinite: it does not end."""
+    text = pod["metadata"].get("deletionTimestamp")
+    return datetime.fromisoformat(text).timestamp() - EPOCH if text else math.inf
+
+
+def _whole_seconds(run: Invocation) -> float:
+    """When the notice was given, in the loop's time: events have whole seconds."""
+    return datetime.fromisoformat(run.event["time"]).timestamp() - EPOCH
+
+
+def _is_list(sent: Sent) -> bool:
+    return sent.method == "GET" and sent.path == "/api/v1/pods" and "watch=1" not in sent.query
+
+
+def _failed(sent: Sent) -> bool:
+    """Whether the request had no effect for a reason that is no rule, or a lost or late answer."""
+    late = sent.answered is None or sent.answered - sent.at > 1
+    if sent.status in (0, 401, 403) or sent.status >= 500 or late:
+        return True
+    if sent.status == 429:
+        return not _budget_refused(sent)
+    if sent.status == 409:
+        return "UID in the precondition" not in sent.answer
+    if sent.status == 404:
+        return sent.method != "GET"  # the node may not be there yet
+    return sent.status == 200 and "watch=1" not in sent.query and not sent.answer.endswith("}")
+
+
+def _until(sent: Sent) -> float:
+    return sent.at + 10 if sent.answered is None else sent.answered
+
+
+def _accepted(sent: Sent) -> bool:
+    return 200 <= sent.status < 300
+
+
+def _in_doubt(sent: Sent) -> bool:
+    return sent.status in (0, 500, 502, 504)
+
+
+def _budget_refused(sent: Sent) -> bool:
+    """By the budget itself. With a Retry-After its status only lags behind its spec."""
+    text = sent.answer or ""
+    if sent.status == 500:
+        return "more than one PodDisruptionBudget" in text
+    return sent.status == 429 and "DisruptionBudget" in text and not sent.retry_after
+
+
+def _names(pods: Iterable[Obj]) -> str:
+    return ", ".join(sorted(pod["metadata"]["name"] for pod in pods))
+
+
+def _ours(node: Obj) -> object:
+    """Our marks on a node."""
+    taints = [t for t in node["spec"].get("taints") or () if t["key"] == DRAIN_KEY]
+    return taints, (node["metadata"].get("labels") or {}).get(DRAIN_KEY)
+
+
+def _foreign_changes(old: Obj, new: Obj) -> list[str]:
+    """What a write changed of a node beside our marks."""
+    found = []
+    others = [
+        [t for t in node["spec"].get("taints") or () if t["key"] != DRAIN_KEY]
+        for node in (old, new)
+    ]
+    if others[0] != others[1]:
+        found.append("a taint of others")
+    for what, ours in (("labels", OUR_LABELS), ("annotations", {OUR_ANNOTATION})):
+        before, after = (node["metadata"].get(what) or {} for node in (old, new))
+        for key in before.keys() | after.keys():
+            same = before.get(key) == after.get(key)
+            if not same and (key not in ours or (key != DRAIN_KEY and key in before)):
+                found.append(f"{what}: {key}")
+    rest = [
+        {
+            key: value
+            for key, value in node["spec"].items()
+            if key not in ("taints", "unschedulable")
+        }
+        for node in (old, new)
+    ]
+    if rest[0] != rest[1] or old.get("status") != new.get("status"):
+        found.append("its spec or its status")
+    return found

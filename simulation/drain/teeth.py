@@ -1,0 +1,164 @@
+"""Faults that the spot handler once had, put back one at a time: the days have to find them.
+
+Each is a row with the promise that shows it, and replaces a part of the shipped code while it is
+open. A simulation that does not find them proves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+from lambdas.common import castai
+from lambdas.spot_handler import drain, evictions, interruption, node_api, notices, pods
+from lambdas.spot_handler.drain import Drain, PodDrain
+from lambdas.spot_handler.evictions import EvictionAnswer, Verdict
+from lambdas.spot_handler.notices import PARSERS
+from lambdas.spot_handler.taint import DRAIN_TAINT
+from simulation.drain import function
+
+
+@dataclass(frozen=True)
+class Tooth:
+    """A fault to put back."""
+
+    what: str
+    """What goes wrong, in one sentence."""
+    patches: tuple[tuple[Any, str, Any], ...]
+    """Owner, name and value of each replaced part."""
+
+
+@contextmanager
+def bitten(tooth: str) -> Iterator[None]:
+    """The shipped code has the fault while this is open."""
+    with ExitStack() as replaced:
+        for owner, name, value in TEETH[tooth].patches:
+            replaced.enter_context(patch.object(owner, name, value))
+        yield
+
+
+def _force_at_once(self: Drain, pod_drain: PodDrain) -> float:
+    return pods.last_moment(pod_drain.pod, end=self._window.end)
+
+
+def _no_right(_causes: object, message: str) -> EvictionAnswer:
+    return EvictionAnswer(Verdict.FORBIDDEN, message)
+
+
+async def _believe(self: Drain, pod_drain: PodDrain, *, force: bool) -> EvictionAnswer:
+    answer = await self._answer(pod_drain, force=force)
+    if answer.verdict is Verdict.GONE:
+        self._end(pod_drain.pod.uid)
+    return answer
+
+
+async def _no_last_look(self: Drain) -> None:
+    await self._all_gone.wait()
+    await self._settled()
+    await self._all_gone.wait()
+    self._unconfirmed = ""
+
+
+async def _one_last_look(self: Drain) -> None:
+    await self._all_gone.wait()
+    await self._settled()
+    await self._list()
+    await self._all_gone.wait()
+    self._unconfirmed = ""
+
+
+def _believe_list(self: Drain, listed: Any, _known: object) -> None:
+    present = {pod.uid: pod for pod in listed}
+    for uid in self._pods.keys() - present.keys():
+        self._end(uid)
+    for pod in present.values():
+        self._see(pod)
+    self._note_progress()
+
+
+_parse = notices.parse
+
+
+def _parse_any(event: object, *, now: float, **_: object) -> notices.Notice | None:
+    sources = {event["source"]} if isinstance(event, dict) else set()
+    kinds = {detail_type for _, detail_type in PARSERS}
+    known = isinstance(event, dict) and event["detail-type"] in kinds
+    return _parse(event, now=now, drill_sources=frozenset(sources if known else ()))
+
+
+_SAID = castai._said  # noqa: SLF001 - what masks the key
+
+
+def _as_said(body: bytes, _secrets: object) -> str:
+    return _SAID(body, ())
+
+
+def _nothing() -> None:
+    pass
+
+
+TEETH: dict[str, Tooth] = {
+    "libraries log at DEBUG": Tooth(
+        "With the log level DEBUG the libraries log signed requests.",
+        ((function, "quiet_libraries", _nothing),),
+    ),
+    "force after any refusal": Tooth(
+        "A busy answer is taken for a budget's refusal, and a pod of a long grace is deleted.",
+        ((Drain, "_force_from", _force_at_once),),
+    ),
+    "every 403 is a missing right": Tooth(
+        "A policy's or a budget's 403 ends the drain as if RBAC had refused it.",
+        ((evictions, "_forbidden", _no_right),),
+    ),
+    "a 401 is final": Tooth(
+        "One 401 ends the drain, while EKS is throttled for a second.",
+        ((node_api, "UNAUTHORIZED_LIMIT", 0.0),),
+    ),
+    "a 404 is believed": Tooth(
+        "The 404 of a budget or a proxy counts as the pod's.",
+        ((Drain, "_send", _believe), (Drain, "_until_empty", _no_last_look)),
+    ),
+    "a late list ends pods": Tooth(
+        "A list that was sent before the watch reported a pod ends that pod.",
+        ((Drain, "_reconcile", _believe_list), (Drain, "_until_empty", _one_last_look)),
+    ),
+    "no wait for bindings": Tooth(
+        "An empty node is drained at once, and a binding under way lands afterwards.",
+        ((drain, "SETTLING", 0.0),),
+    ),
+    "the cordon comes first": Tooth(
+        "A cordon that fails takes the whole notice, and nothing is evicted.",
+        ((interruption, "CORDON_WAIT", 1e6), (interruption, "CORDON_PART", 1.0)),
+    ),
+    "no wait for the node": Tooth(
+        "The node of a young instance registers after the notice, and nobody looks again.",
+        ((interruption, "REGISTRATION", 0.0),),
+    ),
+    "a server's words are not cut": Tooth(
+        "A webhook's long text fills the result and the log.",
+        ((evictions, "cut", str),),
+    ),
+    "CAST AI holds the function": Tooth(
+        "A run waits for CAST AI until its deadline.",
+        ((interruption, "CASTAI_WAIT", 1e6),),
+    ),
+    "the drain taint alone is tolerated": Tooth(
+        "A pod that tolerates the drain's taint and not a cordon is left to die.",
+        ((pods, "UNSCHEDULABLE", DRAIN_TAINT),),
+    ),
+    "any source is a notice": Tooth(
+        "An event of a foreign source drains a node.",
+        ((notices, "parse", _parse_any),),
+    ),
+    "CAST AI's words are not masked": Tooth(
+        "An answer of CAST AI that repeats the API key is logged.",
+        ((castai, "_said", _as_said),),
+    ),
+    "a pod that never ends is waited for": Tooth(
+        "A finalizer holds the function until the deadline.",
+        ((drain, "STUCK", 1e6),),
+    ),
+}

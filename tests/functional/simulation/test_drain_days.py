@@ -1,0 +1,141 @@
+"""Days of the spot handler keep their promises, are repeatable, and find faults of the code."""
+
+from __future__ import annotations
+
+import pytest
+
+from simulation import __main__ as command
+from simulation.drain.actors import ACTS
+from simulation.drain.days import Act, AwsFault, Budget, Day, Delivery, Fault, Kill, Pod, Settings
+from simulation.drain.events import KINDS
+from simulation.drain.faults import AWS_FAULTS, FAULTS, TARGETS
+from simulation.drain.story import story
+from simulation.drain.teeth import TEETH, bitten
+from simulation.engine import draw, promises, smallest
+
+DAYS = story()
+SLOW_POD = Pod(grace=30, shutdown=None)
+
+
+@pytest.mark.parametrize("first", range(0, 40, 8))
+def test_days_keep_the_promises(first: int) -> None:
+    verdicts = {seed: DAYS.run(draw(DAYS, seed)) for seed in range(first, first + 8)}
+    assert {seed: each.faults for seed, each in verdicts.items() if each.faults} == {}
+
+
+def test_a_seed_gives_the_same_day_and_the_same_timeline() -> None:
+    day = draw(DAYS, 194)
+    assert draw(DAYS, 194) == day
+    first, second = DAYS.run(day), DAYS.run(day)
+    assert first.timeline == second.timeline
+    assert len(first.timeline) > 20
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_event_keeps_the_promises(kind: str) -> None:
+    verdict = DAYS.run(Day([Pod(), Pod(app=1)], deliveries=[Delivery(kind)]))
+    assert verdict.faults == []
+    gone = any("terminating" in line for line in verdict.timeline)
+    assert gone == KINDS[kind].drains
+
+
+@pytest.mark.parametrize("kind", ACTS)
+def test_each_actor_acts_and_the_promises_hold(kind: str) -> None:
+    pods = [Pod(shutdown=5.0), Pod(), Pod(node=1), Pod(app=1, finalizer=True)]
+    day = Day(pods, [Budget(0)], acts=[Act(kind, 0.3), Act(kind, 2.0)], late_bindings=0.5)
+    verdict = DAYS.run(day)
+    assert verdict.faults == []
+    assert any(f"actor: {kind}, node 0" in line for line in verdict.timeline)
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_each_fault_is_met_and_the_promises_hold(kind: str) -> None:
+    row = FAULTS[kind]
+    target = (row.targets or tuple(TARGETS))[0]
+    day = Day(
+        [Pod(grace=300), SLOW_POD, Pod(app=1)],
+        [Budget(1, value=0)],
+        faults=[Fault(kind, target, times=2)],
+    )
+    plain, verdict = DAYS.run(Day(day.pods, day.budgets)), DAYS.run(day)
+    assert verdict.faults == []
+    met = kind not in ("old list", "watch ends", "watch too old") and target != "delete"
+    assert not met or verdict.timeline != plain.timeline
+
+
+@pytest.mark.parametrize("kind", AWS_FAULTS)
+@pytest.mark.parametrize("call", ["DescribeInstances", "DescribeCluster"])
+def test_each_fault_of_aws_is_met_and_the_promises_hold(kind: str, call: str) -> None:
+    verdict = DAYS.run(Day([Pod()], aws_faults=[AwsFault(kind, call)]))
+    assert verdict.faults == []
+    assert any(f"AWS: {call}: {kind}" in line for line in verdict.timeline)
+
+
+@pytest.mark.parametrize("request_number", range(0, 12, 2))
+@pytest.mark.parametrize("after", [False, True])
+def test_a_function_that_is_killed_ends_the_drain_when_it_runs_again(
+    request_number: int, *, after: bool
+) -> None:
+    pods = [Pod(), Pod(app=1, shutdown=5.0), SLOW_POD]
+    verdict = DAYS.run(Day(pods, kills=[Kill(0, request_number, after)]))
+    assert verdict.faults == []
+    killed = any("is killed" in line for line in verdict.timeline)
+    outcomes = [line for line in verdict.timeline if " ends: drained" in line]
+    assert (killed, len(outcomes)) in {(True, 1), (False, 1)}
+    assert killed or request_number > 6
+
+
+# Teeth --------------------------------------------------------------------------------------------
+
+FOUND_BY = {
+    "libraries log at DEBUG": Day([Pod()], log_level="DEBUG"),
+    "force after any refusal": Day([Pod(grace=300)], faults=[Fault("busy", "evict", times=5)]),
+    "every 403 is a missing right": Day([Pod()], faults=[Fault("budget full", "evict")]),
+    "a 401 is final": Day([Pod()], faults=[Fault("unauthorized", "evict")]),
+    "a 404 is believed": Day([SLOW_POD], faults=[Fault("budget gone", "evict")]),
+    "a late list ends pods": Day(
+        [Pod()], acts=[Act("bind pod", 5.0)], faults=[Fault("late answer", "list", skip=2)]
+    ),
+    "no wait for bindings": Day(
+        [Pod(node=1), Pod(node=1), Pod(node=2)], acts=[Act("start pod", 0.2)], late_bindings=0.5
+    ),
+    "the cordon comes first": Day([Pod()], faults=[Fault("webhook fails", "patch", seconds=150)]),
+    "no wait for the node": Day(registers_at=12.0),
+    "a server's words are not cut": Day(
+        [Pod()],
+        faults=[Fault("policy", "evict", seconds=150)],
+        settings=Settings(on_deadline="leave"),
+    ),
+    "CAST AI holds the function": Day(castai="down"),
+    "the drain taint alone is tolerated": Day([Pod(tolerates="drain")]),
+    "any source is a notice": Day([Pod()], deliveries=[Delivery("foreign")]),
+    "CAST AI's words are not masked": Day(castai="echo"),
+    "a pod that never ends is waited for": Day(
+        [Pod(grace=5, shutdown=None)], acts=[Act("machine hangs", 1.0)]
+    ),
+}
+
+
+def test_each_known_fault_has_its_day() -> None:
+    assert set(FOUND_BY) == set(TEETH)
+
+
+@pytest.mark.parametrize("tooth", TEETH)
+def test_a_day_finds_a_fault_that_is_put_back(tooth: str) -> None:
+    assert DAYS.run(FOUND_BY[tooth]).faults == []
+    with bitten(tooth):
+        assert DAYS.run(FOUND_BY[tooth]).faults != []
+
+
+def test_a_failing_day_is_made_smaller_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with bitten("the drain taint alone is tolerated"):
+        seed = next(seed for seed in range(100) if DAYS.run(draw(DAYS, seed)).faults)
+        found = smallest(DAYS, seed)
+        assert found is not None
+        assert isinstance(found.day, Day)
+        assert (len(found.day.pods), found.day.faults, found.day.acts) == (1, [], [])
+        assert promises(found.verdict)
+        assert command.main(["drain", "--seed", str(seed)]) == 1
+    shown = capsys.readouterr().out
+    assert "BROKEN" in shown
+    assert "invocation 0: terminate, node 0" in shown

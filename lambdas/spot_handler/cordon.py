@@ -14,11 +14,13 @@ from lambdas.common.clock import Clock
 from lambdas.common.errors import CastaiError, ClusterRefusedError, ClusterUnavailableError
 from lambdas.common.names import MARKS_ANNOTATION
 from lambdas.spot_handler.node_api import NodeApi
-from lambdas.spot_handler.notices import Notice
+from lambdas.spot_handler.notices import Kind, Notice
 from lambdas.spot_handler.objects import Node
 from lambdas.spot_handler.taint import DRAIN_LABEL, DRAIN_TAINT, NO_BALANCER_LABEL, is_drain_taint
 
 CONFLICT = 409
+_VALUES = {DRAIN_LABEL: frozenset(Kind), NO_BALANCER_LABEL: frozenset({"true"})}
+"""What a cordon of ours writes into each label."""
 
 
 class Marks(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -80,7 +82,9 @@ def uncordon_patch(node: Node, *, running_since: float) -> dict[str, Any] | None
     spec: dict[str, Any] = {"unschedulable": None} if marks.unschedulable else {}
     if marks.taint:
         spec["taints"] = [each for each in node.spec.taints or () if not is_drain_taint(each)]
-    ours = {DRAIN_LABEL, NO_BALANCER_LABEL}.intersection(marks.labels)
+    labels = node.metadata.labels or {}
+    # A label that was changed since is another's now.
+    ours = [name for name in marks.labels if labels.get(name) in _VALUES.get(name, ())]
     return {
         "metadata": {
             "resourceVersion": node.metadata.resource_version,

@@ -14,6 +14,7 @@ from tests.support.events import INSTANCE
 from tests.support.pods import node
 
 DRAINING = {"key": "autoscaling.cast.ai/draining", "value": "true", "effect": "NoSchedule"}
+BALANCERS = "node.kubernetes.io/exclude-from-external-load-balancers"
 DONE = {
     "autoscaling.cast.ai/draining": "spot-interruption",
     "node.kubernetes.io/exclude-from-external-load-balancers": "true",
@@ -153,6 +154,15 @@ def test_uncordon_removes_the_marks_of_a_stop_and_nothing_else(
     left = again.metadata.labels or {}
     assert left.items() <= labels.items()
     assert {key: labels[key] for key in labels if key not in DONE}.items() <= left.items()
+
+
+def test_a_label_that_others_changed_since_stays() -> None:
+    before = patched(node(), cordon_patch(node(), notice("stop")))
+    labels = {**(before.metadata.labels or {}), BALANCERS: "maintenance"}
+    taken = node(labels=labels, annotations=before.metadata.annotations)
+    patch = uncordon_patch(taken, running_since=GIVEN + 1)
+    assert patch is not None
+    assert patch["metadata"]["labels"] == {DRAINING["key"]: None}
 
 
 def test_a_node_whose_instance_is_terminated_is_not_uncordoned() -> None:

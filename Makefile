@@ -109,7 +109,7 @@ test-contract: $(VENV) ## The contract suite; CLUSTER=real runs it on kube-apise
 
 # A day lasts a fraction of a second. CI lives 10,000 of the spot handler.
 SEEDS ?= 40
-simulate: $(VENV) ## Bad days in simulated time. [STORY=drain|onboarding|agent] [SEEDS=10000] [SEED=123] [ARGS=--teeth]
+simulate: $(VENV) ## Bad days in simulated time. [STORY=drain|onboarding|agent] [SEEDS=10000] [SEED=123] [ARGS=--known-faults]
 	$(BIN)/python -m simulation $(STORY) --seeds $(SEEDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 acceptance: setup ## On your AWS account: deploy, drill, compare, undo. CLUSTER=prod INSTANCE=i-… [ARGS="--region …"]

@@ -2,10 +2,10 @@
 
     python -m simulation [STORY …] [--seeds N] [--first N]   days, on all cores
     python -m simulation STORY --seed N                      one day, with its timeline
-    python -m simulation STORY --teeth [--seeds N]           how many days find each known fault
+    python -m simulation STORY --known-faults [--seeds N]    how many days find each known fault
 
 Exit code 1: a promise is broken. The first failing days are made smaller and printed, each with the
-command that repeats it. With --teeth: a known fault is found by no day.
+command that repeats it. With --known-faults: a known fault is found by no day.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ STORIES = {
     "onboarding": "simulation.resources.onboarding",
     "agent": "simulation.resources.agent",
 }
-TEETH = {"drain": "simulation.drain.teeth", "onboarding": "simulation.resources.teeth"}
+KNOWN_FAULTS = {
+    "drain": "simulation.drain.known_faults",
+    "onboarding": "simulation.resources.known_faults",
+}
 SHOWN = 3  # failing seeds that are made smaller and shown
 
 
@@ -39,14 +42,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=100, help="how many days of each story")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--seed", type=int, help="one day, with its timeline")
-    parser.add_argument("--teeth", action="store_true", help="put known faults back, one by one")
+    parser.add_argument(
+        "--known-faults", action="store_true", help="put known faults back, one by one"
+    )
     given = parser.parse_args(arguments)
     for name in given.stories:
         if name not in STORIES:
             parser.error(f"{name} is no story: use {', '.join(STORIES)}")
     names = given.stories or list(STORIES)
-    if given.teeth:
-        return max(_bite(name, given.seeds) for name in given.stories or TEETH)
+    if given.known_faults:
+        return max(_find_known(name, given.seeds) for name in given.stories or KNOWN_FAULTS)
     if given.seed is not None:
         return max(_show(name, given.seed) for name in names)
     return max(_live(name, range(given.first, given.first + given.seeds)) for name in names)
@@ -57,6 +62,8 @@ def _live(name: str, seeds: range) -> int:
     began, bad, seen = time.monotonic(), list[int](), Counter[str]()
     for failing, what in engine.failing(_factory(name), seeds):
         bad += failing
+        if failing:
+            print(f"{name}: failing: {', '.join(map(str, failing))}", flush=True)
         seen += what
     print(f"{name}: {len(seeds)} days in {time.monotonic() - began:.0f} s, {len(bad)} fail")
     print("  " + ", ".join(f"{what} {count}" for what, count in sorted(seen.items())))
@@ -70,21 +77,21 @@ def _live(name: str, seeds: range) -> int:
     return int(bool(bad))
 
 
-def _bite(name: str, seeds: int) -> int:
+def _find_known(name: str, seeds: int) -> int:
     """Put each known fault back, and count the days that find it."""
-    teeth = list(importlib.import_module(TEETH[name]).TEETH)
+    faults = list(importlib.import_module(KNOWN_FAULTS[name]).KNOWN_FAULTS)
     with ProcessPoolExecutor() as pool:
-        found = list(pool.map(partial(_found, name, seeds), teeth))
-    for tooth, days in zip(teeth, found, strict=True):
+        found = list(pool.map(partial(_found, name, seeds), faults))
+    for fault, days in zip(faults, found, strict=True):
         first = f", the first is {days[0]}" if days else ""
-        print(f"{name}: {tooth}: found by {len(days)} of {seeds} days{first}")
+        print(f"{name}: {fault}: found by {len(days)} of {seeds} days{first}")
     return int(not all(found))
 
 
-def _found(name: str, seeds: int, tooth: str) -> list[int]:
+def _found(name: str, seeds: int, fault: str) -> list[int]:
     """The seeds whose days find a known fault."""
     story = _factory(name)()
-    with importlib.import_module(TEETH[name]).bitten(tooth):
+    with importlib.import_module(KNOWN_FAULTS[name]).put_back(fault):
         return [seed for seed in range(seeds) if story.run(engine.draw(story, seed)).faults]
 
 

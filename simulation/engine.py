@@ -95,7 +95,8 @@ def _smaller(value: Any) -> Iterator[Any]:
         for each in structs.fields(value):
             now = getattr(value, each.name)
             usual = each.default_factory() if callable(each.default_factory) else each.default
-            if usual is not NODEFAULT and now != usual:
+            single = not isinstance(now, list | tuple)  # a list's default may be the longer one
+            if single and usual is not NODEFAULT and now != usual:
                 yield structs.replace(value, **{each.name: usual})
             for part in _smaller(now):
                 yield structs.replace(value, **{each.name: part})

@@ -64,10 +64,14 @@ def _dispute(world: World, node: int, _app: int) -> None:
     """A controller that writes the node many times: conditional patches conflict."""
 
     def write(number: int) -> None:
-        world.edit_node(node, labels={"example.com/counter": str(number)})
+        try:
+            world.edit_node(node, labels={"example.com/counter": str(number)})
+        except KeyError:
+            return  # the node is gone
         if number < BUSY_WRITES:
             world.later(BUSY_EVERY, lambda: write(number + 1))
 
+    world.edit_node(node)
     write(1)
 
 

@@ -122,6 +122,8 @@ class Day(Struct, frozen=True, repr_omit_defaults=True):
     """When the node of the first instance registers: before the day, or so many seconds into it."""
     lifetime: float = 120.0
     """Seconds from a notice until the instance is gone."""
+    returns: float = 0.0
+    """Seconds from the stop of the first instance until it runs again; 0: it does not."""
     skew: float = 0.0
     """Seconds by which the function's clock is ahead of the cluster's."""
     reused: bool = True
@@ -260,7 +262,11 @@ def _days_of(focus: Focus) -> SearchStrategy[Day]:
         Day,
         pods=st.lists(_pods, min_size=0, max_size=12),
         budgets=st.lists(_budgets, max_size=3, unique_by=lambda each: each.app),
-        deliveries=st.lists(_deliveries, max_size=2).map(lambda more: [Delivery(), *more]),
+        deliveries=st.builds(
+            lambda first, more: [first, *more],
+            st.builds(Delivery, kind=st.sampled_from(["terminate", "terminate", "stop"])),
+            st.lists(_deliveries, max_size=2),
+        ),
         acts=st.lists(_acts_of(focus), max_size=3),
         faults=st.lists(_faults_of(focus), max_size=3),
         aws_faults=_rarely(st.lists(_aws_faults, max_size=2), []),
@@ -274,6 +280,7 @@ def _days_of(focus: Focus) -> SearchStrategy[Day]:
         late_bindings=st.sampled_from([0.01, 0.01, 0.5, 2.5]),
         registers_at=_rarely(_moments(25), 0.0),
         lifetime=_rarely(st.sampled_from([60.0, 100.0, 180.0]), 120.0),
+        returns=st.sampled_from([0.0, 5.0, 40.0]),
         skew=_rarely(st.sampled_from([-1.0, 1.0, 2.0]), 0.0),
         reused=st.booleans(),
         castai=_rarely(st.sampled_from(["up", "slow", "down", "echo"]), ""),

@@ -344,6 +344,8 @@ class Judge:
         failed = [_until(sent) for sent in self.failed(run) if sent.method != "PATCH"]
         last = max(failed, default=run.started)
         by_force = max(last + CLEAR, window.hard_end + SLACK)
+        cordoned = any(sent.method == "PATCH" and sent.status == 200 for sent in run.sent)
+        first = self.pods(run, run.started)
         known = min(max(run.started, window.hard_end - CLEAR), self.said(run))
         for pod in self.pods(run, known):
             uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
@@ -351,6 +353,8 @@ class Judge:
                 continue
             if by_force > window.end - 1 or self._held(pod):
                 continue
+            if not cordoned and not any(uid == p["metadata"]["uid"] for p in first):
+                continue  # its replacement would start there as well
             yield f"{name} could have been off the node by {window.end:.1f}"
 
     def prompt(self, run: Invocation) -> Iterator[str]:
@@ -385,12 +389,33 @@ class Judge:
         if not any(cordoned for _, cordoned in states):
             yield f"{name} was not cordoned"
 
+    def returned(self, run: Invocation) -> Iterator[str]:
+        """The node of an instance that was stopped and runs again has none of our marks."""
+        notices = [each for each in self.day.deliveries if KINDS[each.kind].drains]
+        mine = {each.kind for each in notices if not each.node}
+        others = {"mark", "balancer", "remove node", "machine hangs"}
+        back = run.delivery is self.world.returning and run.result is not None
+        if not back or not self.calm(run) or not mine <= {"stop", "hibernate"}:
+            return
+        again = any(each.started > run.started for each in self.runs)
+        if again or any(act.kind in others for act in self.day.acts):
+            return
+        node = self.world.cluster.get("nodes", self.world.node_name(0))
+        if node is None:
+            return
+        if node["spec"].get("unschedulable") or _ours(node) != ([], None):
+            yield f"{node['metadata']['name']} keeps marks of a notice"
+
     def _could_work(self, run: Invocation, mode: str = "drain") -> bool:
         """Whether the run had its time, and a node with a living instance."""
         kind, node = KINDS[run.delivery.kind], run.delivery.node
+        if "Unauthorized" in run.error and _lasting_401(run):
+            return False  # it counts as missing access: Lambda's retry asks again
         if run.killed or not kind.drains or (mode == "drain" and not self.drains(run)):
             return False
         late = self.day.registers_at and not node
+        if late and kind.at_once:
+            return False  # it has ten seconds in all
         if late and self.day.registers_at > run.started - self.world.start + 20:
             return False
         if self.world.ends.get(node, math.inf) <= run.started + (25 if late else 1):
@@ -480,9 +505,8 @@ class Judge:
             yield f"{run.delivery.kind} led to {outcome}"
         if run.error.startswith("PermanentError: Report this as a bug"):
             yield run.error
-        refused = [sent.at for sent in run.sent if sent.status == 401]
-        lasting = bool(refused) and refused[-1] - refused[0] >= UNAUTHORIZED - _EPSILON
-        if "Forbidden" in run.error or ("Unauthorized" in run.error and not lasting):
+        unauthorized = "Unauthorized" in run.error and not _lasting_401(run)
+        if "Forbidden" in run.error or unauthorized:
             yield f"no right is missing, and it says: {run.error}"
 
     def _secrets(self) -> Iterator[str]:
@@ -507,6 +531,7 @@ PROMISES: dict[str, Callable[[Judge, Invocation], Iterable[str]]] = {
     "off by the deadline": Judge.off,
     "prompt": Judge.prompt,
     "cordon": Judge.cordon,
+    "returned": Judge.returned,
     "time": Judge.time,
     "storms": Judge.storms,
     "words": Judge.words,
@@ -558,6 +583,11 @@ def _stops_at(pod: Obj) -> float:
 def _whole_seconds(run: Invocation) -> float:
     """When the notice was given, in the loop's time: events have whole seconds."""
     return datetime.fromisoformat(run.event["time"]).timestamp() - EPOCH
+
+
+def _lasting_401(run: Invocation) -> bool:
+    refused = [sent.at for sent in run.sent if sent.status == 401]
+    return bool(refused) and refused[-1] - refused[0] >= UNAUTHORIZED - _EPSILON
 
 
 def _is_list(sent: Sent) -> bool:
@@ -620,8 +650,11 @@ def _foreign_changes(old: Obj, new: Obj) -> list[str]:
     for what, ours in (("labels", OUR_LABELS), ("annotations", {OUR_ANNOTATION})):
         before, after = (node["metadata"].get(what) or {} for node in (old, new))
         for key in before.keys() | after.keys():
-            same = before.get(key) == after.get(key)
-            if not same and (key not in ours or (key != DRAIN_KEY and key in before)):
+            if before.get(key) == after.get(key):
+                continue
+            # Our value may come and go; a value of others stays.
+            its_own = before.get(key) not in (None, "true") and what == "labels"
+            if key not in ours or (key != DRAIN_KEY and its_own):
                 found.append(f"{what}: {key}")
     rest = [
         {

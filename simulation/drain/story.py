@@ -39,7 +39,8 @@ async def _live(day: Day) -> tuple[World, Function]:
         await world.begin()
         with lambda_runtime(function, day.log_level):
             async with asyncio.TaskGroup() as events:
-                for number, delivery in enumerate(day.deliveries):
+                returning = [world.returning] if world.returning else []
+                for number, delivery in enumerate([*day.deliveries, *returning]):
                     events.create_task(function.deliver(number, delivery))
         await asyncio.sleep(AFTERWARDS)
     return world, function

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import yaml
 
 from kubesim.authentication import User
 from kubesim.cluster import SimulatedCluster
+from kubesim.controllers.kubelet import Kubelets
 from kubesim.controllers.workloads import ReplicaSetController, StatefulSetController
 from kubesim.errors import ApiError
 from kubesim.resources import NODES, PODS
@@ -81,6 +83,10 @@ class World:
     """By node: when its instance ends."""
     stopped: dict[int, str] = field(default_factory=dict)
     """By node: the state of its instance after its end."""
+    back: float = math.inf
+    """When the instance of node 0 runs again."""
+    returning: Delivery | None = None
+    """The event of an instance that was stopped and runs again."""
     strays: list[str] = field(default_factory=list)
     """What the event loop reports: errors of tasks that nobody waits for."""
     _names: Counter[str] = field(default_factory=Counter)
@@ -109,13 +115,7 @@ class World:
                 self._add_node(number)
         pods = [pod for pod in self.day.pods if pod.node or not late]
         self._add_workloads(pods)
-        for budget in self.day.budgets:
-            spec: Obj = {budget.field: budget.value}
-            self.cluster.add_budget(
-                f"budget-{budget.app}",
-                {"app": f"app-{budget.app}"},
-                **spec,
-            )
+        self._add_budgets()
         self.cluster.delay_bindings(self.day.late_bindings)
         await asyncio.sleep(SETTLED)
         self.cluster.store.subscribe(lambda change: self.moments.append(Moment(self.now, change)))
@@ -129,6 +129,16 @@ class World:
         for delivery in self.day.deliveries:
             if KINDS[delivery.kind].drains and delivery.kind != "drill":
                 self._interrupt(delivery)
+        if self.day.returns and self.stopped.get(0) == "stopped":
+            at = self.ends[0] - self.start + self.day.returns
+            self.returning = Delivery("running", at=at)
+            self.later(at, self._return)
+
+    def _add_budgets(self) -> None:
+        for budget in self.day.budgets:
+            spec: Obj = {budget.field: budget.value}
+            app = f"app-{budget.app}"
+            self.cluster.add_budget(f"budget-{budget.app}", {"app": app}, **spec)
 
     def _break(self, fault: Fault) -> None:
         method, path = TARGETS[fault.target]
@@ -143,7 +153,7 @@ class World:
         given = self.start + delivery.at - delivery.age
         end = max(self.now, given + self.day.lifetime)
         node = delivery.node
-        if end >= self.ends.get(node, float("inf")):
+        if end >= self.ends.get(node, math.inf):
             return
         self.ends[node] = end
         self.stopped[node] = (
@@ -152,12 +162,17 @@ class World:
         self.later(end - self.now, lambda: self._end(node, end))
 
     def _end(self, node: int, end: float) -> None:
-        if self.ends[node] != end:
+        if self.ends.get(node) != end:
             return
         self.note(f"instance of node {node} is {self.stopped[node]}")
         self.cluster.stop_node(self.node_name(node))
         if self.stopped[node] == "terminated":
             self.later(REMOVED, lambda: self._remove(node))
+
+    def _return(self) -> None:
+        self.back = self.now
+        self.cluster.controller(Kubelets).stopped.discard(self.node_name(0))
+        self.note("the instance of node 0 runs again")
 
     def _remove(self, node: int) -> None:
         try:
@@ -179,9 +194,9 @@ class World:
 
     def state(self, number: int) -> str:
         """The instance's state in EC2."""
-        return (
-            self.stopped[number] if self.now >= self.ends.get(number, float("inf")) else "running"
-        )
+        ended = self.now >= self.ends.get(number, math.inf)
+        back = number == 0 and self.now >= self.back
+        return self.stopped[number] if ended and not back else "running"
 
     def _add_node(self, number: int) -> None:
         self.cluster.add_node(self.node_name(number), f"aws:///{ZONE}/{self.instance(number)}")

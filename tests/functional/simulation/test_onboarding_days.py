@@ -8,8 +8,8 @@ from simulation.engine import draw, promises
 from simulation.resources import agent, onboarding
 from simulation.resources.calls import KINDS, Fault
 from simulation.resources.edits import EDITS
+from simulation.resources.known_faults import KNOWN_FAULTS, put_back
 from simulation.resources.life import Day, Deploy, Edit
-from simulation.resources.teeth import TEETH, bitten
 
 DAYS, AGENT_DAYS = onboarding.story(), agent.story()
 
@@ -85,7 +85,7 @@ def test_a_run_with_slow_calls_ends_within_its_time() -> None:
     assert verdict.seen["Create failed"] == 1
 
 
-# Teeth --------------------------------------------------------------------------------------------
+# Known faults, put back ---------------------------------------------------------------------------
 
 LATE = (lasting("castai", at=1),)  # the hand-over fails, and so the Create
 FOUND_BY = {
@@ -119,9 +119,9 @@ FOUND_BY = {
 }
 
 
-@pytest.mark.parametrize("tooth", TEETH)
-def test_a_fault_in_the_code_is_found(tooth: str) -> None:
-    day = FOUND_BY[tooth]
+@pytest.mark.parametrize("fault", KNOWN_FAULTS)
+def test_a_fault_in_the_code_is_found(fault: str) -> None:
+    day = FOUND_BY[fault]
     assert DAYS.run(day).faults == []
-    with bitten(tooth):
+    with put_back(fault):
         assert promises(DAYS.run(day))

@@ -1,6 +1,6 @@
 """Faults that are put into the shipped code, to see that the days of the onboarding find them.
 
-Each is a context manager without arguments. The next fault is a row of `TEETH`.
+Each is a context manager without arguments. The next fault is a row of `KNOWN_FAULTS`.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from lambdas.onboarding import (
 from lambdas.onboarding.ledger import Ledger
 from simulation.resources import life
 
-Tooth = Callable[[], AbstractContextManager[object]]
+KnownFault = Callable[[], AbstractContextManager[object]]
 
 
-def _instead(where: Any, name: str, of: Callable[..., Any]) -> Tooth:
+def _instead(where: Any, name: str, of: Callable[..., Any]) -> KnownFault:
     """The function `of` in the place of `where.name`."""
     return lambda: mock.patch.object(where, name, of)
 
 
-def _around(where: Any, name: str, change: Callable[..., Any]) -> Tooth:
+def _around(where: Any, name: str, change: Callable[..., Any]) -> KnownFault:
     """`change` in the place of `where.name`; its first argument is the shipped function."""
     return lambda: mock.patch.object(where, name, partial(change, getattr(where, name)))
 
 
-def _no_undo(part: str) -> Tooth:
+def _no_undo(part: str) -> KnownFault:
     """A run that fails does not undo the creation of what has `part` in its label."""
     shipped = Ledger.create
 
@@ -56,7 +56,7 @@ def _no_undo(part: str) -> Tooth:
     return _instead(Ledger, "create", create)
 
 
-def _no_delete(part: str) -> Tooth:
+def _no_delete(part: str) -> KnownFault:
     """What has `part` in its label is not deleted."""
     shipped = Ledger.delete
 
@@ -100,7 +100,7 @@ def _creates_the_key_again(shipped: Callable[..., Any], ctx: Any, user: str) -> 
     return ctx.ledger.create(f"new access key of IAM user {user}", create, undo=lambda: None)
 
 
-def _forgets_what_leads_to_the_rest() -> Tooth:
+def _forgets_what_leads_to_the_rest() -> KnownFault:
     """The registration is deleted also while something is left: what the code did before."""
     shipped = Ledger.create
 
@@ -135,18 +135,18 @@ def _removal_of_running_nodes() -> Iterator[None]:
 
 
 @contextmanager
-def bitten(tooth: str) -> Iterator[None]:
+def put_back(fault: str) -> Iterator[None]:
     """The code with a fault; what first Creates of the right code make stays known."""
     known = dict(life.KNOWN)
     try:
-        with TEETH[tooth]():
+        with KNOWN_FAULTS[fault]():
             yield
     finally:
         life.KNOWN.clear()
         life.KNOWN.update(known)
 
 
-TEETH: Final[dict[str, Tooth]] = {
+KNOWN_FAULTS: Final[dict[str, KnownFault]] = {
     "a Delete keeps the instance profile": _no_delete("instance profile"),
     "a Delete keeps the access keys' secret": _no_delete("secret castai-eks"),
     "a Delete takes policies of others along": _around(

@@ -13,7 +13,7 @@ from typing import Any
 from unittest.mock import patch
 
 from lambdas.common import castai
-from lambdas.spot_handler import drain, evictions, interruption, node_api, notices, pods
+from lambdas.spot_handler import cordon, drain, evictions, interruption, node_api, notices, pods
 from lambdas.spot_handler.drain import Drain, PodDrain
 from lambdas.spot_handler.evictions import EvictionAnswer, Verdict
 from lambdas.spot_handler.notices import PARSERS
@@ -22,7 +22,7 @@ from simulation.drain import function
 
 
 @dataclass(frozen=True)
-class Tooth:
+class KnownFault:
     """A fault to put back."""
 
     what: str
@@ -32,10 +32,10 @@ class Tooth:
 
 
 @contextmanager
-def bitten(tooth: str) -> Iterator[None]:
+def put_back(fault: str) -> Iterator[None]:
     """The shipped code has the fault while this is open."""
     with ExitStack() as replaced:
-        for owner, name, value in TEETH[tooth].patches:
+        for owner, name, value in KNOWN_FAULTS[fault].patches:
             replaced.enter_context(patch.object(owner, name, value))
         yield
 
@@ -96,68 +96,77 @@ def _as_said(body: bytes, _secrets: object) -> str:
     return _SAID(body, ())
 
 
+class _Everything:
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
 def _nothing() -> None:
     pass
 
 
-TEETH: dict[str, Tooth] = {
-    "libraries log at DEBUG": Tooth(
+KNOWN_FAULTS: dict[str, KnownFault] = {
+    "libraries log at DEBUG": KnownFault(
         "With the log level DEBUG the libraries log signed requests.",
         ((function, "quiet_libraries", _nothing),),
     ),
-    "force after any refusal": Tooth(
+    "force after any refusal": KnownFault(
         "A busy answer is taken for a budget's refusal, and a pod of a long grace is deleted.",
         ((Drain, "_force_from", _force_at_once),),
     ),
-    "every 403 is a missing right": Tooth(
+    "every 403 is a missing right": KnownFault(
         "A policy's or a budget's 403 ends the drain as if RBAC had refused it.",
         ((evictions, "_forbidden", _no_right),),
     ),
-    "a 401 is final": Tooth(
+    "a 401 is final": KnownFault(
         "One 401 ends the drain, while EKS is throttled for a second.",
         ((node_api, "UNAUTHORIZED_LIMIT", 0.0),),
     ),
-    "a 404 is believed": Tooth(
+    "a 404 is believed": KnownFault(
         "The 404 of a budget or a proxy counts as the pod's.",
         ((Drain, "_send", _believe), (Drain, "_until_empty", _no_last_look)),
     ),
-    "a late list ends pods": Tooth(
+    "a late list ends pods": KnownFault(
         "A list that was sent before the watch reported a pod ends that pod.",
         ((Drain, "_reconcile", _believe_list), (Drain, "_until_empty", _one_last_look)),
     ),
-    "no wait for bindings": Tooth(
+    "no wait for bindings": KnownFault(
         "An empty node is drained at once, and a binding under way lands afterwards.",
         ((drain, "SETTLING", 0.0),),
     ),
-    "the cordon comes first": Tooth(
+    "the cordon comes first": KnownFault(
         "A cordon that fails takes the whole notice, and nothing is evicted.",
         ((interruption, "CORDON_WAIT", 1e6), (interruption, "CORDON_PART", 1.0)),
     ),
-    "no wait for the node": Tooth(
+    "no wait for the node": KnownFault(
         "The node of a young instance registers after the notice, and nobody looks again.",
         ((interruption, "REGISTRATION", 0.0),),
     ),
-    "a server's words are not cut": Tooth(
+    "a server's words are not cut": KnownFault(
         "A webhook's long text fills the result and the log.",
         ((evictions, "cut", str),),
     ),
-    "CAST AI holds the function": Tooth(
+    "CAST AI holds the function": KnownFault(
         "A run waits for CAST AI until its deadline.",
         ((interruption, "CASTAI_WAIT", 1e6),),
     ),
-    "the drain taint alone is tolerated": Tooth(
+    "the drain taint alone is tolerated": KnownFault(
         "A pod that tolerates the drain's taint and not a cordon is left to die.",
         ((pods, "UNSCHEDULABLE", DRAIN_TAINT),),
     ),
-    "any source is a notice": Tooth(
+    "any source is a notice": KnownFault(
         "An event of a foreign source drains a node.",
         ((notices, "parse", _parse_any),),
     ),
-    "CAST AI's words are not masked": Tooth(
+    "CAST AI's words are not masked": KnownFault(
         "An answer of CAST AI that repeats the API key is logged.",
         ((castai, "_said", _as_said),),
     ),
-    "a pod that never ends is waited for": Tooth(
+    "an uncordon takes a label of others": KnownFault(
+        "A label that others have changed since the cordon is removed by the uncordon.",
+        ((cordon, "_VALUES", dict.fromkeys(cordon._VALUES, _Everything())),),  # noqa: SLF001
+    ),
+    "a pod that never ends is waited for": KnownFault(
         "A finalizer holds the function until the deadline.",
         ((drain, "STUCK", 1e6),),
     ),

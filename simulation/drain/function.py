@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -306,7 +305,11 @@ def lambda_runtime(function: Function, level: str) -> Iterator[None]:
         for each in logging.getLogger(METRICS_SERVICE).handlers
         if isinstance(each, logging.StreamHandler)
     ]
-    streams = [each.setStream(function.output) for each in ours_to]
+    streams = [each.stream for each in ours_to]
+    for (
+        each
+    ) in ours_to:  # without setStream, which flushes the former stream: a test's may be closed
+        each.stream = function.output
     try:
         with redirect_stdout(function.output):
             yield
@@ -315,7 +318,7 @@ def lambda_runtime(function: Function, level: str) -> Iterator[None]:
         for name, before in levels.items():
             logging.getLogger(name).setLevel(before)
         for each, former in zip(ours_to, streams, strict=True):
-            each.setStream(former or sys.stdout)
+            each.stream = former
 
 
 def _words(run: Invocation) -> str:

@@ -441,7 +441,7 @@ class Judge:
             yield "Lambda ended it"
         if run.killed or run.ended is None:
             return
-        latest = self.window(run).deadline + REPORT + 3
+        latest = self.window(run).deadline + REPORT + 3 + self.frozen(run.started, run.ended)
         if run.ended > max(latest, run.started + 45):
             yield f"it ended {run.ended - latest:.0f} s after its deadline"
         if run.result and run.result["outcome"] in ("drained", "partial"):

@@ -346,10 +346,12 @@ class Judge:
         by_force = max(last + CLEAR, window.hard_end + SLACK)
         cordoned = any(sent.method == "PATCH" and sent.status == 200 for sent in run.sent)
         first = self.pods(run, run.started)
+        # The server's times are compared with the function's own clock.
+        latest = window.deadline + max(0.0, self.day.skew) + 1
         known = min(max(run.started, window.hard_end - CLEAR), self.said(run))
         for pod in self.pods(run, known):
             uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
-            if pod["metadata"].get("finalizers") or self.gone_at(uid) <= window.deadline:
+            if pod["metadata"].get("finalizers") or self.gone_at(uid) <= latest:
                 continue
             if by_force > window.end - 1 or self._held(pod):
                 continue

@@ -306,9 +306,8 @@ def lambda_runtime(function: Function, level: str) -> Iterator[None]:
         if isinstance(each, logging.StreamHandler)
     ]
     streams = [each.stream for each in ours_to]
-    for (
-        each
-    ) in ours_to:  # without setStream, which flushes the former stream: a test's may be closed
+    # Without setStream, which flushes the former stream: it may be closed.
+    for each in ours_to:
         each.stream = function.output
     try:
         with redirect_stdout(function.output):

@@ -16,7 +16,11 @@ import yaml
 from kubesim.authentication import User
 from kubesim.cluster import SimulatedCluster
 from kubesim.controllers.kubelet import Kubelets
-from kubesim.controllers.workloads import ReplicaSetController, StatefulSetController
+from kubesim.controllers.workloads import (
+    DeploymentController,
+    ReplicaSetController,
+    StatefulSetController,
+)
 from kubesim.errors import ApiError
 from kubesim.resources import NODES, PODS
 from kubesim.store import Change
@@ -227,12 +231,7 @@ class World:
 
     def _owner(self, pod: Pod, count: int) -> Obj:
         name = f"app-{pod.app}"
-        options: Obj = {
-            "grace": pod.grace,
-            "annotations": _behaviour(pod),
-            **({"tolerations": _TOLERATIONS[pod.tolerates]} if pod.tolerates else {}),
-            **({"priorityClassName": pod.priority} if pod.priority else {}),
-        }
+        options: Obj = {"grace": pod.grace, "annotations": _behaviour(pod), **_further(pod)}
         if pod.owner == "DaemonSet":
             return self.cluster.add_daemonset(
                 f"daemon-{pod.app}", namespace=NAMESPACE, labels={"daemon": name}, **options
@@ -259,11 +258,6 @@ class World:
             owner = self.cluster.get("nodes", self.node_name(pod.node))
         number = self._names[name]
         self._names[name] += 1
-        spec: Obj = {}
-        if pod.tolerates:
-            spec["tolerations"] = _TOLERATIONS[pod.tolerates]
-        if pod.priority:
-            spec["priorityClassName"] = pod.priority
         created = self.cluster.add_pod(
             f"{name}-{number}",
             self.node_name(pod.node),
@@ -273,7 +267,7 @@ class World:
             phase=pod.phase,
             ready=pod.ready,
             owner=owner,
-            **spec,
+            **_further(pod),
         )
         if pod.finalizer:
             metadata = {**created["metadata"], "finalizers": [HOLD]}
@@ -286,8 +280,6 @@ class World:
         for found in self.cluster.list("replicasets", NAMESPACE):
             if found["metadata"]["ownerReferences"][0]["uid"] == uid:
                 return found
-        from kubesim.controllers.workloads import DeploymentController  # noqa: PLC0415
-
         self.cluster.controller(DeploymentController).sync((NAMESPACE, name))
         return self._replica_set(deployment)
 
@@ -376,6 +368,16 @@ def _behaviour(pod: Pod) -> dict[str, str]:
     if pod.phase == "Pending":
         notes["sandbox/waiting"] = "ImagePullBackOff"
     return notes
+
+
+def _further(pod: Pod) -> Obj:
+    """Optional fields of the pod's spec."""
+    fields: Obj = {}
+    if pod.tolerates:
+        fields["tolerations"] = _TOLERATIONS[pod.tolerates]
+    if pod.priority:
+        fields["priorityClassName"] = pod.priority
+    return fields
 
 
 @cache

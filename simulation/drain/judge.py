@@ -416,8 +416,9 @@ class Judge:
         if run.killed or not kind.drains or (mode == "drain" and not self.drains(run)):
             return False
         late = self.day.registers_at and not node
-        if late and kind.at_once:
-            return False  # it has ten seconds in all
+        registered = self.world.start + self.day.registers_at
+        if late and registered + CLEAR > self.window(run).deadline:
+            return False  # a late notice, or hibernation
         if late and self.day.registers_at > run.started - self.world.start + 20:
             return False
         if self.world.ends.get(node, math.inf) <= run.started + (25 if late else 1):

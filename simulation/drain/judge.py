@@ -245,7 +245,13 @@ class Judge:
         for sent in run.sent:
             if sent.method != "DELETE" or not sent.uid:
                 continue
-            before = run.sent[: run.sent.index(sent)]
+            before = run.sent[: run.sent.index(sent)] + [
+                other
+                for each in self.runs
+                if each is not run
+                for other in each.sent
+                if other.at <= sent.at
+            ]
             if self.terminating_at(sent.uid) < sent.at or any(
                 other.uid == sent.uid
                 and other.method == "POST"
@@ -411,7 +417,7 @@ class Judge:
     def _could_work(self, run: Invocation, mode: str = "drain") -> bool:
         """Whether the run had its time, and a node with a living instance."""
         kind, node = KINDS[run.delivery.kind], run.delivery.node
-        if "Unauthorized" in run.error and _lasting_401(run):
+        if run.error.startswith("ClusterUnauthorizedError") and _lasting_401(run):
             return False  # it counts as missing access: Lambda's retry asks again
         if run.killed or not kind.drains or (mode == "drain" and not self.drains(run)):
             return False
@@ -508,8 +514,9 @@ class Judge:
             yield f"{run.delivery.kind} led to {outcome}"
         if run.error.startswith("PermanentError: Report this as a bug"):
             yield run.error
-        unauthorized = "Unauthorized" in run.error and not _lasting_401(run)
-        if "Forbidden" in run.error or unauthorized:
+        says = run.error.partition(":")[0]
+        unauthorized = says == "ClusterUnauthorizedError" and not _lasting_401(run)
+        if says == "ClusterForbiddenError" or unauthorized:
             yield f"no right is missing, and it says: {run.error}"
 
     def _secrets(self) -> Iterator[str]:

@@ -21,16 +21,9 @@ from pathlib import Path
 from socket import socket
 from typing import Any
 from urllib.parse import parse_qs
-from xml.sax.saxutils import escape
 
 from benchmarks.objects import node_object
-
-_INSTANCES = """<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">
-<requestId>0</requestId><reservationSet><item><reservationId>r-0</reservationId><instancesSet><item>
-<instanceId>{instance}</instanceId><instanceState><code>16</code><name>running</name>
-</instanceState><privateDnsName>{name}</privateDnsName><tagSet><item>
-<key>aws:eks:cluster-name</key><value>{cluster}</value></item></tagSet></item></instancesSet></item>
-</reservationSet></DescribeInstancesResponse>"""
+from simulation.drain import ec2_answer
 
 
 class Server(ThreadingHTTPServer):
@@ -78,10 +71,8 @@ class Handler(BaseHTTPRequestHandler):
         instance = parse_qs(body.decode())["InstanceId.1"][0]
         config = self.server.config
         name = config["instances"][instance]
-        text = _INSTANCES.format(
-            instance=instance, name=escape(name), cluster=escape(config["cluster"]["name"])
-        )
-        self._answer(text.encode(), "text/xml")
+        tags = {"aws:eks:cluster-name": config["cluster"]["name"]}
+        self._answer(ec2_answer.one_instance(instance, name, tags), "text/xml")
 
     def do_GET(self) -> None:
         """Answer DescribeCluster of EKS, or the GET of a node that ends a cold start."""

@@ -37,7 +37,7 @@ import msgspec
 from lambdas.common import retry
 from lambdas.common.clock import SYSTEM, Clock
 from lambdas.common.errors import PermanentError, RetryableError
-from lambdas.common.text import cut, masked, shown
+from lambdas.common.text import NOT_JSON, cut, masked, shown
 
 DEFAULT_URL = "https://api.cast.ai"
 CLUSTERS = "/v1/kubernetes/external-clusters"
@@ -306,7 +306,7 @@ def _said(body: bytes, secrets: Iterable[str]) -> str:
     """The server's message, as ` (message)`, or nothing where there is none."""
     try:
         message = msgspec.json.decode(body, type=_Refusal).message
-    except (ValueError, RecursionError):  # also not UTF-8, or nested too deeply
+    except NOT_JSON:
         return ""  # an HTML page of some proxy: its text does not help
     if not message:
         return ""
@@ -562,7 +562,7 @@ class CastaiApi:
         response = self.send(call)
         try:
             return msgspec.json.decode(response.content, type=kind)
-        except (ValueError, RecursionError) as error:  # also not UTF-8, or nested too deeply
+        except NOT_JSON as error:
             raise BadAnswerError(f"{_NOT_CASTAI} {call.what}: {error}.") from error
 
     def _gone(self, call: Call, *, within: float = CALL_TIME) -> None:

@@ -21,7 +21,7 @@ from lambdas.common.errors import (
     ClusterUnauthorizedError,
     ClusterUnavailableError,
 )
-from lambdas.common.text import LIMIT, cut
+from lambdas.common.text import LIMIT, NOT_JSON, cut
 
 if TYPE_CHECKING:
     import httpx2
@@ -73,7 +73,7 @@ def status_of(response: httpx2.Response) -> Status:
     """The Status in the body; a Status of the text where the body is none (a proxy's page)."""
     try:
         return _status.decode(response.content)
-    except (ValueError, RecursionError):  # also for text that is not UTF-8, or nested too deeply
+    except NOT_JSON:
         return Status(message=response.content.decode(errors="replace"))
 
 

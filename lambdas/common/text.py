@@ -6,6 +6,8 @@ import json
 import re
 from typing import Final
 
+# What msgspec raises for JSON from outside: also where it is not UTF-8, or nested too deeply.
+NOT_JSON: Final = (ValueError, RecursionError)
 LIMIT = 200  # characters. A log line of CloudWatch holds 256 KB, a node up to 250 pods
 # characters. A refusal of AWS names caller, action and resource before the reason; one of an
 # admission webhook lists what it wants.

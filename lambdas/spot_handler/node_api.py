@@ -33,7 +33,7 @@ from lambdas.common.kubernetes_answers import (
     status_of,
 )
 from lambdas.common.names import SPOT_HANDLER_GROUP
-from lambdas.common.text import cut
+from lambdas.common.text import NOT_JSON, cut
 from lambdas.spot_handler.objects import Node, Pod
 
 T = TypeVar("T")
@@ -382,8 +382,7 @@ def _words(error: Exception) -> str:
 def _decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     try:
         return decoder.decode(data)
-    # Half an answer, a proxy's page, no UTF-8, or nested too deeply: a retry may succeed.
-    except (ValueError, RecursionError) as error:
+    except NOT_JSON as error:  # half an answer, or a proxy's page: a retry may succeed
         raise ClusterUnavailableError(f"The cluster's answer cannot be read: {error}") from error
 
 

@@ -31,12 +31,6 @@ _ENVIRONMENT = {
     "AWS_REGION": REGION,
     "AWS_DEFAULT_REGION": REGION,
 }
-_INSTANCE = """<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">
-<requestId>0</requestId><reservationSet><item><reservationId>r-0</reservationId><instancesSet><item>
-<instanceId>{id}</instanceId><instanceState><code>16</code><name>{state}</name></instanceState>
-<privateDnsName>{dns_name}</privateDnsName><tagSet>{tags}</tagSet></item></instancesSet></item>
-</reservationSet></DescribeInstancesResponse>"""
-_TAG = "<item><key>{}</key><value>{}</value></item>"
 _ERROR = (
     "<Response><Errors><Error><Code>{code}</Code><Message>by a fault</Message></Error></Errors>"
     "<RequestID>0</RequestID></Response>"
@@ -78,12 +72,6 @@ class _Raw(io.BytesIO):
 
     def stream(self, **_: object) -> Iterator[bytes]:
         yield self.read()
-
-
-def instance_xml(instance: str, state: str, dns_name: str, tags: dict[str, str]) -> bytes:
-    """The answer of DescribeInstances."""
-    listed = "".join(_TAG.format(key, value) for key, value in tags.items())
-    return _INSTANCE.format(id=instance, state=state, dns_name=dns_name, tags=listed).encode()
 
 
 def cluster_json(name: str) -> bytes:

@@ -28,7 +28,7 @@ from lambdas.spot_handler.interruption import Dependencies
 from lambdas.spot_handler.nodes import Clusters
 from lambdas.spot_handler.notify_castai import CastAi
 from lambdas.spot_handler.settings import Environment, Mode, OnDeadline
-from simulation.drain import aws, castai
+from simulation.drain import aws, castai, ec2_answer
 from simulation.drain.days import Day, Delivery, Kill
 from simulation.drain.events import DRILL_SOURCE, KINDS, event
 from simulation.drain.faults import AWS_FAULTS
@@ -282,7 +282,8 @@ class Function:
         if self.day.castai:
             tags["cast:cluster-id"] = castai.CLUSTER_ID
         name = self.world.node_name(node)
-        return 200, aws.instance_xml(argument, self.world.state(node), name, tags)
+        state = self.world.state(node)
+        return 200, ec2_answer.one_instance(argument, name, tags, state=state)
 
 
 @contextmanager

@@ -167,7 +167,7 @@ class Judge:
             yield from self._counts(run, said)
 
     def _empty(self, run: Invocation) -> Iterator[str]:
-        lists = [sent for sent in run.sent if _is_list(sent) and sent.status == 200]
+        lists = _lists(run)
         if not lists:
             yield "drained, and no list showed the pods"
             return
@@ -181,7 +181,7 @@ class Judge:
         known = {sent.uid for sent in run.sent}
         if there := [pod for pod in self.pods(run, said) if pod["metadata"]["uid"] in known]:
             yield f"drained, and the node has {_names(there)}, which it knew"
-        settled = [sent for sent in run.sent if sent.method == "PATCH" and sent.status == 200]
+        settled = _cordons(run)
         if settled and (late := self._bound_soon(run, settled[0])):
             yield f"drained, and bindings under way put {_names(late)} on the node"
 
@@ -218,7 +218,7 @@ class Judge:
     def _counts(self, run: Invocation, said: float) -> Iterator[str]:
         assert run.result is not None  # noqa: S101 - the caller looked
         pods = run.result["pods"]
-        lists = [sent for sent in run.sent if _is_list(sent) and sent.status == 200]
+        lists = _lists(run)
         if not lists:
             return
         moments = [lists[0].at, *(m.at for m in self.world.moments if lists[0].at <= m.at <= said)]
@@ -350,7 +350,7 @@ class Judge:
         failed = [_until(sent) for sent in self.failed(run) if sent.method != "PATCH"]
         last = max(failed, default=run.started)
         by_force = max(last + CLEAR, window.hard_end + SLACK)
-        cordoned = any(sent.method == "PATCH" and sent.status == 200 for sent in run.sent)
+        cordoned = bool(_cordons(run))
         first = self.pods(run, run.started)
         # The server's times are compared with the function's own clock.
         latest = window.deadline + max(0.0, self.day.skew) + 1
@@ -367,7 +367,7 @@ class Judge:
 
     def prompt(self, run: Invocation) -> Iterator[str]:
         """Without a fault every pod that nothing holds back is evicted at once."""
-        cordons = [sent for sent in run.sent if sent.method == "PATCH" and sent.status == 200]
+        cordons = _cordons(run)
         if not self._could_work(run) or not self.calm(run) or not cordons:
             return
         cordoned = cordons[0].answered or cordons[0].at
@@ -602,6 +602,16 @@ def _lasting_401(run: Invocation) -> bool:
 
 def _is_list(sent: Sent) -> bool:
     return sent.method == "GET" and sent.path == "/api/v1/pods" and "watch=1" not in sent.query
+
+
+def _lists(run: Invocation) -> list[Sent]:
+    """The lists of pods that the server answered."""
+    return [sent for sent in run.sent if _is_list(sent) and sent.status == 200]
+
+
+def _cordons(run: Invocation) -> list[Sent]:
+    """The patches of the node that the server accepted."""
+    return [sent for sent in run.sent if sent.method == "PATCH" and sent.status == 200]
 
 
 def _failed(sent: Sent) -> bool:

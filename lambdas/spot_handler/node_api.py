@@ -220,11 +220,11 @@ class NodeApi:
         }
         try:
             async with self._stream("/api/v1/pods", query) as response:
-                lines = aiter(response.aiter_lines())
+                lines = aiter(_lines(response.aiter_bytes()))
                 while True:
                     async with asyncio.timeout(silence):
                         line = await anext(lines)
-                    event = _decode(_watch_event, line.encode())
+                    event = _decode(_watch_event, line)
                     if event.type == "ERROR":
                         status = _decode(_status, bytes(event.object))
                         raise WatchEndedError(f"The watch ended: {cut(status.message)}")
@@ -377,6 +377,21 @@ def _unavailable(what: str, error: Exception) -> ClusterUnavailableError:
 
 def _words(error: Exception) -> str:
     return cut(f"{type(error).__name__} {error}")
+
+
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """The lines of a watch, each a JSON object.
+
+    Split as bytes and at the newline alone: JSON is UTF-8 whatever a header says, and a value of an
+    object may hold what Unicode counts as the end of a line, U+0085 for example.
+    """
+    begun = b""
+    async for chunk in chunks:
+        *whole, begun = (begun + chunk).split(b"\n")
+        for line in whole:
+            yield line
+    if begun:
+        yield begun
 
 
 def _decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:

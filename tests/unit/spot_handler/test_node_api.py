@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,31 @@ def test_a_long_message_in_a_watch_is_cut() -> None:
     with pytest.raises(WatchEndedError) as caught:
         ask(watch, httpx2.Response(200, text=json.dumps(line)))
     assert len(str(caught.value)) < LIMIT + 50
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "hex", "utf-16", "unknown"])
+def test_a_watch_is_read_as_utf_8_and_line_by_line(charset: str) -> None:
+    ends_no_line = "\x85 \u2028 \u2029"
+    pod = {"metadata": {"name": ends_no_line, "namespace": "shop", "uid": "1"}}
+    line = json.dumps({"type": "MODIFIED", "object": pod}, ensure_ascii=False) + "\n"
+    third = len(line.encode()) // 3
+    chunks = [line.encode()[:third], line.encode()[third:] + line.encode()]
+
+    class Body(httpx2.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for chunk in chunks:
+                yield chunk
+
+    async def names(api: NodeApi) -> list[str]:
+        watched = api.watch_pods("n", "1", seconds=60, silence=45)
+        events = [await anext(watched) for _ in range(2)]
+        with pytest.raises(WatchEndedError, match="the server closed it"):
+            await anext(watched)
+        return [event.pod.metadata.name for event in events]
+
+    headers = {"content-type": f"application/json; charset={charset}"}
+    answer = httpx2.Response(200, headers=headers, stream=Body())
+    assert ask(names, answer) == [ends_no_line] * 2
 
 
 def test_an_answer_that_is_no_list_is_retryable_and_not_in_the_error() -> None:

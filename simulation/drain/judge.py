@@ -9,24 +9,28 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from kubesim.resources import NODES, PODS
 from kubesim.virtual import EPOCH
-from simulation.drain import aws, castai
+from simulation.drain import aws, castai, rules
 from simulation.drain.events import KINDS
 from simulation.drain.function import Function, Invocation, Sent
+from simulation.drain.rules import (
+    DRAIN_KEY,
+    NOTICE,
+    Window,
+    finished,
+    has_to_go,
+    is_system,
+    own_grace,
+    stops_at,
+)
 from simulation.drain.world import World
 
 Obj = dict[str, Any]
 
-NOTICE = 120.0  # s from a notice to the interruption
-MARGIN = 5.0  # s that a drain leaves free before it
-LEAST = 10.0  # s that a run has at least
-HARD_END = 30.0  # s before the end of the window, in which any refusal is overridden
-RESPECTED = 0.5  # of the time left: how long a budget's refusal is respected at least
 SLACK = 5.0  # s: the longest wait between two tries, and a request
 CLEAR = 8.0  # s without a fault that a run needs to do its work
 UNAUTHORIZED = 15.0  # s of 401 that may pass
@@ -35,20 +39,9 @@ REPORT = 10.5  # s after the drain that a run may take for CAST AI
 WORDS = 250  # characters of a server's text in the result
 BURST, BURST_SECONDS = 12, 5.0  # requests of one kind for one pod in so many seconds
 READS = 40  # lists in the same time
-DRAIN_KEY = "autoscaling.cast.ai/draining"
 OUR_LABELS = frozenset({DRAIN_KEY, "node.kubernetes.io/exclude-from-external-load-balancers"})
 OUR_ANNOTATION = "castai-eks/marks"
 _EPSILON = 0.02
-
-
-@dataclass(frozen=True)
-class Window:
-    """The time of a run's drain."""
-
-    end: float
-    """When every grace is over."""
-    deadline: float
-    hard_end: float
 
 
 class Judge:
@@ -77,15 +70,9 @@ class Judge:
 
     def window(self, run: Invocation) -> Window:
         """From the event and the settings alone."""
-        kind = KINDS[run.delivery.kind]
-        started = run.started
         # A notice from the future of the function's clock was given now.
-        given = min(_whole_seconds(run), started + self.day.skew) - self.day.skew
-        ends = started if kind.at_once else given + NOTICE
-        deadline = max(ends, started + LEAST)
-        end = deadline - MARGIN
-        half = started + (end - started) / 2
-        return Window(end, deadline, max(end - HARD_END, half))
+        given = min(_whole_seconds(run), run.started + self.day.skew) - self.day.skew
+        return rules.window(KINDS[run.delivery.kind], started=run.started, given=given)
 
     def drains(self, run: Invocation) -> bool:
         """Whether pods have to go."""
@@ -141,14 +128,14 @@ class Judge:
     def gone_at(self, uid: str) -> float:
         """When the pod was removed, or had finished; infinite: never."""
         for at, state in self.history(uid):
-            if state is None or _finished(state):
+            if state is None or finished(state):
                 return at
         return math.inf
 
     def terminating_at(self, uid: str) -> float:
         """When the pod began to terminate, or was gone; infinite: never."""
         for at, state in self.history(uid):
-            if state is None or _finished(state) or "deletionTimestamp" in state["metadata"]:
+            if state is None or finished(state) or "deletionTimestamp" in state["metadata"]:
                 return at
         return math.inf
 
@@ -271,10 +258,7 @@ class Judge:
                 for other in run.sent
                 if other.uid == sent.uid and other.at <= sent.at and _budget_refused(other)
             ]
-            respected = (
-                refusals[0] + (window.end - refusals[0]) * RESPECTED if refusals else math.inf
-            )
-            due = max(window.end - _own_grace(pod), min(respected, window.hard_end))
+            due = rules.force_from(pod, window, refused=refusals[0] if refusals else math.inf)
             if sent.at < due - 1:
                 yield (
                     f"DELETE of {sent.path} at {sent.at:.1f}, and nothing allowed it before "
@@ -290,7 +274,7 @@ class Judge:
             pod = self.pod_at(sent.uid, sent.at)
             if pod is None:
                 continue
-            fits = min(_own_grace(pod), math.floor(window.end - sent.at - _EPSILON))
+            fits = min(own_grace(pod), math.floor(window.end - sent.at - _EPSILON))
             if sent.grace < max(1, fits):
                 yield f"{sent.method} {sent.path}: {sent.grace} s of grace, {fits} s would have fit"
 
@@ -373,7 +357,7 @@ class Judge:
         cordoned = cordons[0].answered or cordons[0].at
         for pod in self.pods(run, cordoned):
             uid = pod["metadata"]["uid"]
-            system = pod["spec"].get("priorityClassName", "").startswith("system-")
+            system = is_system(pod)
             if system or self._held(pod) or self.terminating_at(uid) <= cordoned + 1:
                 continue
             yield f"{pod['metadata']['name']} was not evicted within a second of the cordon"
@@ -466,7 +450,7 @@ class Judge:
         alone = sum(other.delivery.node == run.delivery.node for other in self.runs) == 1
         if not self.calm(run) or not left or self.day.skew or not alone:
             return
-        over = [_stops_at(pod) + STUCK + SLACK for pod in left]
+        over = [stops_at(pod) + STUCK + SLACK for pod in left]
         latest = max(over) + self.frozen(run.started, said)
         if max(said - latest, 0) > 1 and said > run.started + SLACK:
             yield f"it waited until {said:.0f} for pods whose grace was over {STUCK:.0f} s before"
@@ -549,45 +533,7 @@ PROMISES: dict[str, Callable[[Judge, Invocation], Iterable[str]]] = {
 }
 
 
-# Rules, in the judge's own words ------------------------------------------------------------------
-
-
-def has_to_go(pod: Obj) -> bool:
-    """Whether a drain removes the pod."""
-    metadata = pod["metadata"]
-    kinds = {o["kind"] for o in metadata.get("ownerReferences", ()) if o.get("controller")}
-    if kinds & {"DaemonSet", "Node"} or _finished(pod):
-        return False
-    if "kubernetes.io/config.mirror" in (metadata.get("annotations") or {}):
-        return False
-    taints = {DRAIN_KEY: "true", "node.kubernetes.io/unschedulable": ""}
-    tolerations = pod["spec"].get("tolerations") or ()
-    return not all(
-        any(_tolerates(each, key, value) for each in tolerations) for key, value in taints.items()
-    )
-
-
-def _tolerates(toleration: Obj, key: str, value: str) -> bool:
-    if toleration.get("effect", "") not in ("", "NoSchedule"):
-        return False
-    if toleration.get("operator") == "Exists":
-        return toleration.get("key", "") in ("", key)
-    return toleration.get("key") == key and toleration.get("value", "") == value
-
-
-def _finished(pod: Obj) -> bool:
-    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
-
-
-def _own_grace(pod: Obj) -> int:
-    grace: int = pod["spec"].get("terminationGracePeriodSeconds", 30)
-    return max(1, grace)
-
-
-def _stops_at(pod: Obj) -> float:
-    """When a terminating pod's grace is over, in the loop's time; infinite: it does not end."""
-    text = pod["metadata"].get("deletionTimestamp")
-    return datetime.fromisoformat(text).timestamp() - EPOCH if text else math.inf
+# Requests and nodes -----------------------------------------------------------------------------
 
 
 def _whole_seconds(run: Invocation) -> float:
@@ -641,11 +587,7 @@ def _in_doubt(sent: Sent) -> bool:
 
 
 def _budget_refused(sent: Sent) -> bool:
-    """By the budget itself. With a Retry-After its status only lags behind its spec."""
-    text = sent.answer or ""
-    if sent.status == 500:
-        return "more than one PodDisruptionBudget" in text
-    return sent.status == 429 and "DisruptionBudget" in text and not sent.retry_after
+    return rules.budget_refused(sent.status, sent.answer, sent.retry_after)
 
 
 def _names(pods: Iterable[Obj]) -> str:

@@ -44,6 +44,11 @@ def _force_at_once(self: Drain, pod_drain: PodDrain) -> float:
     return pods.last_moment(pod_drain.pod, end=self._window.end)
 
 
+def _respect_longer(self: Drain, pod_drain: PodDrain) -> float:
+    last_moment = pods.last_moment(pod_drain.pod, end=self._window.end)
+    return max(last_moment, self._window.hard_end)
+
+
 def _no_right(_causes: object, message: str) -> EvictionAnswer:
     return EvictionAnswer(Verdict.FORBIDDEN, message)
 
@@ -113,6 +118,10 @@ KNOWN_FAULTS: dict[str, KnownFault] = {
     "force after any refusal": KnownFault(
         "A busy answer is taken for a budget's refusal, and a pod of a long grace is deleted.",
         ((Drain, "_force_from", _force_at_once),),
+    ),
+    "a budget is respected too long": KnownFault(
+        "A budget that allows nothing holds its pods until half a minute before the end.",
+        ((Drain, "_force_from", _respect_longer),),
     ),
     "every 403 is a missing right": KnownFault(
         "A policy's or a budget's 403 ends the drain as if RBAC had refused it.",

@@ -8,7 +8,7 @@ from functools import cache
 
 from kubesim.virtual import run_virtual
 from lambdas.common import aws as shipped
-from simulation.drain import aws
+from simulation.drain import aws, regret
 from simulation.drain.aws import Aws
 from simulation.drain.days import Day, days
 from simulation.drain.function import Function, lambda_runtime
@@ -56,10 +56,12 @@ def live(day: Day) -> tuple[World, Function]:
 def run(day: Day) -> Verdict:
     """Live a day and judge it."""
     world, function = live(day)
+    judge = Judge(world, function)
+    found = regret.regrets(judge)
     return Verdict(
-        faults=Judge(world, function).faults(),
+        faults=[*judge.faults(), *regret.faults(judge, found)],
         timeline=timeline(world, function),
-        seen=seen(world, function),
+        seen=seen(world, function) + regret.table(found),
     )
 
 

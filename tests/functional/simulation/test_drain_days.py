@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 
 from simulation import __main__ as command
+from simulation.drain import planner, regret
 from simulation.drain.actors import ACTS
 from simulation.drain.days import Act, AwsFault, Budget, Day, Delivery, Fault, Kill, Pod, Settings
 from simulation.drain.events import KINDS
 from simulation.drain.faults import AWS_FAULTS, FAULTS, TARGETS
+from simulation.drain.judge import Judge
 from simulation.drain.known_faults import KNOWN_FAULTS, put_back
-from simulation.drain.story import story
+from simulation.drain.regret import Regret
+from simulation.drain.story import live, story
 from simulation.engine import draw, promises, smallest
 
 DAYS = story()
@@ -79,11 +82,31 @@ def test_a_function_that_is_killed_ends_the_drain_when_it_runs_again(
     assert killed or request_number > 6
 
 
+def test_a_planner_that_knows_the_day_empties_the_node_in_time_and_no_sooner_than_possible() -> (
+    None
+):
+    pods = [Pod(shutdown=20.0), Pod(), Pod(app=1, shutdown=5.0)]
+    day = Day(pods, [Budget(0)], faults=[Fault("busy", "evict", seconds=20.0)])
+    planned = planner.plan(day)
+    world, function = live(day)
+    judge = Judge(world, function)
+    (found,) = regret.regrets(judge)
+    assert 0 <= found.pods + found.seconds < 5
+    gone = [each.at - planned.start for each in planned.moments if each.change.kind == "DELETED"]
+    assert 40 < max(gone) < 42  # the fault's end, and the longest shutdown
+    assert not list(regret.faults(judge, [Regret(0, 1, 0.0)]))  # it had a fault
+    plain = Judge(*live(Day(pods)))
+    assert list(regret.faults(plain, [Regret(0, 1, 0.0)]))
+    assert list(regret.faults(plain, [Regret(0, 0, 6.0)]))
+    assert not list(regret.faults(plain, [Regret(0, 0, 4.0)]))
+
+
 # Known faults, put back ---------------------------------------------------------------------------
 
 FOUND_BY = {
     "libraries log at DEBUG": Day([Pod()], log_level="DEBUG"),
     "force after any refusal": Day([Pod(grace=300)], faults=[Fault("busy", "evict", times=5)]),
+    "a budget is respected too long": Day([Pod(grace=60)], [Budget(value=0)]),
     "every 403 is a missing right": Day([Pod()], faults=[Fault("budget full", "evict")]),
     "a 401 is final": Day([Pod()], faults=[Fault("unauthorized", "evict")]),
     "a 404 is believed": Day([SLOW_POD], faults=[Fault("budget gone", "evict")]),

@@ -92,9 +92,9 @@ class Kill(Struct, frozen=True, repr_omit_defaults=True):
 
     invocation: int = 0
     request: int = 0
-    """Its number among the requests to the API server in this invocation."""
+    """Its number among the calls of this invocation to AWS and requests to the API server."""
     after: bool = False
-    """The request has had its effect."""
+    """The request has had its effect. A call to AWS only reads."""
 
 
 class Settings(Struct, frozen=True, repr_omit_defaults=True):
@@ -168,12 +168,20 @@ _budgets = st.one_of(
         Budget, app=st.integers(0, APPS - 1), field=st.just("minAvailable"), value=st.integers(0, 4)
     ),
 )
-_deliveries = st.builds(
-    Delivery,
-    kind=_rarely(st.sampled_from(list(KINDS)), "terminate"),
-    node=st.sampled_from([0, 0, 0, 1]),
-    at=_moments(20),
-    age=_rarely(st.sampled_from([5.0, 60.0, 110.0, 130.0]), 0.0),
+_deliveries = st.one_of(
+    st.builds(
+        Delivery,
+        kind=_rarely(st.sampled_from(list(KINDS)), "terminate"),
+        node=st.sampled_from([0, 0, 0, 1]),
+        at=_moments(20),
+        age=_rarely(st.sampled_from([5.0, 60.0, 110.0, 130.0]), 0.0),
+    ),
+    st.builds(  # the first one once more, however late; or one that was given before it
+        lambda kind, at, before: Delivery(kind, at=at, age=at + before),
+        st.sampled_from(["terminate", "terminate", "stop", "drill", "stopped"]),
+        st.sampled_from([0.0, 0.5, 10.0, 45.0, 90.0, 118.0, 125.0, 200.0]),
+        st.sampled_from([0.0, 0.0, 5.0, 30.0]),
+    ),
 )
 
 
@@ -185,15 +193,26 @@ class Focus(Struct, frozen=True, repr_omit_defaults=True):
     acts: tuple[str, ...]
     within: float
     """Seconds in which most of it happens."""
+    lasting: tuple[float, ...] = (0.0, 0.0, 0.0, 1.0, 5.0, 20.0, 150.0)
+    """How long a fault lasts; 0: for a number of requests."""
+    skips: tuple[int, ...] = (0, 0, 0, 1, 2, 4)
+    kinds: tuple[str, ...] = ("terminate", "terminate", "stop")
+    """Of the first event."""
+    events: int = 2
+    """Further events, at most."""
 
 
 FOCUS = {
     "anything": Focus(tuple(FAULTS), tuple(TARGETS), tuple(ACTS), 60),
     "races": Focus(
-        ("late answer", "budget gone", "no route", "late answer", "watch ends", "watch breaks"),
+        ("late answer", "late answer", "late answer", "budget gone", "no route", "watch ends",
+         "watch breaks"),
         ("list", "list", "evict"),
-        ("bind pod", "bind pod", "start pod", "roll out", "delete pod", "compact"),
+        ("bind pod", "bind pod", "bind pod", "start pod", "roll out", "delete pod", "compact"),
         8,
+        lasting=(0.0, 0.0, 5.0),
+        skips=(0, 1, 2, 2, 3),
+        events=1,
     ),
     "refusals": Focus(
         ("busy", "unauthorized", "policy", "webhook denies", "webhook fails", "budget full",
@@ -204,9 +223,23 @@ FOCUS = {
     ),
     "the node": Focus(
         ("webhook fails", "policy", "timed out", "silent", "answer lost", "busy", "no route"),
-        ("patch", "node", "nodes"),
+        ("patch", "patch", "node", "nodes"),
         ("dispute", "taint", "taint of a rebalance", "mark", "balancer", "remove node"),
         20,
+        lasting=(0.0, 0.0, 5.0, 150.0, 150.0),
+        skips=(0, 0, 0, 1),
+        events=1,
+    ),
+    "a return": Focus(
+        (),
+        (),
+        ("balancer", "balancer", "taint", "dispute", "mark", "roll out"),
+        3,
+        kinds=("stop", "stop", "hibernate"),
+        events=0,
+    ),
+    "no end": Focus(
+        (), (), ("machine hangs", "machine hangs", "bind pod", "delete pod"), 3, events=0
     ),
 }  # fmt: skip
 """Swarms: https://doi.org/10.1145/2338965.2336763 (Groce et al., Swarm Testing)."""
@@ -234,9 +267,9 @@ def _of_fault(kind: str, focus: Focus) -> SearchStrategy[Fault]:
         kind=st.just(kind),
         target=st.sampled_from(targets),
         at=_moments(focus.within),
-        seconds=st.sampled_from([0.0, 0.0, 0.0, 1.0, 5.0, 20.0, 150.0]),
+        seconds=st.sampled_from(focus.lasting),
         times=st.sampled_from([1, 2, 5, 30]),
-        skip=st.sampled_from([0, 0, 0, 1, 2, 4]),
+        skip=st.sampled_from(focus.skips),
     )
 
 
@@ -264,11 +297,11 @@ def _days_of(focus: Focus) -> SearchStrategy[Day]:
         budgets=st.lists(_budgets, max_size=3, unique_by=lambda each: each.app),
         deliveries=st.builds(
             lambda first, more: [first, *more],
-            st.builds(Delivery, kind=st.sampled_from(["terminate", "terminate", "stop"])),
-            st.lists(_deliveries, max_size=2),
+            st.builds(Delivery, kind=st.sampled_from(focus.kinds)),
+            st.lists(_deliveries, max_size=focus.events),
         ),
         acts=st.lists(_acts_of(focus), max_size=3),
-        faults=st.lists(_faults_of(focus), max_size=3),
+        faults=st.lists(_faults_of(focus), max_size=3) if focus.faults else st.just([]),
         aws_faults=_rarely(st.lists(_aws_faults, max_size=2), []),
         kills=_rarely(st.lists(_kills, max_size=2), []),
         settings=st.builds(

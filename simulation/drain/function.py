@@ -91,6 +91,8 @@ class Invocation:
     result: dict[str, Any] | None = None
     error: str = ""
     killed: bool = False
+    calls: int = 0
+    """To AWS, and requests to the API server."""
     on_node: list[dict[str, Any]] = field(default_factory=list)
     """The pods on the node when the result came."""
 
@@ -123,9 +125,8 @@ class Wire(httpx2.AsyncBaseTransport):
         )
         if run.killed:
             await asyncio.Event().wait()  # the container is gone: nothing is sent
-        number = len(run.sent)
         run.sent.append(sent)
-        kill = function.kill_at(run, number)
+        kill = function.next_kill(run)
         if kill is not None and not kill.after:
             await function.kill(run)
         response = await self._inner.handle_async_request(request)
@@ -211,7 +212,9 @@ class Function:
         task.cancel()
         await asyncio.wait([task])
 
-    def kill_at(self, run: Invocation, number: int) -> Kill | None:
+    def next_kill(self, run: Invocation) -> Kill | None:
+        """Whether the container ends at the call that is made now."""
+        number, run.calls = run.calls, run.calls + 1
         for kill in self.day.kills:
             if (kill.invocation, kill.request) == (run.number, number):
                 return kill
@@ -219,10 +222,13 @@ class Function:
 
     async def kill(self, run: Invocation) -> None:
         """End the container: nothing that it does from now on has an effect."""
-        run.killed = True
-        self.world.note(f"the container of invocation {run.number} is killed")
+        self._kill(run)
         self._tasks[run.number].cancel()
         await asyncio.Event().wait()
+
+    def _kill(self, run: Invocation) -> None:
+        run.killed = True
+        self.world.note(f"the container of invocation {run.number} is killed")
 
     # The container
 
@@ -263,7 +269,11 @@ class Function:
     # AWS
 
     def answer(self, call: str, argument: str) -> tuple[int, bytes]:
-        """AWS's answer to a call of the function."""
+        """AWS's answer to a call of the function. Raises CancelledError (the container ends)."""
+        run = self.current.get()
+        if self.next_kill(run) is not None:
+            self._kill(run)
+            raise asyncio.CancelledError
         number = self._calls[call]
         self._calls[call] += 1
         self._sleep(AWS_CALL)

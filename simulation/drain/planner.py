@@ -30,6 +30,8 @@ from simulation.drain.function import START
 from simulation.drain.rules import NOTICE, Obj, Window
 from simulation.drain.world import World
 
+_LEAST_WAIT = 0.001  # s: a timer may fire a rounding error before its time
+
 
 def drains(day: Day, delivery: Delivery) -> bool:
     """Whether the event is a notice after which pods have to go."""
@@ -89,7 +91,7 @@ class _PlannedDrain:
                 changed.clear()
                 wake = min(await self._try(), self.window.deadline)
                 try:
-                    async with asyncio.timeout(max(0.0, wake - world.now)):
+                    async with asyncio.timeout(max(_LEAST_WAIT, wake - world.now)):
                         await changed.wait()
                 except TimeoutError:
                     continue
@@ -173,13 +175,12 @@ class _PlannedDrain:
 
         A fault that meets a number of requests costs the planner nothing.
         """
-        start, now = self.world.start, self.world.now
-        ends = [
-            start + fault.at + fault.seconds
-            for fault in self.day.faults
-            if _refuses(fault, target) and fault.at <= now - start < fault.at + fault.seconds
-        ]
-        return max(ends, default=None)
+        now, spans = self.world.now, []
+        for fault in self.day.faults:
+            begins = self.world.start + fault.at
+            if _refuses(fault, target):
+                spans.append((begins, begins + fault.seconds))
+        return max((ends for begins, ends in spans if begins <= now < ends), default=None)
 
     async def _send(self, method: str, path: str, body: Obj) -> httpx2.Response:
         return await self.http.request(method, path, json=body)

@@ -136,8 +136,11 @@ class Day(Struct, frozen=True, repr_omit_defaults=True):
 def _moments(most: float) -> SearchStrategy[float]:
     """Most within the first second, in which most requests are made."""
     early = st.integers(0, 20).map(lambda part: part / 20)
-    late = st.integers(0, int(most * 10)).map(lambda tenths: tenths / 10)
-    return st.one_of(st.just(0.0), early, late)
+    return st.one_of(st.just(0.0), early, _tenths(most))
+
+
+def _tenths(most: float) -> SearchStrategy[float]:
+    return st.integers(0, int(most * 10)).map(lambda tenths: tenths / 10)
 
 
 def _rarely(value: SearchStrategy[Any], usual: object) -> SearchStrategy[Any]:
@@ -200,6 +203,8 @@ class Focus(Struct, frozen=True, repr_omit_defaults=True):
     """Of the first event."""
     events: int = 2
     """Further events, at most."""
+    early: bool = True
+    """Most acts happen within the first second."""
 
 
 FOCUS = {
@@ -211,15 +216,17 @@ FOCUS = {
         ("bind pod", "bind pod", "bind pod", "start pod", "roll out", "delete pod", "compact"),
         8,
         lasting=(0.0, 0.0, 5.0),
-        skips=(0, 1, 2, 2, 3),
+        skips=(0, 1, 1, 2, 2, 3),
         events=1,
+        early=False,
     ),
     "refusals": Focus(
         ("busy", "unauthorized", "policy", "webhook denies", "webhook fails", "budget full",
          "budget modified", "timed out", "answer lost"),
-        ("evict", "delete", "list"),
+        ("evict", "evict", "evict", "delete", "list"),
         ("forbid disruption", "delete budget", "release finalizers", "machine hangs"),
         20,
+        lasting=(0.0, 0.0, 1.0, 5.0, 20.0, 150.0, 150.0),
     ),
     "the node": Focus(
         ("webhook fails", "policy", "timed out", "silent", "answer lost", "busy", "no route"),
@@ -249,7 +256,7 @@ def _acts_of(focus: Focus) -> SearchStrategy[Act]:
     return st.builds(
         Act,
         kind=st.sampled_from(focus.acts),
-        at=_moments(focus.within),
+        at=_moments(focus.within) if focus.early else _tenths(focus.within),
         node=st.sampled_from([0, 0, 1]),
         app=st.integers(0, APPS - 1),
     )

@@ -91,7 +91,8 @@ functions: $(VENV) ## The functions' tests on the Python that they run on, where
 	fi
 
 long: setup ## What `make test` leaves out for its time: every fault, demo, benchmarks, tours, an agent that changes
-	$(BIN)/pytest -n auto --dist worksteal -m long tests/unit tests/functional tests/infra
+	$(BIN)/pytest -n auto --dist worksteal -m "long or hypothesis" --hypothesis-profile long \
+		tests/unit tests/functional tests/infra
 	$(BIN)/pytest -n 2 --dist loadfile -m long tests/integration
 
 # A worker synthesises once, and starts one sandbox, for all tests of its files.

@@ -14,8 +14,14 @@ os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
 
 # Without time limits: a busy machine is no failure, and the benchmarks measure speed.
 settings.register_profile(
-    "project", deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
+    "project",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    database=None,
+    max_examples=25,
 )
+# What `make long` takes.
+settings.register_profile("long", settings.get_profile("project"), max_examples=100)
 settings.load_profile("project")
 
 # botocore reads the description of an API anew for each session, for EC2 in 0.3 s. No client

@@ -8,7 +8,7 @@ from collections import Counter
 from decimal import Decimal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from rich.console import Console
 from syrupy.assertion import SnapshotAssertion
 
@@ -165,7 +165,6 @@ def test_prices_with_more_than_four_decimals_are_shown_whole() -> None:
     assert "2 x 0.00520" in found
 
 
-@settings(max_examples=50)
 @given(estimates.estimates())
 def test_any_estimate_is_shown_and_its_sums_agree(estimate: Estimate) -> None:
     found = printed(estimate)

@@ -19,7 +19,7 @@ from savings.snapshot import Pod, Snapshot
 from tests.unit.savings.judge import NEARLY, Judge, used
 from tests.unit.savings.worlds import as_it_is, world
 
-SEEDS = 60
+FEW, SEEDS = 15, 60
 MANY, PARTS = 10_000, 20
 GAP = 0.005  # part: the solver stops when its bound is this near to its best whole nodes
 
@@ -30,20 +30,28 @@ def _short_search(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("savings.packing._TRIES", 3)
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+def seeds(step: int = 1) -> list[Any]:
+    """The first FEW, and the others for `make long`."""
+    return [
+        pytest.param(seed, marks=() if seed < FEW else pytest.mark.long)
+        for seed in range(0, SEEDS, step)
+    ]
+
+
+@pytest.mark.parametrize("seed", seeds())
 def test_a_plan_is_legal_and_adds_up(seed: int) -> None:
     snapshot, prices = world(seed)
     assert faults(snapshot, prices, planned(seed)) == []
 
 
-@pytest.mark.parametrize("seed", range(0, SEEDS, 5))
+@pytest.mark.parametrize("seed", seeds(step=5))
 def test_the_order_of_what_was_seen_changes_nothing(seed: int) -> None:
     snapshot, prices = world(seed)
     other = shuffled(snapshot, Random(seed))  # noqa: S311 - no secret depends on it
     assert rounded(plan.make(other, prices)) == rounded(planned(seed))
 
 
-@pytest.mark.parametrize("seed", range(0, SEEDS, 5))
+@pytest.mark.parametrize("seed", seeds(step=5))
 def test_one_more_pod_costs_no_less(seed: int) -> None:
     snapshot, prices = world(seed)
     more = with_one_more(snapshot, prices)

@@ -199,6 +199,8 @@ class Moto:
         report = ParamValidator().validate(arguments, operation.input_shape)
         if report.has_errors():
             raise ParamValidationError(report=report.generate_report())
+        for member in operation.idempotent_members:  # as the SDK
+            arguments.setdefault(member, str(mock_random.uuid4()))
         response = _RESPONSES[self._service]()
         response.current_account, response.region = ACCOUNT, self._region
         response.partition, response.data = "aws", {}

@@ -29,7 +29,7 @@ from lambdas.onboarding.policies.document import Document
 from lambdas.onboarding.policies.scope import Scope
 from lambdas.onboarding.session import Dependencies
 from sandbox.castai_api.state import State
-from simulation.resources.account import add_managed_policies, as_aws, sdk_client, unique_id
+from simulation.resources.account import Moto, add_managed_policies, as_aws, sdk_client, unique_id
 from simulation.resources.eks import ACCOUNT, FakeEks, FakeLambda, refusal
 from tests.functional.conftest import CastaiServer
 from tests.functional.onboarding.rights import Rights
@@ -106,7 +106,7 @@ class RecordingClient:
         self._writes.actions.add(f"{self._service}:{''.join(w.capitalize() for w in words)}")
         reads = name.startswith(_READS)
         if reads:
-            method = _paged(self._client, name, method)
+            method = _paged(self._client, self._service, name, method)
         if name == "list_entities_for_policy":
             method = self._with_deleted(method)
 
@@ -158,11 +158,12 @@ class RecordingClient:
         return listed
 
 
-def _paged(client: Any, name: str, method: Any) -> Any:
+def _paged(client: Any, service: str, name: str, method: Any) -> Any:
     """A listing whose first page is empty and not the last, as EC2's and IAM's may be."""
-    if not isinstance(client, BaseClient) or not client.can_paginate(name):
+    sdk = sdk_client(service)
+    if not isinstance(client, BaseClient | Moto) or not sdk.can_paginate(name):
         return method
-    listing = client.get_paginator(name)
+    listing = sdk.get_paginator(name)
     token, more = listing._input_token[0], listing._more_results
     keys = [key.expression for key in listing.result_keys]
 
@@ -477,22 +478,38 @@ def api_server(users: Users) -> Iterator[ServedCluster]:
         yield cluster
 
 
+ClientOf = Callable[[str], Any]
+
+
+@pytest.fixture
+def client_of() -> ClientOf:
+    """The account's client of a service, without HTTP. THROUGH_THE_SDK replaces it."""
+    return lambda service: Moto(service, REGION)
+
+
+THROUGH_THE_SDK = pytest.mark.parametrize("client_of", [sdk_client], ids=["sdk"])
+"""The test's calls of AWS become requests of the SDK, and its answers come from their text.
+
+It takes four times as long: the integration tests do so with every call.
+"""
+
+
 @pytest.fixture
 def testbed(
-    api_server: ServedCluster, users: Users, castai_server: CastaiServer
+    api_server: ServedCluster, users: Users, castai_server: CastaiServer, client_of: ClientOf
 ) -> Iterator[OnboardingTestbed]:
     castai = State(API_KEY)
     time = FakeTime(START)
     with aws_environment(REGION), mock_aws(), as_aws(lambda: time.now):
         aws.session.cache_clear()
         add_managed_policies()
-        ec2 = sdk_client("ec2")
-        secrets = sdk_client("secretsmanager")
+        ec2 = client_of("ec2")
+        secrets = client_of("secretsmanager")
         secrets.create_secret(Name=API_KEY_SECRET, SecretString=API_KEY)
         eks = FakeEks("prod", region=REGION, vpc=ec2.describe_vpcs()["Vpcs"][0]["VpcId"])
         eks.endpoint, eks.ca_pem = api_server.endpoint, api_server.ca_pem
         users.refusals = 0
-        iam = sdk_client("iam")
+        iam = client_of("iam")
         eks.now = lambda: time.now
         eks.unique_id = unique_id
         users.admits = lambda: eks.admits(OWN_ROLE) and bool(eks.entries[OWN_ROLE].policies)

@@ -26,6 +26,7 @@ from tests.functional.onboarding.conftest import (
     API_KEY_SECRET,
     REGION,
     SPOT_ROLE,
+    THROUGH_THE_SDK,
     OnboardingTestbed,
 )
 from tests.functional.onboarding.rights import Rights
@@ -119,6 +120,7 @@ def test_json_output_is_one_object(testbed: OnboardingTestbed, run: Run) -> None
     assert testbed.snapshot() == before
 
 
+@THROUGH_THE_SDK
 def test_onboard_and_offboard_leave_the_account_as_it_was(
     testbed: OnboardingTestbed, run: Run
 ) -> None:

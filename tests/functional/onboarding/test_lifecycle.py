@@ -25,6 +25,7 @@ from tests.functional.onboarding.conftest import (
     OWN_ROLE,
     REMAINING,
     SPOT_ROLE,
+    THROUGH_THE_SDK,
     Fault,
     OnboardingTestbed,
 )
@@ -51,6 +52,7 @@ def arn_of(name: str) -> str:
 
 
 class TestCreate:
+    @THROUGH_THE_SDK
     def test_user_mode_creates_the_resources_that_castai_expects(
         self, testbed: OnboardingTestbed
     ) -> None:
@@ -273,6 +275,7 @@ class TestCreate:
         testbed.functions.roles["cast-ai-ec2-events-handler"] = another
         testbed.update({}, ManageSpotLambda="true")
 
+    @THROUGH_THE_SDK
     def test_path_tags_and_boundary_are_those_of_the_properties(
         self, testbed: OnboardingTestbed
     ) -> None:
@@ -380,6 +383,7 @@ class TestUpdate:
         testbed.update({}, ManageSpotLambda="true")
         assert testbed.iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"] == newest
 
+    @THROUGH_THE_SDK
     def test_policies_and_tags_that_new_properties_leave_out_are_removed(
         self, testbed: OnboardingTestbed
     ) -> None:
@@ -489,6 +493,7 @@ class TestUpdate:
 
 
 class TestDelete:
+    @THROUGH_THE_SDK
     @MODES
     def test_delete_leaves_the_account_as_it_was_before_create(
         self, testbed: OnboardingTestbed, mode: dict[str, Any]
@@ -552,6 +557,7 @@ class TestDelete:
         testbed.delete(DetachForeignPolicies="true")
         assert testbed.snapshot() == before
 
+    @THROUGH_THE_SDK
     def test_running_nodes_stop_a_removal_before_its_first_write(
         self, testbed: OnboardingTestbed
     ) -> None:
@@ -607,6 +613,7 @@ class TestDelete:
         testbed.ec2.delete_network_interface(NetworkInterfaceId=made)
         testbed.delete()
 
+    @THROUGH_THE_SDK
     @pytest.mark.parametrize("direction", ["ingress", "egress"])
     def test_a_security_group_whose_rule_names_ours_stops_a_removal(
         self, testbed: OnboardingTestbed, direction: str
@@ -1068,6 +1075,7 @@ class TestSeveralClusters:
         stage.update(wanted, resource="Stage", **other)
         assert testbed.snapshot()["policies"][SHARED] == (document, tags)
 
+    @THROUGH_THE_SDK
     def test_resources_of_castais_script_are_adopted(self, testbed: OnboardingTestbed) -> None:
         """The script creates a user with a key, roles and a security group, without an owner."""
         iam = testbed.iam

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import pytest
 
@@ -247,6 +248,7 @@ ROWS = {
 """Every write action of each variant, without those of `SPOT_LAMBDA`."""
 
 
+@cache
 def documents(permissions: Permissions, *, spot_lambda: bool = True) -> list[Document]:
     return [
         castai_identity.cast_eks_policy(

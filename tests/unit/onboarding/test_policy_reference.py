@@ -11,6 +11,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cli import policy as policy_command
@@ -57,8 +58,8 @@ class Survey:
 
     functions: Counter[str] = field(default_factory=Counter)
     """Documents by the function that makes them."""
-    statements: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Each different statement, by its text."""
+    statements: dict[bytes, dict[str, Any]] = field(default_factory=dict)
+    """Each different statement, by its JSON."""
     too_large: list[str] = field(default_factory=list)
     refused: list[Made] = field(default_factory=list)
 
@@ -70,7 +71,7 @@ class Survey:
             if size(document) > limit(made_of):
                 self.too_large.append(f"{name} of {made_of}")
             for statement in statements(document):
-                self.statements.setdefault(json.dumps(statement), statement)
+                self.statements.setdefault(msgspec.json.encode(statement), statement)
 
 
 def limit(made_of: Made) -> int:

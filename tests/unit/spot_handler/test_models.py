@@ -124,7 +124,12 @@ def endpoint(session: botocore.session.Session, service: str, region: str, **con
 
 
 @pytest.mark.parametrize(
-    "config", [{}, {"use_fips_endpoint": True}, {"use_dualstack_endpoint": True}]
+    "config",
+    [
+        {},
+        pytest.param({"use_fips_endpoint": True}, marks=pytest.mark.long),
+        pytest.param({"use_dualstack_endpoint": True}, marks=pytest.mark.long),
+    ],
 )
 @pytest.mark.parametrize("service", SERVICES)
 def test_endpoints_are_those_of_the_sdk(service: str, config: dict[str, bool]) -> None:

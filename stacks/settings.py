@@ -24,7 +24,7 @@ from lambdas.agent.properties import Agent
 from lambdas.common import properties
 from lambdas.common.castai import DEFAULT_URL, checked_url
 from lambdas.common.names import SPOT_HANDLER_GROUP, SPOT_ROLE
-from lambdas.common.properties import Fault, default
+from lambdas.common.properties import Fault, default, fields
 from lambdas.common.property_types import (
     ClusterName,
     SecretId,
@@ -695,7 +695,7 @@ T = TypeVar("T")
 
 def groups() -> dict[str, type[Group]]:
     """The groups by their field in Settings, in the order of the documentation."""
-    return {field.name: field.type for field in msgspec.structs.fields(Settings)}
+    return {field.name: field.type for field in fields(Settings)}
 
 
 def _without_empty(values: Mapping[str, T]) -> dict[str, T]:
@@ -708,7 +708,7 @@ def _defaults(setting: PropertiesSetting) -> dict[str, Any]:
     return _without_empty(
         {
             field.encode_name: msgspec.to_builtins(default(setting.struct, field.name))
-            for field in msgspec.structs.fields(setting.struct)
+            for field in fields(setting.struct)
             if field.encode_name not in setting.elsewhere
         }
     )

@@ -21,7 +21,7 @@ settings.register_profile(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     database=None,
-    max_examples=25,
+    max_examples=15,
 )
 # What `make long` takes.
 settings.register_profile("long", settings.get_profile("project"), max_examples=100)

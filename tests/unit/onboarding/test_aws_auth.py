@@ -60,7 +60,7 @@ def test_an_entry_has_a_role_without_its_path_and_a_user_with_it() -> None:
 
 # Ten thousand maps --------------------------------------------------------------------------------
 
-MAPS, PARTS = 10_000, 50
+MAPS, PARTS = 10_000, 100
 WORDS = [
     "system:masters",
     "system:node:{{EC2PrivateDNSName}}",

@@ -19,7 +19,7 @@ from savings.snapshot import Pod, Snapshot
 from tests.unit.savings.judge import NEARLY, Judge, used
 from tests.unit.savings.worlds import as_it_is, world
 
-FEW, SEEDS = 15, 60
+FEW, SEEDS = 11, 60
 MANY, PARTS = 10_000, 20
 GAP = 0.005  # part: the solver stops when its bound is this near to its best whole nodes
 

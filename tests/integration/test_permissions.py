@@ -214,7 +214,7 @@ def test_without_the_right_to_delete_pods_a_blocked_pod_is_left_and_the_right_is
     node = pool.node()
     pool.deployment("ledger", replicas=1, min_available=1)
     pool.node()
-    almost_over = datetime.now(UTC) - timedelta(seconds=112)
+    almost_over = datetime.now(UTC) - timedelta(seconds=105)
     with without_rule(admin, "pods", "delete"):
         delivery = pool.drained(node, time=almost_over.isoformat())
         faults = wait.until(

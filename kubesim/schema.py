@@ -98,6 +98,13 @@ def _is_map_or_list(expected: Json) -> bool:
     return expected is dict or origin in (dict, list)
 
 
+@functools.cache
+def _form(expected: Json) -> tuple[Json, tuple[Json, ...]]:
+    """The origin of a field's type, and its arguments without None."""
+    arguments = tuple(a for a in typing.get_args(expected) if a is not type(None))
+    return typing.get_origin(expected), arguments
+
+
 class _Decoder:
     def __init__(self, unknown: list[str], *, empty: bool) -> None:
         self._unknown = unknown
@@ -123,8 +130,7 @@ class _Decoder:
 
     def _value(self, expected: Json, value: Json, path: str, field: str) -> Json:
         """`field`: the struct's name and the field's, as Go's decoder names it."""
-        arguments = [a for a in typing.get_args(expected) if a is not type(None)]
-        origin: Json = typing.get_origin(expected)
+        origin, arguments = _form(expected)
         if origin in (typing.Union, types.UnionType):
             if len(arguments) == 1:
                 return self._value(arguments[0], value, path, field)

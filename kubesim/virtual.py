@@ -110,6 +110,26 @@ def run_virtual(main: Coroutine[Any, Any, T], *, epoch: float = EPOCH) -> T:
         return runner.run(main)
 
 
+def scope_of(request: httpx2.Request, drop: Callable[[], None] = lambda: None) -> Scope:
+    """The ASGI scope of a request. `drop` cuts its connection."""
+    url = request.url
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": request.method,
+        "scheme": url.scheme,
+        "path": url.path,
+        "raw_path": url.raw_path.split(b"?")[0],
+        "query_string": url.query,
+        "root_path": "",
+        "headers": [(name.lower(), value) for name, value in request.headers.raw],
+        "client": ("127.0.0.1", 0),
+        "server": (url.host, url.port),
+        "extensions": {"sandbox.drop": drop},
+    }
+
+
 class InMemoryTransport(httpx2.AsyncBaseTransport):
     """Calls an ASGI application in the running loop; answers stream, so watches work.
 
@@ -178,22 +198,7 @@ class _Exchange(httpx2.AsyncByteStream):
             await asyncio.wait([self._task])
 
     async def _run(self, app: AsgiApp) -> None:
-        url = self._request.url
-        scope: Scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "method": self._request.method,
-            "scheme": url.scheme,
-            "path": url.path,
-            "raw_path": url.raw_path.split(b"?")[0],
-            "query_string": url.query,
-            "root_path": "",
-            "headers": [(name.lower(), value) for name, value in self._request.headers.raw],
-            "client": ("127.0.0.1", 0),
-            "server": (url.host, url.port),
-            "extensions": {"sandbox.drop": self._drop},
-        }
+        scope = scope_of(self._request, self._drop)
         try:
             await app(scope, self._receive, self._send)
         finally:

@@ -22,8 +22,10 @@ import boto3
 import moto.iam.models
 from botocore.exceptions import ClientError, ParamValidationError
 from botocore.validate import ParamValidator
+from moto.core.constants import MISSING
 from moto.core.exceptions import ServiceException
 from moto.core.serialize import AttributePickerContext, XFormedAttributePicker
+from moto.core.utils import get_value
 from moto.ec2.exceptions import DependencyViolationError
 from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.instances import Instance
@@ -37,6 +39,7 @@ from moto.secretsmanager.models import secretsmanager_backends
 from moto.secretsmanager.responses import SecretsManagerResponse
 from werkzeug.exceptions import HTTPException
 
+from simulation.resources.calls import READS
 from simulation.resources.eks import ACCOUNT
 
 MANAGED: Final = (
@@ -180,10 +183,15 @@ class Moto:
     """A client of one service and region, with the methods of boto3's."""
 
     def __init__(
-        self, service: str, region: str, keep_secret: Callable[[str], None] = lambda _: None
+        self,
+        service: str,
+        region: str,
+        keep_secret: Callable[[str], None] = lambda _: None,
+        before_write: Callable[[], None] = lambda: None,
     ) -> None:
         """`keep_secret` gets each secret access key that IAM makes."""
-        self._service, self._region, self._keep_secret = service, region, keep_secret
+        self._service, self._region = service, region
+        self._keep_secret, self._before_write = keep_secret, before_write
         self.meta = sdk_client(service).meta
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -195,6 +203,8 @@ class Moto:
         return call
 
     def _call(self, name: str, arguments: dict[str, Any]) -> Any:
+        if not name.startswith(READS):
+            self._before_write()
         operation = self.meta.service_model.operation_model(self.meta.method_to_api_mapping[name])
         report = ParamValidator().validate(arguments, operation.input_shape)
         if report.has_errors():
@@ -219,14 +229,29 @@ class Moto:
             self._keep_secret(result.result["AccessKey"].secret_access_key)
         if isinstance(result, str):
             return {key: each for key, each in json.loads(result).items() if each is not None}
-        picker = XFormedAttributePicker(response_transformers=_transformers(response))
-        return _Reader(picker, operation).read(result.result)
+        return _Reader(type(response), operation).read(result.result)
 
 
-def _transformers(response: Any) -> dict[str, Callable[[Any], Any]]:
-    """moto's corrections of answers, without the encoding of documents as URLs."""
-    given: dict[str, Callable[[Any], Any]] = response.RESPONSE_KEY_PATH_TO_TRANSFORMER
-    return {path: each for path, each in given.items() if each.__name__ != "url_encode"}
+@cache
+def _correction(response: Any, path: str) -> Callable[[Any], Any] | None:
+    """moto's correction of this part of an answer, unless it is the encoding as a URL."""
+    for end, correct in response.RESPONSE_KEY_PATH_TO_TRANSFORMER.items():
+        if correct.__name__ != "url_encode" and path.endswith(end):
+            return correct  # type: ignore[no-any-return]
+    return None
+
+
+_names: Final[dict[tuple[type, str, Any], tuple[str, ...]]] = {}
+"""The names that moto tries for a member: they follow from the class of the value and the shape."""
+
+
+def _names_of(value: Any, key: str, shape: Any) -> tuple[str, ...]:
+    known = (type(value), key, shape)
+    if known not in _names:
+        context = AttributePickerContext(obj=value, key=key, shape=shape)
+        found = XFormedAttributePicker().get_possible_keys(context)
+        _names[known] = tuple(dict.fromkeys(found))
+    return _names[known]
 
 
 def _refusal(code: str, message: str, operation: str) -> ClientError:
@@ -240,8 +265,8 @@ def _refusal(code: str, message: str, operation: str) -> ClientError:
 class _Reader:
     """Reads moto's result into the data that the SDK returns."""
 
-    def __init__(self, picker: XFormedAttributePicker, operation: Any) -> None:
-        self._picker, self._operation = picker, operation
+    def __init__(self, response: Any, operation: Any) -> None:
+        self._response, self._operation = response, operation
         self._path: list[str] = [operation.name]
 
     def read(self, result: object) -> dict[str, Any]:
@@ -267,23 +292,25 @@ class _Reader:
             if shape.type_name == "timestamp":
                 return _date(value)
             if key.endswith("Document") and isinstance(value, str):
-                # As the SDK does with IAM's documents, which some answers have as in a URL.
-                return json.loads(value if value.startswith("{") else unquote(value))
+                return _document(value)
             return value
         finally:
             self._path.pop()
 
     def _member(self, value: Any, name: str, shape: Any) -> Any:
-        return self._picker(
-            AttributePickerContext(
-                obj=value,
-                key=name,
-                shape=shape,
-                operation_model=self._operation,
-                service_model=self._operation.service_model,
-                key_path=".".join(self._path),
-            )
-        )
+        for key in _names_of(value, name, shape):
+            found = get_value(value, key)
+            if found is not MISSING:
+                break
+        else:
+            found = None
+        correct = _correction(self._response, ".".join((*self._path, name)))
+        return correct(found) if correct else found
+
+
+def _document(text: str) -> Any:
+    """As the SDK does with IAM's documents, which some answers have as in a URL."""
+    return json.loads(text if text.startswith("{") else unquote(text))
 
 
 def _date(value: Any) -> Any:

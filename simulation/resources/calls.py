@@ -20,6 +20,8 @@ T = TypeVar("T")
 CALL_SECONDS: Final = 0.05  # s that a call takes
 SERVICES: Final = ("iam", "ec2", "eks", "secretsmanager", "kubernetes", "castai")
 ANY: Final = "any"
+READS: Final = ("get_", "list_", "describe_")
+"""How the names of methods begin that change nothing in AWS."""
 
 
 class KilledError(BaseException):
@@ -153,7 +155,7 @@ class GatedClient:
                 name,
                 lambda: method(**arguments),
                 lambda kind: _raise_aws(self._service, name, kind),
-                writes=not name.startswith(("get_", "list_", "describe_")),
+                writes=not name.startswith(READS),
             )
 
         call.__name__ = name

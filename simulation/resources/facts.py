@@ -7,7 +7,8 @@ they have to do with each other: an access key is `stored` in the secret or not.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, Final
 
 import yaml
@@ -40,15 +41,31 @@ _DEFAULTS: Final = ("default", "kube-root-ca.crt")
 
 def of(world: World) -> Facts:
     """Everything in the world that a function could change."""
-    keys = dict(_keys(world))
-    facts = dict(_of_iam(world, {key: region for key, (region, _) in keys.items()}))
-    for region in REGIONS:
-        facts |= dict(_of_region(world, region))
+    state = (world.writes, len(world.keys_of_others))
+    facts = _read(world, "account", state, lambda: _of_account(world))
+    stored = _read(world, "secrets", state, lambda: ((k, text) for k, (_, text) in _keys(world)))
+    facts |= _of_castai(world, stored)
     for place, eks in world.eks.items():
-        facts |= dict(_of_entries(place, eks))
-        facts |= dict(_of_objects(world, place))
-    facts |= dict(_of_castai(world, {key: text for key, (_, text) in keys.items()}))
+        facts |= _of_entries(place, eks)
+        version = world.kubernetes[place].store.version
+        facts |= _read(world, str(place), version, partial(_of_objects, world, place))
     return facts
+
+
+def _read(
+    world: World, what: str, state: object, read: Callable[[], Iterable[tuple[str, Any]]]
+) -> Facts:
+    """The facts of one part of the world. They are read once while its state is the same."""
+    known = world.read.get(what)
+    if known is None or known[0] != state:
+        known = world.read[what] = (state, dict(read()))
+    return dict(known[1])
+
+
+def _of_account(world: World) -> Iterator[tuple[str, Any]]:
+    yield from _of_iam(world, {key: region for key, (region, _) in _keys(world)})
+    for region in REGIONS:
+        yield from _of_region(world, region)
 
 
 def ours(facts: Mapping[str, Any]) -> Facts:
@@ -141,7 +158,7 @@ def _of_iam(world: World, stored: Mapping[str, str]) -> Iterator[tuple[str, Any]
         yield from _tags(label, iam.list_policy_tags(PolicyArn=policy["Arn"]))
     for profile in iam.list_instance_profiles()["InstanceProfiles"]:
         label = f"instance profile {profile['InstanceProfileName']}"
-        yield label, [role["RoleName"] for role in profile["Roles"]]
+        yield label, ", ".join(role["RoleName"] for role in profile["Roles"])
         yield from _tags(label, profile)
 
 

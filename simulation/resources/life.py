@@ -161,7 +161,6 @@ class _Deployed:
     logical_id: str
     properties: str
     """JSON."""
-    cluster_id: str
 
 
 @dataclass
@@ -170,7 +169,8 @@ class _Comparison:
 
     where: str
     found: Facts
-    deployed: tuple[_Deployed, ...]
+    deployed: tuple[tuple[_Deployed, str], ...]
+    """Each with the id of its cluster at CAST AI."""
     background: Facts
 
 
@@ -211,8 +211,8 @@ class _Life:
         """Compare the states with what first Creates make."""
         for each in self.comparisons:
             wanted = dict(facts.ours(each.background))
-            for one in each.deployed:
-                wanted |= _made_by_a_create(self.kind, one)
+            for one, cluster_id in each.deployed:
+                wanted |= _made_by_a_create(self.kind, one, cluster_id)
             for line in facts.difference(wanted, facts.ours(each.found)):
                 if self.was_killed and "(not in a secret)" in line:
                     continue
@@ -465,17 +465,15 @@ class _Life:
             if not each.physical_id:
                 continue
             place = self._place(each)
-            deployed.append(
-                _Deployed(
-                    self.kind.physical_id,
-                    place,
-                    self.world.eks[place].mode,
-                    each.stack,
-                    each.logical_id,
-                    json.dumps(each.properties, sort_keys=True),
-                    ids[place.region, place.name],
-                )
+            one = _Deployed(
+                self.kind.physical_id,
+                place,
+                self.world.eks[place].mode,
+                each.stack,
+                each.logical_id,
+                json.dumps(each.properties, sort_keys=True),
             )
+            deployed.append((one, ids[place.region, place.name]))
         self.comparisons.append(_Comparison(where, found, tuple(deployed), self.background))
 
     def _check_marks(self, before: Facts) -> None:
@@ -534,22 +532,30 @@ def _says_what_to_do(reason: str) -> bool:
 
 KNOWN: Final[dict[_Deployed, Facts]] = {}
 """What first Creates make. To be copied and restored around a change of the code."""
+_CLUSTER_ID: Final = "c1a55e5d-0000-4000-8000-000000000000"
+"""CAST AI's id of the cluster of a first Create; that of the day replaces it."""
 
 
-def _made_by_a_create(kind: Kind, one: _Deployed) -> Facts:
+def _made_by_a_create(kind: Kind, one: _Deployed, cluster_id: str) -> Facts:
     if one not in KNOWN:
         KNOWN[one] = _made(kind, one)
-    return KNOWN[one]
+
+    def of_the_day(fact: Any) -> Any:
+        if not isinstance(fact, str):
+            return fact
+        # Names of roles have the first part of the id.
+        return fact.replace(_CLUSTER_ID, cluster_id).replace(_CLUSTER_ID[:8], cluster_id[:8])
+
+    return {of_the_day(name): of_the_day(value) for name, value in KNOWN[one].items()}
 
 
 def _made(kind: Kind, one: _Deployed) -> Facts:
     """What a first Create makes in an account where nothing of ours is."""
-    modes = tuple(one.mode for _ in PLACES)
-    with opened(PLACES, modes, controllers=kind.controllers) as world:
+    with opened((one.place,), (one.mode,), controllers=kind.controllers) as world:
         edits.background(world)
         before = facts.of(world)
-        known = KnownCluster(one.cluster_id, one.place.name, one.place.region, ACCOUNT)
-        world.castai.clusters[one.cluster_id] = known
+        known = KnownCluster(_CLUSTER_ID, one.place.name, one.place.region, ACCOUNT)
+        world.castai.clusters[_CLUSTER_ID] = known
         resource = Resource(one.stack, one.logical_id)
         request = event("Create", resource, json.loads(one.properties))
         answer = kind.function(world, resource).invoke(request)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final, TypeVar
+from unittest import mock
 
 import httpx2
 import lightkube
+from httpx2 import _urlparse, _urls
 from lightkube.config.kubeconfig import SingleConfig
 from lightkube.config.models import Cluster as ClusterConfig
 
 from kubesim import SimulatedCluster
 from kubesim.authentication import User
 from kubesim.controllers import ALL
-from kubesim.virtual import AsgiApp, InMemoryTransport, VirtualLoop
+from kubesim.virtual import AsgiApp, Message, Scope, VirtualLoop, scope_of
 from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import Clock
 from lambdas.common.eks import Cluster, Token
@@ -39,6 +41,9 @@ OWN_ROLE: Final = f"arn:aws:iam::{ACCOUNT}:role/castai-function"
 SECRETS: Final = (API_KEY, KUBERNETES_TOKEN)
 """What no log line, answer or error may contain; access keys are added."""
 CA: Final = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+
+_parse_url: Final = lru_cache(4096)(_urlparse.urlparse)
+"""A day sends its requests to the same URLs again and again, and httpx2 parses each three times."""
 
 T = TypeVar("T")
 
@@ -111,6 +116,10 @@ class World:
     """Ids of the access keys that others made."""
     secrets: list[str] = field(default_factory=list)
     """The secret access keys that IAM made."""
+    writes: int = 0
+    """Calls to moto that may have changed its tables."""
+    read: dict[str, tuple[object, dict[str, Any]]] = field(default_factory=dict)
+    """What `facts.of` read last, and at which state."""
 
     @property
     def clock(self) -> Clock:
@@ -135,7 +144,10 @@ class World:
             return RegionalEks({p.name: eks for p, eks in self.eks.items() if p.region == region})
         if service == "lambda":
             return self.functions
-        return Moto(service, region, self.secrets.append)
+        return Moto(service, region, self.secrets.append, self._note_write)
+
+    def _note_write(self) -> None:
+        self.writes += 1
 
     def gated(self, service: str, region: str, gate: Gate) -> Any:
         """A client of AWS behind a gate."""
@@ -149,12 +161,12 @@ class World:
             cluster: Cluster, clock: Clock, until: float, refusals_pass_until: float
         ) -> Kube:
             at = Place(cluster.region, cluster.name)
-            inner = self.kubernetes[at].transport()
+            app = self.kubernetes[at].app
             client = lightkube.Client(
                 _without_tls(config_of(cluster, Token(lambda: KUBERNETES_TOKEN))),
                 timeout=httpx2.Timeout(REQUEST_TIMEOUT),
                 trust_env=False,
-                transport=GatedTransport("kubernetes", lambda r: self._send(inner, r), gate),
+                transport=GatedTransport("kubernetes", lambda r: self._send(app, r), gate),
             )
             return Kube(client, clock=clock, until=until, refusals_pass_until=refusals_pass_until)
 
@@ -162,29 +174,43 @@ class World:
 
     def open_api(self, gate: Gate) -> Callable[[str, str, Clock, float], CastaiApi]:
         """Connects to CAST AI through a gate."""
-        inner = InMemoryTransport(self.castai_app)
 
         def connect(key: str, url: str, clock: Clock, until: float) -> CastaiApi:
-            transport = GatedTransport("castai", lambda r: self._send(inner, r), gate)
+            transport = GatedTransport("castai", lambda r: self._send(self.castai_app, r), gate)
             return CastaiApi(key, url, clock=clock, deadline=until, transport=transport)
 
         return connect
 
-    def _send(self, inner: InMemoryTransport, request: httpx2.Request) -> httpx2.Response:
-        """Send a request in the loop; its answer is read as a whole."""
+    def _send(self, app: AsgiApp, request: httpx2.Request) -> httpx2.Response:
+        """Let the application answer in the loop. An answer is read as a whole."""
+        body = request.read()
+        messages: list[Message] = []
 
-        async def send() -> httpx2.Response:
-            answer = await inner.handle_async_request(request)
-            body = await answer.aread()
-            return httpx2.Response(
-                answer.status_code, headers=answer.headers, content=body, request=request
-            )
+        async def receive() -> Message:
+            return {"type": "http.request", "body": body, "more_body": False}
 
-        return self.loop.run_until_complete(send())
+        async def send(message: Message) -> None:
+            messages.append(message)
+
+        self.loop.run_until_complete(_served(app, scope_of(request), receive, send))
+        start, *parts = messages
+        content = b"".join(part.get("body", b"") for part in parts)
+        return httpx2.Response(
+            start["status"], headers=start.get("headers", []), content=content, request=request
+        )
 
     def vpc(self, region: str) -> str:
         """The VPC of a region."""
         return str(next(iter(account.ec2_tables(region).vpcs)))
+
+
+async def _served(
+    app: AsgiApp,
+    scope: Scope,
+    receive: Callable[[], Awaitable[Message]],
+    send: Callable[[Message], Awaitable[None]],
+) -> None:
+    await app(scope, receive, send)
 
 
 def _without_tls(config: SingleConfig) -> SingleConfig:
@@ -209,7 +235,11 @@ def opened(
     account.reset(REGIONS)
     without = () if controllers else tuple(each.name for each in ALL)
     try:
-        with account.as_aws(loop.wall_time):
+        with (
+            account.as_aws(loop.wall_time),
+            mock.patch.object(_urls, "urlparse", _parse_url),
+            mock.patch.object(_urlparse, "urlparse", _parse_url),
+        ):
             for place, mode in zip(places, modes, strict=True):
                 eks = FakeEks(place.name, region=place.region, vpc=world.vpc(place.region))
                 eks.mode, eks.ca_pem, eks.now = mode, CA, loop.wall_time

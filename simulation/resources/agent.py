@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -10,10 +10,10 @@ from lambdas.agent import handler
 from lambdas.agent.handler import Dependencies
 from lambdas.common.names import AGENT
 from simulation.engine import Story
+from simulation.resources import agent_edits
+from simulation.resources.agent_edits import AGENT_EDITS
 from simulation.resources.calls import Gate
-from simulation.resources.edits import EDITS, Edit
 from simulation.resources.eks import ACCOUNT
-from simulation.resources.facts import FOREIGN
 from simulation.resources.life import Day, Kind, days, run
 from simulation.resources.requests import Event, Function, Resource
 from simulation.resources.world import API_KEY_SECRET, API_URL, OWN_ROLE, Place, World
@@ -34,43 +34,6 @@ PROPERTIES: Final[Mapping[str, Mapping[str, Any]]] = {
     "new code": {"CodeVersion": "2"},
 }
 """The changes of properties. The next one is a row."""
-
-
-def _deletes(kind: str, namespace: str) -> Callable[[World, Place], None]:
-    def delete(world: World, place: Place) -> None:
-        cluster = world.kubernetes[place]
-        for obj in cluster.list(kind, namespace):
-            if AGENT in obj["metadata"]["name"]:
-                world.act(partial(cluster.delete, kind, obj["metadata"]["name"], namespace))
-        world.sleep(60)
-
-    return delete
-
-
-def _labels(kind: str, namespace: str) -> Callable[[World, Place], None]:
-    def label(world: World, place: Place) -> None:
-        cluster = world.kubernetes[place]
-        for obj in cluster.list(kind, namespace):
-            metadata = obj["metadata"]
-            if AGENT in metadata["name"]:
-                labels = {**(metadata.get("labels") or {}), FOREIGN: "cost"}
-                changed = {**obj, "metadata": {**metadata, "labels": labels}}
-                world.act(partial(cluster.set, changed))
-
-    return label
-
-
-AGENT_EDITS: Final = {
-    "maps a role in aws-auth": EDITS["maps a role in aws-auth"],
-    "gives a role access": EDITS["gives a role access"],
-    "labels the Deployment": Edit(_labels("Deployment", AGENT)),
-    "labels the ClusterRole": Edit(_labels("ClusterRole", "")),
-    "deletes the Deployment": Edit(_deletes("Deployment", AGENT), drifts=True),
-    "deletes the Secret": Edit(_deletes("Secret", AGENT), drifts=True),
-    "deletes the ClusterRole": Edit(_deletes("ClusterRole", ""), drifts=True),
-    "deletes the namespace": Edit(_deletes("Namespace", ""), drifts=True),
-}
-"""The kinds of edits. The next kind is a row."""
 
 
 def _base(place: Place) -> dict[str, Any]:
@@ -126,6 +89,8 @@ KIND: Final = Kind(
     edits=AGENT_EDITS,
     function=_function,
     physical_id=f"{AGENT}:{ACCOUNT}:{{region}}:(prod|shop)",
+    has_obstacles=agent_edits.has_obstacles,
+    clear_obstacles=agent_edits.clear_obstacles,
     controllers=True,
     settles=45.0,
 )

@@ -21,6 +21,8 @@ Facts = dict[str, Any]
 
 FOREIGN: Final = "foreign"
 """Part of every name and value that somebody else makes in a day."""
+OTHERS_NAMESPACE: Final = f"{FOREIGN}/owner"
+"""Annotation of the agent's namespace where others made it."""
 KINDS: Final = (
     ("ClusterRole", ""),
     ("ClusterRoleBinding", ""),
@@ -33,9 +35,11 @@ KINDS: Final = (
     ("Deployment", "castai-agent"),
     ("ResourceQuota", "castai-agent"),
     ("PodDisruptionBudget", "castai-agent"),
+    ("Service", "castai-agent"),
     ("Namespace", ""),
 )
-"""Kinds of Kubernetes objects that the functions write, and where."""
+"""Kinds of Kubernetes objects that the functions or others write, and where."""
+_GONE: Final = object()
 _DEFAULTS: Final = ("default", "kube-root-ca.crt")
 
 
@@ -88,6 +92,24 @@ def difference(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]
         if name in found and found[name] != wanted[name]
     ]
     return sorted(lines)
+
+
+def without_used_namespaces(all_of_them: Facts, *parts: Facts) -> list[Facts]:
+    """The facts without the agent's namespace in clusters where others use it, or made it.
+
+    There it is not ours to make or to remove.
+    """
+    used = set()
+    for name in all_of_them:
+        region, _, rest = name.removeprefix(f"{FOREIGN} ").partition(" ")
+        cluster, _, rest = rest.partition(" ")
+        of_others = FOREIGN in name and ": " not in name
+        if of_others and ("castai-agent/" in rest or rest.startswith("Namespace ")):
+            used.add(f"{region} {cluster} Namespace /castai-agent")
+    return [
+        {name: value for name, value in part.items() if name.partition(": ")[0] not in used}
+        for part in parts
+    ]
 
 
 def _short(value: object) -> str:
@@ -224,12 +246,53 @@ def _of_objects(world: World, place: Place) -> Iterator[tuple[str, Any]]:
             if (kind, metadata["name"]) == ("ConfigMap", "aws-auth"):
                 yield from _of_aws_auth(label, obj.get("data") or {})
                 continue
-            rest = {k: v for k, v in obj.items() if k not in {"metadata", "status"}}
-            yield label, json.dumps(rest, sort_keys=True)
-            for part in ("labels", "annotations"):
-                for key, value in (metadata.get(part) or {}).items():
-                    if not key.startswith(("deployment.kubernetes.io/", "kubectl.")):
-                        yield f"{label}: {part} {key}", value
+            if OTHERS_NAMESPACE in (metadata.get("annotations") or {}):
+                label = f"{FOREIGN} {label}"
+            yield from _of_object(label, obj)
+
+
+def _of_object(label: str, obj: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """An object's fields; those with FOREIGN in their value and those that others own apart."""
+    metadata = obj["metadata"]
+    rest = {k: v for k, v in obj.items() if k not in {"metadata", "status"}}
+    marks: Facts = {}
+    yield label, json.dumps(_without_foreign(rest, "", marks), sort_keys=True)
+    for path, value in marks.items():
+        yield f"{label}: field {path} ({FOREIGN})", json.dumps(value, sort_keys=True)
+    for entry in metadata.get("managedFields") or ():
+        if FOREIGN in entry["manager"]:
+            fields = json.dumps(entry["fieldsV1"], sort_keys=True)
+            yield f"{label}: fields of {entry['manager']} by {entry['operation']}", fields
+    for part in ("labels", "annotations"):
+        for key, value in (metadata.get(part) or {}).items():
+            if not key.startswith(("deployment.kubernetes.io/", "kubectl.")):
+                yield f"{label}: {part} {key}", value
+
+
+def _without_foreign(value: Any, path: str, marks: Facts) -> Any:
+    """The value without what others put into it, which is added to `marks`."""
+    if isinstance(value, dict):
+        found = {key: _without_foreign(each, f"{path}.{key}", marks) for key, each in value.items()}
+        return {key: each for key, each in found.items() if each is not _GONE}
+    if isinstance(value, list):
+        kept: list[Any] = []
+        for name, each in sorted(map(_named, value), key=lambda named: named[0]):
+            if FOREIGN in name:
+                marks[f"{path}.{name}"] = each
+            else:
+                kept.append(_without_foreign(each, f"{path}.{name or len(kept)}", marks))
+        return kept
+    if isinstance(value, str) and FOREIGN in value:
+        marks[path] = value
+        return _GONE
+    return value
+
+
+def _named(item: Any) -> tuple[str, Any]:
+    """An item of a list and its name. An item that was removed and comes again is the last one."""
+    if isinstance(item, dict):
+        return str(item.get("name", "")), item
+    return (item if isinstance(item, str) and FOREIGN in item else ""), item
 
 
 def _is_standard(obj: Mapping[str, Any]) -> bool:

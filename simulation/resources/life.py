@@ -6,6 +6,7 @@ What differs between the stories is a `Kind`.
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -88,57 +89,119 @@ class Kind:
     function: Callable[[World, Resource], Function]
     physical_id: str
     """A pattern; {region} stands for the region."""
+    has_obstacles: Callable[[World], bool]
+    """Whether others did something for which a request may have to be refused."""
+    clear_obstacles: Callable[[World], None]
+    """Do what the refusals ask for."""
     controllers: bool = False
     """Whether the clusters' controllers run."""
     settles: float = 0.0
     """Seconds after a request until the controllers have done what follows from it."""
 
 
-def faults() -> st.SearchStrategy[Fault]:
-    """A fault of one of the first calls or writes, short or lasting."""
-    return st.builds(
-        Fault,
-        kind=st.sampled_from(sorted(KINDS)),
-        service=st.sampled_from((ANY, *SERVICES)),
-        writes=st.booleans(),
-        at=st.one_of(st.integers(0, 4), st.integers(0, 40)),
-        times=st.sampled_from((1, 1, 2, 4, 1000, 1000)),
-    )
+@dataclass(frozen=True)
+class Focus:
+    """What a day has much of. A day of everything has little of each."""
+
+    faulty: float = 0.4
+    """Share of the requests with faults."""
+    faults: tuple[str, ...] = tuple(sorted(KINDS))
+    lasting: bool = False
+    """Whether a fault stays until the end of the request, and meets the middle of it."""
+    pairs: bool = False
+    """Whether a second fault meets what the function does about the first."""
+    edits: float = 0.25
+    """Share of the steps that are edits."""
+    steps: tuple[int, int] = (1, 5)
+    resources: tuple[tuple[int, ...], ...] = ((0,), (0,), (0, 1), (0, 2), (0, 0))
+
+
+FOCUS: Final = (
+    Focus(),
+    Focus(faulty=0.0, edits=0.1, steps=(3, 6), resources=((0,),)),
+    Focus(faulty=0.0, edits=0.55, steps=(4, 8), resources=((0,), (0, 0))),
+    Focus(faulty=0.9, faults=("refused", "failing"), lasting=True, edits=0.0, steps=(1, 3)),
+    Focus(faulty=0.9, faults=("refused",), pairs=True, edits=0.0, steps=(1, 2), resources=((0,),)),
+    Focus(faulty=0.9, faults=("answer lost", "failing after its effect"), edits=0.1, steps=(1, 3)),
+    Focus(faulty=0.7, faults=("killed", "killed after its effect"), edits=0.2),
+    Focus(faulty=0.2, edits=0.1, steps=(3, 6), resources=((0, 0), (0, 1))),
+)
+"""The next focus is a row."""
+MODES: Final = ("API_AND_CONFIG_MAP", "API", "CONFIG_MAP")
 
 
 def days(kind: Kind) -> st.SearchStrategy[Day]:
     """The days of a custom resource."""
-    few = st.one_of(st.just(()), st.lists(faults(), max_size=2).map(tuple))
-    sometimes = st.sampled_from((False, False, True))
-    number = st.integers(0, 1)
-    deploy = st.builds(
-        Deploy,
-        resource=number,
-        changes=st.lists(st.sampled_from(sorted(kind.changes)), max_size=4).map(tuple),
-        faults=few,
-        stack_fails=sometimes,
-        twice=sometimes,
+    return st.binary(min_size=16, max_size=16).map(lambda seed: _drawn(kind, random.Random(seed)))  # noqa: S311 - no secret
+
+
+def _drawn(kind: Kind, rng: random.Random) -> Day:
+    focus = rng.choice(FOCUS)
+    # A day has a part of the changes and edits, so that those that belong together meet.
+    changes = rng.sample(sorted(kind.changes), rng.randint(2, 8))
+    kinds = rng.sample(sorted(kind.edits), rng.randint(1, 4))
+    resources = rng.choice(focus.resources)
+    steps = [_step(rng, focus, changes, kinds) for _ in range(rng.randint(*focus.steps))]
+    deploys = _deploy(rng, focus, changes)
+    return Day(
+        steps=(*steps[:1], deploys, *steps[1:]) if rng.random() < 0.3 else (deploys, *steps),
+        resources=resources,
+        modes=tuple(rng.choice(MODES) for _ in PLACES),
     )
-    remove = st.builds(Remove, resource=number, faults=few, twice=sometimes)
-    edit = st.builds(
-        Edit, edit=st.sampled_from(sorted(kind.edits)), place=st.sampled_from((0, 0, 1, 2))
+
+
+def _step(rng: random.Random, focus: Focus, changes: list[str], kinds: list[str]) -> Step:
+    if rng.random() < focus.edits:
+        return Edit(rng.choice(kinds), rng.choice((0, 0, 0, 1, 2)))
+    if rng.random() < 0.15:
+        return Remove(rng.randint(0, 1), _faults(rng, focus), twice=rng.random() < 0.3)
+    return _deploy(rng, focus, changes)
+
+
+def _deploy(rng: random.Random, focus: Focus, changes: list[str]) -> Deploy:
+    return Deploy(
+        resource=rng.randint(0, 1),
+        changes=tuple(rng.sample(changes, rng.randint(0, min(3, len(changes))))),
+        faults=_faults(rng, focus),
+        stack_fails=rng.random() < 0.2,
+        twice=rng.random() < 0.3,
     )
-    return st.builds(
-        Day,
-        steps=st.tuples(
-            st.one_of(deploy, edit),
-            deploy,
-            st.lists(st.one_of(deploy, deploy, edit, remove), max_size=4),
-        ).map(lambda drawn: (drawn[0], drawn[1], *drawn[2])),
-        resources=st.sampled_from(((0,), (0,), (0, 1), (0, 2), (0, 0))),
-        modes=st.tuples(
-            *(st.sampled_from(("API_AND_CONFIG_MAP", "API", "CONFIG_MAP")) for _ in PLACES)
-        ),
+
+
+def _faults(rng: random.Random, focus: Focus) -> tuple[Fault, ...]:
+    """Faults of a request: short or lasting, of its first calls or any."""
+    if rng.random() >= focus.faulty:
+        return ()
+    first = _fault(rng, focus)
+    if focus.pairs:
+        # An undo follows a write that is refused, and has its reads and writes later.
+        second = _fault(rng, focus)
+        later = Fault(second.kind, first.service, second.writes, first.at + 1 + second.at)
+        return (Fault(first.kind, first.service, at=first.at), later)
+    return (first, _fault(rng, focus)) if rng.random() < 0.3 else (first,)
+
+
+def _fault(rng: random.Random, focus: Focus) -> Fault:
+    if focus.lasting:
+        return Fault(
+            rng.choice(focus.faults),
+            rng.choice((ANY, *SERVICES)),
+            at=rng.randint(1, 25),
+            times=1000,
+        )
+    return Fault(
+        kind=rng.choice(focus.faults),
+        service=rng.choice((ANY, *SERVICES)),
+        writes=rng.random() < 0.7,
+        at=rng.choice((rng.randint(0, 4), rng.randint(0, 20), rng.randint(0, 40))),
+        times=rng.choice((1, 1, 2, 4, 1000)),
     )
 
 
 def run(kind: Kind, day: Day) -> Verdict:
     """Live a day."""
+    if not day.resources or len(day.modes) != len(PLACES):
+        return Verdict()  # a day that was made too small
     with opened(PLACES, day.modes, controllers=kind.controllers) as world:
         life = _Life(kind, world, day)
         life.live()
@@ -213,7 +276,8 @@ class _Life:
             wanted = dict(facts.ours(each.background))
             for one, cluster_id in each.deployed:
                 wanted |= _made_by_a_create(self.kind, one, cluster_id)
-            for line in facts.difference(wanted, facts.ours(each.found)):
+            found = facts.ours(each.found)
+            for line in facts.difference(*facts.without_used_namespaces(each.found, wanted, found)):
                 if self.was_killed and "(not in a secret)" in line:
                     continue
                 self._break("state", f"{each.where}: {line}")
@@ -395,15 +459,18 @@ class _Life:
         answer = self._send(request, resource, note=note)
         if answer.data is not None:
             return answer
+        is_refusal = self.kind.controllers and request["RequestType"] == "Update"
         if "Nothing was changed" in answer.reason:
             for line in facts.difference(before, facts.of(self.world)):
                 self._break("words", f"the error says that nothing was changed: {line}")
         if edits.has_users(self.world):
             for line in facts.difference(before, facts.of(self.world)):
                 self._break("nodes", f"a removal was refused, and changed something: {line}")
-        if edits.has_obstacles(self.world):
+        if self.kind.has_obstacles(self.world):
+            for line in facts.difference(before, facts.of(self.world)) if is_refusal else ():
+                self._break("others", f"a request was refused, and changed something: {line}")
             self._say("somebody does what the error asks for")
-            edits.clear_obstacles(self.world)
+            self.kind.clear_obstacles(self.world)
             self.cleared = True
             answer = self._send(request, resource, note=note)
         if answer.data is None:
@@ -432,11 +499,13 @@ class _Life:
     def _is_unsure(self) -> bool:
         """Whether something may be there or missing that no answer could avoid."""
         unsettled = any(each.is_unsettled for each in self.resources)
-        return bool(self.drifted) or unsettled or edits.has_obstacles(self.world)
+        return bool(self.drifted) or unsettled or self.kind.has_obstacles(self.world)
 
     def _check_restored(self, before: Facts, resource: Resource, failed: Answer) -> None:
         """All is as before the failed request, or the error names what is left."""
-        lines = facts.difference(facts.ours(before), facts.ours(facts.of(self.world)))
+        now = facts.of(self.world)
+        parts = facts.without_used_namespaces(now, facts.ours(before), facts.ours(now))
+        lines = facts.difference(*parts)
         if failed.killed:
             resource.is_unsettled |= bool(lines)
             return
@@ -481,13 +550,15 @@ class _Life:
         after = facts.of(self.world)
         for name in before.keys() - after.keys():
             host = name.partition(": ")[0]
-            stays = host in after and ": access key" not in name
+            given_up = self.cleared and _is_field(name, before[name])
+            stays = host in after and ": access key" not in name and not given_up
             detached = before[name] == "attached" and not self.cleared
             its_own = ": " not in name and not self.cleared
             if stays or detached or its_own:
                 self._break("others", f"{name} = {before[name]} is gone")
         for name in before.keys() & after.keys():
-            if before[name] != after[name]:
+            given_up = self.cleared and _is_field(name, before[name])
+            if before[name] != after[name] and not given_up:
                 self._break("others", f"{name} was {before[name]}, and is {after[name]}")
         self.cleared = False
 
@@ -506,8 +577,10 @@ class _Life:
                 marks = facts.marks(facts.of(self.world))
                 self._remove(resource, ())
                 self._check_marks(marks)
-        left = facts.difference(facts.ours(self.background), facts.ours(facts.of(self.world)))
-        for line in left:
+        found = facts.of(self.world)
+        wanted = facts.ours(self.background)
+        parts = facts.without_used_namespaces(found, wanted, facts.ours(found))
+        for line in facts.difference(*parts):
             self._break("removal", line)
         for place, data in self.world.aws_auth.items():
             found = self.world.kubernetes[place].get("ConfigMap", "aws-auth", "kube-system") or {}
@@ -525,9 +598,14 @@ def _shown(request: Event) -> str:
     return " ".join(f"{name}={value}" for name, value in sorted(changed.items()))
 
 
+def _is_field(name: str, value: object) -> bool:
+    """Whether a mark is a field of ours that others set."""
+    return ": field" in name or value == facts.FOREIGN
+
+
 def _says_what_to_do(reason: str) -> bool:
     """Whether an error begins with a verb: `iam:GetUser: Throttling` and bugs do not."""
-    return bool(re.match(r"[A-Z][a-z]+:? ", reason)) and not reason.startswith("Report this")
+    return bool(re.match(r"[A-Z][a-z]+[:,]? ", reason)) and not reason.startswith("Report this")
 
 
 KNOWN: Final[dict[_Deployed, Facts]] = {}

@@ -15,6 +15,7 @@ from lambdas.onboarding.context import Clients
 from lambdas.onboarding.context import Place as Region
 from lambdas.onboarding.session import Dependencies
 from simulation.engine import Story
+from simulation.resources import edits
 from simulation.resources.calls import Gate
 from simulation.resources.edits import EDITS
 from simulation.resources.eks import ACCOUNT
@@ -93,6 +94,8 @@ KIND: Final = Kind(
     changes=PROPERTIES,
     edits=EDITS,
     function=_function,
+    has_obstacles=edits.has_obstacles,
+    clear_obstacles=edits.clear_obstacles,
     physical_id=f"castai-eks/{ACCOUNT}/{{region}}/(prod|shop)",
 )
 

@@ -1,17 +1,17 @@
-"""Days of the custom resources keep their promises, are repeatable, and find faults of the code."""
+"""Days of the onboarding keep their promises, are repeatable, and find faults of the code."""
 
 from __future__ import annotations
 
 import pytest
 
 from simulation.engine import draw, promises
-from simulation.resources import agent, onboarding
+from simulation.resources import onboarding
 from simulation.resources.calls import KINDS, Fault
 from simulation.resources.edits import EDITS
 from simulation.resources.known_faults import KNOWN_FAULTS, put_back
 from simulation.resources.life import Day, Deploy, Edit
 
-DAYS, AGENT_DAYS = onboarding.story(), agent.story()
+DAYS = onboarding.story()
 
 # AddRoleToInstanceProfile is refused, and the read of the profile in the undo.
 UNDO_REFUSED = (Fault("refused", "iam", at=6), Fault("refused", "iam", writes=False, at=19))
@@ -28,12 +28,6 @@ def lasting(service: str, at: int = 0, kind: str = "failing") -> Fault:
 @pytest.mark.parametrize("seed", range(5))
 def test_a_day_of_the_onboarding_keeps_the_promises(seed: int) -> None:
     verdict = DAYS.run(draw(DAYS, seed))
-    assert verdict.faults == [], "\n".join(verdict.timeline)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_day_of_the_agent_keeps_the_promises(seed: int) -> None:
-    verdict = AGENT_DAYS.run(draw(AGENT_DAYS, seed))
     assert verdict.faults == [], "\n".join(verdict.timeline)
 
 

@@ -1,0 +1,48 @@
+"""Days of the agent keep their promises, and find faults of the code."""
+
+from __future__ import annotations
+
+import pytest
+
+from simulation.engine import draw
+from simulation.resources import agent
+from simulation.resources.agent_edits import AGENT_EDITS
+from simulation.resources.life import Day, Deploy, Edit
+
+DAYS = agent.story()
+CONTESTS = (
+    "scales the Deployment",
+    "changes the image",
+    "changes the command",
+    "changes a label",
+    "changes the autoscaler's data",
+    "adds a rule",
+    "forces fields",
+)
+
+
+def deploy(*changes: str) -> Deploy:
+    return Deploy(0, changes)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_day_of_the_agent_keeps_the_promises(seed: int) -> None:
+    verdict = DAYS.run(draw(DAYS, seed))
+    assert verdict.faults == [], "\n".join(verdict.timeline)
+
+
+@pytest.mark.parametrize("edit", AGENT_EDITS)
+def test_each_kind_of_edit_is_made_and_keeps_the_promises(edit: str) -> None:
+    before = edit == "makes the namespace"
+    steps = (Edit(edit, 0), deploy()) if before else (deploy(), Edit(edit, 0))
+    verdict = DAYS.run(Day((*steps, deploy("two agents"))))
+    assert verdict.faults == [], "\n".join(verdict.timeline)
+    assert verdict.seen[edit] == 1
+
+
+@pytest.mark.parametrize("edit", CONTESTS)
+def test_fields_of_others_are_refused_until_they_release_them(edit: str) -> None:
+    verdict = DAYS.run(Day((deploy(), Edit(edit, 0), deploy("two agents"), deploy("a proxy"))))
+    assert verdict.faults == [], "\n".join(verdict.timeline)
+    assert verdict.seen["Update failed"] == 2  # the Update, and the first rollback
+    assert verdict.seen["Update done"] == 2

@@ -86,11 +86,19 @@ class Changes:
     """What was not removed, with the reason."""
 
 
-def apply(kube: Kube, objects: Iterable[Object], *, owner: str, dry_run: bool = False) -> Changes:
+def apply(
+    kube: Kube,
+    objects: Iterable[Object],
+    *,
+    owner: str,
+    dry_run: bool = False,
+    made: list[Reference] | None = None,
+) -> Changes:
     """Apply the objects, and remove our objects that are not in `objects`.
 
     With `dry_run` the API server checks the existing objects and nothing is written. If a write
-    fails, the objects that this call created are removed.
+    fails, the objects that this call created are removed. `made`: what earlier tries created and
+    could not remove; it is removed as well, and what is left afterwards is in it.
 
     Raises before the first write: NotReadOnlyError if the manifest allows more than reading,
     ForeignObjectsError if an object of the same name is not ours, NamespaceTerminatingError while
@@ -110,10 +118,11 @@ def apply(kube: Kube, objects: Iterable[Object], *, owner: str, dry_run: bool = 
             was = found[_reference(each)]
             (changes.updated if was else changes.created).append(title(_reference(each)))
         return changes
+    made = [] if made is None else made
     try:
-        _write(kube, wanted, found, changes)
+        _write(kube, wanted, found, changes, made)
     except CastaiError as error:
-        _undo(kube, [_reference(each) for each in wanted], changes, error)
+        _undo(kube, made, owner, error)
         raise
     keep = {_reference(each) for each in wanted}
     _delete(kube, (each for each in _owned(kube, owner) if each not in keep), changes)
@@ -278,10 +287,14 @@ def _write(
     wanted: Sequence[Object],
     found: Mapping[Reference, Object | None],
     changes: Changes,
+    made: list[Reference],
 ) -> None:
+    """`made` gets each object before it is created: its answer may be lost."""
     for each in wanted:
         reference = _reference(each)
         was = found[reference]
+        if was is None:
+            made.append(reference)
         now = kube.apply(each)
         if was is None:
             changes.created.append(title(reference))
@@ -302,13 +315,20 @@ def _own_part(obj: Object, wanted: Object) -> tuple[object, ...]:
     )
 
 
-def _undo(kube: Kube, wanted: Sequence[Reference], changes: Changes, error: CastaiError) -> None:
-    """Delete the objects that this call created. The next call corrects those that it updated."""
-    made = [each for each in wanted if title(each) in changes.created]
+def _undo(kube: Kube, made: list[Reference], owner: str, error: CastaiError) -> None:
+    """Delete the created objects, and take each out of `made`.
+
+    The next call corrects those that were updated.
+    """
     try:
-        _delete(kube, reversed(made), Changes())
+        while made:
+            obj = kube.get(*_address(made[-1]))
+            if obj is not None and _is_ours(obj, owner):
+                kube.delete(*_address(made[-1]))
+            made.pop()
     except CastaiError as second:
-        error.add_note(f"Some of the created objects could not be removed again: {second}")
+        left = ", ".join(title(each) for each in made)
+        error.add_note(f"What was created could not be removed again ({left}): {second}")
 
 
 def _owned(kube: Kube, owner: str) -> Iterator[Reference]:

@@ -75,8 +75,10 @@ def connect(
     known = any(each["metadata"]["name"] == AGENT_METADATA for each in objects)
     wanted = objects if known else [*objects, metadata(cluster_id, api.url)]
 
+    made: list[apply.Reference] = []
+
     def put() -> Changes:
-        return apply.apply(kube, wanted, owner=owner)
+        return apply.apply(kube, wanted, owner=owner, made=made)
 
     # The namespace of an earlier agent may still be terminating.
     return Connected(cluster_id, retry.call(put, until=until, clock=clock))

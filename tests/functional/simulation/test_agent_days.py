@@ -7,6 +7,7 @@ import pytest
 from simulation.engine import draw
 from simulation.resources import agent
 from simulation.resources.agent_edits import AGENT_EDITS
+from simulation.resources.calls import Fault
 from simulation.resources.life import Day, Deploy, Edit
 
 DAYS = agent.story()
@@ -21,8 +22,12 @@ CONTESTS = (
 )
 
 
-def deploy(*changes: str) -> Deploy:
-    return Deploy(0, changes)
+def deploy(*changes: str, faults: tuple[Fault, ...] = ()) -> Deploy:
+    return Deploy(0, changes, faults)
+
+
+def lasting(kind: str, at: int) -> tuple[Fault, ...]:
+    return (Fault(kind, "kubernetes", at=at, times=1000),)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -46,3 +51,20 @@ def test_fields_of_others_are_refused_until_they_release_them(edit: str) -> None
     assert verdict.faults == [], "\n".join(verdict.timeline)
     assert verdict.seen["Update failed"] == 2  # the Update, and the first rollback
     assert verdict.seen["Update done"] == 2
+
+
+# Found by days ------------------------------------------------------------------------------------
+
+
+def test_an_object_whose_creation_was_not_answered_is_removed_by_the_undo() -> None:
+    # The namespace is created, each answer is a failure, and then the right is refused.
+    lost = (Fault("failing after its effect", "kubernetes", times=5),)
+    refused = (Fault("refused", "kubernetes", at=5),)
+    verdict = DAYS.run(Day((deploy(faults=lost + refused),)))
+    assert verdict.faults == [], "\n".join(verdict.timeline)
+
+
+def test_what_several_tries_created_and_could_not_remove_is_named() -> None:
+    verdict = DAYS.run(Day((deploy(faults=lasting("failing", 4)),)))
+    assert verdict.faults == [], "\n".join(verdict.timeline)
+    assert verdict.seen["Create failed"] == 1

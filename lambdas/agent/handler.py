@@ -116,8 +116,11 @@ def _create_or_update(event: Event, deps: Dependencies, until: float) -> dict[st
             clock=deps.clock,
         )
     logger().info("Applied", extra={"cluster": cluster.name, "changes": vars(done.changes)})
+    physical_id = f"{AGENT}:{ref.account}:{ref.region}:{ref.name}"
+    if left := _left_cluster(event, cluster.name, physical_id):
+        _clean_up(deps, left, event, until)
     return {
-        "PhysicalResourceId": f"{AGENT}:{ref.account}:{ref.region}:{ref.name}",
+        "PhysicalResourceId": physical_id,
         READY_UNTIL: int(deps.clock.now()) + agent.ready_within,
         "Data": {"ClusterId": done.cluster_id, "Namespace": AGENT, "Image": agent.image},
     }
@@ -210,25 +213,51 @@ def _retried(deps: Dependencies, call: Callable[[], T]) -> T:
     return retry.call(call, until=until, clock=deps.clock)
 
 
+def _left_cluster(event: Event, name: str, physical_id: str) -> str:
+    """The cluster of a failed Update that this rollback leaves; empty if there is none.
+
+    CloudFormation sends a Delete only for a physical id that it knows. A failed Update to another
+    cluster gave it none: the rollback comes with the id of the former cluster, which it keeps.
+    """
+    old = event.get("OldResourceProperties")
+    if event.get("PhysicalResourceId") != physical_id or not isinstance(old, Mapping):
+        return ""
+    former = old.get("ClusterName")
+    return former if isinstance(former, str) and former != name else ""
+
+
+def _clean_up(deps: Dependencies, name: str, event: Event, until: float) -> None:
+    """Remove what a failed Update made in another cluster. The rollback succeeds without it."""
+    try:
+        _remove(deps, name, event, until)
+    except CastaiError as error:
+        logger().warning(
+            "A cluster could not be cleaned up", extra={"cluster": name, "error": str(error)}
+        )
+
+
 def _delete(event: Event, deps: Dependencies, until: float) -> dict[str, Any]:
-    """Remove what is ours. A cluster that no longer exists holds nothing."""
-    answer = {
+    """Remove what is ours."""
+    _remove(deps, cluster_of(cloudformation.resource_properties(event)), event, until)
+    return {
         "PhysicalResourceId": cloudformation.text(event, "PhysicalResourceId"),
         READY_UNTIL: 0,
     }
-    name = cluster_of(cloudformation.resource_properties(event))
+
+
+def _remove(deps: Dependencies, name: str, event: Event, until: float) -> None:
+    """Remove what is ours in a cluster. One that no longer exists holds nothing."""
     try:
         cluster = _cluster(deps, name)
     except AwsRefusedError as error:
         if error.code == _GONE:
-            return answer
+            return
         raise
     with _access(deps, cluster, ADMIN, until) as kube:
         changes = lifecycle.disconnect(
             kube, owner=cloudformation.owner(event), until=until, clock=deps.clock
         )
     logger().info("Removed", extra={"cluster": name, "changes": vars(changes)})
-    return answer
 
 
 @contextmanager

@@ -68,3 +68,9 @@ def test_what_several_tries_created_and_could_not_remove_is_named() -> None:
     verdict = DAYS.run(Day((deploy(faults=lasting("failing", 4)),)))
     assert verdict.faults == [], "\n".join(verdict.timeline)
     assert verdict.seen["Create failed"] == 1
+
+
+def test_a_rollback_removes_the_agent_from_the_cluster_of_the_failed_update() -> None:
+    verdict = DAYS.run(Day((deploy(), deploy("another cluster", "no node fits"))))
+    assert verdict.faults == [], "\n".join(verdict.timeline)
+    assert verdict.seen["Update failed"] == 1

@@ -45,6 +45,8 @@ _USER_KINDS: Final[tuple[tuple[str, str], ...]] = (
     ("v1", "Secret"),
     ("v1", "ConfigMap"),
     ("v1", "ServiceAccount"),
+    ("v1", "ResourceQuota"),
+    ("policy/v1", "PodDisruptionBudget"),
     ("rbac.authorization.k8s.io/v1", "Role"),
     ("rbac.authorization.k8s.io/v1", "RoleBinding"),
 )

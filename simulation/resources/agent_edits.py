@@ -185,6 +185,8 @@ AGENT_EDITS: Final = {
     "makes the namespace": Edit(_makes_the_namespace),
     "adds a ConfigMap": _makes("v1", "ConfigMap", data={"a": "1"}),
     "adds a Service": _makes("v1", "Service", spec={"ports": [{"port": 80}]}),
+    "adds a quota": _makes("v1", "ResourceQuota", spec={"hard": {"services": "9"}}),
+    "adds a budget": _makes("policy/v1", "PodDisruptionBudget", spec={"maxUnavailable": 1}),
     "binds a ClusterRole to the agent": _makes(
         f"{_RBAC}/v1",
         "ClusterRoleBinding",

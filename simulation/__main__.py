@@ -31,6 +31,7 @@ STORIES = {
 KNOWN_FAULTS = {
     "drain": "simulation.drain.known_faults",
     "onboarding": "simulation.resources.known_faults",
+    "agent": "simulation.resources.agent_known_faults",
 }
 SHOWN = 3  # failing seeds that are made smaller and shown
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any, Final
 from unittest import mock
@@ -32,12 +32,12 @@ from simulation.resources import life
 KnownFault = Callable[[], AbstractContextManager[object]]
 
 
-def _instead(where: Any, name: str, of: Callable[..., Any]) -> KnownFault:
+def instead(where: Any, name: str, of: Callable[..., Any]) -> KnownFault:
     """The function `of` in the place of `where.name`."""
     return lambda: mock.patch.object(where, name, of)
 
 
-def _around(where: Any, name: str, change: Callable[..., Any]) -> KnownFault:
+def around(where: Any, name: str, change: Callable[..., Any]) -> KnownFault:
     """`change` in the place of `where.name`; its first argument is the shipped function."""
     return lambda: mock.patch.object(where, name, partial(change, getattr(where, name)))
 
@@ -53,7 +53,7 @@ def _no_undo(part: str) -> KnownFault:
             return shipped(self, thing, write, undo=lambda: None, **more)
         return shipped(self, thing, write, undo=undo, **more)
 
-    return _instead(Ledger, "create", create)
+    return instead(Ledger, "create", create)
 
 
 def _no_delete(part: str) -> KnownFault:
@@ -63,7 +63,7 @@ def _no_delete(part: str) -> KnownFault:
     def delete(self: Ledger, thing: str, write: Any, detail: str = "") -> bool:
         return shipped(self, thing, (lambda: None) if part in thing else write, detail)
 
-    return _instead(Ledger, "delete", delete)
+    return instead(Ledger, "delete", delete)
 
 
 def _takes_foreign_policies(shipped: Callable[..., Any], event: Any) -> Any:
@@ -108,7 +108,7 @@ def _forgets_what_leads_to_the_rest() -> KnownFault:
         del leads_to_the_rest
         return shipped(self, *arguments, **more)
 
-    return _instead(Ledger, "create", create)
+    return instead(Ledger, "create", create)
 
 
 @contextmanager
@@ -135,29 +135,40 @@ def _removal_of_running_nodes() -> Iterator[None]:
 
 
 @contextmanager
-def put_back(fault: str) -> Iterator[None]:
-    """The code with a fault; what first Creates of the right code make stays known."""
-    known = dict(life.KNOWN)
-    try:
-        with KNOWN_FAULTS[fault]():
+def with_fault(fault: KnownFault) -> Iterator[None]:
+    """The code with a fault. What first Creates make is what the right code makes."""
+    open_fault = ExitStack()
+
+    @contextmanager
+    def without() -> Iterator[None]:
+        open_fault.close()
+        try:
             yield
-    finally:
-        life.KNOWN.clear()
-        life.KNOWN.update(known)
+        finally:
+            open_fault.enter_context(fault())
+
+    with open_fault, mock.patch.object(life, "as_shipped", without):
+        open_fault.enter_context(fault())
+        yield
+
+
+def put_back(fault: str) -> AbstractContextManager[None]:
+    """The code with a fault."""
+    return with_fault(KNOWN_FAULTS[fault])
 
 
 KNOWN_FAULTS: Final[dict[str, KnownFault]] = {
     "a Delete keeps the instance profile": _no_delete("instance profile"),
     "a Delete keeps the access keys' secret": _no_delete("secret castai-eks"),
-    "a Delete takes policies of others along": _around(
+    "a Delete takes policies of others along": around(
         handler, "parse_request", _takes_foreign_policies
     ),
-    "a Delete empties aws-auth": _instead(aws_auth, "remove", _empties_aws_auth),
+    "a Delete empties aws-auth": instead(aws_auth, "remove", _empties_aws_auth),
     "a Delete removes the role of running nodes": _removal_of_running_nodes,
-    "an Update keeps the identity of the former mode": _instead(
+    "an Update keeps the identity of the former mode": instead(
         steps, "_remove_replaced", lambda *_: []
     ),
-    "an Update keeps tags that are no longer wanted": _around(
+    "an Update keeps tags that are no longer wanted": around(
         iam_principals, "correct_tags", _keeps_dropped_tags
     ),
     "an Update keeps a policy that is no longer wanted": _no_delete("policy/IAMReadOnlyAccess"),
@@ -166,14 +177,14 @@ KNOWN_FAULTS: Final[dict[str, KnownFault]] = {
     "a failed Create leaves the security group": _no_undo("security group"),
     "a failed Create leaves the principal at CAST AI": _no_undo("CAST AI's principal"),
     "a failed Create forgets CAST AI's id": _forgets_what_leads_to_the_rest(),
-    "a lost answer leaves a second access key": _around(
+    "a lost answer leaves a second access key": around(
         credentials, "_create_key", _creates_the_key_again
     ),
-    "an entry of a former principal stays": _instead(access_entries, "_is_stale", lambda *_: False),
-    "the function keeps its own access": _instead(
+    "an entry of a former principal stays": instead(access_entries, "_is_stale", lambda *_: False),
+    "the function keeps its own access": instead(
         temporary_access._Entry,  # noqa: SLF001
         "delete_surely",
         lambda _self: None,
     ),
-    "a log line has the access key": _around(credentials, "_store", _logs_the_key),
+    "a log line has the access key": around(credentials, "_store", _logs_the_key),
 }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from simulation.engine import draw
+from simulation.engine import draw, promises
 from simulation.resources import agent
 from simulation.resources.agent_edits import AGENT_EDITS
+from simulation.resources.agent_known_faults import KNOWN_FAULTS, put_back
 from simulation.resources.calls import Fault
 from simulation.resources.life import Day, Deploy, Edit
 
@@ -74,3 +75,49 @@ def test_a_rollback_removes_the_agent_from_the_cluster_of_the_failed_update() ->
     verdict = DAYS.run(Day((deploy(), deploy("another cluster", "no node fits"))))
     assert verdict.faults == [], "\n".join(verdict.timeline)
     assert verdict.seen["Update failed"] == 1
+
+
+# Known faults, put back ---------------------------------------------------------------------------
+
+TWO = (deploy(), Deploy(1))
+FOUND_BY = {
+    "a Delete takes objects of others along": Day((deploy(), Edit("adds a ConfigMap", 0))),
+    "a Delete takes a namespace that others made": Day((Edit("makes the namespace", 0), deploy())),
+    "a Delete does not wait for the end": Day((deploy(), Edit("holds the Secret", 0))),
+    "the owner's mark is not checked": Day(TWO, resources=(0, 0)),
+    "fields of others are taken over": Day(
+        (deploy(), Edit("scales the Deployment", 0), deploy("new code"))
+    ),
+    "an Update keeps an object that is no longer wanted": Day(
+        (deploy("two agents"), deploy("one agent"))
+    ),
+    "an Update to another cluster answers the former id": Day(
+        (deploy(), deploy("another cluster"))
+    ),
+    "an Update of nothing changes the physical id": Day((deploy(), deploy("new code"))),
+    "a rollback leaves the other cluster": Day(
+        (deploy(), deploy("another cluster", "no node fits"))
+    ),
+    "a failed Create is not undone": Day((deploy(faults=(Fault("refused", "kubernetes", at=5),)),)),
+    "an object that was not answered stays": Day(
+        (
+            deploy(
+                faults=(
+                    Fault("failing after its effect", "kubernetes", times=5),
+                    Fault("refused", "kubernetes", at=5),
+                )
+            ),
+        )
+    ),
+    "the access of the wait stays": Day((deploy(),)),
+    "an agent that does not run counts as ready": Day((deploy("no node fits"),)),
+    "a log line has the API key": Day((deploy(),)),
+}
+
+
+@pytest.mark.parametrize("fault", KNOWN_FAULTS)
+def test_a_fault_in_the_code_is_found(fault: str) -> None:
+    day = FOUND_BY[fault]
+    assert DAYS.run(day).faults == []
+    with put_back(fault):
+        assert promises(DAYS.run(day))

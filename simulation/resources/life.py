@@ -474,7 +474,9 @@ class _Life:
             self.kind.clear_obstacles(self.world)
             self.cleared = True
             answer = self._send(request, resource, note=note)
-        if answer.data is None:
+        # onEvent of a Create succeeded, and no node fits: a Delete follows.
+        is_over = request["RequestType"] == "Create" and answer.physical_id
+        if answer.data is None and not is_over:
             self._break("retry", f"{request['RequestType']}{note} failed: {answer.reason[:300]}")
         return answer
 
@@ -569,9 +571,9 @@ class _Life:
             if not resource.physical_id and resource.is_unsettled:
                 request = event("Create", resource, resource.attempted)
                 answer = self._repeated(request, resource, " (deployed again)")
-                if answer.data is None:
-                    continue
-                resource.physical_id = self._id(resource, answer)
+                resource.physical_id = answer.physical_id
+                if answer.data is not None:
+                    resource.physical_id = self._id(resource, answer)
                 resource.properties = resource.attempted
                 self._settle(resource, answer)
             if resource.physical_id:

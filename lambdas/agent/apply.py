@@ -98,9 +98,9 @@ def apply(
 ) -> Changes:
     """Apply the objects, and remove our objects that are not in `objects`.
 
-    With `dry_run` the API server checks the existing objects and nothing is written. If a write
-    fails, the objects that this call created are removed. `made`: what earlier tries created and
-    could not remove; it is removed as well, and what is left afterwards is in it.
+    With `dry_run` the API server checks the existing objects and nothing is written. If a call
+    fails later, the objects that this one created are removed. `made`: what earlier tries created
+    and could not remove; it is removed as well, and what is left afterwards is in it.
 
     Raises before the first write: NotReadOnlyError if the manifest allows more than reading,
     ForeignObjectsError if an object of the same name is not ours, NamespaceTerminatingError while
@@ -123,11 +123,11 @@ def apply(
     made = [] if made is None else made
     try:
         _write(kube, wanted, found, changes, made)
+        keep = {_reference(each) for each in wanted}
+        _delete(kube, (each for each in _owned(kube, owner) if each not in keep), changes)
     except CastaiError as error:
         _undo(kube, made, owner, error)
         raise
-    keep = {_reference(each) for each in wanted}
-    _delete(kube, (each for each in _owned(kube, owner) if each not in keep), changes)
     return changes
 
 

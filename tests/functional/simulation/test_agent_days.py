@@ -77,6 +77,13 @@ def test_a_rollback_removes_the_agent_from_the_cluster_of_the_failed_update() ->
     assert verdict.seen["Update failed"] == 1
 
 
+def test_a_create_is_undone_also_if_the_last_list_is_refused() -> None:
+    refused = (Fault("refused", "kubernetes", writes=False, at=27),)
+    verdict = DAYS.run(Day((deploy(faults=refused),)))
+    assert verdict.faults == [], "\n".join(verdict.timeline)
+    assert verdict.seen["Create failed"] == 1
+
+
 # Known faults, put back ---------------------------------------------------------------------------
 
 TWO = (deploy(), Deploy(1))

@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from lambdas.agent import lifecycle, readiness
+from lambdas.agent.lifecycle import Connected
 from lambdas.agent.manifest import render
 from lambdas.agent.properties import Agent, cluster_of, parse
 from lambdas.agent.readiness import Readiness
@@ -105,16 +106,23 @@ def _create_or_update(event: Event, deps: Dependencies, until: float) -> dict[st
     key = _key(deps, agent)
     cluster = _new_cluster(deps, agent.cluster_name)
     ref = lifecycle.cluster_ref(cluster)
-    with _access(deps, cluster, ADMIN, until) as kube, _api(deps, agent, key, until) as api:
-        done = lifecycle.connect(
-            kube,
-            api,
-            ref,
-            render(agent, ref, key),
-            owner=cloudformation.owner(event),
-            until=until,
-            clock=deps.clock,
-        )
+    done: Connected | None = None
+    try:
+        with _access(deps, cluster, ADMIN, until) as kube, _api(deps, agent, key, until) as api:
+            done = lifecycle.connect(
+                kube,
+                api,
+                ref,
+                render(agent, ref, key),
+                owner=cloudformation.owner(event),
+                until=until,
+                clock=deps.clock,
+            )
+    except CastaiError as error:
+        if done is None:
+            raise
+        # A Create that fails now would leave all objects. The wait replaces the entry and ends it.
+        logger().warning("The function's access stays for now", extra={"error": str(error)})
     logger().info("Applied", extra={"cluster": cluster.name, "changes": vars(done.changes)})
     physical_id = f"{AGENT}:{ref.account}:{ref.region}:{ref.name}"
     if left := _left_cluster(event, cluster.name, physical_id):

@@ -84,6 +84,13 @@ def test_a_create_is_undone_also_if_the_last_list_is_refused() -> None:
     assert verdict.seen["Create failed"] == 1
 
 
+@pytest.mark.parametrize("kind", ["refused", "failing"])
+def test_an_access_that_stays_fails_no_create_whose_objects_would_stay(kind: str) -> None:
+    verdict = DAYS.run(Day((deploy(faults=(Fault(kind, "eks", at=2, times=1000),)),)))
+    assert verdict.faults == [], "\n".join(verdict.timeline)
+    assert verdict.seen["Delete done"] == 1
+
+
 # Known faults, put back ---------------------------------------------------------------------------
 
 TWO = (deploy(), Deploy(1))

@@ -120,7 +120,8 @@ class Focus:
 FOCUS: Final = (
     Focus(),
     Focus(faulty=0.0, edits=0.1, steps=(3, 6), resources=((0,),)),
-    Focus(faulty=0.0, edits=0.55, steps=(4, 8), resources=((0,), (0, 0))),
+    Focus(faulty=0.0, edits=0.5, steps=(4, 8), resources=((0,),)),
+    Focus(faulty=0.0, edits=0.5, steps=(4, 8), resources=((0,), (0, 0), (0, 1))),
     Focus(faulty=0.9, faults=("refused", "failing"), lasting=True, edits=0.0, steps=(1, 3)),
     Focus(faulty=0.9, faults=("refused",), pairs=True, edits=0.0, steps=(1, 2), resources=((0,),)),
     Focus(faulty=0.9, faults=("answer lost", "failing after its effect"), edits=0.1, steps=(1, 3)),
@@ -145,7 +146,7 @@ def _drawn(kind: Kind, rng: random.Random) -> Day:
     steps = [_step(rng, focus, changes, kinds) for _ in range(rng.randint(*focus.steps))]
     deploys = _deploy(rng, focus, changes)
     return Day(
-        steps=(*steps[:1], deploys, *steps[1:]) if rng.random() < 0.3 else (deploys, *steps),
+        steps=(*steps[:1], deploys, *steps[1:]) if rng.random() < 0.4 else (deploys, *steps),
         resources=resources,
         modes=tuple(rng.choice(MODES) for _ in PLACES),
     )
@@ -162,7 +163,7 @@ def _step(rng: random.Random, focus: Focus, changes: list[str], kinds: list[str]
 def _deploy(rng: random.Random, focus: Focus, changes: list[str]) -> Deploy:
     return Deploy(
         resource=rng.randint(0, 1),
-        changes=tuple(rng.sample(changes, rng.randint(0, min(3, len(changes))))),
+        changes=tuple(rng.sample(changes, rng.randint(1, min(3, len(changes))))),
         faults=_faults(rng, focus),
         stack_fails=rng.random() < 0.2,
         twice=rng.random() < 0.3,

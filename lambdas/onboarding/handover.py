@@ -44,8 +44,18 @@ def ensure(ctx: Context, principal: Ensured, credentials: Credentials) -> str:
             raise AssertionError("outside of a plan user mode has a key")
         api.hand_over_key(cluster_id, credentials.key.id, credentials.key.secret)
 
+    had_credentials = ctx.previous is not None or _has_credentials(ctx)
+
+    def take_back() -> None:
+        """CAST AI may have the identity although its answer was lost."""
+        if not had_credentials and _has_credentials(ctx):
+            api.disconnect(cluster_id)
+
     ctx.ledger.update(
-        label(ctx), hand_over, detail="hand over " + ("access key" if is_user else "role")
+        label(ctx),
+        hand_over,
+        undo=take_back,
+        detail="hand over " + ("access key" if is_user else "role"),
     )
     return ""
 
@@ -62,7 +72,7 @@ def _is_ready(ctx: Context) -> bool:
 
 def _has_credentials(ctx: Context) -> bool:
     """Whether CAST AI still has credentials: its API may have failed at an earlier removal."""
-    if ctx.api is None:
+    if ctx.api is None or ctx.facts.cluster_id == UNREGISTERED:
         return False
     try:
         return ctx.api.get(ctx.facts.cluster_id).status in _WITH_CREDENTIALS

@@ -67,6 +67,13 @@ def test_a_lost_answer_of_a_new_access_key_leaves_no_second_key() -> None:
     assert any("create_access_key: answer lost" in line for line in verdict.timeline)
 
 
+def test_castai_keeps_no_key_whose_hand_over_was_not_answered() -> None:
+    lost = (lasting("castai", at=1, kind="answer lost"),)
+    first = Deploy(0, stack_fails=True)  # the cluster is known at CAST AI afterwards
+    verdict = DAYS.run(Day((first, deploy(faults=lost))))
+    assert verdict.faults == [], "\n".join(verdict.timeline)
+
+
 def test_a_failed_create_in_role_mode_leaves_no_principal_at_castai() -> None:
     other = Deploy(1, ("role",))
     assert DAYS.run(Day((deploy("user"), other), resources=(0, 0))).faults == []

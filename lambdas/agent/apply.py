@@ -110,18 +110,18 @@ def apply(
     """
     wanted = [_marked(each, owner) for each in sorted(objects, key=_place)]
     read_only.prove(wanted, namespace=AGENT)
-    found = {_reference(each): kube.get(*_address(_reference(each))) for each in wanted}
-    _refuse_foreign(found, owner)
-    _skip_foreign_namespace(wanted, found, owner)
-    _dry_run(kube, wanted, found)
-    changes = Changes()
-    if dry_run:
-        for each in wanted:
-            was = found[_reference(each)]
-            (changes.updated if was else changes.created).append(title(_reference(each)))
-        return changes
     made = [] if made is None else made
+    changes = Changes()
     try:
+        found = {_reference(each): kube.get(*_address(_reference(each))) for each in wanted}
+        _refuse_foreign(found, owner)
+        _skip_foreign_namespace(wanted, found, owner)
+        _dry_run(kube, wanted, found)
+        if dry_run:
+            for each in wanted:
+                was = found[_reference(each)]
+                (changes.updated if was else changes.created).append(title(_reference(each)))
+            return changes
         _write(kube, wanted, found, changes, made)
         keep = {_reference(each) for each in wanted}
         _delete(kube, (each for each in _owned(kube, owner) if each not in keep), changes)

@@ -568,7 +568,8 @@ class _Life:
 
     def _end(self) -> None:
         """The removal of all resources, and what is left."""
-        for resource in self.resources:
+        # An agent in the same cluster goes first: the other one is refused until then.
+        for resource in sorted(self.resources, key=lambda each: not each.physical_id):
             if not resource.physical_id and resource.is_unsettled:
                 request = event("Create", resource, resource.attempted)
                 answer = self._repeated(request, resource, " (deployed again)")

@@ -77,6 +77,16 @@ def test_a_rollback_removes_the_agent_from_the_cluster_of_the_failed_update() ->
     assert verdict.seen["Update failed"] == 1
 
 
+def test_what_earlier_tries_created_is_named_also_if_the_last_one_reads_nothing() -> None:
+    faults = (
+        *lasting("failing", 4),
+        Fault("failing", "kubernetes", writes=False, at=40, times=1000),
+    )
+    verdict = DAYS.run(Day((deploy(faults=faults),)))
+    assert verdict.faults == [], "\n".join(verdict.timeline)
+    assert verdict.seen["Create failed"] == 1
+
+
 def test_a_create_is_undone_also_if_the_last_list_is_refused() -> None:
     refused = (Fault("refused", "kubernetes", writes=False, at=27),)
     verdict = DAYS.run(Day((deploy(faults=refused),)))

@@ -309,7 +309,8 @@ class Drain:
 
     def _outlasts_the_node(self, pod_drain: PodDrain) -> bool:
         stops_at = pods.stops_at(pod_drain.pod)
-        return stops_at is not None and stops_at > self._window.deadline
+        # Kubernetes cuts the time to whole seconds: the pod may stop up to a second later.
+        return stops_at is not None and stops_at + 1 > self._window.deadline
 
     def _work(self, action: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._tasks.create_task(action)

@@ -42,6 +42,7 @@ READS = 40  # lists in the same time
 OUR_LABELS = frozenset({DRAIN_KEY, "node.kubernetes.io/exclude-from-external-load-balancers"})
 OUR_ANNOTATION = "castai-eks/marks"
 _EPSILON = 0.02
+_JUST_NOW = 0.1  # s: the end of the last pod that was waited for ends the run
 
 
 class Judge:
@@ -450,7 +451,8 @@ class Judge:
         alone = sum(other.delivery.node == run.delivery.node for other in self.runs) == 1
         if not self.calm(run) or not left or self.day.skew or not alone:
             return
-        over = [stops_at(pod) + STUCK + SLACK for pod in left]
+        waited_for = [*left, *self.pods(run, said - _JUST_NOW)]
+        over = [stops_at(pod) + STUCK + SLACK for pod in waited_for]
         latest = max(over) + self.frozen(run.started, said)
         if max(said - latest, 0) > 1 and said > run.started + SLACK:
             yield f"it waited until {said:.0f} for pods whose grace was over {STUCK:.0f} s before"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from kubesim.resources import PODS
 from simulation.drain import planner, rules
 from simulation.drain.judge import SLACK, Judge
-from simulation.drain.rules import Obj
+from simulation.drain.rules import NOTICE, Obj
 from simulation.drain.world import World
 
 STEPS = (0.1, 1.0, 5.0, 15.0, 60.0)  # s: of the table
@@ -47,7 +47,8 @@ def regrets(judge: Judge) -> list[Regret]:
     planned, found = planner.plan(day), []
     for node in sorted(nodes):
         runs = [run for run in judge.runs if judge.drains(run) and run.delivery.node == node]
-        start = min(run.started for run in runs)
+        registered = judge.world.start + (0 if node else day.registers_at)
+        start = max(registered, min(run.started for run in runs))
         deadline = max(judge.window(run).deadline for run in runs)
         ours = _emptied(judge.world, node, start, deadline)
         theirs = _emptied(planned, node, start, deadline)
@@ -58,13 +59,21 @@ def regrets(judge: Judge) -> list[Regret]:
 
 def faults(judge: Judge, found: list[Regret]) -> Iterator[str]:
     """The broken promises: without a fault no pod is left that the planner removes, and the node is
-    empty as early, but for the waits between two tries.
+    empty as early, but for a wait between two tries for each pod of a budget.
     """
     day = judge.day
-    acts = {act.kind for act in day.acts}
-    if day.faults or day.aws_faults or day.kills or day.skew or acts & UNFORESEEN:
+    unforeseen = {act.kind for act in day.acts} & UNFORESEEN or day.lifetime < NOTICE
+    if day.faults or day.aws_faults or day.kills or day.skew or unforeseen:
         return
-    allowed = SLACK + (POLL + SLACK if day.registers_at else 0.0)
+    apps = {budget.app for budget in day.budgets}
+    # Who goes first decides where one of a budget's pods is not replaced, and nobody can know.
+    alone = {pod.app for pod in day.pods if not pod.owner}
+    alone |= {act.app for act in day.acts if act.kind == "start pod"}
+    if apps & alone:
+        return
+    budgeted = Counter(pod.app for pod in day.pods if pod.app in apps)
+    tries = max(budgeted.values(), default=1)
+    allowed = SLACK * tries + (POLL + SLACK if day.registers_at else 0.0)
     for regret in found:
         if regret.pods > 0 or regret.seconds > allowed:
             yield f"regret: {regret}"

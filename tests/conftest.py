@@ -15,12 +15,14 @@ from hypothesis import HealthCheck, settings
 # A synth in a test does not use the network: uv does not fetch a Python for the zips' bytecode.
 os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
 
-# Without time limits: a busy machine is no failure, and the benchmarks measure speed.
+# Without time limits: a busy machine is no failure, and the benchmarks measure speed. The examples
+# follow from the test's code, so that a failure is repeatable; `--hypothesis-seed=N` takes others.
 settings.register_profile(
     "project",
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     database=None,
+    derandomize=True,
     max_examples=15,
 )
 # What `make long` takes.

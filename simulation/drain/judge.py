@@ -431,11 +431,13 @@ class Judge:
 
     def time(self, run: Invocation) -> Iterator[str]:
         """No run outlives the function's time, or holds its container for CAST AI."""
-        if run.error == "timed out":
-            yield "Lambda ended it"
-        if run.killed or run.ended is None:
+        if run.ended is None:
             return
         latest = self.window(run).deadline + REPORT + 3 + self.frozen(run.started, run.ended)
+        if run.error == "timed out" and run.ended > latest:
+            yield "Lambda ended it"
+        if run.killed:
+            return
         if run.ended > max(latest, run.started + 45):
             yield f"it ended {run.ended - latest:.0f} s after its deadline"
         if run.result and run.result["outcome"] in ("drained", "partial"):

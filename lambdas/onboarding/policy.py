@@ -67,7 +67,7 @@ def _create_shared(ctx: Context, arn: str, document: Document, tags: Mapping[str
     """Create the shared policy; False if another run created it first.
 
     The undo deletes it only if this run surely created it. If the answer was lost, another run may
-    have created it.
+    have created it: the undo fails then, so that the error names the policy.
     """
     created: list[str] = []
 
@@ -82,8 +82,13 @@ def _create_shared(ctx: Context, arn: str, document: Document, tags: Mapping[str
         return True
 
     def undo() -> None:
-        if created and not _other_users(ctx, arn):
-            _delete(ctx, arn)
+        if find(ctx, arn) is None or _other_users(ctx, arn):
+            return
+        if not created:
+            raise PermanentError(
+                "Delete it if no other cluster's onboarding runs: who created it is unknown"
+            )
+        _delete(ctx, arn)
 
     return ctx.ledger.create(label(arn), create, undo=undo) is not False
 

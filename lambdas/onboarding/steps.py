@@ -181,15 +181,18 @@ _UNREADABLE: Final = (
 
 
 class StepFailedError(PermanentError):
-    """A step failed. `left` names what could not be undone."""
+    """A step failed. `left` names what could not be undone, as do the notes of the cause."""
 
     def __init__(self, step: str, cause: CastaiError, left: list[str]) -> None:
-        undone = "everything that this run did was undone"
+        notes = getattr(cause, "__notes__", ())
+        undone = f"everything{' else' if notes else ''} that this run did was undone"
         if left:
             undone = f"remove by hand what could not be undone: {'; '.join(left)}"
         super().__init__(f"{first_line(cause)} (step {step}; {undone})\n{_rest(cause)}".rstrip())
         self.step = step
         self.left = left
+        for note in notes:
+            self.add_note(note)
 
 
 class OffboardError(PermanentError):

@@ -513,13 +513,13 @@ class _Life:
         if failed.killed:
             resource.is_unsettled |= bool(lines)
             return
-        if self._is_unsure():
+        was_unsure, by_hand = self._is_unsure(), "by hand" in failed.log
+        is_kept = "could not be removed again" in failed.log
+        # What an error names may be there until a request of this resource succeeds.
+        resource.is_unsettled |= bool(lines) and (by_hand or is_kept)
+        if was_unsure or (lines and is_kept):
             return
-        if lines and "could not be removed again" in failed.log:
-            resource.is_unsettled = True
-            return
-        if lines and "by hand" in failed.log:
-            resource.is_unsettled = True
+        if lines and by_hand:
             for line in lines:
                 name = re.split(r"[ :]", line.partition(": ")[2])
                 if not any(part in failed.log for part in name if len(part) > 6):

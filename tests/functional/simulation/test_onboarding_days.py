@@ -86,6 +86,25 @@ def test_a_run_with_slow_calls_ends_within_its_time() -> None:
     assert verdict.seen["Create failed"] == 1
 
 
+WRITES_REFUSED = Fault("refused", at=15, times=1000)
+FAILED_ONCE = {
+    "one stack's error names a policy, and the other stack is deployed and deleted": Day(
+        (
+            deploy(faults=(WRITES_REFUSED,)),
+            Deploy(1, faults=(Fault("failing", "iam", at=1, times=1000),)),
+        ),
+        resources=(0, 1),
+    ),
+}
+"""Days on which the judge blamed the onboarding for what it had named, or may do."""
+
+
+@pytest.mark.parametrize("day", FAILED_ONCE)
+def test_a_day_that_once_failed_keeps_the_promises(day: str) -> None:
+    verdict = DAYS.run(FAILED_ONCE[day])
+    assert verdict.faults == [], "\n".join(verdict.timeline)
+
+
 # Known faults, put back ---------------------------------------------------------------------------
 
 LATE = (lasting("castai", at=1),)  # the hand-over fails, and so the Create

@@ -95,6 +95,10 @@ FAILED_ONCE = {
         ),
         resources=(0, 1),
     ),
+    "an error names an access key, and the next Create succeeds": Day(
+        (deploy(faults=(Fault("refused", at=19, times=1000),)), deploy(), deploy("a new key")),
+        modes=("API",) * 3,
+    ),
 }
 """Days on which the judge blamed the onboarding for what it had named, or may do."""
 

@@ -31,7 +31,8 @@ PROMISES: Final = {
     "again": "a request that is delivered a second time changes nothing and answers the same",
     "others": "what others made is as they left it",
     "removal": "after the last Delete nothing of ours is left",
-    "retry": "a failed request succeeds when it is sent again without faults and obstacles",
+    "retry": "a failed request succeeds when it is sent again without faults and obstacles, unless "
+    "a first Create with these properties is refused for the same reason",
     "nodes": "a removal that is refused because nodes run changes nothing",
     "secrets": "no secret is in a log line, an answer or an error",
     "time": "no run is longer than the function's time",
@@ -241,6 +242,16 @@ class _Comparison:
     """See _Life."""
 
 
+@dataclass(frozen=True)
+class _Refusal:
+    """A request without faults that failed, to compare with a first Create."""
+
+    sentence: str
+    reason: str
+    refused: _Deployed
+    cluster_id: str
+
+
 @dataclass
 class _Life:
     """One day in one world."""
@@ -251,6 +262,7 @@ class _Life:
     verdict: Verdict = field(default_factory=Verdict)
     resources: list[Resource] = field(default_factory=list)
     comparisons: list[_Comparison] = field(default_factory=list)
+    refusals: list[_Refusal] = field(default_factory=list)
     drifted: set[Place] = field(default_factory=set)
     """Clusters where others changed what is ours."""
     cleared: bool = False
@@ -278,7 +290,11 @@ class _Life:
         self._end()
 
     def compare(self) -> None:
-        """Compare the states with what first Creates make."""
+        """Compare the states and refusals with what first Creates make and get."""
+        for refusal in self.refusals:
+            made = _made_by_a_create(self.kind, refusal.refused, refusal.cluster_id)
+            if made.get(REFUSED) != refusal.reason:
+                self._break("retry", refusal.sentence)
         for each in self.comparisons:
             wanted = dict(facts.ours(each.background))
             for one, cluster_id in each.deployed:
@@ -501,7 +517,12 @@ class _Life:
         # onEvent of a Create succeeded, and no node fits: a Delete follows.
         is_over = request["RequestType"] == "Create" and answer.physical_id
         if answer.data is None and not is_over:
-            self._break("retry", f"{request['RequestType']}{note} failed: {answer.reason[:300]}")
+            sentence = f"{request['RequestType']}{note} failed: {answer.reason[:300]}"
+            if request["RequestType"] == "Create":  # its properties may be wrong for the cluster
+                one = self._deployed(resource, request["ResourceProperties"])
+                self.refusals.append(_Refusal(sentence, answer.reason, one, self._cluster_id(one)))
+            else:
+                self._break("retry", sentence)
         return answer
 
     def _id(self, resource: Resource, answer: Answer) -> str:
@@ -521,7 +542,7 @@ class _Life:
 
     def _place(self, resource: Resource) -> Place:
         """The cluster of a resource that exists."""
-        return Place(resource.stack.split(":")[3], resource.properties["ClusterName"])
+        return _place_of(resource, resource.properties)
 
     def _is_unsure(self) -> bool:
         """Whether something may be there or missing that no answer could avoid."""
@@ -555,24 +576,32 @@ class _Life:
         if self._is_unsure():
             return
         found = facts.of(self.world)
-        ids = {(c.region, c.name): c.id for c in self.world.castai.clusters.values()}
         deployed = []
         for each in self.resources:
-            if not each.physical_id:
-                continue
-            place = self._place(each)
-            one = _Deployed(
-                self.kind.physical_id,
-                place,
-                self.world.eks[place].mode,
-                each.stack,
-                each.logical_id,
-                json.dumps(each.properties, sort_keys=True),
-            )
-            deployed.append((one, ids[place.region, place.name]))
+            if each.physical_id:
+                one = self._deployed(each, each.properties)
+                deployed.append((one, self._cluster_id(one)))
         self.comparisons.append(
             _Comparison(where, found, tuple(deployed), self.background, self.orphans)
         )
+
+    def _deployed(self, resource: Resource, properties: Mapping[str, Any]) -> _Deployed:
+        place = _place_of(resource, properties)
+        return _Deployed(
+            self.kind.physical_id,
+            place,
+            self.world.eks[place].mode,
+            resource.stack,
+            resource.logical_id,
+            json.dumps(properties, sort_keys=True),
+        )
+
+    def _cluster_id(self, one: _Deployed) -> str:
+        """CAST AI's id of a cluster; empty while it is not registered."""
+        for each in self.world.castai.clusters.values():
+            if (each.region, each.name) == (one.place.region, one.place.name):
+                return each.id
+        return ""
 
     def _check_marks(self, before: Facts) -> None:
         """What others made is still there, except on what was removed with all that is on it."""
@@ -599,9 +628,9 @@ class _Life:
                 request = event("Create", resource, resource.attempted)
                 answer = self._repeated(request, resource, " (deployed again)")
                 resource.physical_id = answer.physical_id
+                resource.properties = resource.attempted
                 if answer.data is not None:
                     resource.physical_id = self._id(resource, answer)
-                resource.properties = resource.attempted
                 self._settle(resource, answer)
             if resource.physical_id:
                 marks = facts.marks(facts.of(self.world))
@@ -616,6 +645,10 @@ class _Life:
             found = self.world.kubernetes[place].get("ConfigMap", "aws-auth", "kube-system") or {}
             if found.get("data") != data:
                 self._break("others", f"aws-auth of {place.name} is {found.get('data')}")
+
+
+def _place_of(resource: Resource, properties: Mapping[str, Any]) -> Place:
+    return Place(resource.stack.split(":")[3], properties["ClusterName"])
 
 
 def _shown(request: Event) -> str:
@@ -638,6 +671,8 @@ def _says_what_to_do(reason: str) -> bool:
     return bool(re.match(r"[A-Z][a-z]+[:,]? ", reason)) and not reason.startswith("Report this")
 
 
+REFUSED: Final = "a first Create"
+"""The fact of a first Create that failed; its value is the reason."""
 KNOWN: Final[dict[_Deployed, Facts]] = {}
 """What first Creates of the shipped code make."""
 as_shipped: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -672,6 +707,6 @@ def _made(kind: Kind, one: _Deployed) -> Facts:
         answer = kind.function(world, resource).invoke(request)
         world.sleep(kind.settles)
         if answer.data is None:
-            return {"a first Create": answer.reason}
+            return {REFUSED: answer.reason}
         found = facts.ours(facts.of(world))
     return {name: value for name, value in found.items() if name not in before}

@@ -99,6 +99,9 @@ FAILED_ONCE = {
         (deploy(faults=(Fault("refused", at=19, times=1000),)), deploy(), deploy("a new key")),
         modes=("API",) * 3,
     ),
+    "the properties of a failed Create are wrong for the cluster": Day(
+        (deploy("by aws-auth", "role", faults=(Fault("refused", at=2),)),), modes=("API",) * 3
+    ),
 }
 """Days on which the judge blamed the onboarding for what it had named, or may do."""
 

@@ -82,6 +82,12 @@ def marks(facts: Mapping[str, Any]) -> Facts:
     return {name: value for name, value in facts.items() if _is_foreign(name, value)}
 
 
+def entries_of(facts: Mapping[str, Any], owner: str) -> set[str]:
+    """The access entries that a resource made."""
+    tagged = {name.partition(": tag ")[0] for name, value in facts.items() if value == owner}
+    return {name for name in tagged if " access entry " in name and FOREIGN not in name}
+
+
 def difference(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """A line for each fact that differs."""
     lines = [f"missing: {name} = {_short(wanted[name])}" for name in wanted if name not in found]

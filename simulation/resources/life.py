@@ -223,6 +223,7 @@ class _Deployed:
     """The kind's pattern."""
     place: Place
     mode: str
+    """The cluster's authentication mode. Empty: the region has no cluster of this name."""
     stack: str
     logical_id: str
     properties: str
@@ -252,6 +253,18 @@ class _Refusal:
     cluster_id: str
 
 
+@dataclass(frozen=True)
+class _RemovedEntry:
+    """An access entry of ours that a Create or an Update removed.
+
+    It is compared with what a first Create makes.
+    """
+
+    entry: str
+    wanted: _Deployed
+    cluster_id: str
+
+
 @dataclass
 class _Life:
     """One day in one world."""
@@ -263,6 +276,10 @@ class _Life:
     resources: list[Resource] = field(default_factory=list)
     comparisons: list[_Comparison] = field(default_factory=list)
     refusals: list[_Refusal] = field(default_factory=list)
+    removed_entries: list[_RemovedEntry] = field(default_factory=list)
+    made_again: set[str] = field(default_factory=set)
+    """Access entries of ours that a request of this step removed: what others wrote into one goes
+    with it, also where a later request makes the entry again."""
     drifted: set[Place] = field(default_factory=set)
     """Clusters where others changed what is ours."""
     cleared: bool = False
@@ -295,6 +312,12 @@ class _Life:
             made = _made_by_a_create(self.kind, refusal.refused, refusal.cluster_id)
             if made.get(REFUSED) != refusal.reason:
                 self._break("retry", refusal.sentence)
+        for removed in self.removed_entries:
+            made = _made_by_a_create(self.kind, removed.wanted, removed.cluster_id)
+            place = removed.wanted.place
+            is_here = removed.entry.startswith(f"{place.region} {place.name} ")
+            if not is_here or removed.entry in made or REFUSED in made:
+                self._break("others", f"{removed.entry} was removed by a request that keeps it")
         for each in self.comparisons:
             wanted = dict(facts.ours(each.background))
             for one, cluster_id in each.deployed:
@@ -345,6 +368,7 @@ class _Life:
     ) -> Answer:
         """Deliver a request once, and check what holds for every request."""
         function = self.kind.function(self.world, resource)
+        before = facts.of(self.world)
         answer = function.invoke(request, faults)
         if self.kind.settles:
             self.world.sleep(self.kind.settles)
@@ -361,7 +385,17 @@ class _Life:
         self.verdict.seen += function.gate.met
         self._check_answer(answer, kind)
         self._note_orphans(request, answer)
+        self._note_removed_entries(request, resource, before)
         return answer
+
+    def _note_removed_entries(self, request: Event, resource: Resource, before: Facts) -> None:
+        now = facts.of(self.world)
+        wanted = self._deployed(resource, request["ResourceProperties"])
+        for entry in facts.entries_of(before, resource.owner) - now.keys():
+            self.made_again.add(entry)
+            if request["RequestType"] != "Delete":
+                one = _RemovedEntry(entry, wanted, self._cluster_id(wanted))
+                self.removed_entries.append(one)
 
     def _note_orphans(self, request: Event, answer: Answer) -> None:
         left = answer.reason.partition("remove by hand")[2]
@@ -590,7 +624,7 @@ class _Life:
         return _Deployed(
             self.kind.physical_id,
             place,
-            self.world.eks[place].mode,
+            self.world.eks[place].mode if place in self.world.eks else "",
             resource.stack,
             resource.logical_id,
             json.dumps(properties, sort_keys=True),
@@ -609,7 +643,8 @@ class _Life:
         for name in before.keys() - after.keys():
             host = name.partition(": ")[0]
             given_up = self.cleared and _is_field(name, before[name])
-            stays = host in after and ": access key" not in name and not given_up
+            is_removed = given_up or host in self.made_again
+            stays = host in after and ": access key" not in name and not is_removed
             detached = before[name] == "attached" and not self.cleared
             its_own = ": " not in name and not self.cleared
             if stays or detached or its_own:
@@ -619,6 +654,7 @@ class _Life:
             if before[name] != after[name] and not given_up:
                 self._break("others", f"{name} was {before[name]}, and is {after[name]}")
         self.cleared = False
+        self.made_again.clear()
 
     def _end(self) -> None:
         """The removal of all resources, and what is left."""
@@ -697,7 +733,8 @@ def _made_by_a_create(kind: Kind, one: _Deployed, cluster_id: str) -> Facts:
 
 def _made(kind: Kind, one: _Deployed) -> Facts:
     """What a first Create makes in an account where nothing of ours is."""
-    with opened((one.place,), (one.mode,), controllers=kind.controllers) as world:
+    places, modes = ((one.place,), (one.mode,)) if one.mode else ((), ())
+    with opened(places, modes, controllers=kind.controllers) as world:
         edits.background(world)
         before = facts.of(world)
         known = KnownCluster(_CLUSTER_ID, one.place.name, one.place.region, ACCOUNT)

@@ -102,6 +102,13 @@ FAILED_ONCE = {
     "the properties of a failed Create are wrong for the cluster": Day(
         (deploy("by aws-auth", "role", faults=(Fault("refused", at=2),)),), modes=("API",) * 3
     ),
+    "an Update removes an access entry with a group of others, and is rolled back": Day(
+        (
+            deploy(),
+            Edit("adds a group to the access entries", 0),
+            Deploy(0, ("no access",), stack_fails=True),
+        )
+    ),
 }
 """Days on which the judge blamed the onboarding for what it had named, or may do."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -259,6 +259,11 @@ def _candidates(ctx: Context) -> set[str]:
     spot = {properties.spot_handler_role_arn for properties in ctx.every_properties}
     named = {arn for arn in _listed(ctx) if arn in spot or arn.rpartition("/")[2] in ours}
     return named | (_owned(ctx).keys() if ctx.discover else set())
+
+
+def exists_for(ctx: Context, roles: Collection[str]) -> bool:
+    """Whether the cluster has an access entry of a role with one of these names."""
+    return has_entries(ctx.cluster) and any(arn.rpartition("/")[2] in roles for arn in _listed(ctx))
 
 
 def _listed(ctx: Context) -> list[str]:

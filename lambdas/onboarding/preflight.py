@@ -245,6 +245,8 @@ def _register(ctx: Context) -> str:
     if (known.status, known.agent_status) == _UNUSED:
 
         def undo() -> None:
+            if _names_a_role(ctx, cluster_id):
+                return  # an earlier run left it: a later run finds it by this registration
             api.disconnect(cluster_id)
             api.delete(cluster_id)
 
@@ -253,6 +255,15 @@ def _register(ctx: Context) -> str:
         # The names of all resources contain the id.
         ctx.ledger.create(label, lambda: None, undo=undo, leads_to_the_rest=True)
     return cluster_id
+
+
+def _names_a_role(ctx: Context, cluster_id: str) -> bool:
+    """Whether a role, or an access entry of a role, has the id in its name."""
+    cluster = ctx.onboarding.cluster_name
+    roles = {name(cluster, cluster_id) for name in (names.node_role_name, names.role_name)}
+    return access_entries.exists_for(ctx, roles) or any(
+        Role(ctx, each).found() for each in sorted(roles)
+    )
 
 
 def principal_label(ctx: Context) -> str:

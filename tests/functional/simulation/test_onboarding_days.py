@@ -86,6 +86,33 @@ def test_a_run_with_slow_calls_ends_within_its_time() -> None:
     assert verdict.seen["Create failed"] == 1
 
 
+LEFT_BEHIND = {
+    "a node role": Day(
+        (
+            deploy("the shared policy", faults=(Fault("refused", at=5, times=1000),)),
+            Deploy(1),
+        ),
+        resources=(0, 0),
+    ),
+    "an access entry": Day(
+        (
+            Deploy(1, faults=(Fault("refused", "eks", at=1, times=1000),)),
+            Deploy(0),
+            Deploy(1),
+        ),
+        resources=(0, 2),
+    ),
+}
+
+
+@pytest.mark.parametrize("thing", LEFT_BEHIND)
+def test_a_refused_create_keeps_the_registration_by_which_a_former_rest_is_found(
+    thing: str,
+) -> None:
+    verdict = DAYS.run(LEFT_BEHIND[thing])
+    assert verdict.faults == [], "\n".join(verdict.timeline)
+
+
 WRITES_REFUSED = Fault("refused", at=15, times=1000)
 FAILED_ONCE = {
     "one stack's error names a policy, and the other stack is deployed and deleted": Day(

@@ -92,6 +92,7 @@ KIND: Final = Kind(
     has_obstacles=agent_edits.has_obstacles,
     clear_obstacles=agent_edits.clear_obstacles,
     controllers=True,
+    cleans_up_at_rollback=True,
     settles=45.0,
 )
 

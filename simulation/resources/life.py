@@ -97,6 +97,8 @@ class Kind:
     """Do what the refusals ask for."""
     controllers: bool = False
     """Whether the clusters' controllers run."""
+    cleans_up_at_rollback: bool = False
+    """Whether a rollback removes what a killed Update made in another cluster."""
     settles: float = 0.0
     """Seconds after a request until the controllers have done what follows from it."""
 
@@ -325,7 +327,8 @@ class _Life:
             found = facts.ours(each.found)
             for line in facts.difference(*facts.without_used_namespaces(each.found, wanted, found)):
                 user = re.match(r"left: user (\S+): access key \d \(not in a secret\)", line)
-                if user is None or user[1] not in each.orphans:
+                is_orphan = user is not None and user[1] in each.orphans
+                if not is_orphan and not _TAG_OF_THE_SHARED.search(line):
                     self._break("state", f"{each.where}: {line}")
 
     def _break(self, promise: str, sentence: str) -> None:
@@ -474,6 +477,8 @@ class _Life:
         if answer.data is not None:
             resource.physical_id, resource.properties = self._id(resource, answer), new
             self._settle(resource, answer)
+        if answer.killed and answer.data is None and not self.kind.cleans_up_at_rollback:
+            resource.abandoned = new if new["ClusterName"] != old["ClusterName"] else {}
         if answer.data is None or step.stack_fails:
             self._roll_back(resource, old, new)
             if not was_unsure:
@@ -580,7 +585,7 @@ class _Life:
 
     def _is_unsure(self) -> bool:
         """Whether something may be there or missing that no answer could avoid."""
-        unsettled = any(each.is_unsettled for each in self.resources)
+        unsettled = any(each.is_unsettled or each.abandoned for each in self.resources)
         return bool(self.drifted) or unsettled or self.kind.has_obstacles(self.world)
 
     def _check_restored(self, before: Facts, resource: Resource, failed: Answer) -> None:
@@ -661,17 +666,12 @@ class _Life:
         # An agent in the same cluster goes first: the other one is refused until then.
         for resource in sorted(self.resources, key=lambda each: not each.physical_id):
             if not resource.physical_id and resource.is_unsettled:
-                request = event("Create", resource, resource.attempted)
-                answer = self._repeated(request, resource, " (deployed again)")
-                resource.physical_id = answer.physical_id
-                resource.properties = resource.attempted
-                if answer.data is not None:
-                    resource.physical_id = self._id(resource, answer)
-                self._settle(resource, answer)
-            if resource.physical_id:
-                marks = facts.marks(facts.of(self.world))
-                self._remove(resource, ())
-                self._check_marks(marks)
+                self._deploy_again(resource, resource.attempted)
+            self._remove_at_the_end(resource)
+        for resource in self.resources:
+            if resource.abandoned:
+                self._deploy_again(resource, resource.abandoned)
+                self._remove_at_the_end(resource)
         found = facts.of(self.world)
         wanted = facts.ours(self.background)
         parts = facts.without_used_namespaces(found, wanted, facts.ours(found))
@@ -681,6 +681,21 @@ class _Life:
             found = self.world.kubernetes[place].get("ConfigMap", "aws-auth", "kube-system") or {}
             if found.get("data") != data:
                 self._break("others", f"aws-auth of {place.name} is {found.get('data')}")
+
+    def _deploy_again(self, resource: Resource, properties: dict[str, Any]) -> None:
+        """What was left is found by the same properties."""
+        request = event("Create", resource, properties)
+        answer = self._repeated(request, resource, " (deployed again)")
+        resource.physical_id, resource.properties = answer.physical_id, properties
+        if answer.data is not None:
+            resource.physical_id = self._id(resource, answer)
+        self._settle(resource, answer)
+
+    def _remove_at_the_end(self, resource: Resource) -> None:
+        if resource.physical_id:
+            marks = facts.marks(facts.of(self.world))
+            self._remove(resource, ())
+            self._check_marks(marks)
 
 
 def _place_of(resource: Resource, properties: Mapping[str, Any]) -> Place:
@@ -707,6 +722,8 @@ def _says_what_to_do(reason: str) -> bool:
     return bool(re.match(r"[A-Z][a-z]+[:,]? ", reason)) and not reason.startswith("Report this")
 
 
+_TAG_OF_THE_SHARED: Final = re.compile(r" policy arn:\S+:policy/CastEKSPolicy: tag (?!castai-eks)")
+"""A user's tag on the policy that clusters share is that of the last deployment."""
 REFUSED: Final = "a first Create"
 """The fact of a first Create that failed; its value is the reason."""
 KNOWN: Final[dict[_Deployed, Facts]] = {}

@@ -46,6 +46,8 @@ class Resource:
     """The properties of the last Create."""
     is_unsettled: bool = False
     """Whether a killed or failed request may have left something."""
+    abandoned: dict[str, Any] = field(default_factory=dict)
+    """The properties of a killed Update to another cluster: what it made there is found by them."""
 
     @property
     def owner(self) -> str:

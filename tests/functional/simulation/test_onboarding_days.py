@@ -136,8 +136,23 @@ FAILED_ONCE = {
             Deploy(0, ("no access",), stack_fails=True),
         )
     ),
+    "a killed Update to another cluster": Day(
+        (deploy(), deploy("another cluster", faults=(Fault("killed after its effect", at=4),)))
+    ),
+    "two clusters with one policy and different tags": Day(
+        (Deploy(1, ("the shared policy",)), Deploy(0, ("another tag", "the shared policy"))),
+        resources=(0, 1),
+    ),
+    "the function's access stays, and the error says so": Day(
+        (deploy("spot handler", faults=(Fault("not reached", "eks", at=1, times=1000),)),),
+        modes=("API",) * 3,
+    ),
+    "a shared policy whose creation was not answered": Day(
+        (deploy("the shared policy", faults=(Fault("answer lost", times=4, at=1),)),),
+    ),
 }
-"""Days on which the judge blamed the onboarding for what it had named, or may do."""
+"""Days that failed: the last two by the onboarding, the others by a judge that blamed it for what
+it had named, or may do."""
 
 
 @pytest.mark.parametrize("day", FAILED_ONCE)

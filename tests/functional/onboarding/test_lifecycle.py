@@ -35,7 +35,18 @@ LONGEST_DELAY = retry.DEFAULT.delays[-1]  # s between two tries
 TIME_TO_ANSWER = 10.0  # s that are left for the answer to CloudFormation
 ROLE = {"Mode": "cross-account-role"}
 ID = "12345678-1234-1234-1234-123456789012"
-TRUST = '{"Version":"2012-10-17","Statement":[]}'
+TRUST = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": "ecs.amazonaws.com"},
+                "Action": "sts:AssumeRole",
+            }
+        ],
+    }
+)
 POLICY = json.dumps(
     {
         "Version": "2012-10-17",

@@ -220,7 +220,7 @@ class NodeApi:
         }
         try:
             async with self._stream("/api/v1/pods", query) as response:
-                lines = aiter(_lines(response.aiter_bytes()))
+                lines = _lines(response.aiter_bytes())
                 while True:
                     async with asyncio.timeout(silence):
                         line = await anext(lines)

@@ -77,8 +77,7 @@ class Judge:
 
     def drains(self, run: Invocation) -> bool:
         """Whether pods have to go."""
-        kind = KINDS[run.delivery.kind]
-        return kind.drains and self.day.settings.mode == "drain"
+        return rules.drains(self.day, run.delivery)
 
     def said(self, run: Invocation) -> float:
         """When the drain was over: its last Event is sent then."""
@@ -386,7 +385,7 @@ class Judge:
         """The node of an instance that was stopped and runs again has none of our marks."""
         notices = [each for each in self.day.deliveries if KINDS[each.kind].drains]
         mine = {each.kind for each in notices if not each.node}
-        others = {"mark", "balancer", "remove node", "machine hangs"}
+        others = {"mark", "balancer"} | rules.END_A_NODE
         back = run.delivery is self.world.returning and run.result is not None
         if not back or not self.calm(run) or not mine <= {"stop", "hibernate"}:
             return
@@ -416,8 +415,7 @@ class Judge:
             return False
         if run.delivery.age + run.started - self.world.start - run.delivery.at >= NOTICE - 1:
             return False  # stale
-        ends = ("remove node", "machine hangs")
-        return not any(act.kind in ends and act.node == node for act in self.day.acts)
+        return not any(act.kind in rules.END_A_NODE and act.node == node for act in self.day.acts)
 
     def _held(self, pod: Obj) -> bool:
         """Whether a budget may hold the pod, or a server that is told to leave pods."""

@@ -33,11 +33,6 @@ from simulation.drain.world import World
 _LEAST_WAIT = 0.001  # s: a timer may fire a rounding error before its time
 
 
-def drains(day: Day, delivery: Delivery) -> bool:
-    """Whether the event is a notice after which pods have to go."""
-    return KINDS[delivery.kind].drains and day.settings.mode == "drain"
-
-
 def plan(day: Day) -> World:
     """The day as it goes with the planner instead of the function."""
     random.seed(0)
@@ -50,7 +45,7 @@ async def _live(day: Day) -> World:
         await world.begin()
         async with asyncio.TaskGroup() as running:
             for delivery in day.deliveries:
-                if drains(day, delivery):
+                if rules.drains(day, delivery):
                     running.create_task(_PlannedDrain(world, day, http, delivery).run())
     return world
 

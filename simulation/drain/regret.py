@@ -15,8 +15,6 @@ from simulation.drain.world import World
 
 STEPS = (0.1, 1.0, 5.0, 15.0, 60.0)  # s: of the table
 POLL = 5.0  # s between two looks for the node of a young instance
-UNCOMPARED = frozenset({"remove node", "machine hangs"})
-"""Acts that end a node in both worlds."""
 UNFORESEEN = frozenset({"bind pod"})
 """Acts that put a pod on a node that was drained, past scheduler and cordon."""
 
@@ -40,8 +38,8 @@ class Regret:
 def regrets(judge: Judge) -> list[Regret]:
     """The regret of each node that was drained on this day."""
     day = judge.day
-    ended = {act.node for act in day.acts if act.kind in UNCOMPARED}
-    nodes = {each.node for each in day.deliveries if planner.drains(day, each)} - ended
+    ended = {act.node for act in day.acts if act.kind in rules.END_A_NODE}
+    nodes = {each.node for each in day.deliveries if rules.drains(day, each)} - ended
     if not nodes:
         return []
     planned, found = planner.plan(day), []

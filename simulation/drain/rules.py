@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from kubesim.virtual import EPOCH
-from simulation.drain.events import Kind
+from simulation.drain.days import Day, Delivery
+from simulation.drain.events import KINDS, Kind
 
 Obj = dict[str, Any]
 
@@ -21,6 +22,8 @@ LEAST = 10.0  # s that a run has at least
 HARD_END = 30.0  # s before the end of the window, in which any refusal is overridden
 RESPECTED = 0.5  # of the time left: how long a budget's refusal is respected at least
 DRAIN_KEY = "autoscaling.cast.ai/draining"
+END_A_NODE = frozenset({"remove node", "machine hangs"})
+"""Acts after which no drain can do anything."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,11 @@ class Window:
     """When every grace is over."""
     deadline: float
     hard_end: float
+
+
+def drains(day: Day, delivery: Delivery) -> bool:
+    """Whether the event is a notice after which pods have to go."""
+    return KINDS[delivery.kind].drains and day.settings.mode == "drain"
 
 
 def window(kind: Kind, *, started: float, given: float) -> Window:

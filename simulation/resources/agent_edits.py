@@ -8,6 +8,7 @@ is restored by the next request.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import partial
 from typing import Any, Final
 
@@ -43,19 +44,13 @@ def _put(
     world: World, place: Place, found: Object, change: Callable[[Object], None], manager: str
 ) -> None:
     cluster, resource = world.kubernetes[place], resources.of(found)
-    changed = _copy(found)
+    changed = deepcopy(found)
     change(changed)
     write = Write(manager=manager or ADDITION)
     old = cluster.registry.get(
         resource, found["metadata"].get("namespace", ""), found["metadata"]["name"]
     )
     world.act(partial(cluster.registry.update, resource, old, changed, write))
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _copy(each) for key, each in value.items()}
-    return [_copy(each) for each in value] if isinstance(value, list) else value
 
 
 def _agent(deployment: Object) -> Object:
@@ -245,7 +240,7 @@ def clear_obstacles(world: World) -> None:
         metadata.pop("finalizers", None)
 
     for place, obj in list(_contested(world)):
-        changed = _copy(obj)
+        changed = deepcopy(obj)
         release(changed)
         world.act(partial(world.kubernetes[place].set, changed))
     world.sleep(60)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -20,7 +20,7 @@ from lightkube.config.models import Cluster as ClusterConfig
 from kubesim import SimulatedCluster
 from kubesim.authentication import User
 from kubesim.controllers import ALL
-from kubesim.virtual import AsgiApp, Message, Scope, VirtualLoop, scope_of
+from kubesim.virtual import AsgiApp, Message, VirtualLoop, scope_of
 from lambdas.common.castai import CastaiApi
 from lambdas.common.clock import Clock
 from lambdas.common.eks import Cluster, Token
@@ -192,7 +192,7 @@ class World:
         async def send(message: Message) -> None:
             messages.append(message)
 
-        self.loop.run_until_complete(_served(app, scope_of(request), receive, send))
+        self.loop.run_until_complete(app(scope_of(request), receive, send))
         start, *parts = messages
         content = b"".join(part.get("body", b"") for part in parts)
         return httpx2.Response(
@@ -202,15 +202,6 @@ class World:
     def vpc(self, region: str) -> str:
         """The VPC of a region."""
         return str(next(iter(account.ec2_tables(region).vpcs)))
-
-
-async def _served(
-    app: AsgiApp,
-    scope: Scope,
-    receive: Callable[[], Awaitable[Message]],
-    send: Callable[[Message], Awaitable[None]],
-) -> None:
-    await app(scope, receive, send)
 
 
 def _without_tls(config: SingleConfig) -> SingleConfig:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from simulation.engine import draw, promises
+from simulation.engine import draw
 from simulation.resources import agent
 from simulation.resources.agent_edits import AGENT_EDITS
-from simulation.resources.agent_known_faults import KNOWN_FAULTS, put_back
 from simulation.resources.calls import Fault
 from simulation.resources.life import Day, Deploy, Edit
 
@@ -137,11 +136,3 @@ FOUND_BY = {
     "an agent that does not run counts as ready": Day((deploy("no node fits"),)),
     "a log line has the API key": Day((deploy(),)),
 }
-
-
-@pytest.mark.parametrize("fault", KNOWN_FAULTS)
-def test_a_fault_in_the_code_is_found(fault: str) -> None:
-    day = FOUND_BY[fault]
-    assert DAYS.run(day).faults == []
-    with put_back(fault):
-        assert promises(DAYS.run(day))

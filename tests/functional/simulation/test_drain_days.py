@@ -15,7 +15,7 @@ from simulation.drain.events import KINDS
 from simulation.drain.faults import AWS_FAULTS, FAULTS, TARGETS
 from simulation.drain.function import Function
 from simulation.drain.judge import Judge
-from simulation.drain.known_faults import KNOWN_FAULTS, put_back
+from simulation.drain.known_faults import put_back
 from simulation.drain.regret import Regret
 from simulation.drain.story import live, story
 from simulation.drain.world import World
@@ -209,17 +209,6 @@ FOUND_BY = {
         [Pod(grace=5, shutdown=None)], acts=[Act("machine hangs", 1.0)]
     ),
 }
-
-
-def test_each_known_fault_has_its_day() -> None:
-    assert set(FOUND_BY) == set(KNOWN_FAULTS)
-
-
-@pytest.mark.parametrize("fault", KNOWN_FAULTS)
-def test_a_day_finds_a_fault_that_is_put_back(fault: str) -> None:
-    assert DAYS.run(FOUND_BY[fault]).faults == []
-    with put_back(fault):
-        assert DAYS.run(FOUND_BY[fault]).faults != []
 
 
 def test_a_failing_day_is_made_smaller_and_shown(capsys: pytest.CaptureFixture[str]) -> None:

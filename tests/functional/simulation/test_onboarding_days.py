@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from simulation.engine import draw, promises
+from simulation.engine import draw
 from simulation.resources import onboarding
 from simulation.resources.calls import KINDS, Fault
 from simulation.resources.edits import EDITS
-from simulation.resources.known_faults import KNOWN_FAULTS, put_back
 from simulation.resources.life import Day, Deploy, Edit
 
 DAYS = onboarding.story()
@@ -193,11 +192,3 @@ FOUND_BY = {
     "the function keeps its own access": Day((deploy("spot handler"),)),
     "a log line has the access key": Day((deploy(),)),
 }
-
-
-@pytest.mark.parametrize("fault", KNOWN_FAULTS)
-def test_a_fault_in_the_code_is_found(fault: str) -> None:
-    day = FOUND_BY[fault]
-    assert DAYS.run(day).faults == []
-    with put_back(fault):
-        assert promises(DAYS.run(day))

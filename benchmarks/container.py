@@ -49,6 +49,7 @@ def main() -> None:
 
     tools, counted = None, None
     if kubeconfig := os.environ.get("BENCHMARK_KUBECONFIG"):
+        import asyncio  # noqa: PLC0415 - see above
         from pathlib import Path  # noqa: PLC0415 - see above
 
         from benchmarks.kubeconfig import CountingTransport, dependencies  # noqa: PLC0415
@@ -62,7 +63,7 @@ def main() -> None:
         answer: dict[str, Any]
         try:
             answer = {
-                "result": handler.respond(event, tools, remaining=TIMEOUT)
+                "result": asyncio.run(handler.respond(event, tools, remaining=TIMEOUT))
                 if tools
                 else handler.lambda_handler(event, context)  # type: ignore[arg-type]
             }

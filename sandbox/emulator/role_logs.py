@@ -1,4 +1,8 @@
-"""Write a function's log lines only if its role has the permission, as on AWS."""
+"""Write a function's log lines only if its role has the permissions, as on AWS.
+
+A log group that is missing, like one that a stack has just deleted, is created only if the role
+may do that.
+"""
 
 from typing import Any
 
@@ -9,6 +13,8 @@ from permissions import Permissions
 def install(permissions: Permissions) -> None:
     """Wrap the emulator's log writer, which checks no permission."""
     functions = guard.module("ministack.services.lambda_svc")
+    logs = guard.module("ministack.services.cloudwatch_logs")
+    guard.value(logs, "_log_groups", object)
     write = guard.function(
         functions, "_emit_lambda_logs", "func", "request_id", "log_text", "error", "duration_ms"
     )
@@ -17,11 +23,12 @@ def install(permissions: Permissions) -> None:
         config = func.get("config") or func
         _arn, _aws, _lambda, region, account, _function, name, *_ = config["FunctionArn"].split(":")
         group = (config.get("LoggingConfig") or {}).get("LogGroup") or f"/aws/lambda/{name}"
-        stream = f"arn:aws:logs:{region}:{account}:log-group:{group}:log-stream:sandbox"
-        if all(
-            permissions.role_may(config, action, stream)
-            for action in ("logs:CreateLogStream", "logs:PutLogEvents")
-        ):
+        group_arn = f"arn:aws:logs:{region}:{account}:log-group:{group}"
+        stream_arn = f"{group_arn}:log-stream:sandbox"
+        needed = [("logs:CreateLogStream", stream_arn), ("logs:PutLogEvents", stream_arn)]
+        if group not in logs._log_groups:
+            needed.append(("logs:CreateLogGroup", group_arn))
+        if all(permissions.role_may(config, action, arn) for action, arn in needed):
             write(func, *rest, **named)
 
     functions._emit_lambda_logs = write_if_allowed  # type: ignore[attr-defined]

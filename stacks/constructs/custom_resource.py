@@ -157,6 +157,9 @@ class CustomResourceFunction(Construct):
             if waits is None
             else {
                 "is_complete_handler": function,
+                "framework_complete_and_timeout_role": _framework_role(
+                    own_scope, "WaiterRole", log_group
+                ),
                 "query_interval": QUERY_INTERVAL,
                 "total_timeout": Duration.seconds(waits + AFTER_OWN_DEADLINE),
                 "disable_waiter_state_machine_logging": True,
@@ -167,6 +170,7 @@ class CustomResourceFunction(Construct):
             "Framework",
             on_event_handler=function,
             log_group=log_group,
+            framework_on_event_role=_framework_role(own_scope, "OnEventRole", log_group),
             # Requests contain the ResponseURL, with which anyone can answer CloudFormation.
             framework_lambda_logging_level=lambda_.ApplicationLogLevel.FATAL,
             **waiting,
@@ -174,10 +178,8 @@ class CustomResourceFunction(Construct):
         parts = () if waits is None else _PARTS
         called = [function, *(provider.node.find_child(f"framework-{part}") for part in parts)]
         acknowledge(
-            provider,
+            own_scope,
             {
-                "IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/"
-                "AWSLambdaBasicExecutionRole]": _FRAMEWORK,
                 "L1": _FRAMEWORK,
                 **{
                     f"IAM5[Resource::<{_logical_id(each)}.Arn>:*]": "All versions of one function"
@@ -194,6 +196,22 @@ class CustomResourceFunction(Construct):
                 },
             )
         return provider.service_token
+
+
+def _framework_role(scope: Construct, id: str, log_group: logs.LogGroup) -> iam.Role:  # noqa: A002 - CDK's own name for it
+    """A role for a part of the Provider framework.
+
+    By default the framework attaches AWSLambdaBasicExecutionRole. With its right to create log
+    groups, the last lines of a Delete create the group again that the stack has just deleted.
+    """
+    role = iam.Role(
+        scope,
+        id,
+        description="Passes requests of CloudFormation to a function of castai-eks-cdk",
+        assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
+    )
+    log_group.grant_write(role)
+    return role
 
 
 def _logical_id(function: IConstruct) -> str:

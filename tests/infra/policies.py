@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ PSEUDO = {"AWS::Partition": "aws", "AWS::Region": REGION, "AWS::AccountId": ACCO
 # The ARNs of the resources that documents refer to, by their types.
 ARNS = {
     "AWS::IAM::Role": f"arn:aws:iam::{ACCOUNT}:role/",
+    "AWS::Logs::LogGroup": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:",
     "AWS::Lambda::Function": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:",
     "AWS::SNS::Topic": f"arn:aws:sns:{REGION}:{ACCOUNT}:",
     "AWS::SQS::Queue": f"arn:aws:sqs:{REGION}:{ACCOUNT}:",
@@ -29,6 +31,9 @@ KINDS = {
     "AWS::SNS::TopicPolicy",
     "AWS::SQS::QueuePolicy",
 }
+# A function with this right creates its log group again after its stack has deleted it: Lambda
+# writes the last lines of a request after its answer.
+CREATES_LOG_GROUPS = ("logs:CreateLogGroup", "AWSLambdaBasicExecutionRole")
 # By Sid: statements for all resources whose actions take resources. The unit tests have the reason.
 WIDE = {"AttachToVpc"}
 
@@ -47,6 +52,8 @@ def policy_findings(assembly: Assembly) -> list[str]:
     for name, template in assembly.templates.items():
         documents = list(deployed(Stack(template)))
         assert documents, name
+        text = json.dumps(template)
+        found += [f"{name}: {each}" for each in CREATES_LOG_GROUPS if each in text]
         for kind, logical, document in documents:
             said = [] if kind in KINDS else [f"{kind} has a document"]
             for each in statements(document):
@@ -94,4 +101,6 @@ def _resolved(value: Any, stack: Stack) -> Any:
 
 
 def _arn(logical: str, stack: Stack) -> str:
-    return ARNS[stack.template["Resources"][logical]["Type"]] + logical
+    kind = stack.template["Resources"][logical]["Type"]
+    # CloudFormation gives the ARN of a log group with its streams.
+    return ARNS[kind] + logical + (":*" if kind == "AWS::Logs::LogGroup" else "")

@@ -146,6 +146,17 @@ def test_without_the_permission_to_read_the_key_the_node_is_drained_and_not_repo
     assert action in result["castai_reason"]
 
 
+def test_a_deleted_log_group_stays_deleted(pool: Pool, account: Aws) -> None:
+    """The function may write its log and not create it, else its stack would leave the group."""
+    group = f"/aws/lambda/{FUNCTION}"
+    account.logs.delete_log_group(logGroupName=group)
+    unlogged = pool.drained(pool.node())  # its lines are written before its delivery has ended
+    found = account.logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"]
+    account.logs.create_log_group(logGroupName=group)
+    assert unlogged.result["outcome"] == "drained"
+    assert found == []
+
+
 @pytest.mark.parametrize("action", LOGGING)
 def test_without_a_permission_for_logs_the_node_is_drained_and_not_logged(
     pool: Pool, account: Aws, action: str

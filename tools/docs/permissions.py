@@ -328,9 +328,10 @@ def _onboarders() -> Iterator[str]:
     yield "## CDK's Provider framework"
     yield (
         "The framework passes CloudFormation's requests to the two functions above. Each of its "
-        "functions has AWS's policy `service-role/AWSLambdaBasicExecutionRole`. It may call only "
+        "functions may write its own log (logs:CreateLogStream and logs:PutLogEvents) and call "
         "the next part: one function (lambda:InvokeFunction and lambda:GetFunction), or for the "
-        "agent's waiter a state machine (states:StartExecution)."
+        "agent's waiter a state machine (states:StartExecution). None may create a log group: the "
+        "last lines of a Delete would create the group again that the stack has just deleted."
     )
     yield "## The administrator"
     yield "A person who runs `cdk deploy` acts as the roles of the bootstrap stack:"

@@ -13,8 +13,9 @@ from simulation.engine import Story
 from simulation.resources import agent_edits
 from simulation.resources.agent_edits import AGENT_EDITS
 from simulation.resources.calls import Gate
+from simulation.resources.days import Day, Kind, days
 from simulation.resources.eks import ACCOUNT
-from simulation.resources.life import Day, Kind, days, run
+from simulation.resources.life import run
 from simulation.resources.requests import Event, Function, Resource
 from simulation.resources.world import API_KEY_SECRET, API_URL, OWN_ROLE, Place, World
 

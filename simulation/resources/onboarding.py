@@ -17,9 +17,10 @@ from lambdas.onboarding.session import Dependencies
 from simulation.engine import Story
 from simulation.resources import edits
 from simulation.resources.calls import Gate
+from simulation.resources.days import Day, Kind, days
 from simulation.resources.edits import EDITS
 from simulation.resources.eks import ACCOUNT
-from simulation.resources.life import Day, Kind, days, run
+from simulation.resources.life import run
 from simulation.resources.requests import Function, Resource
 from simulation.resources.world import API_KEY_SECRET, API_URL, OWN_ROLE, Place, World
 

@@ -8,7 +8,7 @@ from simulation.engine import draw
 from simulation.resources import agent
 from simulation.resources.agent_edits import AGENT_EDITS
 from simulation.resources.calls import Fault
-from simulation.resources.life import Day, Deploy, Edit
+from simulation.resources.days import Day, Deploy, Edit
 
 DAYS = agent.story()
 CONTESTS = (

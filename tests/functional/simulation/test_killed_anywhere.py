@@ -13,7 +13,7 @@ from msgspec import structs
 
 from simulation.resources import agent, onboarding
 from simulation.resources.calls import Fault
-from simulation.resources.life import Day, Deploy, Edit, Remove
+from simulation.resources.days import Day, Deploy, Edit, Remove
 
 OTHERS = (Edit("maps a role in aws-auth", 0), Edit("gives a role access", 0))
 LIVES = {

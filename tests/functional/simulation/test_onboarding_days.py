@@ -7,8 +7,8 @@ import pytest
 from simulation.engine import draw
 from simulation.resources import onboarding
 from simulation.resources.calls import KINDS, Fault
+from simulation.resources.days import Day, Deploy, Edit
 from simulation.resources.edits import EDITS
-from simulation.resources.life import Day, Deploy, Edit
 
 DAYS = onboarding.story()
 

@@ -243,7 +243,8 @@ _LOAD_COLUMNS = (
 def _load(figures: Figures) -> list[str]:
     if not (figures.load or figures.soaks):
         return []
-    return ["## Load", "", _prose(_LOAD_TEXT), "", *load(figures.load), *soaks(figures.soaks)]
+    text = [_prose(_LOAD_TEXT), "", _prose(_LOAD_PEERS), ""]
+    return ["## Load", "", *text, *load(figures.load), *soaks(figures.soaks)]
 
 
 _LOAD_TEXT = """
@@ -256,6 +257,14 @@ _LOAD_TEXT = """
     Deployment, of several replicas and of one. A Deployment of one replica has such a time in any
     case. Requests and answers 429: of all clients, refused evictions included. Each drain of a
     peer is a process, whose start is part of its time. kubectl has 110 s.
+    """
+_LOAD_PEERS = """
+    The handler evicts all pods of a node at once, where no budget is in the way. A Deployment
+    without a budget whose pods are all on that node has no ready pod until its replacements are
+    ready. kubectl sends about five evictions a second, so replacements are ready before the last
+    eviction, but the node is empty much later. The bare loop stops at its first refusal: its other
+    pods are left until the instance is gone. The handler repeats an eviction that a budget refuses
+    at least every 3 s, kubectl every 5 s: most answers 429 are refusals of budgets.
     """
 
 

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 # instance may run a little longer.
 LEAST_TIME = 10.0
 
-REGISTRATION = 30.0  # s for the node of a young instance to register
-REGISTRATION_POLL = 5.0  # s between two searches for it
+REGISTRATION = 30.0  # s for EC2 to know a young instance, and for its node to register
+UNKNOWN_POLL = 2.5  # s between two questions for the instance
+REGISTRATION_POLL = 5.0  # s between two searches for the node
 CORDON_WAIT = 10.0  # s that the drain waits for the cordon
 CORDON_PART = 0.25  # of the time left, if that is shorter than CORDON_WAIT
 CASTAI_WAIT = 10.0  # s that CAST AI has to answer after the drain
@@ -166,11 +167,22 @@ def find_instance(run: Interruption) -> Instance:
 
 
 def _describe(run: Interruption) -> Instance | None:
-    return retry.call(
-        lambda: instances.find(run.deps.ec2, run.notice.instance),
-        until=run.deadline,
-        clock=run.clock,
-    )
+    """The instance; None where EC2 does not know it for REGISTRATION seconds.
+
+    DescribeInstances may not show a young instance at once:
+    https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html
+    """
+    until = min(run.deadline, run.clock.now() + REGISTRATION)
+    while True:
+        found = retry.call(
+            lambda: instances.find(run.deps.ec2, run.notice.instance),
+            until=run.deadline,
+            clock=run.clock,
+        )
+        is_new = run.notice.kind is Kind.INSTANCE_RUNNING  # it has no marks yet
+        if found is not None or is_new or run.clock.now() + UNKNOWN_POLL > until:
+            return found
+        run.clock.sleep(UNKNOWN_POLL)
 
 
 # Step 2: the cluster and the node

@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from simulation.drain.actors import ACTS
 from simulation.drain.events import KINDS
@@ -116,6 +116,8 @@ class Day(Struct, frozen=True, repr_omit_defaults=True):
     aws_faults: list[AwsFault] = field(default_factory=list)
     kills: list[Kill] = field(default_factory=list)
     settings: Settings = Settings()
+    nodes: int = NODES
+    """In the cluster when the day begins."""
     late_bindings: float = 0.01
     """Seconds from the scheduler's choice of a node to the binding."""
     registers_at: float = 0.0
@@ -280,12 +282,14 @@ def _of_fault(kind: str, focus: Focus) -> SearchStrategy[Fault]:
     )
 
 
-_aws_faults = st.builds(
-    AwsFault,
-    kind=st.sampled_from(list(AWS_FAULTS)),
-    call=st.sampled_from(["DescribeInstances", "DescribeCluster"]),
-    skip=st.integers(0, 2),
-    times=st.sampled_from([1, 1, 2, 5]),
+_aws_faults = st.sampled_from(list(AWS_FAULTS)).flatmap(
+    lambda kind: st.builds(
+        AwsFault,
+        kind=st.just(kind),
+        call=st.sampled_from(AWS_FAULTS[kind].calls),
+        skip=st.integers(0, 2),
+        times=st.sampled_from([1, 1, 2, 5]),
+    )
 )
 _kills = st.builds(
     Kill, invocation=st.integers(0, 2), request=st.integers(0, 30), after=st.booleans()
@@ -325,4 +329,16 @@ def _days_of(focus: Focus) -> SearchStrategy[Day]:
         reused=st.booleans(),
         castai=_rarely(st.sampled_from(["up", "slow", "down", "echo"]), ""),
         log_level=_rarely(st.just("DEBUG"), "INFO"),
+        nodes=st.sampled_from([NODES, NODES, NODES, 1, 2, 6]),
+    ).map(_on_its_nodes)
+
+
+def _on_its_nodes(day: Day) -> Day:
+    """What is drawn for the first three nodes, on the nodes that the cluster has."""
+
+    def moved(parts: list[Any]) -> list[Any]:
+        return [structs.replace(part, node=part.node % day.nodes) for part in parts]
+
+    return structs.replace(
+        day, pods=moved(day.pods), deliveries=moved(day.deliveries), acts=moved(day.acts)
     )

@@ -10,6 +10,8 @@ _INSTANCE = """<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/20
 <instanceId>{id}</instanceId><instanceState><code>16</code><name>{state}</name></instanceState>
 <privateDnsName>{dns_name}</privateDnsName><tagSet>{tags}</tagSet></item></instancesSet></item>
 </reservationSet></DescribeInstancesResponse>"""
+NOTHING = b"<DescribeInstancesResponse><reservationSet/></DescribeInstancesResponse>"
+"""The body where no instance is found."""
 _TAG = "<item><key>{}</key><value>{}</value></item>"
 
 

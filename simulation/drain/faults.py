@@ -85,11 +85,15 @@ FAULTS: dict[str, Row] = {
 
 @dataclass(frozen=True)
 class AwsRow:
-    """A kind of fault of AWS: an error, or no answer in so many seconds."""
+    """A kind of fault of AWS: an error, no answer in so many seconds, or an answer without a
+    result.
+    """
 
     status: int = 0
     code: str = ""
     silent: float = 0.0
+    calls: tuple[str, ...] = ("DescribeInstances", "DescribeCluster")
+    """Where it can happen."""
 
 
 AWS_FAULTS: dict[str, AwsRow] = {
@@ -97,4 +101,7 @@ AWS_FAULTS: dict[str, AwsRow] = {
     "server error": AwsRow(500, "InternalError"),
     "unavailable": AwsRow(503, "Unavailable"),
     "silent": AwsRow(silent=10.0),
+    "refused": AwsRow(403, "UnauthorizedOperation"),
+    "not known": AwsRow(400, "InvalidInstanceID.NotFound", calls=("DescribeInstances",)),
+    "not shown": AwsRow(200, calls=("DescribeInstances",)),
 }

@@ -91,6 +91,8 @@ class Invocation:
     result: dict[str, Any] | None = None
     error: str = ""
     killed: bool = False
+    crashed: bool = False
+    """It ended by an error that the handler did not foresee."""
     calls: int = 0
     """To AWS, and requests to the API server."""
     on_node: list[dict[str, Any]] = field(default_factory=list)
@@ -198,8 +200,9 @@ class Function:
         self.current.set(run)
         try:
             run.result = await handler.respond(run.event, deps, remaining=run.remaining)
-        except CastaiError as error:
+        except Exception as error:  # noqa: BLE001 - Lambda fails the invocation
             run.error = f"{type(error).__name__}: {error}"
+            run.crashed = not isinstance(error, CastaiError)
         except asyncio.CancelledError:
             if not run.killed:
                 raise
@@ -284,7 +287,7 @@ class Function:
                 if row.silent:
                     self._sleep(row.silent)
                     raise TimeoutError
-                return row.status, aws.error(call, row.code)
+                return row.status, aws.error(call, row.code) if row.code else ec2_answer.NOTHING
         if call == "DescribeCluster":
             return 200, aws.cluster_json(argument)
         node = self.world.number(argument)

@@ -37,12 +37,16 @@ UNAUTHORIZED = 15.0  # s of 401 that may pass
 STUCK = 30.0  # s past its grace for which a terminating pod is waited for
 REPORT = 10.5  # s after the drain that a run may take for CAST AI
 WORDS = 250  # characters of a server's text in the result
-BURST, BURST_SECONDS = 12, 5.0  # requests of one kind for one pod in so many seconds
+BURST, BURST_SECONDS = 16, 5.0  # requests for one pod, or of one other kind, in so many seconds
 READS = 40  # lists in the same time
 OUR_LABELS = frozenset({DRAIN_KEY, "node.kubernetes.io/exclude-from-external-load-balancers"})
 OUR_ANNOTATION = "castai-eks/marks"
 _EPSILON = 0.02
 _JUST_NOW = 0.1  # s: the end of the last pod that was waited for ends the run
+LATE = 0.5  # s in which a watch shows what came
+_PARTS = frozenset(
+    {"metadata", "spec", "resourceVersion", "labels", "annotations", "taints", "unschedulable"}
+)
 
 
 class Judge:
@@ -57,7 +61,7 @@ class Judge:
 
     def faults(self) -> list[str]:
         """Each broken promise."""
-        found = list(self._secrets())
+        found = [*self._secrets(), *self._long_lines()]
         if not self.day.kills:  # a container that is killed leaves what it did
             found += [f"clean: {text}" for text in self.world.strays]
         for run in self.runs:
@@ -161,13 +165,16 @@ class Judge:
         if any(fault.kind == "old list" for fault in self.day.faults):
             return  # the server itself said so
         since, said = lists[-1].at, self.said(run)
-        moments = [since, said] + [m.at for m in self.world.moments if since <= m.at <= said]
-        left = min((self.pods(run, moment) for moment in moments), key=len)
-        if left:
+        there = self.pods(run, said)
+        listed = _uids(self.pods(run, since))
+        # Only a watch shows what came after the last list.
+        seen = self.calm(run) and not self.day.skew
+        known = listed | _uids(self.pods(run, said - LATE)) if seen else listed
+        if left := [pod for pod in there if pod["metadata"]["uid"] in known]:
             yield f"drained, and the node has {_names(left)}"
-        known = {sent.uid for sent in run.sent}
-        if there := [pod for pod in self.pods(run, said) if pod["metadata"]["uid"] in known]:
-            yield f"drained, and the node has {_names(there)}, which it knew"
+        touched = {sent.uid for sent in run.sent}
+        if again := [pod for pod in there if pod["metadata"]["uid"] in touched]:
+            yield f"drained, and the node has {_names(again)}, which it knew"
         settled = _cordons(run)
         if settled and (late := self._bound_soon(run, settled[0])):
             yield f"drained, and bindings under way put {_names(late)} on the node"
@@ -192,11 +199,14 @@ class Judge:
             if not late and not any(sent.at >= said - 15 for sent in self.failed(run)):
                 yield f"partial without a pod left ({run.result.get('reason')})"
             return
-        if any(sent.at >= said - 50 for sent in self.failed(run)):
-            return  # the drain could not see all
+        # Where requests failed, the drain could not see all: it may name what the last list showed.
+        since, lists = said - 1, _lists(run)
+        if lists and any(sent.at >= since - 50 for sent in self.failed(run)):
+            since = min(since, lists[-1].at)
+        moments = [since, said, *(m.at for m in self.world.moments if since <= m.at <= said)]
         there = {
             f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
-            for moment in (said - 1, said - 0.5, said)
+            for moment in moments
             for pod in self.pods(run, moment)
         }
         if wrong := sorted(set(left) - there):
@@ -215,6 +225,9 @@ class Judge:
             yield f"{counted} pods counted, {len(there)} were there"
         if self.calm(run) and counted < len(there):
             yield f"{counted} pods counted, {len(there)} were there and nothing failed"
+        accepted = {sent.uid for sent in run.sent if sent.uid and _accepted(sent)}
+        if counted < len(accepted):
+            yield f"{counted} pods counted, {len(accepted)} were evicted or deleted"
         for what, method in (("evicted", "POST"), ("forced", "DELETE")):
             uids = {
                 sent.uid
@@ -232,19 +245,7 @@ class Judge:
         for sent in run.sent:
             if sent.method != "DELETE" or not sent.uid:
                 continue
-            before = run.sent[: run.sent.index(sent)] + [
-                other
-                for each in self.runs
-                if each is not run
-                for other in each.sent
-                if other.at <= sent.at
-            ]
-            if self.terminating_at(sent.uid) < sent.at or any(
-                other.uid == sent.uid
-                and other.method == "POST"
-                and (_accepted(other) or _in_doubt(other))
-                for other in before
-            ):
+            if self.terminating_at(sent.uid) < sent.at:
                 continue
             pod = self.pod_at(sent.uid, sent.at)
             if pod is None:
@@ -311,15 +312,71 @@ class Judge:
 
     def marks(self, run: Invocation) -> Iterator[str]:
         """No mark of others on a node is lost."""
-        if run.number:
-            return  # once for the day: the history is that of all runs
-        for moment in self.world.moments:
-            change = moment.change
-            if change.resource is not NODES or change.old is None or change.kind != "MODIFIED":
-                continue
-            old, new = _ours(change.old), _ours(change.new)
-            if old != new and (lost := _foreign_changes(change.old, change.new)):
-                yield f"our change of {change.new['metadata']['name']} also changed {lost}"
+        for sent in run.sent:
+            if sent.method == "PATCH":
+                for text in self._foreign_parts(sent):
+                    yield f"a patch of {sent.path} {text}"
+
+    def _foreign_parts(self, sent: Sent) -> Iterator[str]:
+        """What a merge patch writes beside our marks on the version of the node that it names."""
+        metadata, spec = sent.body.get("metadata", {}), sent.body.get("spec", {})
+        node = self._version(sent.path.rpartition("/")[2], metadata.get("resourceVersion"))
+        if node is None:
+            yield "names no version of the node: it would overwrite what others wrote since"
+            return
+        if further := {*sent.body, *metadata, *spec} - _PARTS:
+            yield f"also writes {sorted(further)}"
+        if "taints" in spec and _foreign_taints(spec) != _foreign_taints(node["spec"]):
+            yield "changes a taint of others"
+        if "unschedulable" in spec and not spec["unschedulable"] and not self._cordoned(node):
+            yield "lifts a cordon of others"
+        for what, ours in (("labels", OUR_LABELS), ("annotations", {OUR_ANNOTATION})):
+            before = node["metadata"].get(what) or {}
+            for key in metadata.get(what, {}):
+                # Our value may come and go; a value of others stays.
+                foreign = what == "labels" and before.get(key) not in (None, "true")
+                if key not in ours or (key != DRAIN_KEY and foreign):
+                    yield f"changes {what}: {key}"
+
+    def _versions(self, name: str) -> Iterator[tuple[Obj | None, Obj]]:
+        """Each change of a node: the version before and after it. The first one may be both."""
+        changes = [
+            moment.change
+            for moment in self.world.node_changes()
+            if moment.change.new["metadata"]["name"] == name
+        ]
+        first = changes[0].old if changes else self.world.cluster.get("nodes", name)
+        if first is not None:
+            yield None, first
+        yield from ((change.old, change.new) for change in changes)
+
+    def _version(self, name: str, version: str | None) -> Obj | None:
+        return next(
+            (
+                node
+                for _, node in self._versions(name)
+                if node["metadata"]["resourceVersion"] == version
+            ),
+            None,
+        )
+
+    def _cordoned(self, node: Obj) -> bool:
+        """Whether the cordon of this version of a node is ours."""
+        cordoned_from = None
+        for old, new in self._versions(node["metadata"]["name"]):
+            before = old is not None and old["spec"].get("unschedulable")
+            if new["spec"].get("unschedulable") and not before:
+                cordoned_from = old and old["metadata"]["resourceVersion"]
+            if new["metadata"]["resourceVersion"] == node["metadata"]["resourceVersion"]:
+                break
+        return any(
+            sent.method == "PATCH"
+            and sent.body["metadata"].get("resourceVersion") == cordoned_from
+            and sent.body.get("spec", {}).get("unschedulable")
+            and (_accepted(sent) or _in_doubt(sent))
+            for each in self.runs
+            for sent in each.sent
+        )
 
     # Promise 4
 
@@ -403,6 +460,8 @@ class Judge:
         kind, node = KINDS[run.delivery.kind], run.delivery.node
         if run.error.startswith("ClusterUnauthorizedError") and _lasting_401(run):
             return False  # it counts as missing access: Lambda's retry asks again
+        if run.error.startswith("AwsRefusedError"):
+            return False  # Lambda's retry asks again
         if run.killed or not kind.drains or (mode == "drain" and not self.drains(run)):
             return False
         late = self.day.registers_at and not node
@@ -431,17 +490,19 @@ class Judge:
         """No run outlives the function's time, or holds its container for CAST AI."""
         if run.ended is None:
             return
-        latest = self.window(run).deadline + REPORT + 3 + self.frozen(run.started, run.ended)
+        skew = max(0.0, -self.day.skew)  # a clock that is behind sees a later deadline
+        latest = self.window(run).deadline + REPORT + skew + self.frozen(run.started, run.ended)
         if run.error == "timed out" and run.ended > latest:
             yield "Lambda ended it"
         if run.killed:
             return
-        if run.ended > max(latest, run.started + 45):
+        if run.ended > latest:
             yield f"it ended {run.ended - latest:.0f} s after its deadline"
         if run.result and run.result["outcome"] in ("drained", "partial"):
             said = self.said(run)
             after = run.ended - said - self.frozen(said, run.ended)
-            if after > REPORT + SLACK:
+            # The last Event may have no answer.
+            if after > REPORT + (SLACK if self.failed(run) else 0.0):
                 yield f"it ended {after:.0f} s after the drain"
             yield from self._waits(run, said)
 
@@ -449,11 +510,13 @@ class Judge:
         """The run waits no longer than STUCK past a pod's grace."""
         left = self.pods(run, said)
         alone = sum(other.delivery.node == run.delivery.node for other in self.runs) == 1
-        if not self.calm(run) or not left or self.day.skew or not alone:
+        if not left or self.day.skew or not alone:
             return
         waited_for = [*left, *self.pods(run, said - _JUST_NOW)]
-        over = [stops_at(pod) + STUCK + SLACK for pod in waited_for]
-        latest = max(over) + self.frozen(run.started, said)
+        ends = max(stops_at(pod) for pod in waited_for)
+        if any(_until(sent) > ends for sent in self.failed(run)):
+            return  # it could not see that only these are left
+        latest = ends + STUCK + SLACK + self.frozen(run.started, said)
         if max(said - latest, 0) > 1 and said > run.started + SLACK:
             yield f"it waited until {said:.0f} for pods whose grace was over {STUCK:.0f} s before"
 
@@ -465,17 +528,19 @@ class Judge:
 
     def storms(self, run: Invocation) -> Iterator[str]:
         """The requests per second are bounded."""
-        kinds: dict[tuple[str, str], list[float]] = {}
-        # After a 404 only a list shows whether the pod is gone.
-        looks = sum(sent.status == 404 and bool(sent.uid) for sent in run.sent)
+        kinds: dict[str, list[float]] = {}
         for sent in run.sent:
-            key = (sent.method, sent.uid or ("pods" if _is_list(sent) else sent.path))
-            kinds.setdefault(key, []).append(sent.at)
-        for (method, what), times in kinds.items():
-            most = BURST if method != "GET" else READS + looks
-            for first, last in zip(times, times[most:], strict=False):
-                if last - first < BURST_SECONDS:
-                    yield f"{most + 1} times {method} {what} in {last - first:.1f} s"
+            what = sent.uid or ("the pods" if _is_list(sent) else f"{sent.method} {sent.path}")
+            kinds.setdefault(what, []).append(sent.at)
+        # After a 404 only a list shows whether the pod is gone.
+        unknown = [_until(sent) for sent in run.sent if sent.status == 404 and sent.uid]
+        for what, times in kinds.items():
+            for number, last in enumerate(times):
+                since = last - BURST_SECONDS
+                sent_then = sum(since < at for at in times[: number + 1])
+                looks = sum(since - 1 < at <= last for at in unknown)
+                if sent_then > (READS + looks if what == "the pods" else BURST):
+                    yield f"{sent_then} requests for {what} in {BURST_SECONDS:.0f} s"
                     break
 
     # Promise 6
@@ -498,7 +563,7 @@ class Judge:
         outcome = run.result["outcome"] if run.result else ""
         if not kind.drains and not kind.uncordons and outcome not in ("", "ignored", "rejected"):
             yield f"{run.delivery.kind} led to {outcome}"
-        if run.error.startswith("PermanentError: Report this as a bug"):
+        if run.crashed or run.error.startswith("PermanentError: Report this as a bug"):
             yield run.error
         says = run.error.partition(":")[0]
         unauthorized = says == "ClusterUnauthorizedError" and not _lasting_401(run)
@@ -516,6 +581,12 @@ class Judge:
         for what, secret in secrets.items():
             if secret in self.output:
                 yield f"secrets: {what} is in the log"
+
+    def _long_lines(self) -> Iterator[str]:
+        """A server's text does not fill the log."""
+        for line in self.output.splitlines():
+            if (longest := max(map(len, _texts(line)), default=0)) > 3 * WORDS:
+                yield f"words: a text of {longest} characters is in the log: {line[:100]}"
 
 
 PROMISES: dict[str, Callable[[Judge, Invocation], Iterable[str]]] = {
@@ -592,6 +663,10 @@ def _budget_refused(sent: Sent) -> bool:
     return rules.budget_refused(sent.status, sent.answer, sent.retry_after)
 
 
+def _uids(pods: Iterable[Obj]) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in pods}
+
+
 def _names(pods: Iterable[Obj]) -> str:
     return ", ".join(sorted(pod["metadata"]["name"] for pod in pods))
 
@@ -602,32 +677,19 @@ def _ours(node: Obj) -> object:
     return taints, (node["metadata"].get("labels") or {}).get(DRAIN_KEY)
 
 
-def _foreign_changes(old: Obj, new: Obj) -> list[str]:
-    """What a write changed of a node beside our marks."""
-    found = []
-    others = [
-        [t for t in node["spec"].get("taints") or () if t["key"] != DRAIN_KEY]
-        for node in (old, new)
-    ]
-    if others[0] != others[1]:
-        found.append("a taint of others")
-    for what, ours in (("labels", OUR_LABELS), ("annotations", {OUR_ANNOTATION})):
-        before, after = (node["metadata"].get(what) or {} for node in (old, new))
-        for key in before.keys() | after.keys():
-            if before.get(key) == after.get(key):
-                continue
-            # Our value may come and go; a value of others stays.
-            its_own = before.get(key) not in (None, "true") and what == "labels"
-            if key not in ours or (key != DRAIN_KEY and its_own):
-                found.append(f"{what}: {key}")
-    rest = [
-        {
-            key: value
-            for key, value in node["spec"].items()
-            if key not in ("taints", "unschedulable")
-        }
-        for node in (old, new)
-    ]
-    if rest[0] != rest[1] or old.get("status") != new.get("status"):
-        found.append("its spec or its status")
-    return found
+def _foreign_taints(spec: Obj) -> list[Obj]:
+    return [taint for taint in spec.get("taints") or () if taint["key"] != DRAIN_KEY]
+
+
+def _texts(line: str) -> Iterator[str]:
+    """Each text in a line of the log, which is JSON as a rule."""
+    try:
+        values = [json.loads(line)]
+    except ValueError:
+        values = [line]
+    while values:
+        value = values.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict | list):
+            values += value.values() if isinstance(value, dict) else value

@@ -16,9 +16,12 @@ from lambdas.common import castai
 from lambdas.spot_handler import cordon, drain, evictions, interruption, node_api, notices, pods
 from lambdas.spot_handler.drain import Drain, PodDrain
 from lambdas.spot_handler.evictions import EvictionAnswer, Verdict
-from lambdas.spot_handler.notices import PARSERS
+from lambdas.spot_handler.notices import PARSERS, Notice
+from lambdas.spot_handler.objects import Node
 from lambdas.spot_handler.taint import DRAIN_TAINT
 from simulation.drain import function
+
+_CORDON_PATCH, _UNCORDON_PATCH = cordon.cordon_patch, cordon.uncordon_patch
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,20 @@ def _respect_longer(self: Drain, pod_drain: PodDrain) -> float:
 
 def _no_right(_causes: object, message: str) -> EvictionAnswer:
     return EvictionAnswer(Verdict.FORBIDDEN, message)
+
+
+def _only_our_taint(node: Node, notice: Notice) -> dict[str, Any] | None:
+    patch = _CORDON_PATCH(node, notice)
+    if patch is not None and "taints" in patch.get("spec", {}):
+        patch["spec"]["taints"] = patch["spec"]["taints"][-1:]
+    return patch
+
+
+def _lift_any_cordon(node: Node, *, running_since: float) -> dict[str, Any] | None:
+    patch = _UNCORDON_PATCH(node, running_since=running_since)
+    if patch is not None:
+        patch.setdefault("spec", {})["unschedulable"] = None
+    return patch
 
 
 async def _believe(self: Drain, pod_drain: PodDrain, *, force: bool) -> EvictionAnswer:
@@ -146,6 +163,18 @@ KNOWN_FAULTS: dict[str, KnownFault] = {
     "the cordon comes first": KnownFault(
         "A cordon that fails takes the whole notice, and nothing is evicted.",
         ((interruption, "CORDON_WAIT", 1e6), (interruption, "CORDON_PART", 1.0)),
+    ),
+    "EC2's first answer is final": KnownFault(
+        "EC2 does not know a young instance yet, and its notice is ignored.",
+        ((interruption, "UNKNOWN_POLL", 1e6),),
+    ),
+    "the taints of others are replaced": KnownFault(
+        "A cordon writes its own taint in place of the list.",
+        ((cordon, "cordon_patch", _only_our_taint),),
+    ),
+    "an uncordon lifts any cordon": KnownFault(
+        "A node that others cordoned before the notice is uncordoned when its instance returns.",
+        ((cordon, "uncordon_patch", _lift_any_cordon),),
     ),
     "no wait for the node": KnownFault(
         "The node of a young instance registers after the notice, and nobody looks again.",

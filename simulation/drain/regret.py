@@ -27,7 +27,7 @@ class Regret:
     pods: int
     """Pods on the node at the deadline that the planner removes in time."""
     seconds: float
-    """From the planner's empty node to the function's; 0 where one of them is not empty."""
+    """From the planner's empty node to the function's; NaN where one of them is never empty."""
 
     def __str__(self) -> str:
         if self.pods > 0:
@@ -50,7 +50,7 @@ def regrets(judge: Judge) -> list[Regret]:
         deadline = max(judge.window(run).deadline for run in runs)
         ours = _emptied(judge.world, node, start, deadline)
         theirs = _emptied(planned, node, start, deadline)
-        seconds = 0.0 if math.inf in (ours.at, theirs.at) else ours.at - theirs.at
+        seconds = math.nan if math.inf in (ours.at, theirs.at) else ours.at - theirs.at
         found.append(Regret(node, ours.left - theirs.left, seconds))
     return found
 
@@ -81,8 +81,11 @@ def table(found: list[Regret]) -> Counter[str]:
     """How often which regret was seen, and the pods in total."""
     seen: Counter[str] = Counter()
     for regret in found:
-        step = next((step for step in STEPS if regret.seconds <= step), math.inf)
-        seen[f"regret ≤ {step:g} s" if step < math.inf else f"regret > {STEPS[-1]:g} s"] += 1
+        if math.isnan(regret.seconds):
+            seen["regret: a node that is never empty"] += 1
+        else:
+            step = next((step for step in STEPS if regret.seconds <= step), math.inf)
+            seen[f"regret ≤ {step:g} s" if step < math.inf else f"regret > {STEPS[-1]:g} s"] += 1
         seen["regret in pods"] += max(0, regret.pods)
     return seen
 

@@ -27,7 +27,6 @@ from kubesim.store import Change
 from lambdas.common.eks import TOKEN_PREFIX
 from lambdas.common.names import SPOT_HANDLER_GROUP
 from simulation.drain import actors
-from simulation.drain.days import NODES as NODE_COUNT
 from simulation.drain.days import Day, Delivery, Fault, Pod
 from simulation.drain.events import KINDS
 from simulation.drain.faults import FAULTS, TARGETS
@@ -114,7 +113,7 @@ class World:
         for document in _rbac():
             self.cluster.create(document)
         late = self.day.registers_at > 0
-        for number in range(NODE_COUNT):
+        for number in range(self.day.nodes):
             if number or not late:
                 self._add_node(number)
         pods = [pod for pod in self.day.pods if pod.node or not late]
@@ -207,7 +206,7 @@ class World:
 
     def add_further_node(self) -> None:
         self._names["node"] += 1
-        self._add_node(NODE_COUNT + self._names["node"])
+        self._add_node(self.day.nodes + self._names["node"])
 
     # Workloads
 

@@ -66,8 +66,9 @@ def test_each_fault_is_met_and_the_promises_hold(kind: str) -> None:
     assert not met or verdict.timeline != plain.timeline
 
 
-@pytest.mark.parametrize("kind", AWS_FAULTS)
-@pytest.mark.parametrize("call", ["DescribeInstances", "DescribeCluster"])
+@pytest.mark.parametrize(
+    ("kind", "call"), [(kind, call) for kind, row in AWS_FAULTS.items() for call in row.calls]
+)
 def test_each_fault_of_aws_is_met_and_the_promises_hold(kind: str, call: str) -> None:
     verdict = DAYS.run(Day([Pod()], aws_faults=[AwsFault(kind, call)]))
     assert verdict.faults == []
@@ -193,6 +194,11 @@ FOUND_BY = {
     ),
     "the cordon comes first": Day([Pod()], faults=[Fault("webhook fails", "patch", seconds=150)]),
     "no wait for the node": Day(registers_at=12.0),
+    "EC2's first answer is final": Day([Pod()], aws_faults=[AwsFault("not known")]),
+    "the taints of others are replaced": Day(acts=[Act("taint", 0.1)]),
+    "an uncordon lifts any cordon": Day(
+        deliveries=[Delivery("stop")], acts=[Act("mark", 0.1)], returns=5.0
+    ),
     "a server's words are not cut": Day(
         [Pod()],
         faults=[Fault("policy", "evict", seconds=150)],

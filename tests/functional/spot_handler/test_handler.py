@@ -13,7 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from lambdas.common.errors import PermanentError, SettingsError
-from lambdas.spot_handler import handler, report
+from lambdas.spot_handler import handler, interruption, report
 from lambdas.spot_handler.result import Outcome, PodCounts, RemainingPod, Result
 from tests.functional.spot_handler.conftest import call
 from tests.support.events import EVENT_ID, spot_notice
@@ -91,7 +91,8 @@ def test_a_malformed_event_is_rejected_and_not_retried(
 
 
 @pytest.mark.usefixtures("shared_account")
-def test_the_result_is_json_with_every_documented_field() -> None:
+def test_the_result_is_json_with_every_documented_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interruption, "REGISTRATION", 0.0)  # EC2 is asked once
     result = call(spot_notice("i-0000000000000dead"))
     assert json.loads(json.dumps(result)) == result
     assert result | {"seconds": 0, "deadline": None} == {

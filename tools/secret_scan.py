@@ -7,6 +7,7 @@ as "password" is off: this project's code has them in every second file.
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -38,17 +39,25 @@ def tracked() -> list[str]:
 
 
 def findings(files: Sequence[str]) -> str:
-    """What is found in the files, as text for people; empty if there is nothing."""
+    """What is found in the files, as text for people; empty if there is nothing.
+
+    Raises RuntimeError if the scanner fails.
+    """
     command = [sys.executable, "-m", "detect_secrets.pre_commit_hook"]
     harmless = f"^({'|'.join(map(re.escape, _HARMLESS))})$"
     options = ("--disable-plugin", "KeywordDetector", "--exclude-secrets", harmless, "--")
     done = subprocess.run(  # noqa: S603 - a fixed command, no shell
         [*command, *options, *files], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    if done.returncode and not done.stdout.strip():
-        raise RuntimeError(f"detect-secrets failed: {done.stderr}")
     lines = done.stdout.splitlines()
-    return "\n".join(line for line in lines if line.startswith(("Secret Type", "Location")))
+    found = [line for line in lines if line.startswith(("Secret Type", "Location"))]
+    if done.returncode and not found:
+        raise RuntimeError(
+            f"Run `{shlex.join([*command, *options])}` with a file, and correct what it names. "
+            f"It found no secret and ended with status {done.returncode}:\n"
+            f"{done.stdout}{done.stderr}"
+        )
+    return "\n".join(found)
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from hashlib import sha256
 from pathlib import Path
 
@@ -37,3 +38,15 @@ def test_nothing_is_found_in_a_file_without_a_secret() -> None:
 def test_the_sources_are_scanned() -> None:
     files = secret_scan.tracked()
     assert {"app.py", "lambdas/common/castai.py", "docs/security.md", "Makefile"} <= set(files)
+
+
+@pytest.mark.parametrize(
+    ("code", "stdout"), [(3, "Traceback …\nValueError: x\n"), (1, "Potential secrets\n"), (2, "")]
+)
+def test_a_scanner_that_fails_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, code: int, stdout: str
+) -> None:
+    done = subprocess.CompletedProcess((), code, stdout, "usage: x")
+    monkeypatch.setattr("tools.secret_scan.subprocess.run", lambda *_, **__: done)
+    with pytest.raises(RuntimeError, match=f"(?s)^Run `.*status {code}.*usage: x"):
+        secret_scan.findings(["app.py"])

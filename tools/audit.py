@@ -157,8 +157,11 @@ def _of_python(found: Sequence[_Package]) -> Iterator[str]:
 
 def npm(folder: Path, *options: str) -> Audited:
     """The audit of a folder's package-lock.json. `options` are further options of npm."""
+    audit = ("npm", "audit", "--json", "--package-lock-only")
+    # The user's settings may leave packages out, and offline npm finds no vulnerability.
+    everything = ("--include=dev", "--offline=false")
     limits = ("--fetch-retries=0", f"--fetch-timeout={TIMEOUT}000")
-    command = ["npm", "audit", "--json", "--package-lock-only", *limits, *options]
+    command = [*audit, *everything, *limits, *options]
     done = _run(command, folder)
     asked = Audited(NPM_LOCK, source="npm")
     try:

@@ -144,6 +144,18 @@ def test_a_folder_without_a_lock_fails_the_audit(source: Source, tmp_path: Path)
     assert "npm audit --json" in found.failed
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("NODE_ENV", "production"), ("npm_config_omit", "dev"), ("npm_config_offline", "true")],
+)
+def test_npm_asks_about_every_package_whatever_the_environment_says(
+    source: Source, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    source.vulnerable |= {*NPM}
+    assert audit.npm(ROOT, f"--registry={source.url}").vulnerable == ("aws-cdk: high",)
+
+
 SKIPPED = "Dependency not found on PyPI and could not be audited: idna (3.20)"
 FOUND = {"name": "h11", "version": "0.16.0", "vulns": []}
 VULNERABLE = FOUND | {"vulns": [{"id": "PYSEC-2026-1", "fix_versions": []}]}

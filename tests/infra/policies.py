@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from tests.infra.conftest import ACCOUNT, Assembly, Stack
-from tests.support.iam_reference import faults, statements, wide_actions
+from tests.support.iam_reference import faults, listed, overlap, statements, wide_actions
 
 REGION = "eu-central-1"
 PSEUDO = {"AWS::Partition": "aws", "AWS::Region": REGION, "AWS::AccountId": ACCOUNT}
@@ -33,7 +34,9 @@ KINDS = {
 }
 # A function with this right creates its log group again after its stack has deleted it: Lambda
 # writes the last lines of a request after its answer.
-CREATES_LOG_GROUPS = ("logs:CreateLogGroup", "AWSLambdaBasicExecutionRole")
+CREATES_LOG_GROUPS = "logs:CreateLogGroup"
+# Managed policies of AWS for functions have it: AWSLambdaBasicExecutionRole, AWSLambdaExecute.
+EXECUTION_POLICY = re.compile(r"policy/(?:service-role/)?(AWSLambda\w*Execut\w+)")
 # By Sid: statements for all resources whose actions take resources. The unit tests have the reason.
 WIDE = {"AttachToVpc"}
 
@@ -52,16 +55,25 @@ def policy_findings(assembly: Assembly) -> list[str]:
     for name, template in assembly.templates.items():
         documents = list(deployed(Stack(template)))
         assert documents, name
-        text = json.dumps(template)
-        found += [f"{name}: {each}" for each in CREATES_LOG_GROUPS if each in text]
+        attached = EXECUTION_POLICY.findall(json.dumps(template))
+        found += [f"{name}: {each} allows {CREATES_LOG_GROUPS}" for each in attached]
         for kind, logical, document in documents:
             said = [] if kind in KINDS else [f"{kind} has a document"]
             for each in statements(document):
-                said += faults(each)
+                said += [*faults(each), *_creating(each)]
                 if each.get("Sid") not in WIDE and "Resource" in each:
                     said += [f"{action} on every resource" for action in wide_actions(each)]
             found += [f"{logical}: {what}" for what in said]
     return found
+
+
+def _creating(statement: dict[str, Any]) -> list[str]:
+    """The allowed actions of a statement that are, or match, the creation of log groups."""
+    if statement["Effect"] == "Deny":
+        return []
+    wanted = CREATES_LOG_GROUPS.lower()
+    found = [each for each in listed(statement["Action"]) if overlap(each.lower(), wanted)]
+    return [f"{each} allows {CREATES_LOG_GROUPS}" for each in found]
 
 
 def deployed(stack: Stack) -> Iterator[Deployed]:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from aws_cdk import App
@@ -72,6 +73,59 @@ def test_cfn_lint_has_no_finding(synthesise: Synthesise, name: str) -> None:
 
 def test_every_policy_is_valid_in_the_service_reference(variant: Assembly) -> None:
     assert policy_findings(variant) == []
+
+
+class Templates(NamedTuple):
+    """An assembly with these templates."""
+
+    templates: dict[str, Any]
+
+
+def role(effect: str, action: str | list[str], attached: str) -> Templates:
+    """A stack with a role, its inline policy and an attached policy."""
+    log = "arn:aws:logs:eu-central-1:111122223333:log-group:own:*"
+    statement = {"Effect": effect, "Action": action, "Resource": log}
+    inline = {"PolicyName": "Own", "PolicyDocument": {"Statement": [statement]}}
+    attachment = {"Fn::Join": ["", ["arn:", {"Ref": "AWS::Partition"}, f":iam::aws:{attached}"]]}
+    properties = {"Policies": [inline], "ManagedPolicyArns": [attachment]}
+    resource = {"Type": "AWS::IAM::Role", "Properties": properties}
+    return Templates({"s": {"Resources": {"R": resource}}})
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        "logs:CreateLogGroup",
+        "logs:createloggroup",
+        "logs:Create*",
+        "logs:*",
+        "logs:?reateLogG*",
+        "*",
+    ],
+)
+def test_the_service_reference_finds_an_action_that_creates_log_groups(action: str) -> None:
+    found = policy_findings(role("Allow", ["logs:PutLogEvents", action], "policy/Own"))
+    assert f"R: {action} allows logs:CreateLogGroup" in found
+    denied = policy_findings(role("Deny", ["logs:PutLogEvents", action], "policy/Own"))
+    assert [each for each in denied if "allows" in each] == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "creates"),
+    [
+        ("service-role/AWSLambdaBasicExecutionRole", True),
+        ("service-role/AWSLambdaVPCAccessExecutionRole", True),
+        ("AWSLambdaExecute", True),
+        ("service-role/AWSLambdaRole", False),
+    ],
+)
+def test_the_service_reference_finds_a_managed_policy_that_creates_log_groups(
+    policy: str, creates: bool
+) -> None:
+    writes = ["logs:CreateLogStream", "logs:PutLogEvents"]
+    found = policy_findings(role("Allow", writes, f"policy/{policy}"))
+    name = policy.rpartition("/")[2]
+    assert found == [f"s: {name} allows logs:CreateLogGroup"] * creates
 
 
 @pytest.mark.parametrize(

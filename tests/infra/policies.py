@@ -36,6 +36,7 @@ KINDS = {
 # writes the last lines of a request after its answer.
 CREATES_LOG_GROUPS = "logs:CreateLogGroup"
 # Managed policies of AWS for functions have it: AWSLambdaBasicExecutionRole, AWSLambdaExecute.
+# So has CloudWatchLogsFullAccess, of the default spot role, which test_checks.py acknowledges.
 EXECUTION_POLICY = re.compile(r"policy/(?:service-role/)?(AWSLambda\w*Execut\w+)")
 # By Sid: statements for all resources whose actions take resources. The unit tests have the reason.
 WIDE = {"AttachToVpc"}

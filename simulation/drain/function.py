@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-import logging
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,9 +18,7 @@ import msgspec
 
 from lambdas.common.clock import Clock
 from lambdas.common.errors import CastaiError
-from lambdas.common.logs import LIBRARIES, quiet_libraries
-from lambdas.common.names import METRICS_SERVICE
-from lambdas.spot_handler import handler, report
+from lambdas.spot_handler import handler
 from lambdas.spot_handler.interruption import Dependencies
 from lambdas.spot_handler.nodes import Clusters
 from lambdas.spot_handler.notify_castai import CastAi
@@ -297,41 +292,6 @@ class Function:
         name = self.world.node_name(node)
         state = self.world.state(node)
         return 200, ec2_answer.one_instance(argument, name, tags, state=state)
-
-
-@contextmanager
-def lambda_runtime(function: Function, level: str) -> Iterator[None]:
-    """What Lambda's runtime does before it imports the handler: the root logger has its level."""
-    root, ours = logging.getLogger(), report.logger()
-    levels = {
-        name: logging.getLogger(name).level
-        for name in ("", "botocore", "httpx2", "httpcore2", "urllib3", "boto3")
-    }
-    stream = logging.StreamHandler(function.output)
-    handlers, root.handlers = root.handlers, [stream]
-    for name in LIBRARIES:
-        logging.getLogger(name).setLevel(logging.NOTSET)
-    root.setLevel(level)
-    quiet_libraries()  # as the handler's module does when it is imported
-    ours.setLevel(level)
-    ours_to = [
-        each
-        for each in logging.getLogger(METRICS_SERVICE).handlers
-        if isinstance(each, logging.StreamHandler)
-    ]
-    streams = [each.stream for each in ours_to]
-    # Without setStream, which flushes the former stream: it may be closed.
-    for each in ours_to:
-        each.stream = function.output
-    try:
-        with redirect_stdout(function.output):
-            yield
-    finally:
-        root.handlers = handlers
-        for name, before in levels.items():
-            logging.getLogger(name).setLevel(before)
-        for each, former in zip(ours_to, streams, strict=True):
-            each.stream = former
 
 
 def _words(run: Invocation) -> str:

@@ -19,7 +19,7 @@ from lambdas.spot_handler.evictions import EvictionAnswer, Verdict
 from lambdas.spot_handler.notices import PARSERS, Notice
 from lambdas.spot_handler.objects import Node
 from lambdas.spot_handler.taint import DRAIN_TAINT
-from simulation.drain import function
+from simulation import lambda_runtime
 
 _CORDON_PATCH, _UNCORDON_PATCH = cordon.cordon_patch, cordon.uncordon_patch
 
@@ -130,7 +130,7 @@ def _nothing() -> None:
 KNOWN_FAULTS: dict[str, KnownFault] = {
     "libraries log at DEBUG": KnownFault(
         "With the log level DEBUG the libraries log signed requests.",
-        ((function, "quiet_libraries", _nothing),),
+        ((lambda_runtime, "quiet_libraries", _nothing),),
     ),
     "force after any refusal": KnownFault(
         "A busy answer is taken for a budget's refusal, and a pod of a long grace is deleted.",

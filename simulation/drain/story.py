@@ -8,14 +8,16 @@ from functools import cache
 
 from kubesim.virtual import run_virtual
 from lambdas.common import aws as shipped
+from lambdas.spot_handler import report
 from simulation.drain import aws, regret
 from simulation.drain.aws import Aws
 from simulation.drain.days import Day, days
-from simulation.drain.function import Function, lambda_runtime
+from simulation.drain.function import Function
 from simulation.drain.judge import Judge
 from simulation.drain.timeline import seen, timeline
 from simulation.drain.world import World
 from simulation.engine import Story, Verdict
+from simulation.lambda_runtime import lambda_runtime
 
 AFTERWARDS = 60.0  # s after the last event in which the world is still watched
 
@@ -37,7 +39,7 @@ async def _live(day: Day) -> tuple[World, Function]:
     )
     async with world.cluster:
         await world.begin()
-        with lambda_runtime(function, day.log_level):
+        with lambda_runtime(function.output, report.logger(), day.log_level):
             async with asyncio.TaskGroup() as events:
                 returning = [world.returning] if world.returning else []
                 for number, delivery in enumerate([*day.deliveries, *returning]):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -58,6 +59,8 @@ _RESPONSES: Final[Mapping[str, Any]] = {
     "ec2": EC2Response,
     "secretsmanager": SecretsManagerResponse,
 }
+_REQUESTS: Final = logging.getLogger("botocore.endpoint")
+_ANSWERS: Final = logging.getLogger("botocore.parsers")
 _delete_group = EC2Backend._delete_security_group  # noqa: SLF001 - moto's own deletes a group in use
 _delete_user = IAMBackend.delete_user
 
@@ -203,6 +206,13 @@ class Moto:
         return call
 
     def _call(self, name: str, arguments: dict[str, Any]) -> Any:
+        """Log as the SDK does at DEBUG (botocore, endpoint.py and parsers.py)."""
+        _REQUESTS.debug("Making request for %s with params: %s", name, arguments)
+        answer = self._answer(name, arguments)
+        _ANSWERS.debug("Response body:\n%r", answer)
+        return answer
+
+    def _answer(self, name: str, arguments: dict[str, Any]) -> Any:
         if not name.startswith(READS):
             self._before_write()
         operation = self.meta.service_model.operation_model(self.meta.method_to_api_mapping[name])

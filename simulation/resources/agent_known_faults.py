@@ -19,6 +19,7 @@ from lambdas.agent.readiness import Readiness
 from lambdas.common import kubernetes_objects, temporary_access
 from lambdas.common.custom_resource import logger
 from lambdas.common.kubernetes_objects import FIELD_MANAGER, Kube
+from simulation import lambda_runtime
 from simulation.resources.known_faults import KnownFault, around, instead, with_fault
 
 
@@ -123,4 +124,5 @@ KNOWN_FAULTS: Final[dict[str, KnownFault]] = {
         readiness, "look", lambda *_: Readiness(ready=True, sentence="")
     ),
     "a log line has the API key": around(handler, "render", _logs_the_key),
+    "the libraries log at DEBUG": instead(lambda_runtime, "quiet_libraries", lambda: None),
 }

@@ -54,6 +54,8 @@ class Day(msgspec.Struct, frozen=True):
     """The clusters' numbers in PLACES, one for each custom resource."""
     modes: tuple[str, ...] = ("API_AND_CONFIG_MAP",) * len(PLACES)
     """The clusters' authentication modes."""
+    log_level: str = "INFO"
+    """Of the functions."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ def _drawn(kind: Kind, rng: random.Random) -> Day:
         steps=(*steps[:1], deploys, *steps[1:]) if rng.random() < 0.4 else (deploys, *steps),
         resources=resources,
         modes=tuple(rng.choice(MODES) for _ in PLACES),
+        log_level="DEBUG" if rng.random() < 0.15 else "INFO",
     )
 
 

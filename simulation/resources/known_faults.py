@@ -27,6 +27,7 @@ from lambdas.onboarding import (
     steps,
 )
 from lambdas.onboarding.ledger import Ledger
+from simulation import lambda_runtime
 from simulation.resources import life
 
 KnownFault = Callable[[], AbstractContextManager[object]]
@@ -187,4 +188,5 @@ KNOWN_FAULTS: Final[dict[str, KnownFault]] = {
         lambda _self: None,
     ),
     "a log line has the access key": around(credentials, "_store", _logs_the_key),
+    "the libraries log at DEBUG": instead(lambda_runtime, "quiet_libraries", lambda: None),
 }

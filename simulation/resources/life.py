@@ -203,7 +203,7 @@ class _Life:
         """Deliver a request once, and check what holds for every request."""
         function = self.kind.function(self.world, resource)
         before = facts.of(self.world)
-        answer = function.invoke(request, faults)
+        answer = function.invoke(request, faults, self.day.log_level)
         if self.kind.settles:
             self.world.sleep(self.kind.settles)
         kind = request["RequestType"]

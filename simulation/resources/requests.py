@@ -14,15 +14,15 @@ cfn-response.js and framework.js in aws-cdk-lib (custom-resources/lib/provider-f
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import io
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from lambdas.common import custom_resource
 from lambdas.common.clock import Clock
 from lambdas.common.custom_resource import RequestFailedError
+from simulation.lambda_runtime import lambda_runtime
 from simulation.resources.calls import Fault, Gate, KilledError
 
 Properties = Mapping[str, Any]
@@ -64,6 +64,7 @@ class Answer:
     reason: str = ""
     """Why it failed, as CloudFormation shows it."""
     log: str = ""
+    """All that the function and its libraries log and print."""
     killed: bool = False
     seconds: float = 0.0
     """Of the longest invocation."""
@@ -71,29 +72,6 @@ class Answer:
     """The function's time-out."""
     physical_id: str = ""
     """Of a request that failed after onEvent had answered."""
-
-
-class _Capture(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(self.format(record))
-
-
-@contextmanager
-def captured_log() -> Iterator[list[str]]:
-    """The lines that the functions log, and nothing on standard output."""
-    logger: Any = custom_resource.logger()
-    capture = _Capture()
-    capture.setFormatter(logger.registered_formatter)
-    inner = logging.getLogger(logger.name)
-    before, inner.handlers = inner.handlers, [capture]
-    try:
-        yield capture.lines
-    finally:
-        inner.handlers = before
 
 
 def event(kind: str, resource: Resource, properties: Properties, **more: object) -> Event:
@@ -125,13 +103,16 @@ class Function:
     longest: float = 0.0
     """Seconds of the longest invocation of the last request."""
 
-    def invoke(self, request: Event, faults: tuple[Fault, ...] = ()) -> Answer:
+    def invoke(
+        self, request: Event, faults: tuple[Fault, ...] = (), log_level: str = "INFO"
+    ) -> Answer:
         """One request: an invocation, and those of isComplete."""
         self.gate.begin(faults)
         physical_id, reason, killed = "", "", False
         self.longest = 0.0
         data: dict[str, Any] | None = None
-        with captured_log() as lines:
+        output = io.StringIO()
+        with lambda_runtime(output, custom_resource.logger(), log_level):
             try:
                 with custom_resource.answered_errors():
                     data = self._timed(request)
@@ -144,7 +125,7 @@ class Function:
             except KilledError:
                 data, killed = None, True
         self.gate.begin(())
-        log = "\n".join(lines)
+        log = output.getvalue()
         return Answer(data, reason, log, killed, self.longest, self.seconds, physical_id)
 
     def _timed(self, request: Event) -> dict[str, Any]:

@@ -135,4 +135,5 @@ FOUND_BY = {
     "the access of the wait stays": Day((deploy(),)),
     "an agent that does not run counts as ready": Day((deploy("no node fits"),)),
     "a log line has the API key": Day((deploy(),)),
+    "the libraries log at DEBUG": Day((deploy(),), log_level="DEBUG"),
 }

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 import pytest
 
-from simulation.engine import draw
+from lambdas.onboarding import handler
+from simulation.engine import draw, promises
 from simulation.resources import onboarding
 from simulation.resources.calls import KINDS, Fault
 from simulation.resources.days import Day, Deploy, Edit
 from simulation.resources.edits import EDITS
+from simulation.resources.world import API_KEY
 
 DAYS = onboarding.story()
 
@@ -191,4 +196,28 @@ FOUND_BY = {
     ),
     "the function keeps its own access": Day((deploy("spot handler"),)),
     "a log line has the access key": Day((deploy(),)),
+    "the libraries log at DEBUG": Day((deploy(),), log_level="DEBUG"),
 }
+
+
+# The judge ----------------------------------------------------------------------------------------
+
+LEAKS = {
+    "a library's logger": lambda: logging.getLogger("botocore").error(API_KEY),
+    "the root logger": lambda: logging.error(API_KEY),
+    "standard output": lambda: print(API_KEY),
+}
+
+
+@pytest.mark.parametrize("way", LEAKS)
+def test_a_secret_is_found_wherever_the_function_writes_it(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = handler.respond
+
+    def respond(*arguments: Any, **more: Any) -> dict[str, Any]:
+        LEAKS[way]()
+        return shipped(*arguments, **more)
+
+    monkeypatch.setattr(handler, "respond", respond)
+    assert promises(DAYS.run(Day((deploy(),)))) == {"secrets"}

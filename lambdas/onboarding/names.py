@@ -155,13 +155,13 @@ def security_group_tags(cluster: str, cluster_id: str) -> dict[str, str]:
     return {"Name": security_group_name(cluster), CLUSTER_ID_TAG: cluster_id}
 
 
-_USER_ADVICE = " Use Mode cross-account-role, whose name CAST AI shortens."
+_USER_ADVICE = ", or Mode cross-account-role, whose name CAST AI shortens"
 
 
 def _within(limit: Limit, name: str, advice: str = "") -> str:
     if len(name) > limit.characters:
         raise NameRefusedError(
-            f"{limit.what} name {name} has {len(name)} characters; AWS allows {limit.characters} "
-            f"({limit.source}).{advice}"
+            f"Use a shorter cluster name{advice}: {limit.what} name {name} has {len(name)} "
+            f"characters; AWS allows {limit.characters} ({limit.source})."
         )
     return name

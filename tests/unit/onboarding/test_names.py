@@ -61,10 +61,10 @@ def test_a_user_name_is_never_cut() -> None:
     with pytest.raises(NameRefusedError) as refused:
         names.user_name("c" * 56)
     message = str(refused.value)
+    assert message.startswith("Use a shorter cluster name, or Mode cross-account-role")
     assert f"cast-eks-{'c' * 56}" in message
     assert "65 characters" in message
     assert "allows 64" in message
-    assert "cross-account-role" in message
 
 
 @pytest.mark.parametrize("cluster", ["", "-prod", "_prod", "pro d", "c" * 101, "prod\n", "prod/x"])

@@ -22,6 +22,9 @@ _NOT_WRITTEN: Final = frozenset(
 )
 
 
+REMOVE_OR_ADOPT: Final = "Remove what is in the way, or set Adopt to take it over:"
+
+
 class Action(StrEnum):
     """What happens to a thing."""
 
@@ -79,7 +82,7 @@ class Ledger:
         """
         self._add(thing, Action.CONFLICT, detail)
         if not self.dry:
-            raise PermanentError(f"{thing}: {detail}")
+            raise PermanentError(f"{REMOVE_OR_ADOPT} {thing}: {detail}")
 
     def create(
         self,

@@ -41,7 +41,7 @@ from lambdas.onboarding import (
 from lambdas.onboarding.context import Context
 from lambdas.onboarding.credentials import Credentials
 from lambdas.onboarding.iam_principals import Ensured
-from lambdas.onboarding.ledger import Action, Ledger, Row, first_line, listed
+from lambdas.onboarding.ledger import REMOVE_OR_ADOPT, Action, Ledger, Row, first_line, listed
 from lambdas.onboarding.node_role import NodeRole
 from lambdas.onboarding.policies.scope import Mode
 from lambdas.onboarding.properties import ClusterAccess
@@ -314,9 +314,7 @@ def _preview(ctx: Context) -> list[Row]:
 def _refuse_conflicts(rows: list[Row]) -> None:
     conflicts = [row for row in rows if row.action is Action.CONFLICT]
     if conflicts:
-        raise InTheWayError(
-            "Remove what is in the way, or set Adopt to take it over:\n" + listed(conflicts)
-        )
+        raise InTheWayError(f"{REMOVE_OR_ADOPT}\n{listed(conflicts)}")
 
 
 def _with_path_as_cause(ctx: Context, error: CastaiError) -> CastaiError:

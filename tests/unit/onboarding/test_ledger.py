@@ -110,5 +110,7 @@ def test_created_updated_and_kept_resources_are_claimed() -> None:
 
 
 def test_a_conflict_stops_a_run() -> None:
-    with pytest.raises(PermanentError, match="a: made by someone else"):
+    with pytest.raises(
+        PermanentError, match=r"^Remove what is in the way, or .*: a: made by someone else"
+    ):
         Ledger().conflict("a", "made by someone else")

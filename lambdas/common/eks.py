@@ -6,7 +6,7 @@ import base64
 import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from botocore.auth import SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
@@ -67,13 +67,16 @@ def describe(eks: EKSClient, name: str, *, region: str) -> Cluster:
     )
 
 
+_NOT_EKS: Final = "Check the endpoint of EKS and any proxy before it: DescribeCluster gave"
+
+
 def _pem(name: str, data: str) -> str:
     try:
         pem = base64.b64decode(data, validate=True).decode("ascii")
     except (binascii.Error, UnicodeDecodeError) as error:
-        raise PermanentError(f"DescribeCluster gave no readable CA for {name}: {error}") from error
+        raise PermanentError(f"{_NOT_EKS} no readable CA of cluster {name}: {error}") from error
     if "BEGIN CERTIFICATE" not in pem:
-        raise PermanentError(f"DescribeCluster gave no certificate authority for cluster {name}")
+        raise PermanentError(f"{_NOT_EKS} no certificate of cluster {name}")
     return pem
 
 

@@ -17,6 +17,7 @@ from simulation.resources.days import Day, Deploy, Edit, Kind, Remove, Step
 from simulation.resources.eks import ACCOUNT
 from simulation.resources.facts import Facts
 from simulation.resources.requests import Answer, Event, Resource, event
+from simulation.resources.words import says_what_to_do
 from simulation.resources.world import PLACES, SECRETS, Place, World, opened
 
 Promise = Literal[
@@ -256,7 +257,7 @@ class _Life:
                 self._break("secrets", f"a secret is in the answer or the log of a {kind}")
         if answer.seconds > answer.limit:
             self._break("time", f"a {kind} took {answer.seconds:.0f} s of {answer.limit:.0f} s")
-        if answer.reason and not _says_what_to_do(answer.reason):
+        if answer.reason and not says_what_to_do(answer.reason):
             self._break("words", f"an error does not say what to do: {answer.reason[:200]}")
 
     def _delivered(self, request: Event, resource: Resource, step: Deploy) -> Answer:
@@ -546,11 +547,6 @@ def _shown(request: Event) -> str:
 def _is_field(name: str, value: object) -> bool:
     """Whether a mark is a field of ours that others set."""
     return ": field" in name or value == facts.FOREIGN
-
-
-def _says_what_to_do(reason: str) -> bool:
-    """Whether an error begins with a verb: `iam:GetUser: Throttling` and bugs do not."""
-    return bool(re.match(r"[A-Z][a-z]+[:,]? ", reason)) and not reason.startswith("Report this")
 
 
 _TAG_OF_THE_SHARED: Final = re.compile(r" policy arn:\S+:policy/CastEKSPolicy: tag (?!castai-eks)")

@@ -7,6 +7,7 @@ they have to do with each other: an access key is `stored` in the secret or not.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
@@ -39,6 +40,16 @@ KINDS: Final = (
     ("Namespace", ""),
 )
 """Kinds of Kubernetes objects that the functions or others write, and where."""
+_NAMES: Final = (
+    (r"user (\S+?): access key .*", r"access key (?:\S+ )?of IAM user {}"),
+    (r"(?:\S+-\d )?((?:user|role|policy|instance profile|security group|secret) \S+?)", "{}"),
+    (r"\S+ \S+ access entry (\S+?)", "access entry (?:of )?{}"),
+    (r"\S+ \S+ ConfigMap kube-system/aws-auth: \S+ (\S+?)", "entry of {} in kube-system/aws-auth"),
+    (r"\S+ \S+ at CAST AI: principal", "CAST AI's principal for cluster"),
+    (r"\S+ \S+ at CAST AI: credentials", r"cluster \S+ at CAST AI"),
+    (r"\S+ \S+ (\w+) /?(\S+?)", "{} {}"),
+)
+"""What a fact is about, and the words of an error that name it. The next kind is a row."""
 _GONE: Final = object()
 _DEFAULTS: Final = ("default", "kube-root-ca.crt")
 
@@ -98,6 +109,15 @@ def difference(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]
         if name in found and found[name] != wanted[name]
     ]
     return sorted(lines)
+
+
+def is_named(fact: str, error: str) -> bool:
+    """Whether an error has the kind and the own name of the thing that a fact is about."""
+    for thing, words in _NAMES:
+        if found := re.match(rf"{thing}(?=: |$)", fact):
+            name = words.format(*map(re.escape, found.groups()))
+            return re.search(rf"{name}(?![\w/-])", error) is not None
+    return fact in error
 
 
 def without_used_namespaces(all_of_them: Facts, *parts: Facts) -> list[Facts]:

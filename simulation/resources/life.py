@@ -428,20 +428,15 @@ class _Life:
         if failed.killed:
             resource.is_unsettled |= bool(lines)
             return
-        was_unsure, by_hand = self._is_unsure(), "by hand" in failed.log
-        is_kept = "could not be removed again" in failed.log
+        was_unsure, left = self._is_unsure(), _LEFT.search(failed.log)
         # What an error names may be there until a request of this resource succeeds.
-        resource.is_unsettled |= bool(lines) and (by_hand or is_kept)
-        if was_unsure or (lines and is_kept):
-            return
-        if lines and by_hand:
-            for line in lines:
-                name = re.split(r"[ :]", line.partition(": ")[2])
-                if not any(part in failed.log for part in name if len(part) > 6):
-                    self._break("words", f"the error does not name what is left: {line}")
-            return
-        for line in lines:
-            self._break("rollback", line)
+        resource.is_unsettled |= bool(lines) and left is not None
+        for line in lines if not was_unsure else ():
+            fact = line.partition(": ")[2].partition(" = ")[0]
+            if left is None:
+                self._break("rollback", line)
+            elif not facts.is_named(fact, left[0]):
+                self._break("words", f"the error does not name what is left: {line}")
 
     def _check_state(self, where: str) -> None:
         if self._is_unsure():
@@ -549,6 +544,10 @@ def _is_field(name: str, value: object) -> bool:
     return ": field" in name or value == facts.FOREIGN
 
 
+_LEFT: Final = re.compile(
+    "(remove by hand|Remove access entry|could not be removed again).*", re.DOTALL
+)
+"""What an error says of what is left."""
 _TAG_OF_THE_SHARED: Final = re.compile(r" policy arn:\S+:policy/CastEKSPolicy: tag (?!castai-eks)")
 """A user's tag on the policy that clusters share is that of the last deployment."""
 REFUSED: Final = "a first Create"

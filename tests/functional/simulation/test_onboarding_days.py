@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from lambdas.onboarding import handler
+from lambdas.onboarding.ledger import Ledger
 from simulation.engine import draw, promises
 from simulation.resources import onboarding
 from simulation.resources.calls import KINDS, Fault
 from simulation.resources.days import Day, Deploy, Edit
 from simulation.resources.edits import EDITS
+from simulation.resources.facts import is_named
 from simulation.resources.world import API_KEY
 
 DAYS = onboarding.story()
@@ -221,3 +223,39 @@ def test_a_secret_is_found_wherever_the_function_writes_it(
 
     monkeypatch.setattr(handler, "respond", respond)
     assert promises(DAYS.run(Day((deploy(),)))) == {"secrets"}
+
+
+@pytest.mark.parametrize("kind", ["instance profile", "security group", "secret"])
+def test_an_error_that_names_a_kind_and_no_thing_is_found(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def undo_all(ledger: Ledger) -> list[str]:
+        return [kind, *(each.thing for each in ledger._undo if kind not in each.thing)]
+
+    monkeypatch.setattr(Ledger, "undo_all", undo_all)
+    assert promises(DAYS.run(Day((deploy(faults=LATE),)))) == {"words"}
+
+
+NAMES = {
+    "user u: tag k": ("IAM user u (Try again: why)", "IAM user u-2"),
+    "user u: access key 0 (not in a secret)": ("new access key of IAM user u", "IAM user u"),
+    "role r: arn:aws:iam::aws:policy/P": ("policy P on IAM role r", "instance profile r"),
+    "policy arn:aws:iam::1:policy/P": ("IAM policy arn:aws:iam::1:policy/P", "IAM policy P-2"),
+    "us-east-1 security group c/Nodes: tag k": ("security group c/Nodes;", "security group c"),
+    "us-east-1 prod access entry arn:1:role/r: tag k": ("access entry of arn:1:role/r", "role r"),
+    "us-east-1 prod ConfigMap kube-system/aws-auth: mapRoles arn:1:role/r": (
+        "mapRoles entry of arn:1:role/r in kube-system/aws-auth",
+        "access entry of arn:1:role/r",
+    ),
+    "us-east-1 prod at CAST AI: principal": ("CAST AI's principal for cluster 1", "at CAST AI"),
+    "us-east-1 prod at CAST AI: credentials": ("cluster 1 at CAST AI", "registration 1 at CAST AI"),
+    "us-east-1 prod ClusterRole /c": ("ClusterRole c;", "ClusterRoleBinding c"),
+    "us-east-1 prod Secret castai-agent/s": ("Secret castai-agent/s,", "Secret castai-agent"),
+}
+
+
+@pytest.mark.parametrize("fact", NAMES)
+def test_an_error_names_a_thing_by_its_kind_and_its_own_name(fact: str) -> None:
+    named, other = NAMES[fact]
+    assert is_named(fact, named)
+    assert not is_named(fact, other)

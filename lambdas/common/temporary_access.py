@@ -56,8 +56,8 @@ def temporary_access(
 
     Yields until when (epoch seconds) the cluster may still refuse the new entry:
     `refusals_pass_until` of `Kube`.
-    Raises AwsRefusedError or AwsUnavailableError. When the body fails and the entry cannot be
-    deleted, the error of the body is raised with a note about the entry.
+    Raises AwsRefusedError or AwsUnavailableError. Where the entry cannot be deleted, the error has
+    a note about it. It is the error of the body, if that failed.
     """
     entry = _Entry(eks, cluster, principal_arn, clock)
     if "API" not in cluster.authentication_mode or entry.is_foreign():
@@ -74,7 +74,11 @@ def temporary_access(
             error.add_note(f"Remove access entry {principal_arn} by hand as well: {second}")
         raise
     else:
-        entry.delete_surely()
+        try:
+            entry.delete_surely()
+        except CastaiError as error:
+            error.add_note(f"Remove access entry {principal_arn} by hand, or try again")
+            raise
 
 
 def access_for(

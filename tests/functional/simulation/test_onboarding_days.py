@@ -153,11 +153,15 @@ FAILED_ONCE = {
         (deploy("spot handler", faults=(Fault("not reached", "eks", at=1, times=1000),)),),
         modes=("API",) * 3,
     ),
+    "the removal of the function's access fails the Create, and the error names it": Day(
+        (deploy("no access", "spot handler", faults=(Fault("failing", at=23, times=1000),)),),
+        modes=("API",) * 3,
+    ),
     "a shared policy whose creation was not answered": Day(
         (deploy("the shared policy", faults=(Fault("answer lost", times=4, at=1),)),),
     ),
 }
-"""Days that failed: the last two by the onboarding, the others by a judge that blamed it for what
+"""Days that failed: the last three by the onboarding, the others by a judge that blamed it for what
 it had named, or may do."""
 
 

@@ -225,9 +225,9 @@ def _contested(world: World) -> Iterator[tuple[Place, Object]]:
                     yield place, obj
 
 
-def has_obstacles(world: World) -> bool:
-    """Whether a request may have to refuse."""
-    return any(_contested(world))
+def obstacles(world: World) -> set[Place]:
+    """Clusters where a request may have to refuse."""
+    return {place for place, _ in _contested(world)}
 
 
 def clear_obstacles(world: World) -> None:

@@ -69,8 +69,8 @@ class Kind:
     function: Callable[[World, Resource], Function]
     physical_id: str
     """A pattern; {region} stands for the region."""
-    has_obstacles: Callable[[World], bool]
-    """Whether others did something for which a request may have to be refused."""
+    obstacles: Callable[[World], set[Place]]
+    """Clusters with something of others for which a request may have to be refused."""
     clear_obstacles: Callable[[World], None]
     """Do what the refusals ask for."""
     controllers: bool = False

@@ -7,14 +7,14 @@ makes has FOREIGN in its name or value, so that it is found again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from lambdas.common.names import CLUSTER_TAG
 from simulation.resources.eks import ACCOUNT
 from simulation.resources.facts import FOREIGN
-from simulation.resources.world import REGIONS, Place, World
+from simulation.resources.world import PLACES, REGIONS, Place, World
 
 POLICY: Final = f"arn:aws:iam::{ACCOUNT}:policy/{FOREIGN}"
 _DOCUMENT: Final = json.dumps(
@@ -275,17 +275,23 @@ def clear_obstacles(world: World) -> None:
             ec2.delete_network_interface(NetworkInterfaceId=interface["NetworkInterfaceId"])
 
 
-def has_obstacles(world: World) -> bool:
-    """Whether a removal may have to refuse."""
+def obstacles(world: World) -> set[Place]:
+    """Clusters where a removal may have to refuse: each name in our users, roles and groups."""
     iam = world.client("iam", REGIONS[0])
     users = iam.list_entities_for_policy(PolicyArn=POLICY)
-    taken = any(user["Path"] == f"/{FOREIGN}/" for user in iam.list_users()["Users"])
-    return bool(users["PolicyUsers"] or users["PolicyRoles"] or taken or has_users(world))
+    held = [user["UserName"] for user in users["PolicyUsers"]]
+    held += [role["RoleName"] for role in users["PolicyRoles"]]
+    held += [u["UserName"] for u in iam.list_users()["Users"] if u["Path"] == f"/{FOREIGN}/"]
+    held += [group["GroupName"] for group in _used_groups(world)]
+    return {place for place in PLACES if any(f"-{place.name}" in name for name in held)}
 
 
 def has_users(world: World) -> bool:
     """Whether a network interface uses a security group."""
-    return any(
-        world.client("ec2", region).describe_network_interfaces()["NetworkInterfaces"]
-        for region in REGIONS
-    )
+    return any(_used_groups(world))
+
+
+def _used_groups(world: World) -> Iterator[Any]:
+    for region in REGIONS:
+        found = world.client("ec2", region).describe_network_interfaces()["NetworkInterfaces"]
+        yield from (group for interface in found for group in interface["Groups"])

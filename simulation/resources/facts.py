@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -40,6 +40,11 @@ KINDS: Final = (
     ("Namespace", ""),
 )
 """Kinds of Kubernetes objects that the functions or others write, and where."""
+_PLACE: Final = re.compile(
+    r"(\S+-\d) (?:security group cast-([^/]+)-cluster/|secret castai-eks/([^/]+)/"
+    r"|(\S+) (?:access entry |at CAST AI|[A-Z]))"
+)
+"""The region and the name of the cluster that a fact is of."""
 _NAMES: Final = (
     (r"user (\S+?): access key .*", r"access key (?:\S+ )?of IAM user {}"),
     (r"(?:\S+-\d )?((?:user|role|policy|instance profile|security group|secret) \S+?)", "{}"),
@@ -111,6 +116,14 @@ def difference(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]
     return sorted(lines)
 
 
+def is_of(fact: str, places: Collection[Place]) -> bool:
+    """Whether a fact is of one of the clusters, or of the account, whose facts they share."""
+    if not places:
+        return False
+    found = _PLACE.match(fact)
+    return found is None or Place(found[1], found[2] or found[3] or found[4]) in places
+
+
 def is_named(fact: str, error: str) -> bool:
     """Whether an error has the kind and the own name of the thing that a fact is about."""
     for thing, words in _NAMES:
@@ -136,6 +149,11 @@ def without_used_namespaces(all_of_them: Facts, *parts: Facts) -> list[Facts]:
         {name: value for name, value in part.items() if name.partition(": ")[0] not in used}
         for part in parts
     ]
+
+
+def fact_of(line: str) -> str:
+    """The fact of a line of a difference."""
+    return line.partition(": ")[2].partition(" = ")[0]
 
 
 def _short(value: object) -> str:

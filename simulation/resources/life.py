@@ -75,6 +75,7 @@ class _Comparison:
     background: Facts
     orphans: frozenset[str]
     """See _Life."""
+    unsure: frozenset[Place]
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,8 @@ class _Life:
             for one, cluster_id in each.deployed:
                 wanted |= _made_by_a_create(self.kind, one, cluster_id)
             found = facts.ours(each.found)
-            for line in facts.difference(*facts.without_used_namespaces(each.found, wanted, found)):
+            parts = facts.without_used_namespaces(each.found, wanted, found)
+            for line in _sure(facts.difference(*parts), each.unsure):
                 user = re.match(r"left: user (\S+): access key \d \(not in a secret\)", line)
                 is_orphan = user is not None and user[1] in each.orphans
                 if not is_orphan and not _TAG_OF_THE_SHARED.search(line):
@@ -268,25 +270,26 @@ class _Life:
         if answer.data is not None and step.twice:
             before = facts.of(self.world)
             second = self._send(request, resource, note=" (delivered twice)")
-            lines = facts.difference(before, facts.of(self.world))
+            unsure = self._unsure()
+            for line in _sure(facts.difference(before, facts.of(self.world)), unsure):
+                self._break("again", line)
             for part in ("PhysicalResourceId", "Data"):
                 was, now = answer.data.get(part), (second.data or {}).get(part)
-                lines += [f"{part} was {was}, and is {now}"] if was != now else []
-            for line in lines if not self._is_unsure() else ():
-                self._break("again", line)
+                if was != now and not unsure:
+                    self._break("again", f"{part} was {was}, and is {now}")
         return answer
 
     def _create(self, resource: Resource, step: Deploy) -> None:
         properties = self._properties(resource, step.changes)
         if resource.is_unsettled:  # what a killed Create left is found by the same properties
             properties = resource.attempted
-        before, was_unsure = facts.of(self.world), self._is_unsure()
+        before, unsure = facts.of(self.world), self._unsure()
         resource.attempted = properties
         answer = self._delivered(event("Create", resource, properties), resource, step)
         if answer.data is None:
             if answer.physical_id:  # onEvent succeeded, isComplete failed
                 resource.physical_id, resource.properties = answer.physical_id, properties
-                self._remove(resource, (), before=None if was_unsure else before)
+                self._remove(resource, (), before=before, unsure=unsure)
                 return
             # The framework answers CREATE_FAILED, and the Delete of this id: nothing is called.
             self._check_restored(before, resource, answer)
@@ -295,15 +298,14 @@ class _Life:
         self._settle(resource, answer)
         self._check_state(f"after the Create of {resource.owner}")
         if step.stack_fails:
-            self._remove(resource, (), before=None if was_unsure else before)
+            self._remove(resource, (), before=before, unsure=unsure)
 
     def _update(self, resource: Resource, step: Deploy) -> None:
         old, old_id = resource.properties, resource.physical_id
         new = self._properties(resource, step.changes)
         if new == old:
             return  # CloudFormation sends no request
-        before = facts.of(self.world)
-        was_unsure = self._is_unsure()
+        before, unsure = facts.of(self.world), self._unsure()
         request = event("Update", resource, new, OldResourceProperties=old)
         answer = self._delivered(request, resource, step)
         if answer.data is not None:
@@ -313,8 +315,7 @@ class _Life:
             resource.abandoned = new if new["ClusterName"] != old["ClusterName"] else {}
         if answer.data is None or step.stack_fails:
             self._roll_back(resource, old, new)
-            if not was_unsure:
-                self._check_restored(before, resource, answer)
+            self._check_restored(before, resource, answer, unsure)
         elif resource.physical_id != old_id:
             self._clean_up(resource, old_id, old)
         self._check_state(f"after the Update of {resource.owner}")
@@ -345,6 +346,7 @@ class _Life:
         *,
         twice: bool = False,
         before: Facts | None = None,
+        unsure: frozenset[Place] = frozenset(),
     ) -> None:
         request = event("Delete", resource, resource.properties)
         answer = self._send(request, resource, faults) if faults else Answer()
@@ -362,7 +364,7 @@ class _Life:
         self.drifted.discard(self._place(resource))
         resource.physical_id, resource.properties, resource.is_unsettled = "", {}, False
         if before is not None:
-            self._check_restored(before, resource, answer)
+            self._check_restored(before, resource, answer, unsure)
         self._check_state(f"after the Delete of {resource.owner}")
 
     def _repeated(self, request: Event, resource: Resource, note: str) -> Answer:
@@ -378,7 +380,7 @@ class _Life:
         if edits.has_users(self.world):
             for line in facts.difference(before, facts.of(self.world)):
                 self._break("nodes", f"a removal was refused, and changed something: {line}")
-        if self.kind.has_obstacles(self.world):
+        if self.kind.obstacles(self.world):
             for line in facts.difference(before, facts.of(self.world)) if is_refusal else ():
                 self._break("others", f"a request was refused, and changed something: {line}")
             self._say("somebody does what the error asks for")
@@ -415,40 +417,52 @@ class _Life:
         """The cluster of a resource that exists."""
         return _place_of(resource, resource.properties)
 
-    def _is_unsure(self) -> bool:
-        """Whether something may be there or missing that no answer could avoid."""
-        unsettled = any(each.is_unsettled or each.abandoned for each in self.resources)
-        return bool(self.drifted) or unsettled or self.kind.has_obstacles(self.world)
+    def _unsure(self) -> frozenset[Place]:
+        """Clusters where something may be there or missing that no answer could avoid.
 
-    def _check_restored(self, before: Facts, resource: Resource, failed: Answer) -> None:
-        """All is as before the failed request, or the error names what is left."""
-        now = facts.of(self.world)
+        What a request left may be in each cluster of the function's region.
+        """
+        left = {
+            each.stack.split(":")[3]
+            for each in self.resources
+            if each.is_unsettled or each.abandoned
+        }
+        unsettled = {place for place in PLACES if place.region in left}
+        return frozenset(self.drifted | unsettled | self.kind.obstacles(self.world))
+
+    def _check_restored(
+        self,
+        before: Facts,
+        resource: Resource,
+        failed: Answer,
+        unsure: frozenset[Place] = frozenset(),
+    ) -> None:
+        """All is as before the failed request, or the error names what is left.
+
+        `unsure`: clusters where this was not certain before it.
+        """
+        now, still_unsure = facts.of(self.world), self._unsure()
         parts = facts.without_used_namespaces(now, facts.ours(before), facts.ours(now))
-        lines = facts.difference(*parts)
-        if failed.killed:
-            resource.is_unsettled |= bool(lines)
-            return
-        was_unsure, left = self._is_unsure(), _LEFT.search(failed.log)
+        lines = _sure(facts.difference(*parts), unsure)
+        left = _LEFT.search(failed.log)
         # What an error names may be there until a request of this resource succeeds.
-        resource.is_unsettled |= bool(lines) and left is not None
-        for line in lines if not was_unsure else ():
-            fact = line.partition(": ")[2].partition(" = ")[0]
+        resource.is_unsettled |= bool(lines) and (failed.killed or left is not None)
+        for line in _sure(lines, still_unsure) if not failed.killed else ():
             if left is None:
                 self._break("rollback", line)
-            elif not facts.is_named(fact, left[0]):
+            elif not facts.is_named(facts.fact_of(line), left[0]):
                 self._break("words", f"the error does not name what is left: {line}")
 
     def _check_state(self, where: str) -> None:
-        if self._is_unsure():
-            return
+        unsure = self._unsure()
         found = facts.of(self.world)
         deployed = []
         for each in self.resources:
-            if each.physical_id:
+            if each.physical_id and self._place(each) not in unsure:
                 one = self._deployed(each, each.properties)
                 deployed.append((one, self._cluster_id(one)))
         self.comparisons.append(
-            _Comparison(where, found, tuple(deployed), self.background, self.orphans)
+            _Comparison(where, found, tuple(deployed), self.background, self.orphans, unsure)
         )
 
     def _deployed(self, resource: Resource, properties: Mapping[str, Any]) -> _Deployed:
@@ -527,6 +541,11 @@ class _Life:
 
 def _place_of(resource: Resource, properties: Mapping[str, Any]) -> Place:
     return Place(resource.stack.split(":")[3], properties["ClusterName"])
+
+
+def _sure(lines: list[str], unsure: frozenset[Place]) -> list[str]:
+    """The lines of a difference without those of clusters that are unsure."""
+    return [line for line in lines if not facts.is_of(facts.fact_of(line), unsure)]
 
 
 def _shown(request: Event) -> str:

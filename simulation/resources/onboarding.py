@@ -95,7 +95,7 @@ KIND: Final = Kind(
     changes=PROPERTIES,
     edits=EDITS,
     function=_function,
-    has_obstacles=edits.has_obstacles,
+    obstacles=edits.obstacles,
     clear_obstacles=edits.clear_obstacles,
     physical_id=f"castai-eks/{ACCOUNT}/{{region}}/(prod|shop)",
 )

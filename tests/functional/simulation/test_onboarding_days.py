@@ -10,12 +10,12 @@ import pytest
 from lambdas.onboarding import handler
 from lambdas.onboarding.ledger import Ledger
 from simulation.engine import draw, promises
-from simulation.resources import onboarding
+from simulation.resources import known_faults, onboarding
 from simulation.resources.calls import KINDS, Fault
-from simulation.resources.days import Day, Deploy, Edit
+from simulation.resources.days import Day, Deploy, Edit, Remove
 from simulation.resources.edits import EDITS
-from simulation.resources.facts import is_named
-from simulation.resources.world import API_KEY
+from simulation.resources.facts import is_named, is_of
+from simulation.resources.world import API_KEY, PLACES
 
 DAYS = onboarding.story()
 
@@ -263,3 +263,32 @@ def test_an_error_names_a_thing_by_its_kind_and_its_own_name(fact: str) -> None:
     named, other = NAMES[fact]
     assert is_named(fact, named)
     assert not is_named(fact, other)
+
+
+def test_an_edit_of_one_cluster_leaves_the_state_of_others_to_be_judged() -> None:
+    day = Day(
+        (deploy(), Deploy(1), Edit("closes the security group", 0), Remove(1)), resources=(0, 1)
+    )
+    assert DAYS.run(day).faults == []
+    with known_faults.put_back("a Delete keeps the access keys' secret"):
+        faults = DAYS.run(day).faults
+    assert any(fault.startswith("state: ") and "castai-eks/shop" in fault for fault in faults)
+
+
+PROD = "eu-central-1 prod"
+OF_PROD = {
+    f"{PROD} access entry arn:1:role/r: tag k": True,
+    f"{PROD} ConfigMap kube-system/aws-auth: mapRoles arn:1:role/r": True,
+    f"{PROD} at CAST AI: credentials": True,
+    "eu-central-1 security group cast-prod-cluster/CastNodeSecurityGroup: tag k": True,
+    "eu-central-1 secret castai-eks/prod/credentials": True,
+    "user cast-eks-shop": True,  # the clusters share the account
+    "eu-central-1 secret castai-eks/shop/credentials": False,
+    "us-east-1 prod Secret castai-agent/castai-agent": False,
+}
+
+
+@pytest.mark.parametrize("fact", OF_PROD)
+def test_a_fact_is_of_its_cluster_or_of_the_account(fact: str) -> None:
+    assert is_of(fact, {PLACES[0]}) is OF_PROD[fact]
+    assert not is_of(fact, ())

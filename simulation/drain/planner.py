@@ -4,8 +4,8 @@ The planner lives the same day in a world of its own. It knows when each fault i
 each pod takes to end, needs no list and no watch, and none of its requests is lost. It keeps the
 rules of a drain: budgets, graces, system pods last, a DELETE no earlier than the rules allow. What
 the shipped drain needs more than the planner is its regret. The shipped drain can be better in two
-ways: by the order in which it uses up a budget (the planner takes the longest shutdown first), and by
-a clock that is ahead or behind.
+ways: by the order in which it uses up a budget (the planner takes the longest shutdown first), and
+by a clock that is ahead or behind.
 """
 
 from __future__ import annotations

@@ -41,6 +41,9 @@ HARD_END = 30.0
 # s past its grace after which a terminating pod is not waited for: a finalizer, or a kubelet that
 # does not answer, may keep it forever.
 STUCK = 30.0
+# So many pods may start on the node during the drain before each further one waits: where somebody
+# uncordons the node, a pod's replacement may start there at once, and be evicted, without end.
+LATE_AT_ONCE = 20
 _REFUSALS = frozenset({Verdict.BLOCKED, Verdict.RETRY, Verdict.REFUSED})
 
 
@@ -66,8 +69,9 @@ class PodDrain:
     """A pod that has to go, in its last known state."""
 
     pod: Pod
-    late: bool = False
-    """It started on the node after the drain's first list."""
+    late: int = 0
+    """Its number among the pods that started on the node after the drain's first list; 0: it is on
+    that list."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     unlisted: bool = False
     """It ended because a list did not show it."""
@@ -153,6 +157,7 @@ class Drain:
         self._order = itertools.count(1)
         self._listed = 0  # the number, in that order, of the last answered list
         self._page: PodList | None = None
+        self._late = 0
 
     async def run(self) -> PodCounts:
         """Drain until the node is empty or the deadline has come.
@@ -288,7 +293,8 @@ class Drain:
             if reason is not None:
                 self._skipped[pod.uid] = reason
                 return
-            self._pods[pod.uid] = pod_drain = PodDrain(pod, late=self._page is not None)
+            self._late += self._page is not None
+            self._pods[pod.uid] = pod_drain = PodDrain(pod, late=self._late)
             self._note_progress()
             pod_drain.worker = self._work(self._remove(pod_drain))
             self._shorten_grace_if_too_long(pod_drain)
@@ -338,6 +344,8 @@ class Drain:
             # Its replacement would start here as well, and so on until the deadline.
             self._give_up(pod_drain, "started on the node, which could not be cordoned")
             return
+        if pod_drain.late > LATE_AT_ONCE:
+            await self._pause(pod_drain, retry.delay(pod_drain.late - LATE_AT_ONCE))
         if pods.wave(pod_drain.pod) is Wave.SYSTEM:
             await self._wait_for_turn(pod_drain)
         attempt = 0

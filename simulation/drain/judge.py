@@ -39,6 +39,7 @@ REPORT = 10.5  # s after the drain that a run may take for CAST AI
 WORDS = 250  # characters of a server's text in the result
 BURST, BURST_SECONDS = 16, 5.0  # requests for one pod, or of one other kind, in so many seconds
 READS = 40  # lists in the same time
+CHURN = 40  # pods that started on the node during the run and are evicted in the same time
 OUR_LABELS = frozenset({DRAIN_KEY, "node.kubernetes.io/exclude-from-external-load-balancers"})
 OUR_ANNOTATION = "castai-eks/marks"
 _EPSILON = 0.02
@@ -128,6 +129,14 @@ class Judge:
             (p for p in self.world.cluster.store.objects(PODS) if p["metadata"]["uid"] == uid),
             None,
         )
+
+    def _began(self, uid: str) -> float:
+        """When the pod was created; before the day: 0."""
+        for moment in self.world.moments:
+            change = moment.change
+            if change.resource is PODS and change.new["metadata"]["uid"] == uid:
+                return moment.at if change.old is None else 0.0
+        return 0.0
 
     def gone_at(self, uid: str) -> float:
         """When the pod was removed, or had finished; infinite: never."""
@@ -245,7 +254,13 @@ class Judge:
         for sent in run.sent:
             if sent.method != "DELETE" or not sent.uid:
                 continue
-            if self.terminating_at(sent.uid) < sent.at:
+            evicted = any(
+                other.uid == sent.uid and other.method == "POST" and _accepted(other)
+                for each in self.runs
+                for other in (run.sent[: run.sent.index(sent)] if each is run else each.sent)
+                if other.at <= sent.at
+            )
+            if evicted or self.terminating_at(sent.uid) < sent.at:
                 continue
             pod = self.pod_at(sent.uid, sent.at)
             if pod is None:
@@ -532,6 +547,12 @@ class Judge:
         for sent in run.sent:
             what = sent.uid or ("the pods" if _is_list(sent) else f"{sent.method} {sent.path}")
             kinds.setdefault(what, []).append(sent.at)
+        first = {sent.uid: sent.at for sent in reversed(run.sent) if sent.uid}
+        late = sorted(at for uid, at in first.items() if self._began(uid) > run.started)
+        for earlier, later in zip(late, late[CHURN:], strict=False):
+            if later - earlier < BURST_SECONDS:
+                yield f"{CHURN + 1} pods that had just started were evicted in {later - earlier} s"
+                break
         # After a 404 only a list shows whether the pod is gone.
         unknown = [_until(sent) for sent in run.sent if sent.status == 404 and sent.uid]
         for what, times in kinds.items():

@@ -204,6 +204,10 @@ KNOWN_FAULTS: dict[str, KnownFault] = {
         "A label that others have changed since the cordon is removed by the uncordon.",
         ((cordon, "_VALUES", dict.fromkeys(cordon._VALUES, _Everything())),),  # noqa: SLF001
     ),
+    "a pod that comes back is evicted at once": KnownFault(
+        "On a node that was uncordoned a pod starts and is evicted again without end.",
+        ((drain, "LATE_AT_ONCE", 1e9),),
+    ),
     "a pod that never ends is waited for": KnownFault(
         "A finalizer holds the function until the deadline.",
         ((drain, "STUCK", 1e6),),

@@ -211,6 +211,13 @@ FOUND_BY = {
     "an uncordon takes a label of others": Day(
         deliveries=[Delivery("stop")], acts=[Act("balancer", 0.6)], returns=5.0
     ),
+    "a pod that comes back is evicted at once": Day(
+        [Pod(), Pod(app=1, grace=114, shutdown=None)],
+        deliveries=[Delivery("stop")],
+        nodes=1,
+        lifetime=100.0,
+        returns=13.0,
+    ),
     "a pod that never ends is waited for": Day(
         [Pod(grace=5, shutdown=None)], acts=[Act("machine hangs", 1.0)]
     ),

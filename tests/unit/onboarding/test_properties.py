@@ -117,7 +117,7 @@ class TestParse:
                 {"Mode": "cross-account-role"},
                 "PrincipalArn: give the principal that may assume the role",
             ),
-            ({"ClusterName": "x" * 60}, "Use Mode cross-account-role"),
+            ({"ClusterName": "x" * 60}, "or Mode cross-account-role"),
             ({"SecurityGroup": []}, "SecurityGroup: give"),
             ({"SecurityGroup": ["create"]}, "SecurityGroup: give"),
             ({"AccountWidePolicy": "true", "Permissions": "strict"}, "cannot be shared"),

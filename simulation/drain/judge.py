@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from kubesim.resources import NODES, PODS
+from kubesim.resources import PODS
 from kubesim.virtual import EPOCH
 from simulation.drain import aws, castai, rules
 from simulation.drain.events import KINDS
@@ -27,7 +27,7 @@ from simulation.drain.rules import (
     own_grace,
     stops_at,
 )
-from simulation.drain.world import World
+from simulation.drain.world import Moment, World
 
 Obj = dict[str, Any]
 
@@ -104,12 +104,24 @@ class Judge:
         """The pods that have to go, on the run's node at a moment."""
         return [pod for pod in self.world.pods_at(run.delivery.node, moment) if has_to_go(pod)]
 
+    def pods_within(self, run: Invocation, since: float, until: float) -> Iterator[Obj]:
+        """The states of the pods that have to go, on the run's node at each moment of a time."""
+        changes = [each.at for each in self.world.moments if since <= each.at <= until]
+        for moment in (since, *changes, until):
+            yield from self.pods(run, moment)
+
     def history(self, uid: str) -> Iterator[tuple[float, Obj | None]]:
         """The states of a pod; None: removed."""
+        for moment in self._changes(uid):
+            change = moment.change
+            yield moment.at, None if change.kind == "DELETED" else change.new
+
+    def _changes(self, uid: str) -> Iterator[Moment]:
+        """The changes of a pod."""
         for moment in self.world.moments:
             change = moment.change
             if change.resource is PODS and change.new["metadata"]["uid"] == uid:
-                yield moment.at, None if change.kind == "DELETED" else change.new
+                yield moment
 
     def pod_at(self, uid: str, moment: float) -> Obj | None:
         """The last state of a pod up to a moment, also of one that was removed."""
@@ -121,10 +133,8 @@ class Judge:
         return found
 
     def _first_state(self, uid: str) -> Obj | None:
-        for moment in self.world.moments:
-            change = moment.change
-            if change.resource is PODS and change.new["metadata"]["uid"] == uid:
-                return change.old or change.new
+        for moment in self._changes(uid):
+            return moment.change.old or moment.change.new
         return next(
             (p for p in self.world.cluster.store.objects(PODS) if p["metadata"]["uid"] == uid),
             None,
@@ -132,11 +142,8 @@ class Judge:
 
     def _began(self, uid: str) -> float:
         """When the pod was created; before the day: 0."""
-        for moment in self.world.moments:
-            change = moment.change
-            if change.resource is PODS and change.new["metadata"]["uid"] == uid:
-                return moment.at if change.old is None else 0.0
-        return 0.0
+        first = next(self._changes(uid), None)
+        return first.at if first is not None and first.change.old is None else 0.0
 
     def gone_at(self, uid: str) -> float:
         """When the pod was removed, or had finished; infinite: never."""
@@ -212,11 +219,9 @@ class Judge:
         since, lists = said - 1, _lists(run)
         if lists and any(sent.at >= since - 50 for sent in self.failed(run)):
             since = min(since, lists[-1].at)
-        moments = [since, said, *(m.at for m in self.world.moments if since <= m.at <= said)]
         there = {
             f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
-            for moment in moments
-            for pod in self.pods(run, moment)
+            for pod in self.pods_within(run, since, said)
         }
         if wrong := sorted(set(left) - there):
             yield f"left: {', '.join(wrong)}, and not on the node"
@@ -227,8 +232,7 @@ class Judge:
         lists = _lists(run)
         if not lists:
             return
-        moments = [lists[0].at, *(m.at for m in self.world.moments if lists[0].at <= m.at <= said)]
-        there = {pod["metadata"]["uid"] for m in moments for pod in self.pods(run, m)}
+        there = _uids(self.pods_within(run, lists[0].at, said))
         counted = pods["evicted"] + pods["forced"] + pods["gone"] + pods["left"]
         if counted > len(there):
             yield f"{counted} pods counted, {len(there)} were there"
@@ -355,11 +359,7 @@ class Judge:
 
     def _versions(self, name: str) -> Iterator[tuple[Obj | None, Obj]]:
         """Each change of a node: the version before and after it. The first one may be both."""
-        changes = [
-            moment.change
-            for moment in self.world.node_changes()
-            if moment.change.new["metadata"]["name"] == name
-        ]
+        changes = [moment.change for moment in self.world.node_changes(name)]
         first = changes[0].old if changes else self.world.cluster.get("nodes", name)
         if first is not None:
             yield None, first
@@ -443,14 +443,11 @@ class Judge:
             return
         name = self.world.node_name(node)
         ended = run.ended or math.inf
-        states = [
-            (moment.at, moment.change.new["spec"].get("unschedulable", False))
-            for moment in self.world.moments
-            if moment.change.resource is NODES
-            and moment.change.new["metadata"]["name"] == name
-            and moment.at <= ended
-        ]
-        if not any(cordoned for _, cordoned in states):
+        if not any(
+            moment.change.new["spec"].get("unschedulable")
+            for moment in self.world.node_changes(name)
+            if moment.at <= ended
+        ):
             yield f"{name} was not cordoned"
 
     def returned(self, run: Invocation) -> Iterator[str]:

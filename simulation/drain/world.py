@@ -358,8 +358,13 @@ class World:
                 pods[key] = each.change.old
         return [pod for pod in pods.values() if pod["spec"].get("nodeName") == name]
 
-    def node_changes(self) -> list[Moment]:
-        return [moment for moment in self.moments if moment.change.resource is NODES]
+    def node_changes(self, name: str) -> list[Moment]:
+        """The changes of a node."""
+        return [
+            moment
+            for moment in self.moments
+            if moment.change.resource is NODES and moment.change.new["metadata"]["name"] == name
+        ]
 
 
 def _behaviour(pod: Pod) -> dict[str, str]:

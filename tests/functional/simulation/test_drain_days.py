@@ -112,8 +112,7 @@ def end_of(world: World, function: Function) -> object:
     Without times. A second run of an uncordon says that nothing is marked.
     """
     last = function.runs[-1]
-    states = [each.change for each in world.node_changes()]
-    nodes = [each.new for each in states if each.new["metadata"]["name"] == world.node_name(0)]
+    nodes = [each.change.new for each in world.node_changes(world.node_name(0))]
     sent = [each for run in function.runs for each in run.sent]
     return (
         {
